@@ -1,0 +1,271 @@
+package tasks
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Version is the version of the payload that this package writes, and the only
+// one that it reads.
+const Version = 1
+
+// MaxPayload is the size in bytes above which a payload is refused unread. A
+// well-formed one stays below 600.
+const MaxPayload = 4096
+
+// Intent is what the producer wanted beyond the task itself. The zero value is
+// an intent of unknown age without limits.
+type Intent struct {
+	// EnqueuedAt is when the producer decided. Zero: unknown, and the guard
+	// against stale intents does not apply.
+	EnqueuedAt time.Time
+	// NotAfter is the time after which the task must not be carried out any
+	// more. Zero: never too late.
+	NotAfter time.Time
+	// NoGuard switches the guard against stale intents off.
+	NoGuard bool
+}
+
+// FieldError says which member of a task is wrong, and what would be right.
+type FieldError struct {
+	// Field is the member's wire name, or "payload" for the whole.
+	Field string
+	// Problem continues the sentence that Field begins.
+	Problem string
+}
+
+// Error implements error.
+func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
+
+// ErrUnknownKind is returned for a kind that this version does not know. Test
+// for it with errors.Is.
+var ErrUnknownKind = errors.New("unknown kind")
+
+// wire is the payload as it is written. The order is the order on the wire.
+type wire struct {
+	Version    int    `json:"v"`
+	UserID     string `json:"user_id"`
+	DeviceID   string `json:"device_id,omitempty"`
+	LockID     string `json:"lock_id,omitempty"`
+	EnqueuedAt string `json:"enqueued_at,omitempty"`
+	NotAfter   string `json:"not_after,omitempty"`
+	NoGuard    bool   `json:"no_guard,omitempty"`
+}
+
+// Encode validates a task and returns its payload.
+func Encode(t Task, in Intent) ([]byte, error) {
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	w := wire{Version: Version, UserID: t.User(), NoGuard: in.NoGuard}
+	switch t := t.(type) {
+	case DeviceUnbind:
+		w.DeviceID = t.DeviceID
+	case LockRelease:
+		w.LockID = t.LockID
+	default:
+		return nil, fmt.Errorf("%w: %T", ErrUnknownKind, t)
+	}
+	var err error
+	if w.EnqueuedAt, err = encodeTime("enqueued_at", in.EnqueuedAt); err != nil {
+		return nil, err
+	}
+	if w.NotAfter, err = encodeTime("not_after", in.NotAfter); err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // a user id may hold & or <; escaping would only make it longer
+	if err := enc.Encode(w); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", t.Kind(), err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
+// *FieldError that names the offending member.
+func Decode(kind Kind, payload []byte) (Task, Intent, error) {
+	target, known := targetField(kind)
+	if !known {
+		return nil, Intent{}, fmt.Errorf("%w %s: want %s or %s", ErrUnknownKind, excerpt(string(kind)), KindDeviceUnbind, KindLockRelease)
+	}
+	if len(payload) > MaxPayload {
+		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(payload), MaxPayload)}
+	}
+	members, err := readObject(payload, []string{"v", "user_id", target, "enqueued_at", "not_after", "no_guard"})
+	if err != nil {
+		return nil, Intent{}, err
+	}
+	if err := checkVersion(members); err != nil {
+		return nil, Intent{}, err
+	}
+	user, err := stringMember(members, "user_id")
+	if err != nil {
+		return nil, Intent{}, err
+	}
+	id, err := stringMember(members, target)
+	if err != nil {
+		return nil, Intent{}, err
+	}
+	in, err := intentMembers(members)
+	if err != nil {
+		return nil, Intent{}, err
+	}
+	var t Task
+	switch kind {
+	case KindDeviceUnbind:
+		t = DeviceUnbind{UserID: user, DeviceID: id}
+	case KindLockRelease:
+		t = LockRelease{UserID: user, LockID: id}
+	}
+	if err := t.Validate(); err != nil {
+		return nil, Intent{}, err
+	}
+	return t, in, nil
+}
+
+// targetField is the name of the member that holds a kind's target.
+func targetField(kind Kind) (name string, known bool) {
+	switch kind {
+	case KindDeviceUnbind:
+		return "device_id", true
+	case KindLockRelease:
+		return "lock_id", true
+	default:
+		return "", false
+	}
+}
+
+// readObject reads one flat JSON object whose members are among those allowed.
+// encoding/json alone would accept a member twice, and its name in any case.
+func readObject(payload []byte, allowed []string) (map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(payload))
+	dec.UseNumber()
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return nil, &FieldError{Field: "payload", Problem: "is not a JSON object"}
+	}
+	members := make(map[string]any, len(allowed))
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return nil, notJSON(err)
+		}
+		name, _ := tok.(string) // inside an object the decoder yields names as strings
+		if !slices.Contains(allowed, name) {
+			return nil, &FieldError{Field: excerpt(name), Problem: fmt.Sprintf("is not a member of this kind; want %v", allowed)}
+		}
+		if _, twice := members[name]; twice {
+			return nil, &FieldError{Field: name, Problem: "is given twice"}
+		}
+		value, err := dec.Token()
+		if err != nil {
+			return nil, notJSON(err)
+		}
+		if _, nested := value.(json.Delim); nested {
+			return nil, &FieldError{Field: name, Problem: "is an object or a list; want a plain value"}
+		}
+		members[name] = value
+	}
+	if _, err := dec.Token(); err != nil { // the closing brace
+		return nil, notJSON(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, &FieldError{Field: "payload", Problem: "goes on after the JSON object"}
+	}
+	return members, nil
+}
+
+func notJSON(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &FieldError{Field: "payload", Problem: "ends in the middle of the JSON object"}
+	}
+	return &FieldError{Field: "payload", Problem: "is not JSON: " + err.Error()}
+}
+
+func checkVersion(members map[string]any) error {
+	v, ok := members["v"]
+	if !ok {
+		return &FieldError{Field: "v", Problem: fmt.Sprintf("is missing; want %d", Version)}
+	}
+	n, ok := v.(json.Number)
+	if !ok || n.String() != strconv.Itoa(Version) {
+		return &FieldError{Field: "v", Problem: fmt.Sprintf("is %s; this version reads %d", excerpt(fmt.Sprint(v)), Version)}
+	}
+	return nil
+}
+
+func stringMember(members map[string]any, name string) (string, error) {
+	v, ok := members[name]
+	if !ok {
+		return "", &FieldError{Field: name, Problem: "is missing"}
+	}
+	s, ok := v.(string)
+	if !ok {
+		return "", &FieldError{Field: name, Problem: "is " + jsonType(v) + "; want a string"}
+	}
+	return s, nil
+}
+
+func intentMembers(members map[string]any) (Intent, error) {
+	var in Intent
+	var err error
+	if in.EnqueuedAt, err = timeMember(members, "enqueued_at"); err != nil {
+		return Intent{}, err
+	}
+	if in.NotAfter, err = timeMember(members, "not_after"); err != nil {
+		return Intent{}, err
+	}
+	if v, ok := members["no_guard"]; ok {
+		if in.NoGuard, ok = v.(bool); !ok {
+			return Intent{}, &FieldError{Field: "no_guard", Problem: "is " + jsonType(v) + "; want true or false"}
+		}
+	}
+	return in, nil
+}
+
+func timeMember(members map[string]any, name string) (time.Time, error) {
+	if _, ok := members[name]; !ok {
+		return time.Time{}, nil
+	}
+	s, err := stringMember(members, name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.IsZero() || t.Year() > maxYear {
+		return time.Time{}, &FieldError{Field: name, Problem: "is " + excerpt(s) + "; want a time such as 2026-01-31T09:30:00Z"}
+	}
+	return t.UTC(), nil
+}
+
+const maxYear = 9999 // RFC 3339 has four digits for the year
+
+func encodeTime(name string, t time.Time) (string, error) {
+	if t.IsZero() {
+		return "", nil
+	}
+	u := t.UTC()
+	if u.Year() < 0 || u.Year() > maxYear {
+		return "", &FieldError{Field: name, Problem: fmt.Sprintf("is in the year %d; want 0 to %d", u.Year(), maxYear)}
+	}
+	return u.Format(time.RFC3339Nano), nil
+}
+
+func jsonType(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "a boolean"
+	case json.Number:
+		return "a number"
+	default:
+		return "a string"
+	}
+}

@@ -1,0 +1,186 @@
+package tasks
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// Kind is the wire name of a task's type. It is never derived from a Go name.
+type Kind string
+
+// The kinds of tasks.
+const (
+	KindDeviceUnbind Kind = "device:unbind"
+	KindLockRelease  Kind = "lock:release"
+)
+
+// Kinds lists every kind, in the order people see them.
+func Kinds() []Kind { return []Kind{KindDeviceUnbind, KindLockRelease} }
+
+// The queues. Releases come before unbinds, since a user is waiting for the
+// lock; see [QueueWeights].
+const (
+	QueueRelease    = "release"
+	QueueUnbind     = "unbind"
+	QueueDeadLetter = "dead-letter"
+)
+
+// QueueWeights tells how often a worker looks into each queue first, relative
+// to the others. No queue starves.
+func QueueWeights() map[string]int {
+	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueDeadLetter: 1}
+}
+
+// MaxRetry is the retry limit that a producer gives to asynq. It is far above
+// what the worker allows by itself: asynq archives a task that reaches its
+// limit, and deletes what exceeds 9,999 archived tasks, so the worker must
+// always be the one who decides.
+const MaxRetry = 1000
+
+// Timeout is the time that a producer lets asynq grant one run of a task. The
+// worker's own limits are shorter, so that the worker decides what a late
+// answer means and not asynq.
+const Timeout = 30 * time.Minute
+
+// Task is something to be done once at KooDrive. The set is closed: the types
+// of this package are the only ones.
+type Task interface {
+	// Kind is the task's wire name.
+	Kind() Kind
+	// Queue is the queue the task waits in.
+	Queue() string
+	// User is the KooDrive user the target belongs to.
+	User() string
+	// Target is the id of the device or lock that is to go.
+	Target() string
+	// Validate reports the first member that is not well formed, as a
+	// *FieldError.
+	Validate() error
+
+	sealed()
+}
+
+// Identity is the asynq task ID of a task that was enqueued by itself:
+// "<kind>:<user>:<target>". Two tasks with one identity cannot be outstanding
+// in one queue at the same time. No target holds a colon, so the last colon
+// separates it however the user id is written.
+func Identity(t Task) string {
+	return string(t.Kind()) + ":" + t.User() + ":" + t.Target()
+}
+
+// DeviceUnbind removes the binding between a user and a device.
+type DeviceUnbind struct {
+	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
+	UserID string
+	// DeviceID matches ^[A-Za-z0-9_-]{1,64}$. It is a string even where it
+	// looks like a number.
+	DeviceID string
+}
+
+// LockRelease releases a backup lock.
+type LockRelease struct {
+	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
+	UserID string
+	// LockID matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$; what follows the @
+	// is the module that is backed up.
+	LockID string
+}
+
+var (
+	_ Task = DeviceUnbind{}
+	_ Task = LockRelease{}
+)
+
+// Kind returns KindDeviceUnbind.
+func (DeviceUnbind) Kind() Kind { return KindDeviceUnbind }
+
+// Queue returns QueueUnbind.
+func (DeviceUnbind) Queue() string { return QueueUnbind }
+
+// User returns the user's id.
+func (t DeviceUnbind) User() string { return t.UserID }
+
+// Target returns the device's id.
+func (t DeviceUnbind) Target() string { return t.DeviceID }
+
+func (DeviceUnbind) sealed() {}
+
+// Kind returns KindLockRelease.
+func (LockRelease) Kind() Kind { return KindLockRelease }
+
+// Queue returns QueueRelease.
+func (LockRelease) Queue() string { return QueueRelease }
+
+// User returns the user's id.
+func (t LockRelease) User() string { return t.UserID }
+
+// Target returns the lock's id.
+func (t LockRelease) Target() string { return t.LockID }
+
+func (LockRelease) sealed() {}
+
+const maxUserID = 128
+
+// KooDrive does not specify the format of its ids. These accept every example
+// of the vendor's pages and nothing that could change the meaning of a URL or
+// of a header.
+var (
+	devicePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	lockPattern   = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$`)
+)
+
+// Validate implements Task.
+func (t DeviceUnbind) Validate() error {
+	if err := validateUserID(t.UserID); err != nil {
+		return err
+	}
+	return validatePattern("device_id", t.DeviceID, devicePattern,
+		"1 to 64 letters, digits, hyphens or underscores")
+}
+
+// Validate implements Task.
+func (t LockRelease) Validate() error {
+	if err := validateUserID(t.UserID); err != nil {
+		return err
+	}
+	return validatePattern("lock_id", t.LockID, lockPattern,
+		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits")
+}
+
+// validateUserID allows what travels unchanged in an HTTP header and reads
+// unambiguously in a log.
+func validateUserID(s string) error {
+	const want = "1 to 128 visible ASCII characters"
+	if s == "" {
+		return &FieldError{Field: "user_id", Problem: "is empty; want " + want}
+	}
+	if len(s) > maxUserID {
+		return &FieldError{Field: "user_id", Problem: fmt.Sprintf("is %d bytes long; want %s", len(s), want)}
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return &FieldError{Field: "user_id", Problem: fmt.Sprintf("has the character 0x%02x at byte %d; want %s", s[i], i, want)}
+		}
+	}
+	return nil
+}
+
+func validatePattern(field, s string, pattern *regexp.Regexp, want string) error {
+	if s == "" {
+		return &FieldError{Field: field, Problem: "is empty; want " + want}
+	}
+	if !pattern.MatchString(s) {
+		return &FieldError{Field: field, Problem: fmt.Sprintf("is %s; want %s", excerpt(s), want)}
+	}
+	return nil
+}
+
+// excerpt quotes at most the first 80 bytes of a value that was refused.
+func excerpt(s string) string {
+	const most = 80
+	if len(s) > most {
+		return fmt.Sprintf("%+q… (%d bytes)", s[:most], len(s))
+	}
+	return fmt.Sprintf("%+q", s)
+}
