@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+type enqueueCmd struct {
+	Unbind  enqueueUnbindCmd  `cmd:"" help:"Unbind a device from its user, or many from a file."`
+	Release enqueueReleaseCmd `cmd:"" help:"Release a backup lock, or many from a file."`
+}
+
+// enqueueFlags are common to all kinds of tasks.
+type enqueueFlags struct {
+	UserID  string        `name:"user-id" env:"KOOWORKER_USER_ID" placeholder:"ID" help:"KooDrive user the target belongs to."`
+	In      time.Duration `env:"KOOWORKER_IN" placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
+	File    fileFlags     `embed:""`
+	NoGuard bool          `name:"no-guard" env:"KOOWORKER_NO_GUARD" help:"Unbind even what the user has bound again since: for account deletions."`
+	JSON    bool          `env:"KOOWORKER_JSON" help:"Print JSON."`
+	Timeout time.Duration `env:"KOOWORKER_ENQUEUE_TIMEOUT" default:"10s" help:"Give up on Redis after this time, for each task (${default})."`
+}
+
+type enqueueUnbindCmd struct {
+	enqueueFlags
+	DeviceID string `name:"device-id" env:"KOOWORKER_DEVICE_ID" placeholder:"ID" help:"Device to unbind."`
+}
+
+type enqueueReleaseCmd struct {
+	enqueueFlags
+	LockID string `name:"lock-id" env:"KOOWORKER_LOCK_ID" placeholder:"ID" help:"Lock to release."`
+}
+
+// Run implements the command.
+func (c *enqueueUnbindCmd) Run(a *app) error {
+	return c.run(a, tasks.DeviceUnbind{UserID: c.UserID, DeviceID: c.DeviceID}, "--device-id", c.DeviceID)
+}
+
+// Run implements the command.
+func (c *enqueueReleaseCmd) Run(a *app) error {
+	if c.NoGuard {
+		return usagef("--no-guard: releases are not guarded; it is for unbinds")
+	}
+	return c.run(a, tasks.LockRelease{UserID: c.UserID, LockID: c.LockID}, "--lock-id", c.LockID)
+}
+
+func (c *enqueueFlags) run(a *app, t tasks.Task, targetFlag, target string) error {
+	if c.File.File != "" {
+		if c.UserID != "" || target != "" {
+			return usagef("--file: leave out --user-id and %s, which the file holds", targetFlag)
+		}
+		return c.many(a, t.Kind())
+	}
+	if err := c.File.refuse(); err != nil {
+		return err
+	}
+	if c.UserID == "" || target == "" {
+		return usagef("want --user-id and %s, or --file", targetFlag)
+	}
+	client, done, err := c.client(a, 2)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(a.ctx, c.Timeout)
+	defer cancel()
+	res, err := client.Enqueue(ctx, t, c.options()...)
+	var field *tasks.FieldError
+	if errors.As(err, &field) {
+		return usageError{err}
+	}
+	if err != nil {
+		return redisTrouble{err}
+	}
+	if c.JSON {
+		return writeJSON(a.stdout, map[string]any{
+			"id": res.ID, "kind": t.Kind(), "queue": res.Queue, "user_id": t.User(), "target": t.Target(), "status": res.Status,
+		})
+	}
+	if res.Status == enqueue.Duplicate {
+		say(a.stdout, "duplicate: %s is outstanding already\n", res.ID)
+		return nil
+	}
+	say(a.stdout, "enqueued %s\n", res.ID)
+	return nil
+}
+
+func (c *enqueueFlags) options() []enqueue.Option {
+	var opts []enqueue.Option
+	if c.In != 0 {
+		opts = append(opts, enqueue.In(c.In))
+	}
+	if c.NoGuard {
+		opts = append(opts, enqueue.NoGuard())
+	}
+	return opts
+}
+
+// client checks the common flags and connects.
+func (c *enqueueFlags) client(a *app, poolSize int) (client *enqueue.Client, done func(), err error) {
+	if c.In < 0 {
+		return nil, nil, usagef("--in: %s is negative; want a time such as 10m", c.In)
+	}
+	if c.Timeout <= 0 {
+		return nil, nil, usagef("--timeout: %s; want more than 0, such as 10s", c.Timeout)
+	}
+	a.flags.Log.logger(a.stderr)
+	rdb, err := a.flags.Redis.client(poolSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err = enqueue.New(enqueue.Config{Redis: rdb})
+	if err != nil {
+		_ = rdb.Close()
+		return nil, nil, err
+	}
+	return client, func() { _ = rdb.Close() }, nil
+}
+
+// redisTrouble is an error of Redis with what to do about it.
+type redisTrouble struct{ err error }
+
+func (e redisTrouble) Error() string { return e.err.Error() }
+func (e redisTrouble) Unwrap() error { return e.err }
+
+// Hint implements the hint of report.
+func (e redisTrouble) Hint() string {
+	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
+}

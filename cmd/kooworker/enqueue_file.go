@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+type fileFlags struct {
+	File    string `env:"KOOWORKER_FILE" placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header."`
+	Format  string `env:"KOOWORKER_FORMAT" enum:",csv,jsonl" default:"" placeholder:"FORMAT" help:"csv or jsonl; without it the file's name tells, and csv is assumed."`
+	Rejects string `env:"KOOWORKER_REJECTS" placeholder:"FILE" help:"Write the lines that were refused to this file, with the reason."`
+}
+
+// refuse complains about flags that only make sense with --file.
+func (f fileFlags) refuse() error {
+	switch {
+	case f.Format != "":
+		return usagef("--format: only with --file")
+	case f.Rejects != "":
+		return usagef("--rejects: only with --file")
+	}
+	return nil
+}
+
+func (f fileFlags) read(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
+	if f.Format == "jsonl" || f.Format == "" && (strings.HasSuffix(f.File, ".jsonl") || strings.HasSuffix(f.File, ".ndjson")) {
+		return enqueue.ReadJSONL(kind, r)
+	}
+	return enqueue.ReadCSV(kind, r)
+}
+
+func (f fileFlags) open(stdin io.Reader) (io.ReadCloser, error) {
+	if f.File == "-" {
+		return io.NopCloser(stdin), nil
+	}
+	file, err := os.Open(f.File)
+	if err != nil {
+		return nil, usagef("--file: %w", err)
+	}
+	return file, nil
+}
+
+// bulkSummary is the contract's object for many tasks.
+type bulkSummary struct {
+	Batch     string  `json:"batch"`
+	Total     int64   `json:"total"`
+	Enqueued  int64   `json:"enqueued"`
+	Duplicate int64   `json:"duplicate"`
+	Rejected  int64   `json:"rejected"`
+	Skipped   int64   `json:"skipped"`
+	Seconds   float64 `json:"seconds"`
+}
+
+// inParallel is how many tasks of a file are on their way to Redis at a time.
+const inParallel = 64
+
+// many enqueues a file. Redis failing ends it with what was done so far; since
+// a task that is outstanding is a duplicate, the same file can be given again.
+func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
+	in, err := c.File.open(a.stdin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	rejects, err := newRejects(c.File.Rejects, a.stderr)
+	if err != nil {
+		return err
+	}
+	client, done, err := c.client(a, inParallel)
+	if err != nil {
+		return err
+	}
+	defer done()
+
+	start := time.Now()
+	var sum bulkSummary
+	err = c.feed(a.ctx, client, c.File.read(kind, in), &sum, rejects)
+	if closeErr := rejects.close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("--rejects: %w", closeErr)
+	}
+	sum.Seconds = time.Since(start).Seconds()
+	if printErr := c.printSummary(a, sum); err == nil {
+		err = printErr
+	}
+	switch {
+	case err != nil:
+		return redisTrouble{fmt.Errorf("stopped after %d lines: %w; the same command again goes on, what is outstanding is a duplicate", sum.Total, err)}
+	case sum.Rejected > 0:
+		return errPartial
+	}
+	return nil
+}
+
+func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, lines iter.Seq2[tasks.Task, error], sum *bulkSummary, rejects *rejects) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		wg                  sync.WaitGroup
+		queue               = make(chan tasks.Task)
+		enqueued, duplicate atomic.Int64
+	)
+	for range inParallel {
+		wg.Go(func() {
+			for t := range queue {
+				switch res, err := c.one(ctx, client, t); {
+				case err != nil:
+					cancel(err)
+				case res.Status == enqueue.Duplicate:
+					duplicate.Add(1)
+				default:
+					enqueued.Add(1)
+				}
+			}
+		})
+	}
+	err := deliver(ctx, lines, queue, sum, rejects)
+	close(queue)
+	wg.Wait()
+	sum.Enqueued, sum.Duplicate = enqueued.Load(), duplicate.Load()
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// deliver hands the tasks of the lines over, and counts those that are none.
+func deliver(ctx context.Context, lines iter.Seq2[tasks.Task, error], queue chan<- tasks.Task, sum *bulkSummary, rejects *rejects) error {
+	for t, err := range lines {
+		var bad *enqueue.LineError
+		switch {
+		case errors.As(err, &bad):
+			sum.Total++
+			sum.Rejected++
+			if err := rejects.add(bad); err != nil {
+				return fmt.Errorf("--rejects: %w", err)
+			}
+			continue
+		case err != nil:
+			return usageError{fmt.Errorf("--file: %w", err)}
+		}
+		select {
+		case queue <- t:
+			sum.Total++
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (c *enqueueFlags) one(ctx context.Context, client *enqueue.Client, t tasks.Task) (enqueue.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return client.Enqueue(ctx, t, c.options()...)
+}
+
+func (c *enqueueFlags) printSummary(a *app, sum bulkSummary) error {
+	if c.JSON {
+		return writeJSON(a.stdout, sum)
+	}
+	say(a.stdout, "%d lines: %d enqueued, %d duplicate, %d rejected, in %.1f s\n", sum.Total, sum.Enqueued, sum.Duplicate, sum.Rejected, sum.Seconds)
+	return nil
+}
+
+// rejects tells of the lines that were refused: all in the file, where there
+// is one, and the first few to the terminal.
+type rejects struct {
+	file   *os.File
+	out    *bufio.Writer
+	stderr io.Writer
+	told   int
+}
+
+const tellRejects = 10
+
+func newRejects(path string, stderr io.Writer) (*rejects, error) {
+	r := &rejects{stderr: stderr}
+	if path == "" {
+		return r, nil
+	}
+	file, err := os.Create(path) //nolint:gosec // the operator's own choice
+	if err != nil {
+		return nil, usagef("--rejects: %w", err)
+	}
+	r.file, r.out = file, bufio.NewWriter(file)
+	return r, nil
+}
+
+func (r *rejects) add(bad *enqueue.LineError) error {
+	switch r.told++; {
+	case r.told <= tellRejects:
+		say(r.stderr, "rejected: %v\n", bad)
+	case r.told == tellRejects+1:
+		say(r.stderr, "rejected: further lines are counted, and written to --rejects\n")
+	}
+	if r.out == nil {
+		return nil
+	}
+	return writeJSON(r.out, map[string]any{"line": bad.Line, "error": bad.Err.Error(), "text": bad.Text})
+}
+
+func (r *rejects) close() error {
+	if r.file == nil {
+		return nil
+	}
+	return errors.Join(r.out.Flush(), r.file.Close())
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+type workerCmd struct {
+	KooDrive koodriveFlags `embed:""`
+	Retry    retryFlags    `embed:""`
+
+	Concurrency     int           `env:"KOOWORKER_CONCURRENCY" default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
+	Pollers         int           `env:"KOOWORKER_POLLERS" default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
+	AdminAddr       string        `name:"admin-addr" env:"KOOWORKER_ADMIN_ADDR" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here; without it nowhere."`
+	GuardAfter      time.Duration `name:"guard-after" env:"KOOWORKER_GUARD_AFTER" default:"${guard_after}" help:"Before an unbind older than this, look whether its user has bound the device again (${default})."`
+	StartupTimeout  time.Duration `name:"startup-timeout" env:"KOOWORKER_STARTUP_TIMEOUT" default:"${startup_timeout}" help:"Wait for Redis at the start (${default})."`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"KOOWORKER_SHUTDOWN_TIMEOUT" default:"${shutdown_timeout}" help:"Let tasks in flight go on after SIGTERM; the rest is put back uncharged (${default})."`
+}
+
+// retryFlags make up the policy.
+type retryFlags struct {
+	MaxAttempts int            `name:"max-attempts" env:"KOOWORKER_MAX_ATTEMPTS" group:"retry" default:"${max_attempts}" placeholder:"N" help:"Failed attempts after which a task is dead (${default})."`
+	Attempts    map[string]int `env:"KOOWORKER_ATTEMPTS" group:"retry" mapsep:"," default:"${attempts}" placeholder:"REASON=N" help:"Smaller budgets of single reasons (${default})."`
+	First       time.Duration  `name:"backoff-first" env:"KOOWORKER_BACKOFF_FIRST" group:"retry" default:"${backoff_first}" help:"Delay after the first failed attempt, at least 1s (${default})."`
+	Factor      float64        `name:"backoff-factor" env:"KOOWORKER_BACKOFF_FACTOR" group:"retry" default:"${backoff_factor}" placeholder:"F" help:"Each further delay is so many times longer (${default})."`
+	Jitter      float64        `name:"backoff-jitter" env:"KOOWORKER_BACKOFF_JITTER" group:"retry" default:"${backoff_jitter}" placeholder:"F" help:"Share by which a delay varies at random, 0 to less than 1 (${default})."`
+	Cap         time.Duration  `name:"backoff-max" env:"KOOWORKER_BACKOFF_MAX" group:"retry" default:"${backoff_max}" help:"Longest delay, before the jitter (${default})."`
+	ThrottleMin time.Duration  `name:"throttle-min" env:"KOOWORKER_THROTTLE_MIN" group:"retry" default:"${throttle_min}" help:"Least wait when KooDrive throttles without Retry-After (${default})."`
+	ThrottleMax time.Duration  `name:"throttle-max" env:"KOOWORKER_THROTTLE_MAX" group:"retry" default:"${throttle_max}" help:"Longest such wait (${default})."`
+	Pause       time.Duration  `env:"KOOWORKER_PAUSE" group:"retry" default:"${pause}" help:"Wait, give or take a half, when the credential is refused or the answer is not KooDrive's (${default})."`
+}
+
+// vars are the defaults that the packages decide.
+func vars() kong.Vars {
+	p := pipeline.DefaultPolicy()
+	return kong.Vars{
+		"concurrency":      itoa(worker.DefaultConcurrency),
+		"pollers":          itoa(worker.DefaultPollers),
+		"guard_after":      short(pipeline.DefaultGuardAfter),
+		"startup_timeout":  short(worker.DefaultStartupTimeout),
+		"shutdown_timeout": short(worker.DefaultShutdownTimeout),
+		"max_attempts":     itoa(p.MaxAttempts),
+		"attempts":         attemptsText(p.Attempts),
+		"backoff_first":    short(p.Backoff.First),
+		"backoff_factor":   ftoa(p.Backoff.Factor),
+		"backoff_jitter":   ftoa(p.Backoff.Jitter),
+		"backoff_max":      short(p.Backoff.Cap),
+		"throttle_min":     short(p.ThrottleMin),
+		"throttle_max":     short(p.ThrottleMax),
+		"pause":            short(p.Pause),
+	}
+}
+
+func (f retryFlags) policy() *pipeline.Policy {
+	p := pipeline.Policy{
+		MaxAttempts: f.MaxAttempts,
+		Attempts:    make(map[tasks.Reason]int, len(f.Attempts)),
+		Backoff:     pipeline.Backoff{First: f.First, Factor: f.Factor, Jitter: f.Jitter, Cap: f.Cap},
+		ThrottleMin: f.ThrottleMin, ThrottleMax: f.ThrottleMax, Pause: f.Pause,
+	}
+	for reason, n := range f.Attempts {
+		p.Attempts[tasks.Reason(reason)] = n
+	}
+	return &p
+}
+
+// Run implements the command.
+func (c *workerCmd) Run(a *app) error {
+	// Zero would mean the default in worker.Config, which nobody meant who
+	// wrote it.
+	if c.Concurrency == 0 || c.Pollers == 0 || c.GuardAfter == 0 || c.StartupTimeout == 0 || c.ShutdownTimeout == 0 {
+		return usagef("--concurrency, --pollers, --guard-after, --startup-timeout and --shutdown-timeout: 0 is none; want more")
+	}
+	api, err := c.KooDrive.config()
+	if err != nil {
+		return err
+	}
+	log := a.flags.Log.logger(a.stderr)
+	rdb, err := a.flags.Redis.client(worker.PoolSize(c.Concurrency, c.Pollers))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rdb.Close() }()
+	w, err := worker.New(worker.Config{
+		Redis: rdb, KooDrive: api, Logger: log,
+		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter,
+		AdminAddr: c.AdminAddr, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
+	})
+	if err != nil {
+		return usageError{err}
+	}
+	err = w.Run(a.ctx)
+	var unreachable *worker.UnreachableError
+	if err != nil && !errors.As(err, &unreachable) {
+		return usageError{err}
+	}
+	return err
+}

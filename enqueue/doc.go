@@ -1,0 +1,25 @@
+// Package enqueue puts tasks into Redis: the library of those who produce
+// unbinds and releases.
+//
+//	rdb := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
+//	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+//	res, err := client.Unbind(ctx, tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"})
+//
+// A nil error means that Redis has the task, or had it already: [Result.Status]
+// tells which. A task stands for its target: while one for the same user and
+// device, or lock, is outstanding, a second is a [Duplicate] and not an error;
+// once it is done, or dead, it can be enqueued again.
+//
+// An error after the call may have reached Redis (a time-out, a broken
+// connection) leaves open whether the task was stored. Enqueue it again: if it
+// was, the answer is Duplicate.
+//
+// # What Redis promises
+//
+// As much as it is configured to. With appendfsync everysec a crash of Redis
+// forgets up to a second of tasks that were reported as enqueued; with
+// asynchronous replication a failover may.
+//
+// The package imports the vocabulary, asynq and go-redis, and nothing of the
+// worker.
+package enqueue

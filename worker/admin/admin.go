@@ -1,0 +1,133 @@
+// Package admin is the HTTP face of a process for those who run it: whether it
+// lives, whether it is ready, and its metrics. It answers GET only, shows no
+// task and no secret, and needs no authorization; it belongs on an address
+// that only the operators' network reaches.
+//
+//	/healthz   200 as long as the process serves at all
+//	/readyz    200 if it works and its checks pass, 503 with their errors otherwise
+//	/metrics   Prometheus
+//
+// It imports nothing of this module: the worker tells it what to check.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+// Check is one condition of readiness. Its error is shown to the caller of
+// /readyz, so it must not hold a secret.
+type Check func(ctx context.Context) error
+
+// Config of a Server.
+type Config struct {
+	Addr     string              // host:port to listen on; port 0 picks one
+	Checks   map[string]Check    // conditions of readiness, by name
+	Gatherer prometheus.Gatherer // what /metrics shows
+	Logger   *zap.Logger         // default: none
+}
+
+// Server serves the admin endpoints between Start and Stop.
+type Server struct {
+	cfg    Config
+	http   *http.Server
+	ready  atomic.Bool
+	addr   atomic.Pointer[string]
+	served chan struct{}
+}
+
+// New returns a server that does not listen yet.
+func New(cfg Config) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	s := &Server{cfg: cfg, served: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
+	s.http = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          zap.NewStdLog(cfg.Logger.Named("admin")),
+	}
+	return s
+}
+
+// Start listens, and serves until Stop.
+func (s *Server) Start() error {
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("admin address: %w", err)
+	}
+	addr := listener.Addr().String()
+	s.addr.Store(&addr)
+	s.cfg.Logger.Info("admin server listens", zap.String("addr", addr))
+	go func() {
+		defer close(s.served)
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Logger.Error("admin server ended", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// Addr returns the address that Start listens on, or "" before.
+func (s *Server) Addr() string {
+	if addr := s.addr.Load(); addr != nil {
+		return *addr
+	}
+	return ""
+}
+
+// SetReady says whether the process does its work.
+func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }
+
+// stopTimeout is the time that requests in flight get at Stop.
+const stopTimeout = 2 * time.Second
+
+// Stop ends the server.
+func (s *Server) Stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
+	}
+	<-s.served
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	status, checks := http.StatusOK, map[string]string{}
+	if !s.ready.Load() {
+		status, checks["worker"] = http.StatusServiceUnavailable, "starting or stopping"
+	}
+	for name, check := range s.cfg.Checks {
+		checks[name] = "ok"
+		if err := check(r.Context()); err != nil {
+			status, checks[name] = http.StatusServiceUnavailable, err.Error()
+		}
+	}
+	word := "ready"
+	if status != http.StatusOK {
+		word = "not ready"
+	}
+	answer(w, status, map[string]any{"status": word, "checks": checks})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may have gone
+}

@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/worker/koodrive"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// Config is what a worker needs. Redis and KooDrive are required; a zero in
+// any other field means its default.
+type Config struct {
+	// Redis is the queue's client. It is the worker's alone while Run runs,
+	// and stays the caller's to close afterwards. Its pool should hold
+	// PoolSize connections.
+	Redis redis.UniversalClient
+	// KooDrive tells how to reach the API. Its Concurrency is set by the
+	// worker.
+	KooDrive koodrive.Config
+
+	// Concurrency is the number of tasks worked on at a time. 1 to 10,000.
+	// Default 64.
+	Concurrency int
+	// Pollers is the number of asynq servers that share the concurrency; more
+	// than Concurrency are not started. 1 to 256. Default 8.
+	Pollers int
+	// Policy decides about repetition. Default pipeline.DefaultPolicy.
+	Policy *pipeline.Policy
+	// GuardAfter is the age from which an unbind is checked against a newer
+	// binding. Default pipeline.DefaultGuardAfter.
+	GuardAfter time.Duration
+
+	// AdminAddr is where /healthz, /readyz and /metrics are served, as
+	// host:port. Empty: nowhere.
+	AdminAddr string
+	// StartupTimeout bounds the wait for Redis at the start. Default 30 s.
+	StartupTimeout time.Duration
+	// ShutdownTimeout is how long tasks in flight may go on after the stop.
+	// Default 25 s.
+	ShutdownTimeout time.Duration
+
+	// Logger receives everything, asynq's own lines included. Default: none.
+	Logger *zap.Logger
+	// Registry is where metrics are registered and /metrics reads them.
+	// Default: a new one, with Go's and the process's own metrics.
+	Registry *prometheus.Registry
+	// Observer is told of every attempt, besides the metrics. Default: nobody.
+	Observer pipeline.Observer
+}
+
+// Defaults of Config.
+const (
+	DefaultConcurrency     = 64
+	DefaultPollers         = 8
+	DefaultStartupTimeout  = 30 * time.Second
+	DefaultShutdownTimeout = 25 * time.Second
+)
+
+// How often the servers look. asynq's own 1 s and 5 s would let a task wait for
+// half a second on an idle worker, and a retry for up to five.
+const (
+	taskCheckInterval    = 100 * time.Millisecond
+	delayedCheckInterval = time.Second
+)
+
+// PoolSize is the number of Redis connections that a worker of this size keeps
+// busy at most: one for each task that is settling, and for each poller its
+// dequeue, heartbeat, lease, forwarder and janitor.
+func PoolSize(concurrency, pollers int) int { return concurrency + 5*pollers + 5 }
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Concurrency, DefaultConcurrency)
+	setDefault(&c.Pollers, DefaultPollers)
+	setDefault(&c.StartupTimeout, DefaultStartupTimeout)
+	setDefault(&c.ShutdownTimeout, DefaultShutdownTimeout)
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Registry == nil {
+		c.Registry = newRegistry()
+	}
+	c.KooDrive.Concurrency = c.Concurrency
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	const maxConcurrency, maxPollers = 10_000, 256
+	switch {
+	case c.Redis == nil:
+		return errors.New("worker: Config.Redis is required")
+	case c.Concurrency < 1 || c.Concurrency > maxConcurrency:
+		return fmt.Errorf("worker: concurrency is %d; want 1 to %d", c.Concurrency, maxConcurrency)
+	case c.Pollers < 1 || c.Pollers > maxPollers:
+		return fmt.Errorf("worker: pollers is %d; want 1 to %d", c.Pollers, maxPollers)
+	case c.StartupTimeout < 0:
+		return fmt.Errorf("worker: startup timeout is %s; want more than 0", c.StartupTimeout)
+	case c.ShutdownTimeout < time.Second:
+		return fmt.Errorf("worker: shutdown timeout is %s; want at least 1s", c.ShutdownTimeout)
+	}
+	return nil
+}
+
+// shares divides the concurrency among the pollers, as evenly as it goes.
+func shares(concurrency, pollers int) []int {
+	pollers = min(pollers, concurrency)
+	out := make([]int, pollers)
+	for i := range out {
+		out[i] = concurrency / pollers
+		if i < concurrency%pollers {
+			out[i]++
+		}
+	}
+	return out
+}

@@ -1,0 +1,43 @@
+package deadletter
+
+import (
+	"slices"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Filter selects letters. The zero value selects all; every field that is set
+// must fit.
+type Filter struct {
+	IDs     []string       // any of these
+	Kinds   []tasks.Kind   // any of these
+	Reasons []tasks.Reason // any of these
+	UserID  string
+	Batch   string
+	// DeadBefore and DeadAfter bound the time of death.
+	DeadBefore, DeadAfter time.Time
+	// Limit is the greatest number of letters; 0 is no limit.
+	Limit int
+}
+
+// Empty reports whether the filter selects everything.
+func (f Filter) Empty() bool {
+	return len(f.IDs) == 0 && len(f.Kinds) == 0 && len(f.Reasons) == 0 && f.UserID == "" && f.Batch == "" &&
+		f.DeadBefore.IsZero() && f.DeadAfter.IsZero() && f.Limit == 0
+}
+
+// Match reports whether a letter fits. Limit is not considered.
+func (f Filter) Match(l Letter) bool {
+	switch {
+	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.ID),
+		len(f.Kinds) > 0 && !slices.Contains(f.Kinds, l.Kind),
+		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, l.Reason),
+		f.UserID != "" && f.UserID != l.UserID,
+		f.Batch != "" && f.Batch != l.Batch,
+		!f.DeadBefore.IsZero() && !l.DeadAt.Before(f.DeadBefore),
+		!f.DeadAfter.IsZero() && !l.DeadAt.After(f.DeadAfter):
+		return false
+	}
+	return true
+}

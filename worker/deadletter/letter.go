@@ -1,0 +1,152 @@
+package deadletter
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Letter is one dead task.
+type Letter struct {
+	// ID is the asynq task ID, in the dead-letter queue and, but for letters
+	// that had to make way for another of the same ID, where it died.
+	ID string
+	// Kind is the task's kind, which may be unknown.
+	Kind tasks.Kind
+	// Queue is the queue it died in.
+	Queue string
+	// Payload is the task's payload, byte for byte.
+	Payload []byte
+	// UserID and Target name whose device or lock it is. Both are empty where
+	// the payload could not be decoded.
+	UserID, Target string
+	// Reason and Error say why it died, at the latest try. Error is one line
+	// that begins with the reason.
+	Reason tasks.Reason
+	Error  string
+	// Attempts counts the attempts charged to it, replays included.
+	Attempts int
+	// EnqueuedAt is when the producer decided; zero where unknown.
+	EnqueuedAt time.Time
+	// DeadAt is when it died, at the latest try.
+	DeadAt time.Time
+	// Batch is the batch it belongs to; empty for a task enqueued by itself.
+	Batch string
+}
+
+// Task decodes the letter's payload.
+func (l Letter) Task() (tasks.Task, tasks.Intent, error) {
+	return tasks.Decode(l.Kind, l.Payload)
+}
+
+// envelopeVersion is the version of the envelope. What cannot be read is shown
+// with its bytes, and never dropped.
+const envelopeVersion = 1
+
+// envelope is a letter's payload in the dead-letter queue. The dead task's own
+// payload is kept to the byte: as a string where it is UTF-8, which it is
+// unless something is very wrong, and in base64 otherwise.
+type envelope struct {
+	Version    int        `json:"v"`
+	Reason     string     `json:"reason"`
+	Error      string     `json:"error"`
+	Attempts   int        `json:"attempts"`
+	DeadAt     time.Time  `json:"dead_at"`
+	EnqueuedAt *time.Time `json:"enqueued_at,omitempty"`
+	UserID     string     `json:"user_id,omitempty"`
+	Target     string     `json:"target,omitempty"`
+	Queue      string     `json:"queue"`
+	Batch      string     `json:"batch,omitempty"`
+	Payload    *string    `json:"payload,omitempty"`
+	Base64     *string    `json:"payload_base64,omitempty"`
+}
+
+// seal writes the envelope.
+func (l Letter) seal() ([]byte, error) {
+	e := envelope{
+		Version: envelopeVersion, Reason: string(l.Reason), Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(),
+		UserID: l.UserID, Target: l.Target, Queue: l.Queue, Batch: l.Batch,
+	}
+	if !l.EnqueuedAt.IsZero() {
+		at := l.EnqueuedAt.UTC()
+		e.EnqueuedAt = &at
+	}
+	if s := string(l.Payload); utf8.ValidString(s) {
+		e.Payload = &s
+	} else {
+		s := base64.StdEncoding.EncodeToString(l.Payload)
+		e.Base64 = &s
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		return nil, fmt.Errorf("seal dead letter %s: %w", l.ID, err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// Open reads a letter from the type and payload of a task in the dead-letter
+// queue. It does not fail: what is no envelope is a letter whose payload are
+// just these bytes, and whose reason is undecodable.
+func Open(id, kind string, sealed []byte) Letter {
+	l := Letter{ID: id, Kind: tasks.Kind(kind)}
+	var e envelope
+	payload, err := []byte(nil), json.Unmarshal(sealed, &e)
+	if err == nil && e.Version != envelopeVersion {
+		err = fmt.Errorf("version %d; this version reads %d", e.Version, envelopeVersion)
+	}
+	if err == nil {
+		payload, err = e.payload()
+	}
+	if err != nil {
+		l.Queue, l.Payload, l.Reason = tasks.QueueDeadLetter, sealed, tasks.Undecodable
+		l.Error = string(tasks.Undecodable) + ": not a dead letter's envelope"
+		return l
+	}
+	l.Queue, l.Payload, l.Batch = e.Queue, payload, e.Batch
+	l.UserID, l.Target = e.UserID, e.Target
+	l.Reason, l.Error, l.Attempts, l.DeadAt = tasks.Reason(e.Reason), e.Error, e.Attempts, e.DeadAt
+	if e.EnqueuedAt != nil {
+		l.EnqueuedAt = *e.EnqueuedAt
+	}
+	return l
+}
+
+func (e envelope) payload() ([]byte, error) {
+	switch {
+	case e.Payload != nil && e.Base64 == nil:
+		return []byte(*e.Payload), nil
+	case e.Base64 != nil && e.Payload == nil:
+		return base64.StdEncoding.DecodeString(*e.Base64)
+	default:
+		return nil, fmt.Errorf("want one of payload and payload_base64")
+	}
+}
+
+// fromInfo reads a letter as asynq's inspector shows it: the envelope, brought
+// up to date by what happened in the queue since.
+func fromInfo(info *asynq.TaskInfo) Letter {
+	l := Open(info.ID, info.Type, info.Payload)
+	if l.DeadAt.IsZero() {
+		l.DeadAt = info.LastFailedAt
+	}
+	if replays := info.Retried - 1; replays > 0 {
+		l.Attempts += replays
+		l.DeadAt = info.LastFailedAt
+		// The error is asynq's own, and says nothing of the task, when a worker
+		// died during the replay.
+		if reason, _, _ := strings.Cut(info.LastErr, ":"); tasks.Reason(reason).Known() {
+			l.Reason, l.Error = tasks.Reason(reason), info.LastErr
+		}
+	}
+	return l
+}

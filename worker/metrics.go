@@ -1,0 +1,85 @@
+package worker
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// metrics counts what the pipeline did. Labels come from closed sets, so that
+// no producer can blow up their number.
+type metrics struct {
+	finished *prometheus.CounterVec
+	attempts *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+var _ pipeline.Observer = (*metrics)(nil)
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kooworker_tasks_finished_total",
+			Help: "Tasks that reached an outcome: succeeded, already_gone, superseded or dead.",
+		}, []string{"kind", "outcome"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kooworker_attempts_total",
+			Help: "Attempts by the reason they ended with, and whether they were charged to the task.",
+		}, []string{"kind", "reason", "charged"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "kooworker_attempt_duration_seconds",
+			Help:    "Duration of attempts, from decoding to settling.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
+		}, []string{"kind"}),
+	}
+	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("worker: metrics: %w", err)
+		}
+	}
+	// A counter that appears only with its first event hides that event from
+	// rate(): begin them at zero.
+	for _, kind := range tasks.Kinds() {
+		for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead} {
+			m.finished.WithLabelValues(string(kind), string(outcome))
+		}
+	}
+	return m, nil
+}
+
+// Observe implements pipeline.Observer.
+func (m *metrics) Observe(e pipeline.Event) {
+	kind := "unknown"
+	if e.Task != nil {
+		kind = string(e.Task.Kind())
+	}
+	v := e.Verdict
+	m.attempts.WithLabelValues(kind, string(v.Reason), strconv.FormatBool(v.Charged)).Inc()
+	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
+	if v.Action != pipeline.Again {
+		m.finished.WithLabelValues(kind, string(v.Outcome)).Inc()
+	}
+}
+
+// observers passes an event on to each that is there.
+type observers []pipeline.Observer
+
+// Observe implements pipeline.Observer.
+func (o observers) Observe(e pipeline.Event) {
+	for _, each := range o {
+		if each != nil {
+			each.Observe(e)
+		}
+	}
+}

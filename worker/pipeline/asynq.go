@@ -1,0 +1,93 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// AttemptsHeader is the asynq header that carries the attempts charged to a
+// task before it was readmitted under another ID.
+const AttemptsHeader = "kooworker-attempts"
+
+// Parked is the delay that keeps a dead letter out of the way: it waits in its
+// queue's retry set, where asynqmon shows it with its error, for a time that
+// does not come.
+const Parked = 10 * 365 * 24 * time.Hour
+
+// Deliver reads a delivery from asynq.
+func Deliver(ctx context.Context, t *asynq.Task) Delivery {
+	d := Delivery{Kind: tasks.Kind(t.Type()), Payload: t.Payload()}
+	d.ID, _ = asynq.GetTaskID(ctx)
+	d.Queue, _ = asynq.GetQueueName(ctx)
+	d.Retries, _ = asynq.GetRetryCount(ctx)
+	d.RetryLimit, _ = asynq.GetMaxRetry(ctx)
+	d.Attempts = d.Retries
+	if before, err := strconv.Atoi(t.Headers()[AttemptsHeader]); err == nil && before > 0 && before <= maxAttempts {
+		d.Attempts += before
+	}
+	return d
+}
+
+// Settle says a verdict in asynq's terms: the one place where that is done.
+//
+//	Finish, Park, and what was moved    nil: asynq removes the original
+//	Again                               an error with the delay; IsFailure tells whether it counts
+//	Park of a letter in its place       an error with the delay Parked, in one atomic step
+func Settle(d Delivery, v Verdict) error {
+	switch {
+	case v.Action == Park && d.Replay:
+		// The count tells a parked letter from one that has just arrived, and
+		// must never reach the limit at which asynq archives.
+		return &putBack{text: v.Error, delay: Parked, charged: d.Retries+1 < d.RetryLimit}
+	case v.Action == Again && !v.Moved:
+		return &putBack{text: v.Error, delay: v.Delay, charged: v.Charged}
+	default:
+		return nil
+	}
+}
+
+// putBack is the error that makes asynq put a task into its retry set. Its
+// text is what asynqmon shows.
+type putBack struct {
+	text    string
+	delay   time.Duration
+	charged bool
+}
+
+func (e *putBack) Error() string { return e.text }
+
+// RetryDelay is asynq's RetryDelayFunc. asynq keeps whole seconds and cuts the
+// rest off, which would make a task run up to a second early: so the moment is
+// moved up to the next full second.
+//
+// It must not panic: asynq does not recover here.
+func RetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
+	delay := foreignDelay
+	if e := (*putBack)(nil); errors.As(err, &e) {
+		delay = e.delay
+	}
+	at := time.Now().Add(delay)
+	if full := at.Truncate(time.Second); full.Before(at) {
+		at = full.Add(time.Second)
+	}
+	return time.Until(at)
+}
+
+// foreignDelay is the wait after an error that is not ours: an expired lease,
+// asynq's own timeout, an operator's cancel.
+const foreignDelay = 2 * time.Second
+
+// IsFailure is asynq's IsFailure: it says whether an error counts as a retry.
+// Only our own errors can, so crashes and lost leases cost nothing.
+//
+// It must not panic: asynq does not recover here.
+func IsFailure(err error) bool {
+	e := (*putBack)(nil)
+	return errors.As(err, &e) && e.charged
+}

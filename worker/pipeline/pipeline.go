@@ -1,0 +1,294 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Delivery is one task as it came out of the queue.
+type Delivery struct {
+	ID      string
+	Queue   string
+	Kind    tasks.Kind
+	Payload []byte
+	// Attempts is the number of charged attempts so far.
+	Attempts int
+	// Retries and RetryLimit are the queue's own count and limit; see
+	// tasks.MaxRetry.
+	Retries, RetryLimit int
+	// Replay marks a dead letter that is tried once more in its place. When
+	// it fails again it goes back to being dead at once.
+	Replay bool
+}
+
+// Answer is what KooDrive's API said, or what stood in the way.
+type Answer struct {
+	Reason     tasks.Reason
+	Message    string        // one printable line without the reason; no secrets
+	Hint       string        // what an operator can do about it; may be empty
+	RetryAfter time.Duration // 0: the answer named no time
+}
+
+// API is KooDrive as the pipeline needs it.
+type API interface {
+	// Do carries a task out.
+	Do(ctx context.Context, t tasks.Task) Answer
+	// BoundSince returns when the device of an unbind was bound to its user.
+	// The time is zero when it is not bound. It is valid only if the answer's
+	// reason is OK.
+	BoundSince(ctx context.Context, t tasks.DeviceUnbind) (time.Time, Answer)
+}
+
+// Letter is a task that is dead.
+type Letter struct {
+	Delivery
+	Task   tasks.Task   // nil where the payload could not be decoded
+	Intent tasks.Intent // zero where Task is nil
+	Reason tasks.Reason
+	Error  string
+}
+
+// Queue is where tasks go that cannot stay where they are. Neither method may
+// return nil before the task, or one that stands for it, is stored.
+type Queue interface {
+	// Park moves a dead task to the dead-letter queue.
+	Park(ctx context.Context, l Letter) error
+	// Readmit enqueues a task again, under our own retry limit, to run after
+	// the delay.
+	Readmit(ctx context.Context, d Delivery, delay time.Duration) error
+}
+
+// Event is one attempt, as observers see it.
+type Event struct {
+	Delivery Delivery
+	Task     tasks.Task // nil where the payload could not be decoded
+	Verdict  Verdict
+	Took     time.Duration
+}
+
+// Observer is told of every attempt after it was judged. It must not block.
+type Observer interface {
+	Observe(e Event)
+}
+
+// Config holds what a Pipeline needs. Every field but the first two has a
+// default.
+type Config struct {
+	API   API
+	Queue Queue
+	// Policy decides about repetition. Default DefaultPolicy.
+	Policy *Policy
+	// GuardAfter is the age from which an unbind is checked against a newer
+	// binding before it is carried out. Default 10 min.
+	GuardAfter time.Duration
+	// Observer is told of each attempt. Default: nobody.
+	Observer Observer
+	// Logger receives a line per attempt. Default: none.
+	Logger *zap.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// DefaultGuardAfter is Config.GuardAfter's default.
+const DefaultGuardAfter = 10 * time.Minute
+
+// Pipeline processes deliveries. It is safe for concurrent use.
+type Pipeline struct {
+	api        API
+	queue      Queue
+	policy     Policy
+	guardAfter time.Duration
+	observer   Observer
+	journal    *journal
+	now        func() time.Time
+}
+
+// New checks a configuration and returns a Pipeline.
+func New(cfg Config) (*Pipeline, error) {
+	if cfg.API == nil || cfg.Queue == nil {
+		return nil, errors.New("pipeline: Config.API and Config.Queue are required")
+	}
+	policy := DefaultPolicy()
+	if cfg.Policy != nil {
+		policy = *cfg.Policy
+	}
+	if err := policy.validate(); err != nil {
+		return nil, fmt.Errorf("pipeline: %w", err)
+	}
+	if cfg.GuardAfter < 0 {
+		return nil, fmt.Errorf("pipeline: guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
+	}
+	p := &Pipeline{api: cfg.API, queue: cfg.Queue, policy: policy, guardAfter: cfg.GuardAfter, observer: cfg.Observer, now: cfg.Now}
+	if p.guardAfter == 0 {
+		p.guardAfter = DefaultGuardAfter
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	logger := cfg.Logger
+	if logger == nil {
+		logger = zap.NewNop()
+	}
+	p.journal = newJournal(logger, p.now)
+	return p, nil
+}
+
+// Process takes one delivery through its life. What it returns is still to be
+// told to asynq, by Settle.
+func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
+	start := p.now()
+	task, intent, res := p.decode(d)
+	if task != nil {
+		res = p.attempt(ctx, task, intent)
+	}
+	verdict := p.classify(ctx, d, res)
+	verdict = p.settle(ctx, d, task, intent, verdict)
+
+	event := Event{Delivery: d, Task: task, Verdict: verdict, Took: p.now().Sub(start)}
+	p.journal.record(event, res.Answer)
+	if p.observer != nil {
+		p.observer.Observe(event)
+	}
+	return verdict
+}
+
+// result is the end of an attempt before it is judged.
+type result struct {
+	Answer
+	superseded bool // the intent was stale, and nothing was done
+}
+
+// decode turns bytes into a task. Where there is none, the result says why.
+func (p *Pipeline) decode(d Delivery) (tasks.Task, tasks.Intent, result) {
+	task, intent, err := tasks.Decode(d.Kind, d.Payload)
+	switch {
+	case errors.Is(err, tasks.ErrUnknownKind):
+		return nil, tasks.Intent{}, result{Answer: Answer{
+			Reason: tasks.UnknownKind, Message: err.Error(),
+			Hint: "a newer producer may have written it: upgrade the workers, then replay",
+		}}
+	case err != nil:
+		return nil, tasks.Intent{}, result{Answer: Answer{Reason: tasks.Undecodable, Message: err.Error()}}
+	}
+	return task, intent, result{}
+}
+
+// attempt admits and calls. A panic in either is an answer like any other: the
+// stack goes to the log and the task will be tried again.
+func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.Intent) (res result) {
+	defer func() {
+		if x := recover(); x != nil {
+			p.journal.panicked(task, x, debug.Stack())
+			res = result{Answer: Answer{Reason: tasks.Panicked, Message: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"}}
+		}
+	}()
+	ctx, cancel := ownDeadline(ctx, p.now())
+	defer cancel()
+	if res, admitted := p.admit(ctx, task, intent); !admitted {
+		return res
+	}
+	return result{Answer: p.api.Do(ctx, task)}
+}
+
+// admit decides whether the task may still be carried out; where it may not,
+// the result says why.
+func (p *Pipeline) admit(ctx context.Context, task tasks.Task, intent tasks.Intent) (result, bool) {
+	if !intent.NotAfter.IsZero() && p.now().After(intent.NotAfter) {
+		return result{Answer: Answer{
+			Reason: tasks.Expired, Message: "its not_after, " + intent.NotAfter.Format(time.RFC3339) + ", has passed",
+		}}, false
+	}
+	unbind, ok := task.(tasks.DeviceUnbind)
+	if !ok || intent.NoGuard || intent.EnqueuedAt.IsZero() || p.now().Sub(intent.EnqueuedAt) < p.guardAfter {
+		return result{}, true
+	}
+	bound, answer := p.api.BoundSince(ctx, unbind)
+	switch {
+	case answer.Reason == tasks.Gone: // nothing is listed for this user; the call itself will tell
+		return result{}, true
+	case answer.Reason != tasks.OK:
+		return result{Answer: answer}, false
+	case bound.After(intent.EnqueuedAt):
+		return result{superseded: true, Answer: Answer{
+			Reason: tasks.OK, Message: "bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued",
+		}}, false
+	}
+	return result{}, true
+}
+
+// classify turns the result into a verdict.
+func (p *Pipeline) classify(ctx context.Context, d Delivery, res result) Verdict {
+	if res.superseded {
+		return Verdict{Action: Finish, Outcome: tasks.Superseded, Reason: tasks.OK, Attempt: d.Attempts}
+	}
+	if ctx.Err() != nil && res.Reason != tasks.OK && res.Reason != tasks.Gone {
+		// Cut short by a shutdown, an operator's cancel or a lost lease. asynq
+		// has most likely put it back already; if not: soon, and uncharged.
+		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(res.Answer)}
+	}
+	v := p.policy.Judge(res.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, res.RetryAfter)
+	if d.Replay && v.Charged && v.Action == Again {
+		v.Action, v.Outcome, v.Delay = Park, tasks.Dead, 0
+	}
+	if v.Action != Finish {
+		v.Error = errorLine(res.Answer)
+	}
+	return v
+}
+
+// settle moves what cannot stay. Only when that is done may the original go.
+// A process that dies in between leaves the original active: it runs again,
+// and finds its letter parked or its other self enqueued.
+func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, intent tasks.Intent, v Verdict) Verdict {
+	switch {
+	case d.Replay:
+		return v // dead letters stay in their place
+	case v.Action == Park:
+		letter := Letter{Delivery: d, Task: task, Intent: intent, Reason: v.Reason, Error: v.Error}
+		letter.Attempts = v.Attempt
+		if err := p.queue.Park(ctx, letter); err != nil {
+			p.journal.notMoved("dead, but could not be parked; it stays in its queue", d, err)
+			return v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+		}
+	case v.Action == Again && !v.Charged && d.Retries >= d.RetryLimit:
+		// asynq would archive it whatever we return.
+		if err := p.queue.Readmit(ctx, d, v.Delay); err != nil {
+			p.journal.notMoved("could not be readmitted; asynq archives it", d, err)
+			return v
+		}
+		v.Moved = true
+	}
+	return v
+}
+
+// unsettled is the verdict when the dead letter could not be stored: the
+// attempt did not happen, and the task will come to the same end later.
+func (v Verdict) unsettled(d Delivery, delay time.Duration) Verdict {
+	return Verdict{Action: Again, Reason: v.Reason, Attempt: d.Attempts, Budget: v.Budget, Error: v.Error, Delay: delay}
+}
+
+func errorLine(a Answer) string {
+	if a.Message == "" {
+		return string(a.Reason)
+	}
+	return string(a.Reason) + ": " + a.Message
+}
+
+// ownDeadline ends an attempt a little before asynq would: asynq frees the
+// slot but cannot stop the call, and it would put the task back by its own
+// rules.
+func ownDeadline(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	left := deadline.Sub(now)
+	return context.WithDeadline(ctx, now.Add(left-min(time.Second, left/4)))
+}

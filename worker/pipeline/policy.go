@@ -1,0 +1,136 @@
+package pipeline
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Policy decides how often an attempt is repeated, and when.
+type Policy struct {
+	// MaxAttempts is how often a task may fail before it is dead, where
+	// Attempts does not say otherwise. 1 to 500. Default 12.
+	MaxAttempts int
+	// Attempts holds the budgets of single reasons; they apply when smaller
+	// than MaxAttempts. Default: rejected 5, invalid 1, forbidden 1.
+	Attempts map[tasks.Reason]int
+	// Backoff is the delay between charged attempts.
+	Backoff Backoff
+	// ThrottleMin and ThrottleMax bound the random wait after a throttled
+	// answer that names no time. Default 2 s to 5 s, the vendor's advice.
+	ThrottleMin, ThrottleMax time.Duration
+	// Pause is the wait, give or take a half, after what would have hit every
+	// task alike: a refused credential, an answer that is not KooDrive's.
+	// Default 10 s.
+	Pause time.Duration
+}
+
+// DefaultPolicy returns the defaults.
+func DefaultPolicy() Policy {
+	return Policy{
+		MaxAttempts: 12,
+		Attempts:    map[tasks.Reason]int{tasks.Rejected: 5, tasks.Invalid: 1, tasks.Forbidden: 1},
+		Backoff:     DefaultBackoff(),
+		ThrottleMin: 2 * time.Second,
+		ThrottleMax: 5 * time.Second,
+		Pause:       10 * time.Second,
+	}
+}
+
+// maxAttempts keeps every budget well below tasks.MaxRetry.
+const maxAttempts = 500
+
+func (p Policy) validate() error {
+	if p.MaxAttempts < 1 || p.MaxAttempts > maxAttempts {
+		return fmt.Errorf("max attempts is %d; want 1 to %d", p.MaxAttempts, maxAttempts)
+	}
+	for reason, n := range p.Attempts {
+		if !reason.Known() || n < 1 || n > maxAttempts {
+			return fmt.Errorf("attempts for reason %q is %d; want a known reason and 1 to %d", reason, n, maxAttempts)
+		}
+	}
+	if p.ThrottleMin < time.Second || p.ThrottleMax < p.ThrottleMin {
+		return fmt.Errorf("throttle wait is %s to %s; want at least 1s, and the second not below the first", p.ThrottleMin, p.ThrottleMax)
+	}
+	if p.Pause < time.Second {
+		return fmt.Errorf("pause is %s; want at least 1s", p.Pause)
+	}
+	if err := p.Backoff.validate(); err != nil {
+		return fmt.Errorf("backoff: %w", err)
+	}
+	return nil
+}
+
+// Action is what is to happen with a task after an attempt.
+type Action int
+
+// The actions.
+const (
+	// Finish: the task has reached an outcome; remove it.
+	Finish Action = iota
+	// Again: put it back and run it after Delay.
+	Again
+	// Park: it is dead; move it to the dead-letter queue.
+	Park
+)
+
+// Verdict is the end of one attempt.
+type Verdict struct {
+	Action  Action
+	Outcome tasks.Outcome // set unless Action is Again
+	Reason  tasks.Reason
+	Charged bool          // the attempt counts against the budget
+	Attempt int           // charged attempts so far, this one included
+	Budget  int           // attempts allowed for this reason
+	Delay   time.Duration // until the next run, where Action is Again
+	Error   string        // one line that begins with the reason; "" when finished
+	Moved   bool          // it waits under another ID already; the original may go
+}
+
+// Judge turns the reason of an attempt into a verdict. attempts counts the
+// charged attempts before this one; limit is the queue's own retry limit,
+// which may undercut the policy's; wait is what the answer asked for, or 0.
+func (p Policy) Judge(reason tasks.Reason, attempts, limit int, wait time.Duration) Verdict {
+	v := Verdict{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
+	switch reason {
+	case tasks.OK:
+		v.Action, v.Outcome = Finish, tasks.Succeeded
+	case tasks.Gone:
+		v.Action, v.Outcome = Finish, tasks.AlreadyGone
+	case tasks.Throttled:
+		v.Action, v.Delay = Again, wait
+		if wait <= 0 {
+			v.Delay = between(p.ThrottleMin, p.ThrottleMax)
+		}
+	case tasks.Unauthorized, tasks.Misrouted:
+		v.Action = Again
+		v.Delay = max(wait, between(p.Pause/2, p.Pause*3/2))
+	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired:
+		v.Action, v.Outcome = Park, tasks.Dead
+	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
+		v.Charged = true
+		v.Attempt++
+		if v.Attempt >= v.Budget {
+			v.Action, v.Outcome = Park, tasks.Dead
+		} else {
+			v.Action, v.Delay = Again, max(wait, p.Backoff.Delay(v.Attempt))
+		}
+	}
+	return v
+}
+
+// budget is the number of attempts for a reason. A task that the queue allows
+// to be retried n times has n+1 attempts there.
+func (p Policy) budget(reason tasks.Reason, limit int) int {
+	n := p.MaxAttempts
+	if special, ok := p.Attempts[reason]; ok {
+		n = min(n, special)
+	}
+	return min(n, limit+1)
+}
+
+func between(low, high time.Duration) time.Duration {
+	return low + rand.N(high-low+1) //nolint:gosec // spreading load, not guarding a secret
+}

@@ -1,0 +1,77 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// router is the handler of all pollers. Queues are told apart here, and kinds
+// in the decoder, both exactly: asynq's ServeMux matches prefixes.
+type router struct {
+	flow *pipeline.Pipeline
+}
+
+var _ asynq.Handler = (*router)(nil)
+
+// ProcessTask implements asynq.Handler.
+func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	d := pipeline.Deliver(ctx, t)
+	if d.Queue != tasks.QueueDeadLetter {
+		return pipeline.Settle(d, r.flow.Process(ctx, d))
+	}
+	letter := deadletter.Open(d.ID, t.Type(), t.Payload())
+	d.Replay, d.Payload = true, letter.Payload
+	if d.Retries == 0 { // it has just arrived; see package deadletter
+		return pipeline.Settle(d, pipeline.Verdict{Action: pipeline.Park, Error: letter.Error})
+	}
+	d.Attempts = letter.Attempts + d.Retries - 1
+	return pipeline.Settle(d, r.flow.Process(ctx, d))
+}
+
+// queue is where the pipeline sends what cannot stay.
+type queue struct {
+	client  *asynq.Client
+	letters *deadletter.Store
+}
+
+var _ pipeline.Queue = (*queue)(nil)
+
+func newQueue(rdb redis.UniversalClient, letters *deadletter.Store) *queue {
+	return &queue{client: asynq.NewClientFromRedisClient(rdb), letters: letters}
+}
+
+// Park implements pipeline.Queue.
+func (q *queue) Park(ctx context.Context, l pipeline.Letter) error {
+	letter := deadletter.Letter{
+		ID: l.ID, Kind: l.Kind, Queue: l.Queue, Payload: l.Payload,
+		Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
+		EnqueuedAt: l.Intent.EnqueuedAt, DeadAt: time.Now(),
+	}
+	if l.Task != nil {
+		letter.UserID, letter.Target = l.Task.User(), l.Task.Target()
+	}
+	return q.letters.Park(ctx, letter)
+}
+
+// Readmit implements pipeline.Queue. The task gets a new ID, since its own is
+// taken until it is settled. If that ID is taken too, an earlier run died
+// between the two steps.
+func (q *queue) Readmit(ctx context.Context, d pipeline.Delivery, delay time.Duration) error {
+	headers := map[string]string{pipeline.AttemptsHeader: strconv.Itoa(d.Attempts)}
+	_, err := q.client.EnqueueContext(ctx, asynq.NewTaskWithHeaders(string(d.Kind), d.Payload, headers),
+		asynq.TaskID(d.ID+":readmitted"), asynq.Queue(d.Queue), asynq.ProcessIn(delay),
+		asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
