@@ -1,0 +1,255 @@
+package enqueue_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type bundle struct {
+	client    *enqueue.Client
+	inspector *asynq.Inspector
+	redis     *redistest.Server
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	server := redistest.Start(t)
+	rdb := server.Client()
+	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bundle{client: client, inspector: asynq.NewInspectorFromRedisClient(rdb), redis: server}
+}
+
+func (b *bundle) info(t *testing.T, res enqueue.Result) *asynq.TaskInfo {
+	t.Helper()
+	info, err := b.inspector.GetTaskInfo(res.Queue, res.ID)
+	if err != nil {
+		t.Fatalf("task %s: %v", res.ID, err)
+	}
+	return info
+}
+
+var (
+	unbind  = tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}
+	release = tasks.LockRelease{UserID: "u-1", LockID: "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
+)
+
+func TestATaskIsStoredAsDocumented(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, tc := range []struct {
+		enqueue func() (enqueue.Result, error)
+		id      string
+		queue   string
+		task    tasks.Task
+	}{
+		{func() (enqueue.Result, error) { return b.client.Unbind(t.Context(), unbind) }, "device:unbind:u-1:1775406005920779393", "unbind", unbind},
+		{func() (enqueue.Result, error) { return b.client.Release(t.Context(), release) }, "lock:release:u-1:" + release.LockID, "release", release},
+	} {
+		before := time.Now()
+		res, err := tc.enqueue()
+		if err != nil || res.ID != tc.id || res.Queue != tc.queue || res.Status != enqueue.Enqueued {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		info := b.info(t, res)
+		if info.State != asynq.TaskStatePending || info.MaxRetry != tasks.MaxRetry || info.Timeout != tasks.Timeout || info.Retention != 0 {
+			t.Errorf("stored as %+v", info)
+		}
+		task, in, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
+		if err != nil || task != tc.task || in.EnqueuedAt.Before(before.Add(-time.Second)) || in.NoGuard || !in.NotAfter.IsZero() {
+			t.Errorf("payload %s: %+v, %+v, %v", info.Payload, task, in, err)
+		}
+	}
+}
+
+func TestADuplicateIsAResult(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first, err := b.client.Unbind(t.Context(), unbind, enqueue.In(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := b.client.Unbind(t.Context(), unbind)
+	if err != nil || res.Status != enqueue.Duplicate || res.ID != first.ID {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if wait := time.Until(res.RunAt); wait < 50*time.Minute {
+		t.Errorf("the outstanding task runs in %s; want about an hour", wait)
+	}
+	if err := b.inspector.DeleteTask(res.Queue, res.ID); err != nil { // as a worker that is done with it
+		t.Fatal(err)
+	}
+	if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != enqueue.Enqueued {
+		t.Errorf("after it is done: %+v, %v", res, err)
+	}
+}
+
+func TestOnlyOneOfManyIsStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	got := map[enqueue.Status]int{}
+	for range 50 {
+		wg.Go(func() {
+			res, err := b.client.Release(t.Context(), release)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[res.Status]++
+		})
+	}
+	wg.Wait()
+	if diff := cmp.Diff(map[enqueue.Status]int{enqueue.Enqueued: 1, enqueue.Duplicate: 49}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDelayIsNeverCutShort(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	before := time.Now()
+	const delay = 1500 * time.Millisecond
+	res, err := b.client.Unbind(t.Context(), unbind, enqueue.In(delay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := b.info(t, res).NextProcessAt; at.Before(before.Add(delay)) || at.After(time.Now().Add(delay+time.Second)) {
+		t.Errorf("runs %s after it was enqueued; want %s to a second more", at.Sub(before), delay)
+	}
+}
+
+func TestDeadlineAndGuardTravelInThePayload(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	deadline := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	res, err := b.client.Unbind(t.Context(), unbind, enqueue.Deadline(deadline), enqueue.NoGuard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, in, err := tasks.Decode(tasks.KindDeviceUnbind, b.info(t, res).Payload)
+	if err != nil || !in.NotAfter.Equal(deadline) || !in.NoGuard {
+		t.Errorf("%+v, %v", in, err)
+	}
+}
+
+// An account deletion must not be taken for a duplicate of a task that would
+// give way to a newer binding.
+func TestNoGuardIsNoDuplicateOfAGuardedTask(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.client.Unbind(t.Context(), unbind); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []enqueue.Status{enqueue.Enqueued, enqueue.Duplicate} {
+		res, err := b.client.Unbind(t.Context(), unbind, enqueue.NoGuard())
+		if err != nil || res.Status != want {
+			t.Fatalf("%+v, %v; want %s", res, err, want)
+		}
+		_, in, err := tasks.Decode(tasks.KindDeviceUnbind, b.info(t, res).Payload)
+		if err != nil || !in.NoGuard {
+			t.Errorf("the task that stands for it is guarded: %+v, %v", in, err)
+		}
+	}
+}
+
+// asynq deletes archived tasks in time, without running them.
+func TestAnArchivedTaskIsNotOutstanding(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first, err := b.client.Unbind(t.Context(), unbind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.inspector.ArchiveTask(first.Queue, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	res, err := b.client.Unbind(t.Context(), unbind)
+	if err != nil || res.Status != enqueue.Enqueued {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if state := b.info(t, res).State; state != asynq.TaskStatePending {
+		t.Errorf("it is %s", state)
+	}
+}
+
+func TestWhatIsNotWellFormedIsNotSent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for name, call := range map[string]func() error{
+		"device": func() error {
+			_, err := b.client.Unbind(t.Context(), tasks.DeviceUnbind{UserID: "u", DeviceID: ".."})
+			return err
+		},
+		"lock": func() error {
+			_, err := b.client.Release(t.Context(), tasks.LockRelease{UserID: "u", LockID: "l\r\n"})
+			return err
+		},
+	} {
+		var field *tasks.FieldError
+		if err := call(); !errors.As(err, &field) {
+			t.Errorf("%s: %v; want a FieldError", name, err)
+		}
+	}
+	for name, opt := range map[string]enqueue.Option{
+		"negative delay": enqueue.In(-time.Second),
+		"past deadline":  enqueue.Deadline(time.Now().Add(-time.Minute)),
+	} {
+		if _, err := b.client.Unbind(t.Context(), unbind, opt); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if n := b.redis.Client().DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("Redis holds %d keys", n)
+	}
+}
+
+func TestAHungRedisHonoursTheCallersContext(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.client.Unbind(t.Context(), unbind); err != nil {
+		t.Fatal(err)
+	}
+	b.redis.Freeze()
+	defer b.redis.Thaw()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := b.client.Release(ctx, release)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v; want the deadline", err)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %s; the caller gave 200ms", took)
+	}
+}
+
+func TestNewRefusesAClientThatIgnoresDeadlines(t *testing.T) {
+	t.Parallel()
+	rdb := redis.NewClient(&redis.Options{})
+	defer func() { _ = rdb.Close() }()
+	if _, err := enqueue.New(enqueue.Config{Redis: rdb}); err == nil {
+		t.Error("accepted")
+	}
+	if _, err := enqueue.New(enqueue.Config{}); err == nil {
+		t.Error("accepted without a client")
+	}
+}

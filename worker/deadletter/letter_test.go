@@ -1,0 +1,50 @@
+package deadletter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Whatever bytes a dead task had, the envelope gives them back.
+func FuzzSeal(f *testing.F) {
+	f.Add("device:unbind", []byte(`{"v":1,"user_id":"u","device_id":"d"}`), "forbidden: no", "b", 3)
+	f.Add("x", []byte("\xff\xfe\x00"), "", "", 0)
+	f.Add("", []byte(nil), "<&>\u2028", "", 1)
+	f.Fuzz(func(t *testing.T, kind string, payload []byte, text, batch string, attempts int) {
+		in := Letter{
+			ID: "id", Kind: tasks.Kind(kind), Queue: "unbind", Payload: payload, UserID: "u", Target: "d", Batch: batch,
+			Reason: tasks.Rejected, Error: text, Attempts: attempts,
+			DeadAt: time.Unix(1700000000, 5).UTC(), EnqueuedAt: time.Unix(1600000000, 0).UTC(),
+		}
+		sealed, err := in.seal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := Open("id", kind, sealed)
+		// JSON cannot hold bytes that are not UTF-8; only the payload must.
+		ignoreTexts := cmpopts.IgnoreFields(Letter{}, "Error", "Batch")
+		if diff := cmp.Diff(in, out, cmpopts.EquateEmpty(), ignoreTexts); diff != "" {
+			t.Errorf("(-sealed +opened):\n%s", diff)
+		}
+	})
+}
+
+func FuzzOpen(f *testing.F) {
+	for _, seed := range []string{
+		``, `{}`, `{"v":2}`, `null`, `{"v":1,"payload":"a","payload_base64":"YQ=="}`, `{"v":1,"payload_base64":"%"}`,
+		`{"v":1,"reason":"forbidden","payload":"{}"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, sealed []byte) {
+		l := Open("id", "kind", sealed)
+		if l.Reason == tasks.Undecodable && l.Queue == tasks.QueueDeadLetter && string(l.Payload) != string(sealed) {
+			t.Errorf("the bytes of what is no envelope are not kept: %q of %q", l.Payload, sealed)
+		}
+	})
+}

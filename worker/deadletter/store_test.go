@@ -1,0 +1,456 @@
+package deadletter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hibiken/asynq"
+	"go.uber.org/goleak"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const far = 10 * 365 * 24 * time.Hour
+
+// failure is what the handler returns; its delay goes to asynq.
+type failure struct {
+	text  string
+	delay time.Duration
+}
+
+func (f failure) Error() string { return f.text }
+
+// bundle is a store with a worker beside it that parks what arrives, as the
+// real one does, and asks replay what becomes of a replay.
+type bundle struct {
+	store     *deadletter.Store
+	inspector *asynq.Inspector
+	redis     *redistest.Server
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	server := redistest.Start(t)
+	rdb := server.Client()
+	return &bundle{store: deadletter.NewStore(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb), redis: server}
+}
+
+func (b *bundle) work(t *testing.T, replay func(deadletter.Letter) error) {
+	t.Helper()
+	srv := asynq.NewServerFromRedisClient(b.redis.Client(), asynq.Config{
+		Concurrency: 16, Queues: map[string]int{tasks.QueueDeadLetter: 1}, TaskCheckInterval: 10 * time.Millisecond,
+		ShutdownTimeout: time.Second, LogLevel: asynq.FatalLevel,
+		RetryDelayFunc: func(_ int, err error, _ *asynq.Task) time.Duration {
+			if f := (failure{}); errors.As(err, &f) {
+				return f.delay
+			}
+			return time.Second
+		},
+	})
+	err := srv.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
+		id, _ := asynq.GetTaskID(ctx)
+		letter := deadletter.Open(id, task.Type(), task.Payload())
+		if n, _ := asynq.GetRetryCount(ctx); n == 0 {
+			return failure{letter.Error, far}
+		}
+		return replay(letter)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Shutdown)
+}
+
+func (b *bundle) list(t *testing.T, f deadletter.Filter) []deadletter.Letter {
+	t.Helper()
+	var out []deadletter.Letter
+	for l, err := range b.store.List(t.Context(), f) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b deadletter.Letter) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
+	return out
+}
+
+// awaitParked waits until so many letters lie in the retry set.
+func (b *bundle) awaitParked(t *testing.T, n int) {
+	t.Helper()
+	redistest.Eventually(t, 20*time.Second, fmt.Sprintf("%d letters parked", n), func() bool {
+		info, err := b.inspector.GetQueueInfo(tasks.QueueDeadLetter)
+		return err == nil && info.Retry == n && info.Pending+info.Active == 0
+	})
+}
+
+func letter(t *testing.T, user, device string, in tasks.Intent) deadletter.Letter {
+	t.Helper()
+	task := tasks.DeviceUnbind{UserID: user, DeviceID: device}
+	payload, err := tasks.Encode(task, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return deadletter.Letter{
+		ID: tasks.Identity(task), Kind: task.Kind(), Queue: task.Queue(), Payload: payload, UserID: user, Target: device,
+		Reason: tasks.Forbidden, Error: "forbidden: no permission", Attempts: 1,
+		EnqueuedAt: in.EnqueuedAt, DeadAt: time.Now().UTC().Truncate(time.Millisecond),
+	}
+}
+
+func TestAParkedLetterIsListedAsItDied(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	at := time.Now().UTC().Add(-time.Hour).Truncate(time.Millisecond)
+	want := []deadletter.Letter{
+		letter(t, "u", "d", tasks.Intent{EnqueuedAt: at}),
+		{ID: "odd", Kind: "no:such", Queue: "unbind", Payload: []byte("\xff\x00 bytes"), Reason: tasks.UnknownKind, Error: "unknown_kind: x", DeadAt: at},
+	}
+	for _, l := range want {
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(want, b.list(t, deadletter.Filter{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("arriving (-want +got):\n%s", diff)
+	}
+	b.work(t, func(deadletter.Letter) error { return errors.New("nobody asked for a replay") })
+	b.awaitParked(t, 2)
+	if diff := cmp.Diff(want, b.list(t, deadletter.Filter{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("parked (-want +got):\n%s", diff)
+	}
+	infos, err := b.inspector.ListRetryTasks(tasks.QueueDeadLetter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		if info.LastErr == "" || time.Until(info.NextProcessAt) < far/2 {
+			t.Errorf("asynqmon would show %s with the error %q, due %s", info.ID, info.LastErr, info.NextProcessAt)
+		}
+	}
+}
+
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return nil })
+	now := time.Now()
+	one, two, three := letter(t, "u1", "d1", tasks.Intent{}), letter(t, "u2", "d2", tasks.Intent{}), letter(t, "u1", "d3", tasks.Intent{})
+	two.Reason, two.Error, two.DeadAt = tasks.Upstream, "upstream: 503", now.Add(-2*time.Hour)
+	three.Kind, three.Batch = tasks.KindLockRelease, "b-7"
+	for _, l := range []deadletter.Letter{one, two, three} {
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, 3)
+	for name, tc := range map[string]struct {
+		filter deadletter.Filter
+		want   []string
+	}{
+		"none":     {deadletter.Filter{}, []string{one.ID, two.ID, three.ID}},
+		"id":       {deadletter.Filter{IDs: []string{two.ID, "x"}}, []string{two.ID}},
+		"kind":     {deadletter.Filter{Kinds: []tasks.Kind{tasks.KindLockRelease}}, []string{three.ID}},
+		"reason":   {deadletter.Filter{Reasons: []tasks.Reason{tasks.Forbidden}}, []string{one.ID, three.ID}},
+		"user":     {deadletter.Filter{UserID: "u1"}, []string{one.ID, three.ID}},
+		"batch":    {deadletter.Filter{Batch: "b-7"}, []string{three.ID}},
+		"old":      {deadletter.Filter{DeadBefore: now.Add(-time.Hour)}, []string{two.ID}},
+		"new":      {deadletter.Filter{DeadAfter: now.Add(-time.Hour)}, []string{one.ID, three.ID}},
+		"together": {deadletter.Filter{UserID: "u1", Reasons: []tasks.Reason{tasks.Upstream}}, nil},
+	} {
+		var got []string
+		for _, l := range b.list(t, tc.filter) {
+			got = append(got, l.ID)
+		}
+		slices.Sort(tc.want)
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	if got := len(b.list(t, deadletter.Filter{Limit: 2})); got != 2 {
+		t.Errorf("limit 2: %d", got)
+	}
+	stats, err := b.store.Stats(t.Context(), deadletter.Filter{})
+	if err != nil || stats.Total != 3 || stats.ByReason[tasks.Forbidden] != 2 || stats.ByReason[tasks.Upstream] != 1 || stats.ByKind[tasks.KindLockRelease] != 1 {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
+}
+
+func TestListSeesAllPages(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return nil })
+	const n = 1203
+	for i := range n {
+		if err := b.store.Park(t.Context(), letter(t, "u", fmt.Sprint(i), tasks.Intent{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, n)
+	seen := map[string]bool{}
+	for _, l := range b.list(t, deadletter.Filter{}) {
+		seen[l.ID] = true
+	}
+	if len(seen) != n {
+		t.Errorf("listed %d of %d", len(seen), n)
+	}
+}
+
+func TestReplayTriesInPlaceAndParksAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(l deadletter.Letter) error {
+		if l.Target == "good" {
+			return nil
+		}
+		return failure{"upstream: HTTP 500", far}
+	})
+	for _, device := range []string{"good", "bad"} {
+		if err := b.store.Park(t.Context(), letter(t, "u", device, tasks.Intent{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, 2)
+	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{DryRun: true}); err != nil || res != (deadletter.Result{Matched: 2}) {
+		t.Errorf("dry run: %+v, %v", res, err)
+	}
+	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res != (deadletter.Result{Matched: 2, Done: 2}) {
+		t.Errorf("replay: %+v, %v", res, err)
+	}
+	b.awaitParked(t, 1)
+	left := b.list(t, deadletter.Filter{})
+	if len(left) != 1 || left[0].Target != "bad" || left[0].Reason != tasks.Upstream || left[0].Error != "upstream: HTTP 500" || left[0].Attempts != 2 {
+		t.Errorf("left: %+v", left)
+	}
+	if res, err := b.store.Discard(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}}, deadletter.Options{}); err != nil || res.Done != 1 {
+		t.Errorf("discard: %+v, %v", res, err)
+	}
+	if left := b.list(t, deadletter.Filter{}); len(left) != 0 {
+		t.Errorf("after discard: %+v", left)
+	}
+}
+
+func TestReplayKeepsToItsRate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return nil })
+	const n, rate = 20, 40
+	for i := range n {
+		if err := b.store.Park(t.Context(), letter(t, "u", fmt.Sprint(i), tasks.Intent{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, n)
+	start := time.Now()
+	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{Rate: rate}); err != nil || res.Done != n {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if took, least := time.Since(start), time.Duration(n-1)*time.Second/rate; took < least {
+		t.Errorf("%d at %d a second took %s; want at least %s", n, rate, took, least)
+	}
+}
+
+func TestParkOnAConflict(t *testing.T) {
+	t.Parallel()
+	old := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	noReplays := func(deadletter.Letter) error { return errors.New("nobody asked for a replay") }
+
+	t.Run("the same letter arrives", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		l := letter(t, "u", "d", tasks.Intent{})
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		// Nobody knows yet what becomes of the first: the second may not go.
+		if err := b.store.Park(t.Context(), l); !errors.Is(err, deadletter.ErrBusy) {
+			t.Errorf("while it arrives: %v; want ErrBusy", err)
+		}
+		b.work(t, noReplays)
+		b.awaitParked(t, 1)
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Errorf("once it is parked: %v", err)
+		}
+		if got := len(b.list(t, deadletter.Filter{})); got != 1 {
+			t.Errorf("%d letters", got)
+		}
+	})
+	t.Run("being replayed", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		started, release := make(chan struct{}), make(chan struct{})
+		b.work(t, func(deadletter.Letter) error { close(started); <-release; return nil })
+		l := letter(t, "u", "d", tasks.Intent{})
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		b.awaitParked(t, 1)
+		if _, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		if err := b.store.Park(t.Context(), l); !errors.Is(err, deadletter.ErrBusy) {
+			t.Errorf("%v; want ErrBusy", err)
+		}
+		if got := b.list(t, deadletter.Filter{}); len(got) != 0 {
+			t.Errorf("a letter that is being replayed is listed as dead: %+v", got)
+		}
+		close(release)
+	})
+	t.Run("a stronger demand wins over the parked one", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.work(t, noReplays)
+		weak := letter(t, "u", "d", tasks.Intent{EnqueuedAt: old, NotAfter: old.Add(time.Minute)})
+		strong := letter(t, "u", "d", tasks.Intent{EnqueuedAt: old.Add(time.Second), NoGuard: true})
+		for _, l := range []deadletter.Letter{weak, strong, weak} {
+			if err := b.store.Park(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			b.awaitParked(t, 1)
+		}
+		got := b.list(t, deadletter.Filter{})
+		_, in, err := got[0].Task()
+		if want := (tasks.Intent{EnqueuedAt: old.Add(time.Second), NoGuard: true}); err != nil || in != want {
+			t.Errorf("parked with %+v, %v; want %+v", in, err, want)
+		}
+	})
+	t.Run("another task of the same ID", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.work(t, noReplays)
+		one, two := letter(t, "u", "d1", tasks.Intent{}), letter(t, "u", "d2", tasks.Intent{})
+		one.ID, two.ID = "same", "same"
+		for _, l := range []deadletter.Letter{one, two} {
+			if err := b.store.Park(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.awaitParked(t, 2)
+		if err := b.store.Park(t.Context(), two); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		var targets []string
+		for _, l := range b.list(t, deadletter.Filter{}) {
+			targets = append(targets, l.Target)
+		}
+		slices.Sort(targets)
+		if diff := cmp.Diff([]string{"d1", "d2"}, targets); diff != "" {
+			t.Errorf("parked (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("a copy that was archived by hand", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.work(t, noReplays)
+		l := letter(t, "u", "d", tasks.Intent{})
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		b.awaitParked(t, 1)
+		if err := b.inspector.ArchiveTask(tasks.QueueDeadLetter, l.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		b.awaitParked(t, 1)
+	})
+}
+
+// The race that lost 2,000 of 2,000 letters when replays were moved back to
+// the work queue: while letters are replayed, and die again, other copies of
+// the same tasks die as well, find their ID taken, and are dropped.
+func TestNothingIsLostWhenCopiesDieDuringAReplay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return failure{"forbidden: still", far} })
+	const n = 2000
+	letters := make([]deadletter.Letter, n)
+	for i := range letters {
+		letters[i] = letter(t, "u", fmt.Sprint(i), tasks.Intent{})
+	}
+	parkAll := func() (busy int) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for chunk := range slices.Chunk(letters, n/8) {
+			wg.Go(func() {
+				for _, l := range chunk {
+					for {
+						err := b.store.Park(t.Context(), l)
+						if err == nil {
+							break // only now does the worker let the dead task go
+						}
+						if !errors.Is(err, deadletter.ErrBusy) {
+							t.Errorf("park: %v", err)
+							return
+						}
+						mu.Lock()
+						busy++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return busy
+	}
+	parkAll()
+	b.awaitParked(t, n)
+
+	replayed, done := 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{})
+		if err != nil {
+			t.Errorf("replay: %v", err)
+		}
+		replayed = res.Done
+	}()
+	busy, rounds := 0, 0
+	for replaying := true; replaying; rounds++ {
+		select {
+		case <-done:
+			replaying = false
+		default:
+			busy += parkAll()
+		}
+	}
+	b.awaitParked(t, n)
+	if got := len(b.list(t, deadletter.Filter{})); got != n {
+		t.Errorf("%d of %d letters are left", got, n)
+	}
+	t.Logf("%d replayed, while %d copies died; %d times the place was taken by a replay", replayed, rounds*n, busy)
+	if replayed < n/2 || busy == 0 {
+		t.Errorf("%d replayed, %d met: the race was not forced", replayed, busy)
+	}
+}
+
+func TestAHungRedisHonoursTheDeadline(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if err := b.store.Park(t.Context(), letter(t, "u", "d", tasks.Intent{})); err != nil {
+		t.Fatal(err)
+	}
+	b.redis.Freeze()
+	defer b.redis.Thaw()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := b.store.Park(ctx, letter(t, "u", "e", tasks.Intent{})); err == nil {
+		t.Error("parked in a Redis that does not answer")
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %s", took)
+	}
+}

@@ -1,0 +1,114 @@
+package simulator
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+)
+
+// The vendor does not specify the formats of its ids; these are what its
+// examples have in common.
+var (
+	devicePattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	lockPattern    = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$`)
+	machinePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,64}$`)
+)
+
+// perform carries out a request that has passed the checks.
+func (s *Simulator) perform(x *exchange) *reply {
+	switch x.call {
+	case CallUnbind:
+		return s.unbind(x)
+	case CallRelease:
+		return s.release(x)
+	case CallList:
+		return success(s.state.devicesOf(x.user))
+	case CallBind:
+		return s.bind(x)
+	case CallLock:
+		return s.lock(x)
+	default:
+		return s.renew(x)
+	}
+}
+
+func (s *Simulator) unbind(x *exchange) *reply {
+	if !devicePattern.MatchString(x.target) {
+		return badParameters("deviceId is malformed")
+	}
+	d, bound := s.state.unbind(x.user, x.target)
+	if !bound {
+		return s.gone()
+	}
+	s.journal.count(func(st *Stats) { st.Unbound++ })
+	return success(d)
+}
+
+func (s *Simulator) release(x *exchange) *reply {
+	if refused := checkLockHeader(x); refused != nil {
+		return refused
+	}
+	if !s.state.release(x.user, x.target, x.arrived) {
+		return s.gone()
+	}
+	s.journal.count(func(st *Stats) { st.Released++ })
+	return success(nil)
+}
+
+func (s *Simulator) renew(x *exchange) *reply {
+	if refused := checkLockHeader(x); refused != nil {
+		return refused
+	}
+	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(s.cfg.LockLife)) {
+		return s.gone()
+	}
+	s.journal.count(func(st *Stats) { st.Renewed++ })
+	return success(nil)
+}
+
+func checkLockHeader(x *exchange) *reply {
+	if !lockPattern.MatchString(one(x.Header, lockHeader)) {
+		return badParameters("x-backup-lock-id is missing or malformed")
+	}
+	return nil
+}
+
+func (s *Simulator) bind(x *exchange) *reply {
+	var in bindRequest
+	if err := json.Unmarshal(x.body, &in); err != nil {
+		return badParameters("the body is not the JSON of a device")
+	}
+	if !machinePattern.MatchString(in.MachineCode) {
+		return badParameters("machineCode is missing or malformed")
+	}
+	d, added := s.state.bind(x.user, Device{MachineCode: in.MachineCode, DeviceName: in.DeviceName, DeviceOS: in.DeviceOS}, x.arrived)
+	if added {
+		s.journal.count(func(st *Stats) { st.Bound++ })
+	}
+	return success(d)
+}
+
+func (s *Simulator) lock(x *exchange) *reply {
+	var in lockRequest
+	if err := json.Unmarshal(x.body, &in); err != nil {
+		return badParameters("the body is not the JSON of a lock")
+	}
+	switch in.ModuleCode {
+	case "100", "101", "102": // folder, album, address book
+	default:
+		return badParameters("moduleCode is not 100, 101 or 102")
+	}
+	id := s.state.takeLock(x.user, in.ModuleCode, x.arrived.Add(s.cfg.LockLife))
+	s.journal.count(func(st *Stats) { st.Locked++ })
+	return success(lockData{LockID: id})
+}
+
+// gone is the answer to a second unbind or release, and to one that names what
+// belongs to somebody else.
+func (s *Simulator) gone() *reply {
+	return koodrive(s.cfg.GoneStatus, codeNotFound, "resource doesn't exist")
+}
+
+func badParameters(problem string) *reply {
+	return koodrive(http.StatusBadRequest, codeBadParameters, "invalid parameters: "+problem)
+}

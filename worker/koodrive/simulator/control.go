@@ -1,0 +1,168 @@
+package simulator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxSeed bounds how many devices one request to the control face may bind.
+const maxSeed = 100_000
+
+// Control returns the face for people and scripts: JSON, without authorization,
+// and not part of the API that is simulated. Mounted with
+//
+//	mux.Handle("/_sim/", http.StripPrefix("/_sim", s.Control()))
+//
+// it answers
+//
+//	GET    /stats                      Stats
+//	GET    /requests?n=20              the last requests, oldest first
+//	GET    /faults                     the script, with how often each was served
+//	POST   /faults                     {"fault":"forbidden,call=unbind"}, see ParseFault
+//	DELETE /faults                     empties the script
+//	GET    /devices?user_id=u-1        what the user has bound
+//	POST   /devices                    {"user_id":"u-1","count":3} or {"user_id":"u-1","device_id":"d-1"}
+//	GET    /locks?user_id=u-1          what the user holds
+//	POST   /locks                      {"user_id":"u-1","module":"102"}, or with "lock_id" and "expires_in":"10m"
+//
+// and {"error":"…"} with status 400 to what makes no sense.
+func (s *Simulator) Control() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, serve := range map[string]func(*http.Request) (any, error){
+		"GET /stats":     func(*http.Request) (any, error) { return s.Stats(), nil },
+		"GET /requests":  s.controlRequests,
+		"GET /faults":    func(*http.Request) (any, error) { return s.script.list(), nil },
+		"POST /faults":   s.controlAddFault,
+		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.script.list(), nil },
+		"GET /devices":   s.controlDevices,
+		"POST /devices":  s.controlBind,
+		"GET /locks":     s.controlLocks,
+		"POST /locks":    s.controlLock,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			status := http.StatusOK
+			answer, err := serve(r)
+			if err != nil {
+				status, answer = http.StatusBadRequest, map[string]string{"error": err.Error()}
+			}
+			deliver(w, jsonReply(status, answer), "")
+		})
+	}
+	return mux
+}
+
+func (s *Simulator) controlRequests(r *http.Request) (any, error) {
+	text := r.FormValue("n")
+	if text == "" {
+		return s.Log(0), nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("n is %q; want a number from 1", text)
+	}
+	return s.Log(n), nil
+}
+
+func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
+	var in struct {
+		Fault *Fault `json:"fault"`
+	}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Fault == nil {
+		return nil, errors.New("fault is missing; want text such as forbidden,call=unbind")
+	}
+	if err := s.AddFault(*in.Fault); err != nil {
+		return nil, err
+	}
+	return s.script.list(), nil
+}
+
+func (s *Simulator) controlDevices(r *http.Request) (any, error) {
+	user := r.FormValue("user_id")
+	if user == "" {
+		return nil, errNoUser
+	}
+	return s.Devices(user), nil
+}
+
+func (s *Simulator) controlBind(r *http.Request) (any, error) {
+	var in struct {
+		UserID   string `json:"user_id"`
+		DeviceID string `json:"device_id"`
+		Count    int    `json:"count"`
+	}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	switch {
+	case in.UserID == "":
+		return nil, errNoUser
+	case in.DeviceID != "" && in.Count == 0:
+		return []Device{s.Bind(in.UserID, Device{DeviceID: in.DeviceID})}, nil
+	case in.DeviceID != "" || in.Count < 1 || in.Count > maxSeed:
+		return nil, fmt.Errorf("want either device_id, or count from 1 to %d", maxSeed)
+	}
+	bound := make([]Device, in.Count)
+	for i := range bound {
+		bound[i] = s.Bind(in.UserID, Device{})
+	}
+	return bound, nil
+}
+
+func (s *Simulator) controlLocks(r *http.Request) (any, error) {
+	user := r.FormValue("user_id")
+	if user == "" {
+		return nil, errNoUser
+	}
+	return s.Locks(user), nil
+}
+
+func (s *Simulator) controlLock(r *http.Request) (any, error) {
+	in := struct {
+		UserID    string `json:"user_id"`
+		LockID    string `json:"lock_id"`
+		Module    string `json:"module"`
+		ExpiresIn string `json:"expires_in"`
+	}{Module: "102", ExpiresIn: s.cfg.LockLife.String()}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	life, err := time.ParseDuration(in.ExpiresIn)
+	switch {
+	case in.UserID == "":
+		return nil, errNoUser
+	case err != nil:
+		return nil, fmt.Errorf("expires_in is %q; want a time such as 10m, or -1s for an expired lock", in.ExpiresIn)
+	}
+	expires := s.cfg.Clock().Add(life)
+	if in.LockID == "" {
+		in.LockID = s.state.takeLock(in.UserID, in.Module, expires)
+	} else {
+		s.AddLock(in.UserID, in.LockID, expires)
+	}
+	return newLock(in.LockID, expires), nil
+}
+
+var errNoUser = errors.New("user_id is missing")
+
+// readControl reads a JSON body. It is strict, since a misspelt member would
+// otherwise do something else than what was meant, silently.
+func readControl(r *http.Request, into any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return fmt.Errorf("body: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("body goes on after the JSON object")
+	}
+	return nil
+}
