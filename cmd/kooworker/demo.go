@@ -192,11 +192,12 @@ func (d *demo) enqueue(ctx context.Context, plan *demoPlan) error {
 // empty, and every dead letter is parked.
 func (d *demo) settled() bool {
 	inspector := asynq.NewInspectorFromRedisClient(d.rdb)
-	for queue := range tasks.QueueWeights() {
+	queues, err := inspector.Queues()
+	if err != nil {
+		return false
+	}
+	for _, queue := range queues {
 		info, err := inspector.GetQueueInfo(queue)
-		if errors.Is(err, asynq.ErrQueueNotFound) {
-			continue
-		}
 		if err != nil || info.Pending+info.Active+info.Scheduled > 0 || queue != tasks.QueueDeadLetter && info.Retry > 0 {
 			return false
 		}

@@ -140,6 +140,17 @@ func TestAParkedLetterIsListedAsItDied(t *testing.T) {
 	}
 }
 
+func TestARedisThatNeverHadADeadLetterHasNone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if got := b.list(t, deadletter.Filter{}); len(got) != 0 {
+		t.Errorf("listed %+v", got)
+	}
+	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res != (deadletter.Result{}) {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/hibiken/asynq"
 	"golang.org/x/time/rate"
@@ -48,10 +49,17 @@ func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Letter, error] {
 // again; those are passed over.
 func (s *Store) infos(ctx context.Context) iter.Seq2[*asynq.TaskInfo, error] {
 	return func(yield func(*asynq.TaskInfo, error) bool) {
-		queue, err := s.inspector.GetQueueInfo(tasks.QueueDeadLetter)
-		if errors.Is(err, asynq.ErrQueueNotFound) {
+		// asynq's error for a queue that never held a task cannot be told from
+		// others, so ask for the names.
+		queues, err := s.inspector.Queues()
+		if err == nil && !slices.Contains(queues, tasks.QueueDeadLetter) {
 			return
 		}
+		if err != nil {
+			yield(nil, fmt.Errorf("look at the queues: %w", err))
+			return
+		}
+		queue, err := s.inspector.GetQueueInfo(tasks.QueueDeadLetter)
 		if err != nil {
 			yield(nil, fmt.Errorf("look at the dead-letter queue: %w", err))
 			return
@@ -175,10 +183,25 @@ func (s *Store) each(ctx context.Context, f Filter, o Options, do func(queue, id
 	return res, nil
 }
 
-// one does it to a letter, provided that it is parked. asynq does not say in
-// its errors whether Redis failed or the letter was in the wrong state, so the
-// state is looked at before.
+// one does it to a letter, provided that it is parked. Whether it was taken by
+// somebody else between the look and the deed, or Redis failed, asynq's error
+// does not say; another look does.
 func (s *Store) one(id string, do func(queue, id string) error) (took bool, err error) {
+	ready, err := s.isParked(id)
+	if err != nil || !ready {
+		return false, err
+	}
+	failure := do(tasks.QueueDeadLetter, id)
+	if failure == nil {
+		return true, nil
+	}
+	if still, err := s.isParked(id); err == nil && !still {
+		return false, nil
+	}
+	return false, fmt.Errorf("dead letter %s: %w", id, failure)
+}
+
+func (s *Store) isParked(id string) (bool, error) {
 	info, err := s.inspector.GetTaskInfo(tasks.QueueDeadLetter, id)
 	if errors.Is(err, asynq.ErrTaskNotFound) {
 		return false, nil
@@ -186,14 +209,5 @@ func (s *Store) one(id string, do func(queue, id string) error) (took bool, err 
 	if err != nil {
 		return false, fmt.Errorf("look at dead letter %s: %w", id, err)
 	}
-	if !parked(info) {
-		return false, nil
-	}
-	if err := do(tasks.QueueDeadLetter, id); err != nil {
-		if errors.Is(err, asynq.ErrTaskNotFound) {
-			return false, nil
-		}
-		return false, fmt.Errorf("dead letter %s: %w", id, err)
-	}
-	return true, nil
+	return parked(info), nil
 }

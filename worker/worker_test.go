@@ -1,0 +1,460 @@
+package worker_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/deadletter"
+)
+
+func TestTheWire(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL+"/prefix")
+	b.start()
+	b.enqueue(tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"})
+	b.enqueue(tasks.LockRelease{UserID: "u-2", LockID: "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"})
+	b.awaitSettled()
+	requests, _, _ := api.snapshot()
+	if len(requests) != 2 {
+		t.Fatalf("%d requests: %+v", len(requests), requests)
+	}
+	for _, r := range requests {
+		want := http.Header{
+			"Authorization": {"Bearer+" + testToken}, "User-Agent": {"kooworker"},
+			"X-User-Id": {"u-1"}, "X-Date": r.header["X-Date"],
+		}
+		wantPath := "/prefix/koodrive/ose/v1/backup/device/1775406005920779393"
+		if r.userID == "u-2" {
+			wantPath = "/prefix/koodrive/ose/v1/backup/lock"
+			want["X-User-Id"] = []string{"u-2"}
+			want["X-Backup-Lock-Id"] = []string{"78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
+		}
+		if r.method != http.MethodDelete || r.path != wantPath {
+			t.Errorf("%s %s", r.method, r.path)
+		}
+		if diff := cmp.Diff(want, r.header); diff != "" {
+			t.Errorf("headers (-want +got):\n%s", diff)
+		}
+		at, err := time.Parse("20060102T150405Z", r.header.Get("X-Date"))
+		if age := time.Since(at); err != nil || age < 0 || age > time.Minute {
+			t.Errorf("X-Date %q is %s old, %v", r.header.Get("X-Date"), age, err)
+		}
+	}
+}
+
+// Of ten targets one fails twice, one is gone, one is forbidden, one is
+// throttled once.
+func mixed(target string, nth int) reply {
+	number := strings.TrimSuffix(target, "@102")
+	switch number[len(number)-1] {
+	case '1':
+		if nth <= 2 {
+			return trouble
+		}
+	case '3':
+		return gone
+	case '5':
+		return forbidden
+	case '7':
+		if nth <= 1 {
+			return throttled
+		}
+	}
+	return done
+}
+
+func TestEachTaskEndsAsItMust(t *testing.T) {
+	t.Parallel()
+	const n = 100
+	api := newStandIn(t, mixed)
+	b := setup(t, api.URL)
+	b.start()
+	for i := range n {
+		b.enqueue(unbindTask(i))
+		b.enqueue(releaseTask(i))
+	}
+	b.awaitSettled()
+
+	_, deletes, seen := api.snapshot()
+	dead := b.dead()
+	for i := range n {
+		for _, target := range []string{unbindTask(i).Target(), releaseTask(i).Target()} {
+			wantSeen, wantDeletes, wantDead := 1, 1, false
+			switch i % 10 {
+			case 1:
+				wantSeen = 3
+			case 3:
+				wantDeletes = 0
+			case 5:
+				wantDeletes, wantDead = 0, true
+			case 7:
+				wantSeen = 2
+			}
+			if seen[target] != wantSeen || deletes[target] != wantDeletes {
+				t.Errorf("%s: asked for %d times, deleted %d times; want %d and %d", target, seen[target], deletes[target], wantSeen, wantDeletes)
+			}
+			l, isDead := dead[target]
+			if isDead != wantDead || isDead && (l.Reason != tasks.Forbidden || l.Attempts != 1) {
+				t.Errorf("%s: dead %t, %+v; want dead %t", target, isDead, l, wantDead)
+			}
+		}
+	}
+	for _, tc := range []struct {
+		metric string
+		labels map[string]string
+		want   float64
+	}{
+		{"kooworker_tasks_finished_total", map[string]string{"outcome": "succeeded"}, 160},
+		{"kooworker_tasks_finished_total", map[string]string{"outcome": "already_gone"}, 20},
+		{"kooworker_tasks_finished_total", map[string]string{"outcome": "dead", "kind": "device:unbind"}, 10},
+		{"kooworker_attempts_total", map[string]string{"reason": "throttled", "charged": "false"}, 20},
+		{"kooworker_attempts_total", map[string]string{"reason": "throttled", "charged": "true"}, 0},
+		{"kooworker_attempts_total", map[string]string{"reason": "upstream", "charged": "true"}, 40},
+	} {
+		if got := b.metric(tc.metric, tc.labels); got != tc.want {
+			t.Errorf("%s%v is %g; want %g", tc.metric, tc.labels, got, tc.want)
+		}
+	}
+
+	api.setAnswer(always(done))
+	if res, err := b.letters.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res.Done != 20 {
+		t.Errorf("replay: %+v, %v", res, err)
+	}
+	redistest.Eventually(t, settleIn, "no dead letters", func() bool { return len(b.dead()) == 0 && b.outstanding() == 0 })
+	_, deletes, _ = api.snapshot()
+	if deletes["device-5"] != 1 || deletes["lock-95@102"] != 1 {
+		t.Errorf("after the replay: device-5 deleted %d times, lock-95 %d times", deletes["device-5"], deletes["lock-95@102"])
+	}
+}
+
+func TestRetryAfterIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	var first time.Time
+	waited := make(chan time.Duration, 1)
+	api := newStandIn(t, func(_ string, nth int) reply {
+		if nth == 1 {
+			first = time.Now()
+			return reply{429, map[string]string{"Retry-After": "2"}, ""}
+		}
+		waited <- time.Since(first)
+		return done
+	})
+	b := setup(t, api.URL)
+	b.start()
+	b.enqueue(unbindTask(1))
+	if d := <-waited; d < 2*time.Second || d > 5*time.Second {
+		t.Errorf("came back after %s; it was told 2 s", d)
+	}
+	b.awaitSettled()
+}
+
+func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
+	t.Parallel()
+	const n = 30
+	api := newStandIn(t, always(html404))
+	b := setup(t, api.URL)
+	b.start()
+	for i := range n {
+		b.enqueue(unbindTask(i))
+	}
+	redistest.Eventually(t, settleIn, "all were tried twice", func() bool {
+		_, _, seen := api.snapshot()
+		for i := range n {
+			if seen[unbindTask(i).Target()] < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	if got := b.outstanding(); got != n {
+		t.Errorf("%d of %d tasks are outstanding", got, n)
+	}
+	if dead := b.dead(); len(dead) != 0 {
+		t.Errorf("dead: %v", dead)
+	}
+	if log := b.logs.String(); !strings.Contains(log, `"reason":"misrouted"`) || !strings.Contains(log, `"hint":"the answer is not KooDrive's`) {
+		t.Errorf("the log says neither misrouted nor what to do:\n%.2000s", log)
+	}
+	infos, err := b.inspector.ListRetryTasks(tasks.QueueUnbind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		if info.Retried != 0 {
+			t.Errorf("%s was charged %d attempts", info.ID, info.Retried)
+		}
+	}
+	api.setAnswer(always(done))
+	b.awaitSettled()
+	_, deletes, _ := api.snapshot()
+	for i := range n {
+		if target := unbindTask(i).Target(); deletes[target] != 1 {
+			t.Errorf("%s was deleted %d times", target, deletes[target])
+		}
+	}
+}
+
+func TestPayloadsThatAreNoTasksKeepTheirBytes(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL)
+	b.start()
+	for id, task := range map[string]*asynq.Task{
+		"garbage": asynq.NewTask("device:unbind", []byte("\xff\x00 not JSON")),
+		"prefix":  asynq.NewTask("device:unbindX", []byte(`{"v":1,"user_id":"u","device_id":"d"}`)),
+	} {
+		if _, err := b.client.Enqueue(task, asynq.Queue(tasks.QueueUnbind), asynq.TaskID(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitSettled()
+	got := map[string]string{}
+	for l, err := range b.letters.List(t.Context(), deadletter.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[l.ID] = fmt.Sprintf("%s %s %q", l.Reason, l.Kind, l.Payload)
+	}
+	want := map[string]string{
+		"garbage": `undecodable device:unbind "\xff\x00 not JSON"`,
+		"prefix":  `unknown_kind device:unbindX "{\"v\":1,\"user_id\":\"u\",\"device_id\":\"d\"}"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("dead letters (-want +got):\n%s", diff)
+	}
+	if requests, _, _ := api.snapshot(); len(requests) != 0 {
+		t.Errorf("requests: %+v", requests)
+	}
+}
+
+// asynq archives a task that has used up its producer's limit whatever the
+// handler says, and loses what it archived.
+func TestTasksOfPlainClientsAreNeverArchived(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, func(target string, nth int) reply {
+		if target == "device-1" && nth <= 2 {
+			return throttled
+		}
+		if target == "device-2" {
+			return trouble
+		}
+		return done
+	})
+	b := setup(t, api.URL)
+	b.start()
+	b.enqueue(unbindTask(1), asynq.MaxRetry(0))
+	b.enqueue(unbindTask(2), asynq.MaxRetry(1))
+	b.awaitSettled()
+	_, deletes, seen := api.snapshot()
+	if deletes["device-1"] != 1 || seen["device-1"] != 3 {
+		t.Errorf("the throttled one was deleted %d times in %d calls; want 1 in 3", deletes["device-1"], seen["device-1"])
+	}
+	dead := b.dead()
+	if l := dead["device-2"]; len(dead) != 1 || l.Reason != tasks.Upstream || l.Attempts != 2 {
+		t.Errorf("dead: %+v; want device-2 after the 2 attempts that its producer allowed", dead)
+	}
+}
+
+func TestAStopPutsBackWhatIsUnfinished(t *testing.T) {
+	t.Parallel()
+	const n = 8
+	started, release := make(chan struct{}, 2*n), make(chan struct{})
+	api := newStandIn(t, always(done))
+	hanging := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		started <- struct{}{}
+		select {
+		case <-release:
+			api.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	front := newServer(t, hanging)
+	b := setup(t, front)
+	b.cfg.ShutdownTimeout = time.Second
+	_, stop := b.start()
+	for i := range n {
+		b.enqueue(unbindTask(i))
+	}
+	for range n {
+		<-started
+	}
+	begin := time.Now()
+	stop()
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the stop took %s", took)
+	}
+	infos, err := b.inspector.ListPendingTasks(tasks.QueueUnbind)
+	if err != nil || len(infos) != n {
+		t.Fatalf("%d of %d tasks are pending, %v", len(infos), n, err)
+	}
+	for _, info := range infos {
+		if info.Retried != 0 {
+			t.Errorf("%s was charged", info.ID)
+		}
+	}
+	close(release)
+	b.cfg.Registry = nil
+	b.start()
+	b.awaitSettled()
+	_, deletes, _ := api.snapshot()
+	if len(deletes) != n {
+		t.Errorf("%d of %d were deleted in the end", len(deletes), n)
+	}
+}
+
+func TestAStopLetsWhatIsInFlightFinish(t *testing.T) {
+	t.Parallel()
+	started, release := make(chan struct{}), make(chan struct{})
+	api := newStandIn(t, always(done))
+	front := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(started)
+		<-release
+		api.ServeHTTP(w, r)
+	}))
+	b := setup(t, front)
+	_, stop := b.start()
+	b.enqueue(unbindTask(1))
+	<-started
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	redistest.Eventually(t, settleIn, "the worker is stopping", func() bool { return strings.Contains(b.logs.String(), "stopping") })
+	close(release)
+	<-stopped
+	if n := b.outstanding(); n != 0 {
+		t.Errorf("%d tasks are outstanding after a stop that had time", n)
+	}
+}
+
+func TestRedisThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "http://127.0.0.1:1")
+	b.redis.Kill()
+	b.cfg.StartupTimeout = time.Second
+	w, err := worker.New(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.Run(t.Context())
+	var unreachable *worker.UnreachableError
+	if !errors.As(err, &unreachable) || unreachable.Hint() == "" || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("%v", err)
+	}
+	if !strings.Contains(b.logs.String(), "does not answer yet") {
+		t.Error("the tries are not in the log")
+	}
+}
+
+func TestRedisThatComesLate(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL)
+	b.redis.Kill()
+	b.cfg.AdminAddr = "127.0.0.1:0"
+	w, _ := b.start()
+	redistest.Eventually(t, settleIn, "alive", func() bool { return status(t, w, "/healthz") == 200 })
+	if got := status(t, w, "/readyz"); got != 503 {
+		t.Errorf("without Redis /readyz answers %d", got)
+	}
+	b.redis.Restart()
+	redistest.Eventually(t, settleIn, "ready", func() bool { return status(t, w, "/readyz") == 200 })
+	b.enqueue(unbindTask(1))
+	b.awaitSettled()
+}
+
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(gone))
+	b := setup(t, api.URL)
+	b.cfg.AdminAddr = "127.0.0.1:0"
+	w, _ := b.start()
+	b.enqueue(unbindTask(1))
+	b.awaitSettled()
+	redistest.Eventually(t, settleIn, "ready", func() bool { return status(t, w, "/readyz") == 200 })
+	if body := get(t, w, "/metrics"); !strings.Contains(body, `kooworker_tasks_finished_total{kind="device:unbind",outcome="already_gone"} 1`) {
+		t.Errorf("metrics:\n%s", body)
+	}
+	b.redis.Freeze()
+	var ready struct {
+		Status string            `json:"status"`
+		Checks map[string]string `json:"checks"`
+	}
+	body := get(t, w, "/readyz")
+	b.redis.Thaw()
+	if err := json.Unmarshal([]byte(body), &ready); err != nil || ready.Status != "not ready" || ready.Checks["redis"] == "ok" {
+		t.Errorf("with a hung Redis: %s, %v", body, err)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	rdb := redis.NewClient(&redis.Options{})
+	defer func() { _ = rdb.Close() }()
+	for name, spoil := range map[string]func(*worker.Config){
+		"no redis":            func(c *worker.Config) { c.Redis = nil },
+		"concurrency":         func(c *worker.Config) { c.Concurrency = -1 },
+		"pollers":             func(c *worker.Config) { c.Pollers = 1000 },
+		"shutdown timeout":    func(c *worker.Config) { c.ShutdownTimeout = time.Millisecond },
+		"koodrive":            func(c *worker.Config) { c.KooDrive.BaseURL = "koodrive.example.com" },
+		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },
+		"no authorizer":       func(c *worker.Config) { c.KooDrive.Authorizer = nil },
+	} {
+		b := &bundle{t: t, rdb: rdb, cfg: worker.Config{Redis: rdb}}
+		b.cfg.KooDrive.BaseURL, b.cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
+		if _, err := worker.New(b.cfg); err != nil {
+			t.Fatalf("the good one is refused: %v", err)
+		}
+		spoil(&b.cfg)
+		if _, err := worker.New(b.cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func get(t *testing.T, w *worker.Worker, path string) string {
+	t.Helper()
+	_, body := fetch(t, w, path)
+	return body
+}
+
+func status(t *testing.T, w *worker.Worker, path string) int {
+	t.Helper()
+	code, _ := fetch(t, w, path)
+	return code
+}
+
+// fetch returns 0 while the admin server is not there yet.
+func fetch(t *testing.T, w *worker.Worker, path string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.AdminAddr()+path, http.NoBody)
+	if err != nil {
+		return 0, ""
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
