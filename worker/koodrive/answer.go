@@ -1,0 +1,79 @@
+package koodrive
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Answer is what became of one call. It is an error whose Reason is the
+// metric label, the log field and the dead-letter filter alike; see Err.
+type Answer struct { //nolint:errname // an answer first; an error only where the caller takes it for one
+	// Reason says what the answer means. It is never empty.
+	Reason tasks.Reason
+	// Status is the HTTP status, 0 when there was no answer.
+	Status int
+	// Code is KooDrive's code or the gateway's, as it was sent; "" when there
+	// was none.
+	Code string
+	// Message is what the server or the network said: one line of printable
+	// text, at most 200 runes, without secrets. May be empty.
+	Message string
+	// RetryAfter is how long the server asks to wait, at most an hour; 0 when
+	// it did not ask.
+	RetryAfter time.Duration
+	// Device is the device that an unbind removed, nil when the API did not
+	// name it.
+	Device *Device
+}
+
+var _ error = Answer{}
+
+// Error is one line such as
+//
+//	forbidden: HTTP 403, code 13000410: no permission
+func (a Answer) Error() string {
+	var b strings.Builder
+	b.WriteString(string(a.Reason))
+	if a.Status != 0 {
+		b.WriteString(": HTTP " + strconv.Itoa(a.Status))
+		if a.Code != "" {
+			b.WriteString(", code " + a.Code)
+		}
+	}
+	if a.Message != "" {
+		b.WriteString(": " + a.Message)
+	}
+	return b.String()
+}
+
+// Err returns nil when the work is done, be it by this call or before it, and
+// the answer itself otherwise.
+func (a Answer) Err() error {
+	if a.Reason == tasks.OK || a.Reason == tasks.Gone {
+		return nil
+	}
+	return a
+}
+
+// Hint tells an operator what to do next. It is "" where there is nothing to
+// do but wait.
+func (a Answer) Hint() string { return hints[a.Reason] }
+
+var hints = map[tasks.Reason]string{
+	tasks.Misrouted: "the answer is not KooDrive's: check the KooDrive URL (scheme, host, port and prefix, " +
+		"without " + apiPath + ") and any proxy on the way, and ask the gateway's owner whether the API is published there",
+	tasks.Unauthorized: "no credential was accepted: check the token, its file or broker, or the app id and secret, and " +
+		"the token format; then whether the clocks differ by more than 15 minutes",
+	tasks.Forbidden: "the credential is valid but not for this user: check that the user id is KooDrive's and that the " +
+		"token or app may act for it; the broker may have no token for it",
+	tasks.Network: "no connection, or it broke: check name resolution, firewall, proxy settings (HTTPS_PROXY, NO_PROXY) and " +
+		"the server's certificate from this very machine",
+	tasks.TimedOut:  "no answer in time: if it goes on, check the network path and raise the call timeout",
+	tasks.Throttled: "the server asks to slow down: if it goes on, lower the rate of the fleet or have the quota raised",
+	tasks.Invalid:   "KooDrive refuses these parameters: check the user id and the device or lock id",
+	tasks.Protocol:  "the answer makes no sense: look at what a proxy or gateway on the way does to it",
+	tasks.Rejected:  "the table of codes does not know this code: look it up, and add it to the deployment's reasons if it means something else",
+}

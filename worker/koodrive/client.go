@@ -1,0 +1,126 @@
+package koodrive
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// What is read of an answer at most. A longer one is not KooDrive's.
+const (
+	maxAnswer = 1 << 20
+	maxList   = 16 << 20
+)
+
+// Client calls KooDrive. It is safe for concurrent use. See New.
+type Client struct {
+	opaque
+	base      string // up to and with apiPath
+	auth      Authorizer
+	transport *http.Transport
+	clock     *serverClock
+	rules     []rule
+	slots     chan struct{} // one for each call in flight
+	timeout   time.Duration
+	userAgent string
+}
+
+// call is what differs between the calls.
+type call struct {
+	method string
+	path   string // after apiPath, escaped
+	userID string
+	lockID string // "" for all but a release
+	limit  int64  // of the answer's size, in bytes
+	// read takes the data of a success, nil when there is none. An error says
+	// why it is none after all.
+	read func(data json.RawMessage) error
+}
+
+// Unbind removes the binding between a user and a device. An answer that names
+// another device than the one asked for is tasks.Protocol.
+func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
+	if a, ok := refuse("user id", userID, "device id", deviceID); !ok {
+		return a
+	}
+	var removed *Device
+	a := c.do(ctx, call{
+		method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), userID: userID, limit: maxAnswer,
+		read: func(data json.RawMessage) error {
+			// An unbind need not say what it removed; but what it says must fit.
+			device, _ := readDevice(data)
+			switch device.DeviceID {
+			case "":
+			case deviceID:
+				removed = &device
+			default:
+				return fmt.Errorf("the answer names another device: %s", device.DeviceID)
+			}
+			return nil
+		},
+	})
+	a.Device = removed
+	return a
+}
+
+// Release releases a backup lock.
+func (c *Client) Release(ctx context.Context, userID, lockID string) Answer {
+	if a, ok := refuse("user id", userID, "lock id", lockID); !ok {
+		return a
+	}
+	return c.do(ctx, call{
+		method: http.MethodDelete, path: "/lock", userID: userID, lockID: lockID, limit: maxAnswer,
+		read: func(json.RawMessage) error { return nil },
+	})
+}
+
+// Devices lists the devices that a user has bound. The list is nil unless the
+// answer's reason is tasks.OK.
+func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) {
+	if a, ok := refuse("user id", userID); !ok {
+		return nil, a
+	}
+	var devices []Device
+	a := c.do(ctx, call{
+		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		read: func(data json.RawMessage) (err error) {
+			devices, err = readDevices(data)
+			return err
+		},
+	})
+	return devices, a
+}
+
+// CloseIdleConnections closes the connections that no call uses, those to a
+// token broker included.
+func (c *Client) CloseIdleConnections() {
+	c.transport.CloseIdleConnections()
+	closeIdle(c.auth)
+}
+
+// refuse checks ids, given as name and value in turn. Package tasks is stricter;
+// here it is enough that an id stays one segment of the path, or one header.
+func refuse(ids ...string) (Answer, bool) {
+	for i := 0; i+1 < len(ids); i += 2 {
+		name, value := ids[i], ids[i+1]
+		var problem string
+		switch {
+		case value == "":
+			problem = "is empty"
+		case !printableASCII(value) || strings.TrimSpace(value) != value:
+			problem = "is not printable ASCII without surrounding spaces"
+		case value == "." || value == "..":
+			problem = "would change the path of the URL"
+		default:
+			continue
+		}
+		return Answer{Reason: tasks.Invalid, Message: "the " + name + " " + problem}, false
+	}
+	return Answer{}, true
+}

@@ -1,0 +1,141 @@
+package koodrive
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// timeline is a world with a local clock, a local stopwatch and servers that
+// are some time off. Only the stopwatch and the servers pass by themselves.
+type timeline struct {
+	elapsed time.Duration
+	local   time.Time
+}
+
+var epoch = time.Date(2026, 1, 31, 9, 30, 0, 700e6, time.UTC)
+
+func newTimeline() (*timeline, *serverClock) {
+	tl := &timeline{local: epoch}
+	return tl, &serverClock{
+		wall:  func() time.Time { return tl.local },
+		watch: func() time.Duration { return tl.elapsed },
+	}
+}
+
+func (tl *timeline) pass(d time.Duration) {
+	tl.elapsed += d
+	tl.local = tl.local.Add(d)
+}
+
+func (tl *timeline) server(off time.Duration) time.Time { return epoch.Add(tl.elapsed + off) }
+
+// answer lets a server answer, its Date latency old on arrival.
+func (tl *timeline) answer(c *serverClock, off, latency time.Duration, refused bool) {
+	date := tl.server(off).UTC().Format(http.TimeFormat)
+	tl.pass(latency)
+	if e, ok := c.read(http.Header{"Date": {date}}); ok {
+		c.learn(e, refused)
+	}
+}
+
+func (tl *timeline) check(t *testing.T, c *serverClock, off, slack time.Duration) {
+	t.Helper()
+	behind := tl.server(off).Sub(c.date())
+	if behind < behindServer || behind > slack {
+		t.Errorf("X-Date is %s behind the server, want %s to %s", behind, behindServer, slack)
+	}
+}
+
+func TestClockBeforeAnythingIsKnown(t *testing.T) {
+	t.Parallel()
+	tl, c := newTimeline()
+	if got, want := c.date(), tl.local.Add(-behindLocal); !got.Equal(want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if _, ok := c.read(http.Header{"Date": {"now"}}); ok {
+		t.Error("a Date that is none was taken for one")
+	}
+}
+
+func TestClockFollowsTheServer(t *testing.T) {
+	t.Parallel()
+	for _, off := range []time.Duration{-time.Hour, 0, time.Hour} {
+		tl, c := newTimeline()
+		tl.answer(c, off, 3*time.Second, false)
+		tl.check(t, c, off, 5*time.Second) // 1 s on purpose, up to 1 s of rounding, 3 s of latency
+		tl.pass(time.Hour)
+		tl.check(t, c, off, 5*time.Second)
+	}
+}
+
+func TestClockObeysTheSlowestOfSeveralServers(t *testing.T) {
+	t.Parallel()
+	tl, c := newTimeline()
+	tl.answer(c, -40*time.Second, 0, false)
+	for range 100 {
+		tl.answer(c, 0, 10*time.Millisecond, false)
+		tl.check(t, c, -40*time.Second, 2*time.Second)
+	}
+	// The slow one has been taken out of service, and nobody calls meanwhile.
+	tl.pass(clockMemory - 500*time.Millisecond)
+	tl.check(t, c, 0, 2*time.Second)
+}
+
+func TestClockReplacesWhatWasRefused(t *testing.T) {
+	t.Parallel()
+	tl, c := newTimeline()
+	tl.answer(c, -time.Hour, 0, false)
+	tl.answer(c, 0, 0, true) // the server's clock was set forward
+	tl.check(t, c, 0, 2*time.Second)
+	tl.answer(c, -time.Hour, 0, true) // and back
+	tl.check(t, c, -time.Hour, 2*time.Second)
+}
+
+func TestClockIgnoresAStepOfTheLocalClock(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		tl, c := newTimeline()
+		tl.answer(c, 0, 0, false)
+		tl.local = tl.local.Add(step)
+		tl.check(t, c, 0, 2*time.Second)
+	}
+}
+
+// Whatever servers answer in the last five minutes, X-Date is ahead of none of
+// them, and the memory stays small.
+func TestClockIsNeverAhead(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		tl, c := newTimeline()
+		offs := rapid.SliceOfN(rapid.Int64Range(-1e12, 1e12), 1, 4).Draw(t, "servers off by")
+		seen := map[time.Duration]time.Duration{} // server to when it last answered
+		for range rapid.IntRange(1, 200).Draw(t, "answers") {
+			off := time.Duration(rapid.SampledFrom(offs).Draw(t, "server"))
+			tl.pass(time.Duration(rapid.Int64Range(0, 20e9).Draw(t, "pause")))
+			tl.answer(c, off, time.Duration(rapid.Int64Range(0, 5e9).Draw(t, "latency")), false)
+			seen[off] = tl.elapsed
+			for off, at := range seen {
+				if ahead := c.date().Sub(tl.server(off)); tl.elapsed-at <= clockMemory && ahead > -behindServer {
+					t.Fatalf("X-Date is %s ahead of a server", ahead)
+				}
+			}
+		}
+		if len(c.estimates) > 200 {
+			t.Fatalf("%d estimates kept", len(c.estimates))
+		}
+	})
+}
+
+func TestClockKeepsAHandfulOfEstimates(t *testing.T) {
+	t.Parallel()
+	tl, c := newTimeline()
+	for range 100_000 { // ten minutes at 167 answers a second
+		tl.answer(c, 0, 6*time.Millisecond, false)
+		if len(c.estimates) > 20 {
+			t.Fatalf("%d estimates kept", len(c.estimates))
+		}
+	}
+}

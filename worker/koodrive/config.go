@@ -1,0 +1,163 @@
+package koodrive
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// apiPath is what every call's path begins with, after the deployment's own
+// prefix.
+const apiPath = "/koodrive/ose/v1/backup"
+
+const (
+	defaultConcurrency = 16
+	defaultCallTimeout = 30 * time.Second
+	defaultUserAgent   = "kooworker"
+)
+
+// Config says where KooDrive is and how to talk to it.
+type Config struct {
+	// BaseURL is scheme://host[:port][/prefix], without
+	// /koodrive/ose/v1/backup. Required. The scheme is https; http is for this
+	// machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP.
+	BaseURL string
+	// Authorizer gives the calls their credential. Required.
+	Authorizer Authorizer
+	// Concurrency is how many calls are in flight at most; a further one waits
+	// until its context ends. As many idle connections are kept. Default 16.
+	Concurrency int
+	// CallTimeout is for one HTTP exchange, from the connection to the last
+	// byte of the answer. A call takes up to two of them, see the package
+	// comment. Default 30 s.
+	CallTimeout time.Duration
+	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
+	// traffic sees the credentials.
+	InsecureHTTP bool
+	// Reasons are the deployment's additions to the table of codes, as
+	// ParseReasons returns them. They go before the table.
+	Reasons map[string]tasks.Reason
+	// UserAgent is sent as User-Agent. Default "kooworker".
+	UserAgent string
+	// TLS is for a private certificate authority, a client certificate, or
+	// tests. Optional; its MinVersion is raised to TLS 1.2.
+	TLS *tls.Config
+}
+
+// New returns a client. The proxy that the environment names (HTTPS_PROXY,
+// HTTP_PROXY, NO_PROXY) is used.
+func New(cfg Config) (*Client, error) {
+	base, err := checkBaseURL(cfg.BaseURL, cfg.InsecureHTTP)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.Authorizer == nil:
+		return nil, errors.New("no authorizer; want NewTokenAuthorizer or NewAppAuthorizer")
+	case cfg.Concurrency < 0:
+		return nil, fmt.Errorf("concurrency is %d; want at least 1, or 0 for %d", cfg.Concurrency, defaultConcurrency)
+	case cfg.CallTimeout < 0:
+		return nil, fmt.Errorf("call timeout is %s; want more than 0, or 0 for %s", cfg.CallTimeout, defaultCallTimeout)
+	case !printableASCII(cfg.UserAgent):
+		return nil, errors.New("user agent has a control character or one beyond ASCII; want printable ASCII")
+	}
+	reasons, err := checkReasons(cfg.Reasons)
+	if err != nil {
+		return nil, err
+	}
+	concurrency := orDefault(cfg.Concurrency, defaultConcurrency)
+	transport, err := newTransport(concurrency, cfg.TLS)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		base:      base,
+		auth:      cfg.Authorizer,
+		transport: transport,
+		clock:     newServerClock(),
+		rules:     withAdditions(reasons),
+		slots:     make(chan struct{}, concurrency),
+		timeout:   orDefault(cfg.CallTimeout, defaultCallTimeout),
+		userAgent: orDefault(cfg.UserAgent, defaultUserAgent),
+	}, nil
+}
+
+// orDefault returns v, or d where v is zero.
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// checkBaseURL returns the URL that the calls' paths are appended to.
+func checkBaseURL(raw string, insecure bool) (string, error) {
+	const what = "the KooDrive URL"
+	u, err := checkURL(what, raw, insecure)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case u.User != nil:
+		return "", errors.New(what + " holds a user name; want it without: credentials belong to the authorizer")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", errors.New(what + " has a query or fragment; want https://host[:port][/prefix]")
+	}
+	origin, path := u.Scheme+"://"+u.Host, strings.TrimRight(u.EscapedPath(), "/")
+	if i := apiPathIn(path); i >= 0 {
+		return "", fmt.Errorf("%s has %s, which is added to it; want %s", what, path[i:], origin+path[:i])
+	}
+	return origin + path + apiPath, nil
+}
+
+// apiPathIn returns where a path goes over into the API's own, or a beginning
+// of it, and -1 where it does not.
+func apiPathIn(path string) int {
+	if i := strings.Index(path+"/", apiPath+"/"); i >= 0 {
+		return i
+	}
+	for part := apiPath; part != ""; part = part[:strings.LastIndexByte(part, '/')] {
+		if strings.HasSuffix(path, part) {
+			return len(path) - len(part)
+		}
+	}
+	return -1
+}
+
+// checkURL checks what holds for every URL that credentials are sent to. Its
+// errors do not show the URL, which may hold a password.
+func checkURL(what, raw string, insecure bool) (*url.URL, error) {
+	const want = "; want https://host[:port][/prefix]"
+	if raw == "" {
+		return nil, errors.New(what + " is missing" + want)
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, errors.New(what + " is not a URL" + want)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New(what + " has neither the scheme https nor http" + want)
+	case u.Hostname() == "":
+		return nil, errors.New(what + " has no host" + want)
+	case !printableASCII(u.Host):
+		return nil, errors.New(what + " has a host beyond ASCII; want its xn-- form") // the form that goes on the wire, and is signed
+	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+		return nil, errors.New(what + " is plain HTTP to another machine: credentials would be readable on the way; want https, or allow insecure HTTP")
+	}
+	return u, nil
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}

@@ -1,0 +1,128 @@
+package koodrive
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// dateFormat is X-Date's.
+const dateFormat = "20060102T150405Z"
+
+// do makes the exchange, and where the server refuses the credential once more
+// with a fresh one.
+func (c *Client) do(ctx context.Context, call call) Answer {
+	a := c.exchange(ctx, call)
+	if a.Reason != tasks.Unauthorized || a.Status == 0 {
+		return a
+	}
+	c.auth.Renew(call.userID)
+	return c.exchange(ctx, call)
+}
+
+// exchange sends one request and says what came of it.
+func (c *Client) exchange(ctx context.Context, call call) Answer {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return c.failed(nil, tasks.TimedOut, callerGaveUp(ctx))
+	}
+	req, err := c.request(ctx, call)
+	if err != nil {
+		return c.failed(nil, tasks.Invalid, "the request cannot be built from these ids")
+	}
+	// The credential's source has its own timeout; only the caller's context
+	// counts here.
+	if err := c.auth.Authorize(ctx, req, call.userID); err != nil {
+		if ctx.Err() != nil {
+			return c.failed(req, tasks.TimedOut, callerGaveUp(ctx))
+		}
+		return c.failed(req, credentialReason(err), err.Error())
+	}
+	limited, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	// RoundTrip, not a Client: nothing follows a redirect, and no error text
+	// holds the URL.
+	resp, err := c.transport.RoundTrip(req.WithContext(limited))
+	if err != nil {
+		reason, text := c.transportFault(ctx, limited, err)
+		return c.failed(req, reason, text)
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read
+	estimate, dated := c.clock.read(resp.Header)
+	a := Answer{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	var text string
+	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
+	switch {
+	case err != nil:
+		a.Reason, text = c.transportFault(ctx, limited, err)
+	case int64(len(body)) > call.limit:
+		a.Reason, text = tasks.Protocol, fmt.Sprintf("the answer is larger than %d MiB", call.limit>>20)
+	default:
+		a.Reason, a.Code, text = c.understand(resp, body, call)
+	}
+	if dated {
+		c.clock.learn(estimate, a.Reason == tasks.Unauthorized)
+	}
+	a.Message = c.clean(req, text)
+	return a
+}
+
+// understand says what a complete answer means.
+func (c *Client) understand(resp *http.Response, body []byte, call call) (reason tasks.Reason, code, text string) {
+	e := readEnvelope(body)
+	reason, code, text = classify(c.rules, resp.StatusCode, e), e.code, e.text
+	if reason == tasks.OK {
+		if err := call.read(e.data); err != nil {
+			return tasks.Protocol, code, err.Error()
+		}
+	}
+	if target := redirectTarget(resp); target != "" {
+		text = "it redirects to " + target
+	}
+	return reason, code, text
+}
+
+// request is all of a request but the credential.
+func (c *Client) request(ctx context.Context, call call) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-User-Id", call.userID)
+	req.Header.Set("X-Date", c.clock.date().Format(dateFormat))
+	req.Header.Set("User-Agent", c.userAgent)
+	if call.lockID != "" {
+		req.Header.Set("X-Backup-Lock-Id", call.lockID)
+	}
+	// Every call may be sent twice, but net/http knows that only of some
+	// methods. A key without a value tells it and stays off the wire, as the
+	// documentation of http.Transport says. Otherwise a DELETE on an idle
+	// connection that the server has just closed would fail.
+	req.Header["Idempotency-Key"] = []string{}
+	return req, nil
+}
+
+// failed is the answer where there was none.
+func (c *Client) failed(req *http.Request, reason tasks.Reason, text string) Answer {
+	return Answer{Reason: reason, Message: c.clean(req, text)}
+}
+
+// redirectTarget is where a redirect points to, without what a URL may hold of
+// credentials; "" where there is no redirect.
+func redirectTarget(resp *http.Response) string {
+	if resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return ""
+	}
+	u, err := resp.Location()
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}

@@ -1,0 +1,89 @@
+package koodrive
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// additionReasons are what a deployment may say that a code means. OK is not
+// among them: only HTTP 200 with code 0 is success.
+var additionReasons = []tasks.Reason{
+	tasks.Gone, tasks.Invalid, tasks.Forbidden, tasks.Unauthorized, tasks.Throttled, tasks.Upstream,
+	tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Misrouted, tasks.Rejected,
+}
+
+var (
+	additionKooDrive = regexp.MustCompile(`^[1-9][0-9]{0,19}$`)
+	additionGateway  = regexp.MustCompile(`^APIG\.[0-9]{4}$`)
+)
+
+// ParseReasons reads a deployment's additions to the table of codes for
+// Config.Reasons, each "<code>=<reason>": a KooDrive code such as
+// 13000999=invalid, or a gateway code such as APIG.0999=throttled, which stands
+// for APIGW.0999 as well. Surrounding white space does not matter. An addition
+// goes before the table, so it can also change what a known code means.
+func ParseReasons(list []string) (map[string]tasks.Reason, error) {
+	reasons := make(map[string]tasks.Reason, len(list))
+	for _, entry := range list {
+		key, value, ok := strings.Cut(entry, "=")
+		if !ok {
+			return nil, fmt.Errorf("reason %q: want <code>=<reason>, such as 13000999=invalid", excerpt(entry))
+		}
+		code, reason := canonicalCode(strings.TrimSpace(key)), tasks.Reason(strings.TrimSpace(value))
+		if err := checkAddition(code, reason); err != nil {
+			return nil, fmt.Errorf("reason %q: %w", excerpt(entry), err)
+		}
+		if _, twice := reasons[code]; twice {
+			return nil, fmt.Errorf("reason %q: the code %s is given twice; want it once", excerpt(entry), code)
+		}
+		reasons[code] = reason
+	}
+	return reasons, nil
+}
+
+// checkReasons is for a map that did not come from ParseReasons.
+func checkReasons(reasons map[string]tasks.Reason) (map[string]tasks.Reason, error) {
+	checked := make(map[string]tasks.Reason, len(reasons))
+	for key, reason := range reasons {
+		code := canonicalCode(key)
+		if err := checkAddition(code, reason); err != nil {
+			return nil, fmt.Errorf("reason of %q: %w", excerpt(key), err)
+		}
+		if _, twice := checked[code]; twice {
+			return nil, fmt.Errorf("reason of %q: APIG and APIGW are one; want the code once", excerpt(key))
+		}
+		checked[code] = reason
+	}
+	return checked, nil
+}
+
+func checkAddition(code string, reason tasks.Reason) error {
+	fromKooDrive := additionKooDrive.MatchString(code)
+	switch {
+	case !fromKooDrive && !additionGateway.MatchString(code):
+		return errors.New("want a KooDrive code other than 0, such as 13000999, or a gateway code, such as APIG.0999")
+	case reason == tasks.OK:
+		return fmt.Errorf("only HTTP 200 with code 0 is success; want %s where nothing is left to do", tasks.Gone)
+	case !slices.Contains(additionReasons, reason):
+		return fmt.Errorf("want one of %v", additionReasons)
+	case reason == tasks.Gone && !koodriveNS.MatchString(code):
+		return fmt.Errorf("only a code of KooDrive, 13 and six more digits, can mean %s: "+
+			"anything else may come from a wrong URL, which would record every task as done", tasks.Gone)
+	default:
+		return nil
+	}
+}
+
+// excerpt is the start of a value that was refused.
+func excerpt(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,159 @@
+package koodrive
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// A server that sends the credential back, in several forms, and as a page as
+// well as in KooDrive's envelope.
+func TestSecretsThatTheServerEchoes(t *testing.T) {
+	t.Parallel()
+	const appSecret = "app+secret/value"
+	source, err := StaticToken(testToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer, err := NewTokenAuthorizer("", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	suffixed, err := NewTokenAuthorizer("AT {token};v=1", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := NewAppAuthorizer("app-7", conceal(appSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := func(header string) string { return header[strings.LastIndexByte(header, '=')+1:] }
+	echoes := map[string]func(header, secret string) string{
+		"header": func(header, _ string) string { return "bad " + header },
+		"secret": func(_, secret string) string { return "bad " + secret },
+		"in URL": func(header, secret string) string {
+			return "/?h=" + url.QueryEscape(header) + "&s=" + url.PathEscape(secret)
+		},
+		"in HTML": func(header, secret string) string { return html.EscapeString(header + " " + secret) },
+		"by Gson": func(_, secret string) string { return strings.ReplaceAll(secret, "=", `\u003d`) },
+		"cut off": func(_, secret string) string { return strings.Repeat("x", 190) + secret },
+	}
+	for name, tc := range map[string]struct {
+		auth   Authorizer
+		secret func(header string) string
+	}{
+		"bearer":     {bearer, func(string) string { return testToken }},
+		"suffixed":   {suffixed, func(string) string { return testToken }},
+		"signature":  {app, signature},
+		"app secret": {app, func(string) string { return appSecret }},
+		"foreign":    {&stub{}, func(header string) string { return header }},
+	} {
+		for form, echo := range echoes {
+			for _, enveloped := range []bool{false, true} {
+				var secret string
+				srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+					header := r.Header.Get("Authorization")
+					secret = tc.secret(header)
+					body := echo(header, secret)
+					if enveloped {
+						quoted, _ := json.Marshal(body)
+						body = `{"code":13000999,"msg":` + string(quoted) + `}`
+					}
+					say(200, body)(w, r)
+				})
+				c := connect(t, srv.URL, func(cfg *Config) { cfg.Authorizer = tc.auth })
+				got := c.Unbind(t.Context(), testUser, testDevice).Message
+				part := secret[:min(len(secret), 6)]
+				if strings.Contains(got, part) || !strings.Contains(got, redacted[:5]) {
+					t.Errorf("%s, %s, enveloped %t: got %q", name, form, enveloped, got)
+				}
+			}
+		}
+	}
+}
+
+// The answer may name our own token as the device that it removed.
+func TestSecretInADistrustedAnswer(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, say(200, `{"code":0,"data":{"deviceId":"`+testToken+`"}}`))
+	got := connect(t, srv.URL, nil).Unbind(t.Context(), testUser, testDevice)
+	if want := "the answer names another device: [redacted]"; got.Reason != tasks.Protocol || got.Message != want {
+		t.Errorf("got %v, want %q", got, want)
+	}
+}
+
+func TestNothingPrintsASecret(t *testing.T) {
+	t.Parallel()
+	const hush = "hush-hush"
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, hush)
+	token, err := StaticToken(hush)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokenFile, err := TokenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secretFile, err := SecretFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, say(200, `{"token":"`+hush+`","expires_in":600}`))
+	b := newBroker(t, BrokerConfig{URL: strings.Replace(srv.URL, "//", "//u:"+hush+"@", 1) + "?key=" + hush})
+	if _, err := b.Token(t.Context(), testUser); err != nil {
+		t.Fatal(err)
+	}
+	auth, err := NewTokenAuthorizer("", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := NewAppAuthorizer("app", conceal(hush))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{BaseURL: "https://drive.example.com", Authorizer: auth}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, _ := b.cache.Get(testUser)
+	for _, v := range []any{token, tokenFile, secretFile, b, entry, auth, *auth, app, *app, cfg, c, c.auth, conceal(hush)} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			if text := fmt.Sprintf(verb, v); strings.Contains(text, hush) || strings.Contains(text, fmt.Sprintf("%x", hush)) {
+				t.Errorf("%s of %T shows the secret: %s", verb, v, text)
+			}
+		}
+	}
+}
+
+func TestMessageIsOneShortPrintableLine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                               "",
+		" a\r\n\t b\x00\x1b[31mc\u202e ": "a b [31mc",
+		"caf\xe9":                        "caf\ufffd",
+		strings.Repeat("ä", 200):         strings.Repeat("ä", 200),
+		strings.Repeat("ä", 201):         strings.Repeat("ä", 199) + "…",
+	} {
+		got := oneLine(text)
+		if got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+		if utf8.RuneCountInString(got) > 200 {
+			t.Errorf("%q is too long", got)
+		}
+	}
+	c := connect(t, serve(t, say(200, "<html>\n<body>\x1b[2J"+strings.Repeat("Welcome ", 100))).URL, nil)
+	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Protocol || !strings.HasPrefix(got.Message, "<html> <body> [2JWelcome Welcome") {
+		t.Errorf("got %v", got)
+	}
+}

@@ -1,0 +1,83 @@
+package koodrive
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// newTransport returns a transport that keeps as many idle connections as there
+// are calls in flight: fewer would mean that a busy client opens and closes
+// connections all the time.
+func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if base != nil {
+		config = base.Clone()
+		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	}
+	if config.MaxVersion != 0 && config.MaxVersion < config.MinVersion {
+		return nil, errors.New("TLS is limited to versions before 1.2; want 1.2 or newer allowed")
+	}
+	return &http.Transport{
+		Proxy:                 hideProxy(http.ProxyFromEnvironment),
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true, // answers are small, and Accept-Encoding is not among KooDrive's headers
+		MaxIdleConns:          connections,
+		MaxIdleConnsPerHost:   connections,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		// Over HTTP/2 all calls share a connection. Without pings one that died
+		// silently would let every call run into its timeout for minutes.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}, nil
+}
+
+var errProxy = errors.New("the environment's proxy (HTTPS_PROXY, HTTP_PROXY) is not a URL")
+
+// hideProxy is for http.ProxyFromEnvironment, whose error quotes the setting and
+// the password in it.
+func hideProxy(find func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := find(req)
+		if err != nil {
+			return nil, errProxy
+		}
+		return u, nil
+	}
+}
+
+// transportFault says what a failed exchange stands for. ctx is the caller's,
+// exchange the one that our timeout limits.
+func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks.Reason, string) {
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return tasks.TimedOut, callerGaveUp(ctx)
+	case exchange.Err() != nil:
+		return tasks.TimedOut, fmt.Sprintf("no complete answer within %s", c.timeout)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return tasks.TimedOut, err.Error()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return tasks.Network, "the connection broke in the middle of the answer"
+	case errors.Is(err, io.EOF):
+		return tasks.Network, "the connection was closed without an answer"
+	default:
+		return tasks.Network, err.Error()
+	}
+}
+
+// callerGaveUp is for a call whose caller did not wait for its end.
+func callerGaveUp(ctx context.Context) string {
+	return "the caller gave up: " + context.Cause(ctx).Error()
+}
