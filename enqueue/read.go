@@ -87,7 +87,8 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			if errors.Is(err, io.EOF) {
 				return
 			}
-			line, text := 0, strings.Join(record, ",")
+			var line int
+			text := strings.Join(record, ",")
 			var parse *csv.ParseError
 			switch {
 			case errors.As(err, &parse):

@@ -43,9 +43,9 @@ type bundle struct {
 	cfg       worker.Config
 }
 
-func setup(t *testing.T, koodriveURL string, args ...string) *bundle {
+func setup(t *testing.T, koodriveURL string) *bundle {
 	t.Helper()
-	server := redistest.Start(t, args...)
+	server := redistest.Start(t)
 	rdb := server.Client()
 	b := &bundle{
 		t: t, redis: server, rdb: rdb,

@@ -413,13 +413,13 @@ func TestConfigIsChecked(t *testing.T) {
 		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },
 		"no authorizer":       func(c *worker.Config) { c.KooDrive.Authorizer = nil },
 	} {
-		b := &bundle{t: t, rdb: rdb, cfg: worker.Config{Redis: rdb}}
-		b.cfg.KooDrive.BaseURL, b.cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
-		if _, err := worker.New(b.cfg); err != nil {
+		cfg := worker.Config{Redis: rdb}
+		cfg.KooDrive.BaseURL, cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
+		if _, err := worker.New(cfg); err != nil {
 			t.Fatalf("the good one is refused: %v", err)
 		}
-		spoil(&b.cfg)
-		if _, err := worker.New(b.cfg); err == nil {
+		spoil(&cfg)
+		if _, err := worker.New(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

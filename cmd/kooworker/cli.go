@@ -67,6 +67,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.Name("kooworker"),
 		kong.Description(description),
 		kong.Writers(stdout, stderr),
+		kong.DefaultEnvars("KOOWORKER"),
 		kong.Exit(func(int) { exited = true }), // after --help
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
@@ -124,8 +125,7 @@ func report(stderr io.Writer, err error) int {
 	if errors.As(err, &hinted) && hinted.Hint() != "" {
 		say(stderr, "hint: %s\n", hinted.Hint())
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
+	if _, wrong := errors.AsType[usageError](err); wrong {
 		return exitUsage
 	}
 	return exitFailed

@@ -58,7 +58,7 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 
 // store connects and hands over what every verb needs.
 func (f deadFilter) store(a *app) (store *deadletter.Store, filter deadletter.Filter, done func(), err error) {
-	a.flags.Log.logger(a.stderr)
+	a.flags.Log.quiet(a.stderr)
 	if filter, err = f.filter(); err != nil {
 		return nil, filter, nil, err
 	}
@@ -108,7 +108,7 @@ func (c *deadListCmd) Run(a *app) error {
 	n := 0
 	for l, err := range store.List(a.ctx, filter) {
 		if err != nil {
-			return redisTrouble{err}
+			return redisError{err}
 		}
 		if n++; n == 1 {
 			say(out, "DEAD SINCE\tATTEMPTS\tID\tERROR\n")
@@ -138,7 +138,7 @@ func export(a *app, f deadFilter) error {
 	for l, err := range store.List(a.ctx, filter) {
 		if err != nil {
 			_ = out.Flush()
-			return redisTrouble{err}
+			return redisError{err}
 		}
 		if err := writeJSON(out, lineOf(l)); err != nil {
 			return err
@@ -161,7 +161,7 @@ func (c *deadStatsCmd) Run(a *app) error {
 	defer done()
 	stats, err := store.Stats(a.ctx, filter)
 	if err != nil {
-		return redisTrouble{err}
+		return redisError{err}
 	}
 	if c.JSON {
 		return writeJSON(a.stdout, stats)
@@ -182,7 +182,7 @@ type bulkFlags struct {
 	deadFilter
 	All    bool    `help:"All dead letters, without a filter."`
 	DryRun bool    `name:"dry-run" help:"Only say how many there are."`
-	Rate   float64 `placeholder:"N" help:"At most so many a second; 0 is no limit."`
+	Rate   float64 `env:"KOOWORKER_DEAD_RATE" placeholder:"N" help:"At most so many a second; 0 is no limit."`
 	JSON   bool    `help:"Print one JSON object."`
 }
 
@@ -218,7 +218,7 @@ func (b bulkFlags) report(a *app, verb string, res deadletter.Result, err error)
 		}
 	}
 	if err != nil {
-		return redisTrouble{fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb)}
+		return redisError{fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb)}
 	}
 	return nil
 }
@@ -262,7 +262,7 @@ func (c *deadDiscardCmd) Run(a *app) error {
 		}
 		res, err := store.Discard(a.ctx, filter, deadletter.Options{DryRun: true})
 		if err != nil {
-			return redisTrouble{err}
+			return redisError{err}
 		}
 		if !confirmed(a, res.Matched) {
 			say(a.stdout, "Nothing was discarded.\n")

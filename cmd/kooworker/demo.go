@@ -56,7 +56,7 @@ func (c *demoCmd) Run(a *app) error {
 	if c.Logs {
 		log = a.flags.Log.logger(a.stderr)
 	} else {
-		redis.SetLogger(redisLogger{zap.NewNop().Sugar()})
+		a.flags.Log.quiet(a.stderr)
 	}
 
 	var err error

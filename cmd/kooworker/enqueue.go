@@ -16,22 +16,22 @@ type enqueueCmd struct {
 
 // enqueueFlags are common to all kinds of tasks.
 type enqueueFlags struct {
-	UserID  string        `name:"user-id" env:"KOOWORKER_USER_ID" placeholder:"ID" help:"KooDrive user the target belongs to."`
-	In      time.Duration `env:"KOOWORKER_IN" placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
+	UserID  string        `name:"user-id" placeholder:"ID" help:"KooDrive user the target belongs to."`
+	In      time.Duration `placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
 	File    fileFlags     `embed:""`
-	NoGuard bool          `name:"no-guard" env:"KOOWORKER_NO_GUARD" help:"Unbind even what the user has bound again since: for account deletions."`
-	JSON    bool          `env:"KOOWORKER_JSON" help:"Print JSON."`
+	NoGuard bool          `name:"no-guard" help:"Unbind even what the user has bound again since: for account deletions."`
+	JSON    bool          `help:"Print JSON."`
 	Timeout time.Duration `env:"KOOWORKER_ENQUEUE_TIMEOUT" default:"10s" help:"Give up on Redis after this time, for each task (${default})."`
 }
 
 type enqueueUnbindCmd struct {
 	enqueueFlags
-	DeviceID string `name:"device-id" env:"KOOWORKER_DEVICE_ID" placeholder:"ID" help:"Device to unbind."`
+	DeviceID string `name:"device-id" placeholder:"ID" help:"Device to unbind."`
 }
 
 type enqueueReleaseCmd struct {
 	enqueueFlags
-	LockID string `name:"lock-id" env:"KOOWORKER_LOCK_ID" placeholder:"ID" help:"Lock to release."`
+	LockID string `name:"lock-id" placeholder:"ID" help:"Lock to release."`
 }
 
 // Run implements the command.
@@ -68,12 +68,11 @@ func (c *enqueueFlags) run(a *app, t tasks.Task, targetFlag, target string) erro
 	ctx, cancel := context.WithTimeout(a.ctx, c.Timeout)
 	defer cancel()
 	res, err := client.Enqueue(ctx, t, c.options()...)
-	var field *tasks.FieldError
-	if errors.As(err, &field) {
+	if _, malformed := errors.AsType[*tasks.FieldError](err); malformed {
 		return usageError{err}
 	}
 	if err != nil {
-		return redisTrouble{err}
+		return redisError{err}
 	}
 	if c.JSON {
 		return writeJSON(a.stdout, map[string]any{
@@ -107,7 +106,7 @@ func (c *enqueueFlags) client(a *app, poolSize int) (client *enqueue.Client, don
 	if c.Timeout <= 0 {
 		return nil, nil, usagef("--timeout: %s; want more than 0, such as 10s", c.Timeout)
 	}
-	a.flags.Log.logger(a.stderr)
+	a.flags.Log.quiet(a.stderr)
 	rdb, err := a.flags.Redis.client(poolSize)
 	if err != nil {
 		return nil, nil, err
@@ -120,13 +119,13 @@ func (c *enqueueFlags) client(a *app, poolSize int) (client *enqueue.Client, don
 	return client, func() { _ = rdb.Close() }, nil
 }
 
-// redisTrouble is an error of Redis with what to do about it.
-type redisTrouble struct{ err error }
+// redisError is an error of Redis with what to do about it.
+type redisError struct{ err error }
 
-func (e redisTrouble) Error() string { return e.err.Error() }
-func (e redisTrouble) Unwrap() error { return e.err }
+func (e redisError) Error() string { return e.err.Error() }
+func (e redisError) Unwrap() error { return e.err }
 
 // Hint implements the hint of report.
-func (e redisTrouble) Hint() string {
+func (e redisError) Hint() string {
 	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
 }

@@ -18,9 +18,9 @@ import (
 )
 
 type fileFlags struct {
-	File    string `env:"KOOWORKER_FILE" placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header."`
-	Format  string `env:"KOOWORKER_FORMAT" enum:",csv,jsonl" default:"" placeholder:"FORMAT" help:"csv or jsonl; without it the file's name tells, and csv is assumed."`
-	Rejects string `env:"KOOWORKER_REJECTS" placeholder:"FILE" help:"Write the lines that were refused to this file, with the reason."`
+	File    string `placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header."`
+	Format  string `enum:",csv,jsonl" default:"" placeholder:"FORMAT" help:"csv or jsonl; without it the file's name tells, and csv is assumed."`
+	Rejects string `placeholder:"FILE" help:"Write the lines that were refused to this file, with the reason."`
 }
 
 // refuse complains about flags that only make sense with --file.
@@ -96,7 +96,7 @@ func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
 	}
 	switch {
 	case err != nil:
-		return redisTrouble{fmt.Errorf("stopped after %d lines: %w; the same command again goes on, what is outstanding is a duplicate", sum.Total, err)}
+		return redisError{fmt.Errorf("stopped after %d lines: %w; the same command again goes on, what is outstanding is a duplicate", sum.Total, err)}
 	case sum.Rejected > 0:
 		return errPartial
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive"
 )
 
+//nolint:gosec // G101: the names of variables, not what is in them
 const credentialsHelp = `The credential comes from the environment only, since a command line shows in ps:
 KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, read again when it changes; or KOODRIVE_TOKEN_URL, a broker that answers GET URL?user_id=… with {"token":…,"expires_in":seconds}. With --auth app: KOODRIVE_APP_ID, and KOODRIVE_APP_SECRET or KOODRIVE_APP_SECRET_FILE.`
 

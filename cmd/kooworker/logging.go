@@ -14,8 +14,8 @@ import (
 )
 
 type logFlags struct {
-	LogLevel  string `name:"log-level" env:"KOOWORKER_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least level that is written: ${enum} (${default})."`
-	LogFormat string `name:"log-format" env:"KOOWORKER_LOG_FORMAT" default:"auto" enum:"auto,json,console" placeholder:"FORMAT" help:"${enum}; auto is console on a terminal and json elsewhere (${default})."`
+	LogLevel  string `name:"log-level" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least level that is written: ${enum} (${default})."`
+	LogFormat string `name:"log-format" default:"auto" enum:"auto,json,console" placeholder:"FORMAT" help:"${enum}; auto is console on a terminal and json elsewhere (${default})."`
 }
 
 // logger writes to the given stream, and takes go-redis's own lines along.
@@ -34,6 +34,16 @@ func (f logFlags) logger(w io.Writer) *zap.Logger {
 	log := zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
 	redis.SetLogger(redisLogger{worker.Sampled(log.Named("redis")).Sugar()})
 	return log
+}
+
+// quiet is for commands that end with their own word about a failure: the
+// lines of go-redis before it only show at debug level.
+func (f logFlags) quiet(w io.Writer) {
+	log := f.logger(w)
+	if f.LogLevel != "debug" {
+		log = zap.NewNop()
+	}
+	redis.SetLogger(redisLogger{log.Named("redis").Sugar()})
 }
 
 // redisLogger sends go-redis's lines to zap. It writes only of trouble with

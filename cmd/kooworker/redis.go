@@ -48,9 +48,8 @@ func (f redisFlags) client(poolSize int) (redis.UniversalClient, error) {
 // redisUsage explains a URL that was refused without repeating it: it may hold
 // a password.
 func redisUsage(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		err = errors.New("not a URL") // parse.Err may quote parts of it
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		err = errors.New("not a URL") // its own words may quote parts of it
 	}
 	return usagef("--redis-url: %w; want redis://[user:password@]host[:port][/db], rediss://…, redis-socket:///path[?db=n] or redis-sentinel://host[:port][,host…][/db]?master=name", err)
 }

@@ -15,25 +15,25 @@ type workerCmd struct {
 	KooDrive koodriveFlags `embed:""`
 	Retry    retryFlags    `embed:""`
 
-	Concurrency     int           `env:"KOOWORKER_CONCURRENCY" default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
-	Pollers         int           `env:"KOOWORKER_POLLERS" default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
-	AdminAddr       string        `name:"admin-addr" env:"KOOWORKER_ADMIN_ADDR" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here; without it nowhere."`
-	GuardAfter      time.Duration `name:"guard-after" env:"KOOWORKER_GUARD_AFTER" default:"${guard_after}" help:"Before an unbind older than this, look whether its user has bound the device again (${default})."`
-	StartupTimeout  time.Duration `name:"startup-timeout" env:"KOOWORKER_STARTUP_TIMEOUT" default:"${startup_timeout}" help:"Wait for Redis at the start (${default})."`
-	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"KOOWORKER_SHUTDOWN_TIMEOUT" default:"${shutdown_timeout}" help:"Let tasks in flight go on after SIGTERM; the rest is put back uncharged (${default})."`
+	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
+	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
+	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here; without it nowhere."`
+	GuardAfter      time.Duration `name:"guard-after" default:"${guard_after}" help:"Before an unbind older than this, look whether its user has bound the device again (${default})."`
+	StartupTimeout  time.Duration `name:"startup-timeout" default:"${startup_timeout}" help:"Wait for Redis at the start (${default})."`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"${shutdown_timeout}" help:"Let tasks in flight go on after SIGTERM; the rest is put back uncharged (${default})."`
 }
 
 // retryFlags make up the policy.
 type retryFlags struct {
-	MaxAttempts int            `name:"max-attempts" env:"KOOWORKER_MAX_ATTEMPTS" group:"retry" default:"${max_attempts}" placeholder:"N" help:"Failed attempts after which a task is dead (${default})."`
-	Attempts    map[string]int `env:"KOOWORKER_ATTEMPTS" group:"retry" mapsep:"," default:"${attempts}" placeholder:"REASON=N" help:"Smaller budgets of single reasons (${default})."`
-	First       time.Duration  `name:"backoff-first" env:"KOOWORKER_BACKOFF_FIRST" group:"retry" default:"${backoff_first}" help:"Delay after the first failed attempt, at least 1s (${default})."`
-	Factor      float64        `name:"backoff-factor" env:"KOOWORKER_BACKOFF_FACTOR" group:"retry" default:"${backoff_factor}" placeholder:"F" help:"Each further delay is so many times longer (${default})."`
-	Jitter      float64        `name:"backoff-jitter" env:"KOOWORKER_BACKOFF_JITTER" group:"retry" default:"${backoff_jitter}" placeholder:"F" help:"Share by which a delay varies at random, 0 to less than 1 (${default})."`
-	Cap         time.Duration  `name:"backoff-max" env:"KOOWORKER_BACKOFF_MAX" group:"retry" default:"${backoff_max}" help:"Longest delay, before the jitter (${default})."`
-	ThrottleMin time.Duration  `name:"throttle-min" env:"KOOWORKER_THROTTLE_MIN" group:"retry" default:"${throttle_min}" help:"Least wait when KooDrive throttles without Retry-After (${default})."`
-	ThrottleMax time.Duration  `name:"throttle-max" env:"KOOWORKER_THROTTLE_MAX" group:"retry" default:"${throttle_max}" help:"Longest such wait (${default})."`
-	Pause       time.Duration  `env:"KOOWORKER_PAUSE" group:"retry" default:"${pause}" help:"Wait, give or take a half, when the credential is refused or the answer is not KooDrive's (${default})."`
+	MaxAttempts int            `name:"max-attempts" group:"retry" default:"${max_attempts}" placeholder:"N" help:"Failed attempts after which a task is dead (${default})."`
+	Attempts    map[string]int `group:"retry" mapsep:"," default:"${attempts}" placeholder:"REASON=N" help:"Smaller budgets of single reasons (${default})."`
+	First       time.Duration  `name:"backoff-first" group:"retry" default:"${backoff_first}" help:"Delay after the first failed attempt, at least 1s (${default})."`
+	Factor      float64        `name:"backoff-factor" group:"retry" default:"${backoff_factor}" placeholder:"F" help:"Each further delay is so many times longer (${default})."`
+	Jitter      float64        `name:"backoff-jitter" group:"retry" default:"${backoff_jitter}" placeholder:"F" help:"Share by which a delay varies at random, 0 to less than 1 (${default})."`
+	Cap         time.Duration  `name:"backoff-max" group:"retry" default:"${backoff_max}" help:"Longest delay, before the jitter (${default})."`
+	ThrottleMin time.Duration  `name:"throttle-min" group:"retry" default:"${throttle_min}" help:"Least wait when KooDrive throttles without Retry-After (${default})."`
+	ThrottleMax time.Duration  `name:"throttle-max" group:"retry" default:"${throttle_max}" help:"Longest such wait (${default})."`
+	Pause       time.Duration  `group:"retry" default:"${pause}" help:"Wait, give or take a half, when the credential is refused or the answer is not KooDrive's (${default})."`
 }
 
 // vars are the defaults that the packages decide.

@@ -156,7 +156,7 @@ func (s *Server) awaitPong() error {
 
 // pong asks without a client, which would log every refused connection.
 func (s *Server) pong() bool {
-	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(s.tb.Context(), "tcp", s.Addr())
 	if err != nil {
 		return false
 	}

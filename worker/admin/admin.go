@@ -54,7 +54,7 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, served: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"status": "ok"})
+		answer(w, http.StatusOK, report{Status: "ok"})
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
@@ -123,11 +123,19 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if status != http.StatusOK {
 		word = "not ready"
 	}
-	answer(w, status, map[string]any{"status": word, "checks": checks})
+	answer(w, status, report{Status: word, Checks: checks})
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
+// report is the body of both health endpoints.
+type report struct {
+	Status string            `json:"status"`
+	Checks map[string]string `json:"checks,omitempty"`
+}
+
+func answer(w http.ResponseWriter, status int, body report) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client may have gone
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		return // the client has gone
+	}
 }

@@ -83,8 +83,7 @@ func (s *Store) infos(ctx context.Context) iter.Seq2[*asynq.TaskInfo, error] {
 					yield(nil, fmt.Errorf("list the dead letters: %w", err))
 					return
 				}
-				for i := len(infos) - 1; i >= 0; i-- {
-					info := infos[i]
+				for _, info := range slices.Backward(infos) {
 					if _, again := seen[info.ID]; again || !(parked(info) || arriving(info)) {
 						continue
 					}

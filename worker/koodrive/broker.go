@@ -95,13 +95,19 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 
 // Token implements TokenSource.
 func (b *broker) Token(ctx context.Context, userID string) (string, error) {
-	if t, ok := b.cache.Get(userID); ok && b.now().Before(t.until) {
-		return t.token(), nil
+	if token, ok := b.cached(userID); ok {
+		return token(), nil
 	}
 	// The question outlives the caller that happened to be first: others wait
 	// for the same answer. Its own timeout ends it.
 	detached := context.WithoutCancel(ctx)
-	flight := b.flights.DoChan(userID, func() (any, error) { return b.fetch(detached, userID) })
+	flight := b.flights.DoChan(userID, func() (any, error) {
+		// Another flight may have landed since the look at the cache above.
+		if token, ok := b.cached(userID); ok {
+			return token, nil
+		}
+		return b.fetch(detached, userID)
+	})
 	select {
 	case <-ctx.Done():
 		return "", ctx.Err()
@@ -109,12 +115,18 @@ func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 		if result.Err != nil {
 			return "", result.Err
 		}
-		return result.Val.(secret)(), nil //nolint:forcetypeassert // fetch returns nothing else
+		return result.Val.(secret)(), nil //nolint:forcetypeassert // a flight brings nothing else
 	}
 }
 
+// cached returns the user's token if it is still to be used.
+func (b *broker) cached(userID string) (secret, bool) {
+	t, ok := b.cache.Get(userID)
+	return t.token, ok && b.now().Before(t.until)
+}
+
 // Forget implements TokenSource. A question that is under way was asked before
-// the refusal and does not count as fresh either.
+// the refusal; the next caller does not wait for it but asks again.
 func (b *broker) Forget(userID string) {
 	b.cache.Remove(userID)
 	b.flights.Forget(userID)

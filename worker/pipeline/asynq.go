@@ -44,23 +44,23 @@ func Settle(d Delivery, v Verdict) error {
 	case v.Action == Park && d.Replay:
 		// The count tells a parked letter from one that has just arrived, and
 		// must never reach the limit at which asynq archives.
-		return &putBack{text: v.Error, delay: Parked, charged: d.Retries+1 < d.RetryLimit}
+		return &putBackError{text: v.Error, delay: Parked, charged: d.Retries+1 < d.RetryLimit}
 	case v.Action == Again && !v.Moved:
-		return &putBack{text: v.Error, delay: v.Delay, charged: v.Charged}
+		return &putBackError{text: v.Error, delay: v.Delay, charged: v.Charged}
 	default:
 		return nil
 	}
 }
 
-// putBack is the error that makes asynq put a task into its retry set. Its
+// putBackError is the error that makes asynq put a task into its retry set. Its
 // text is what asynqmon shows.
-type putBack struct {
+type putBackError struct {
 	text    string
 	delay   time.Duration
 	charged bool
 }
 
-func (e *putBack) Error() string { return e.text }
+func (e *putBackError) Error() string { return e.text }
 
 // RetryDelay is asynq's RetryDelayFunc. asynq keeps whole seconds and cuts the
 // rest off, which would make a task run up to a second early: so the moment is
@@ -69,7 +69,7 @@ func (e *putBack) Error() string { return e.text }
 // It must not panic: asynq does not recover here.
 func RetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	delay := foreignDelay
-	if e := (*putBack)(nil); errors.As(err, &e) {
+	if e := (*putBackError)(nil); errors.As(err, &e) {
 		delay = e.delay
 	}
 	at := time.Now().Add(delay)
@@ -88,6 +88,6 @@ const foreignDelay = 2 * time.Second
 //
 // It must not panic: asynq does not recover here.
 func IsFailure(err error) bool {
-	e := (*putBack)(nil)
+	e := (*putBackError)(nil)
 	return errors.As(err, &e) && e.charged
 }

@@ -120,10 +120,10 @@ func New(cfg Config) (*Pipeline, error) {
 		policy = *cfg.Policy
 	}
 	if err := policy.validate(); err != nil {
-		return nil, fmt.Errorf("pipeline: %w", err)
+		return nil, err
 	}
 	if cfg.GuardAfter < 0 {
-		return nil, fmt.Errorf("pipeline: guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
+		return nil, fmt.Errorf("guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
 	}
 	p := &Pipeline{api: cfg.API, queue: cfg.Queue, policy: policy, guardAfter: cfg.GuardAfter, observer: cfg.Observer, now: cfg.Now}
 	if p.guardAfter == 0 {

@@ -218,7 +218,7 @@ func TestAPanicIsAnAttempt(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	entries := b.logs.FilterMessageSnippet("panic").All()
-	if len(entries) != 1 || !strings.Contains(string(fmt.Sprint(entries[0].ContextMap()["stack"])), "TestAPanicIsAnAttempt") {
+	if len(entries) != 1 || !strings.Contains(fmt.Sprint(entries[0].ContextMap()["stack"]), "TestAPanicIsAnAttempt") {
 		t.Errorf("the stack is not in the log: %v", entries)
 	}
 }

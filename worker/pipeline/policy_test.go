@@ -170,7 +170,7 @@ func TestRetryDelayIsNeverEarly(t *testing.T) {
 	t.Parallel()
 	for _, delay := range []time.Duration{0, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute} {
 		before := time.Now()
-		got := RetryDelay(0, &putBack{delay: delay}, asynq.NewTask("", nil))
+		got := RetryDelay(0, &putBackError{delay: delay}, asynq.NewTask("", nil))
 		stored := time.Unix(time.Now().Add(got).Unix(), 0)
 		if stored.Before(before.Add(delay)) {
 			t.Errorf("%s becomes %s: early", delay, stored.Sub(before))
@@ -189,8 +189,8 @@ func TestOnlyChargedErrorsCount(t *testing.T) {
 	}{
 		{nil, false},
 		{asynq.ErrLeaseExpired, false},
-		{&putBack{charged: true}, true},
-		{&putBack{}, false},
+		{&putBackError{charged: true}, true},
+		{&putBackError{}, false},
 	} {
 		if got := IsFailure(tc.err); got != tc.want {
 			t.Errorf("IsFailure(%v) = %t", tc.err, got)

@@ -1,0 +1,120 @@
+# `make` lists the targets; `make check` is what CI runs.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+ACTIONLINT_VERSION    := v1.7.12
+
+# What `git describe` says, for the binary's `version`.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# How long each fuzz target runs.
+FUZZTIME ?= 20s
+
+# More flags for `go test`: make test TESTFLAGS='-run TestReplay -v'
+TESTFLAGS ?=
+
+# Flags for the demo: make demo ARGS='--tasks 5000'
+ARGS ?=
+
+GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# The targets of `make check`, in their order: what fails fast comes first.
+CHECKS := fmt-check tidy-check vet build test lint scripts-check deploy-check fuzz-smoke
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##
+
+.PHONY: demo
+demo: ## Run it all in one process: no Redis, no account
+	go run ./cmd/kooworker demo $(ARGS)
+
+.PHONY: build
+build: ## Build bin/kooworker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/kooworker ./cmd/kooworker
+
+.PHONY: test
+test: ## Run the tests, against real Redis servers, with the race detector
+	@.ci/need redis-server gcc
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+.PHONY: check
+check: $(CHECKS) ## Run everything that CI runs
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run golangci-lint in its pinned version
+	$(GOLANGCI_LINT) config verify
+	$(GOLANGCI_LINT) run ./...
+	cd deploy/check && ../../$(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## Format the code
+	$(GOLANGCI_LINT) fmt ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (20s)
+	@find . -name '*_test.go' -not -path './deploy/*' -exec grep -l '^func Fuzz' {} + | while read -r file; do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+	    echo "$$target in $$(dirname "$$file"), $(FUZZTIME)"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+	  done || exit 1; \
+	done
+
+.PHONY: cover
+cover: ## Measure the tests' coverage; writes coverage.out
+	@.ci/need redis-server
+	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
+	@go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist coverage.out
+
+## The rest of `make check`.
+
+.PHONY: fmt-check
+fmt-check: ## Fail where gofmt would change something
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: tidy-check
+tidy-check: ## Fail where go.mod or go.sum are not what the code needs
+	go mod tidy -diff
+	go mod verify
+	cd deploy/check && go mod tidy -diff && go mod verify
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet ./...
+	cd deploy/check && go vet ./...
+
+.PHONY: scripts-check
+scripts-check: ## Check the workflow, and the scripts where shellcheck is installed
+	go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	@if command -v shellcheck >/dev/null 2>&1; then \
+	  shellcheck .ci/need .ci/run deploy/check/run; \
+	else \
+	  echo "not checked: the scripts, for want of shellcheck"; \
+	fi
+
+.PHONY: deploy-check
+deploy-check: ## Check deploy/: compose file, Dockerfile, systemd unit, Redis settings
+	@deploy/check/run
+
+.PHONY: fuzz-smoke
+fuzz-smoke:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
+
+# For .ci/run, which makes them one by one.
+.PHONY: checks
+checks:
+	@echo $(CHECKS)
+
+$(GOLANGCI_LINT):
+	GOBIN='$(CURDIR)/bin/tools' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/tools/golangci-lint $@

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestBadUsageIsExit2AndSaysWhatWouldBeRight(t *testing.T) {
+	t.Setenv("KOODRIVE_TOKEN", "s3cret-token")
+	for _, tc := range []struct {
+		args string
+		want string // part of what is said
+	}{
+		{"bogus", "unexpected argument bogus"},
+		{"worker --nope", "unknown flag --nope"},
+		{"worker", "want a URL such as https://"},
+		{"worker --koodrive-url koodrive.example.com", "want https://host"},
+		{"worker --koodrive-url http://koodrive.example.com", "want https"},
+		{"worker --koodrive-url https://k.example/koodrive/ose/v1/backup", "want https://k.example"},
+		{"worker --koodrive-url https://k.example --concurrency many", "--concurrency"},
+		{"worker --koodrive-url https://k.example --concurrency 0", "want more"},
+		{"worker --koodrive-url https://k.example --pollers 1000", "want 1 to 256"},
+		{"worker --koodrive-url https://k.example --max-attempts 0", "want 1 to 500"},
+		{"worker --koodrive-url https://k.example --attempts bored=1", "known reason"},
+		{"worker --koodrive-url https://k.example --backoff-first 10ms", "at least 1s"},
+		{"worker --koodrive-url https://k.example --backoff-jitter 1", "want 0 to less than 1"},
+		{"worker --koodrive-url https://k.example --reason 1=ok", "--reason"},
+		{"worker --koodrive-url https://k.example --token-format s3cret-token", "{token}"},
+		{"worker --koodrive-url https://k.example --auth magic", `must be one of "token","app"`},
+		{"worker --koodrive-url https://k.example --auth app", "KOODRIVE_APP_SECRET"},
+		{"worker --koodrive-url https://k.example --redis-url http://x", "want redis://"},
+		{"worker --koodrive-url https://k.example --log-level loud", "must be one of"},
+		{"worker --koodrive-url https://k.example --admin-addr 127.0.0.1:99999", "admin address"},
+		{"enqueue", `expected one of "unbind", "release"`},
+		{"enqueue unbind", "want --user-id and --device-id"},
+		{"enqueue unbind --user-id u", "want --user-id and --device-id"},
+		{"enqueue unbind --user-id u --device-id ..", "device_id"},
+		{"enqueue unbind --user-id u --device-id d --in 5", `invalid duration|missing unit`},
+		{"enqueue unbind --user-id u --device-id d --in=-5m", "negative"},
+		{"enqueue unbind --user-id u --device-id d --format csv", "only with --file"},
+		{"enqueue unbind --user-id u --file x", "leave out --user-id"},
+		{"enqueue unbind --file /does/not/exist", "no such file"},
+		{"enqueue release --user-id u --lock-id l --no-guard", "not guarded"},
+		{"dead replay", "want a filter"},
+		{"dead replay --all --rate=-1", "negative"},
+		{"dead list --reason bored", "want one of"},
+		{"dead list --limit=-1", "no negative"},
+		{"dead discard --all", "want --yes"},
+		{"demo --tasks 1", "want 60 to"},
+		{"simulator --fault nonsense", "want one of"},
+		{"simulator --addr nonsense", "--addr"},
+		{"simulator --users=-1", "0 or more"},
+	} {
+		r := kooworker(t, "", strings.Fields(tc.args)...)
+		said := false
+		for want := range strings.SplitSeq(tc.want, "|") {
+			said = said || strings.Contains(r.stderr, want)
+		}
+		if r.code != exitUsage || !said || r.stdout != "" {
+			t.Errorf("%s: %+v; want exit 2 and %q", tc.args, r, tc.want)
+		}
+		if lines := strings.Count(strings.TrimSpace(withoutLog(r.stderr)), "\n") + 1; lines > 1 {
+			t.Errorf("%s: %d lines:\n%s", tc.args, lines, r.stderr)
+		}
+		if strings.Contains(r.stderr, "s3cret") {
+			t.Errorf("%s: shows the token:\n%s", tc.args, r.stderr)
+		}
+	}
+}
+
+// withoutLog leaves out the lines of the log.
+func withoutLog(stderr string) string {
+	var out strings.Builder
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "{") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+func TestNoCredentialAndTooMany(t *testing.T) {
+	for _, env := range []map[string]string{
+		{},
+		{"KOODRIVE_TOKEN": "a", "KOODRIVE_TOKEN_FILE": "/b"},
+		{"KOODRIVE_TOKEN_FILE": "/does/not/exist/token"},
+		{"KOODRIVE_TOKEN_URL": "http://broker.example.com"},
+	} {
+		t.Run("", func(t *testing.T) {
+			for name, value := range env {
+				t.Setenv(name, value)
+			}
+			if r := kooworker(t, "", "worker", "--koodrive-url", "https://k.example"); r.code != exitUsage || !strings.Contains(r.stderr, "KOODRIVE_TOKEN") {
+				t.Errorf("%v: %+v", env, r)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string][]string{
+		"":                      {"demo", "worker", "enqueue unbind", "dead replay", "Exit codes"},
+		"worker --help":         {"$REDIS_URL", "$KOODRIVE_URL", "KOODRIVE_TOKEN_FILE", "$KOOWORKER_CONCURRENCY", "--max-attempts", "(12)", "(15m)"},
+		"enqueue unbind --help": {"--device-id", "$KOOWORKER_DEVICE_ID", "--in", "--file"},
+		"dead replay --help":    {"--dry-run", "--reason", "--older-than", "$KOOWORKER_ALL"},
+	} {
+		r := kooworker(t, "", strings.Fields(args)...)
+		if r.code != exitDone {
+			t.Errorf("%q: exit %d", args, r.code)
+		}
+		for _, word := range want {
+			if !strings.Contains(r.stdout, word) {
+				t.Errorf("%q does not mention %s:\n%s", args, word, r.stdout)
+			}
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	if r := kooworker(t, "", "version"); r.code != exitDone || !strings.HasPrefix(r.stdout, "kooworker ") {
+		t.Errorf("%+v", r)
+	}
+	if object := kooworker(t, "", "version", "--json").object(t); object["version"] == "" || object["go"] == "" || object["commit"] == "" {
+		t.Errorf("%v", object)
+	}
+}

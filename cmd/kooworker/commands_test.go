@@ -1,0 +1,193 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+)
+
+func TestDemo(t *testing.T) {
+	for _, redis := range []string{"redis-server", "miniredis"} {
+		t.Run(redis, func(t *testing.T) {
+			if redis == "miniredis" {
+				t.Setenv("PATH", t.TempDir())
+			}
+			r := kooworker(t, "", "demo", "--tasks", "240")
+			if r.code != exitDone {
+				t.Fatalf("%+v", r)
+			}
+			for _, want := range []string{
+				redis, "240 of 240 done", "sum       200         40     240", "enqueued       200         40     240",
+				"forbidden: HTTP 403", "Next:",
+			} {
+				if !strings.Contains(r.stdout, want) {
+					t.Errorf("does not say %q:\n%s", want, r.stdout)
+				}
+			}
+		})
+	}
+}
+
+func TestAWorkerProcessDoesWhatIsEnqueuedAndStopsOnSIGTERM(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	sim, url := startSimulator(t, "forbidden,target=bad-*")
+	sim.Bind("u", simulator.Device{DeviceID: "d-1"})
+	sim.AddLock("u", "l-1@102", time.Now().Add(time.Hour))
+	p := startWorker(t, server, url)
+
+	for _, args := range [][]string{
+		{"enqueue", "unbind", "--user-id", "u", "--device-id", "d-1", "--redis-url", server.URL()},
+		{"enqueue", "release", "--user-id", "u", "--lock-id", "l-1@102", "--redis-url", server.URL()},
+		{"enqueue", "unbind", "--user-id", "u", "--device-id", "bad-1", "--redis-url", server.URL()},
+	} {
+		if r := kooworker(t, "", args...); r.code != exitDone || !strings.HasPrefix(r.stdout, "enqueued ") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	redistest.Eventually(t, 20*time.Second, "done", func() bool {
+		stats := sim.Stats()
+		return stats.Unbound == 1 && stats.Released == 1
+	})
+	stats := func() map[string]any {
+		return kooworker(t, "", "dead", "stats", "--json", "--redis-url", server.URL()).object(t)
+	}
+	redistest.Eventually(t, 20*time.Second, "one is dead", func() bool { return stats()["total"] == 1.0 })
+	want := map[string]any{"total": 1.0, "by_reason": map[string]any{"forbidden": 1.0}, "by_kind": map[string]any{"device:unbind": 1.0}}
+	if diff := cmp.Diff(want, stats()); diff != "" {
+		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+
+	sim.ClearFaults()
+	sim.Bind("u", simulator.Device{DeviceID: "bad-1"})
+	redistest.Eventually(t, 20*time.Second, "parked and replayed", func() bool {
+		r := kooworker(t, "", "dead", "replay", "--all", "--json", "--redis-url", server.URL())
+		return r.code == exitDone && r.object(t)["done"] == 1.0
+	})
+	redistest.Eventually(t, 20*time.Second, "unbound after all", func() bool { return sim.Stats().Unbound == 2 })
+	if got := stats()["total"]; got != 0.0 {
+		t.Errorf("%v dead letters are left", got)
+	}
+	if code := p.end(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("SIGTERM: exit %d\n%s", code, p.log())
+	}
+}
+
+func TestEnqueueOne(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	args := []string{"enqueue", "unbind", "--user-id", "u", "--device-id", "d", "--json", "--redis-url", server.URL()}
+	want := map[string]any{"id": "device:unbind:u:d", "kind": "device:unbind", "queue": "unbind", "user_id": "u", "target": "d", "status": "enqueued"}
+	if diff := cmp.Diff(want, kooworker(t, "", args...).object(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	r := kooworker(t, "", args...)
+	if want["status"] = "duplicate"; r.code != exitDone {
+		t.Errorf("a duplicate: exit %d", r.code)
+	}
+	if diff := cmp.Diff(want, r.object(t)); diff != "" {
+		t.Errorf("again (-want +got):\n%s", diff)
+	}
+}
+
+func TestEnqueueWithoutRedisFailsWithAHint(t *testing.T) {
+	t.Parallel()
+	r := kooworker(t, "", "enqueue", "unbind", "--user-id", "u", "--device-id", "d", "--redis-url", "redis://:geheim@127.0.0.1:1")
+	if r.code != exitFailed || !strings.Contains(r.stderr, "refused") || !strings.Contains(r.stderr, "hint: ") || strings.Contains(r.stderr, "geheim") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestEnqueueAFile(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var csv strings.Builder
+	csv.WriteString("user_id,device_id\n")
+	const n = 500
+	for i := range n {
+		fmt.Fprintf(&csv, "user-%d,device-%d\n", i/3, i)
+	}
+	csv.WriteString("u,../x\nu,device-1\n,y\n")
+	rejects := filepath.Join(t.TempDir(), "rejects.jsonl")
+	args := []string{"enqueue", "unbind", "--file", "-", "--rejects", rejects, "--json", "--redis-url", server.URL()}
+
+	r := kooworker(t, csv.String(), args...)
+	sum := r.object(t)
+	if r.code != exitPartial || sum["total"] != 503.0 || sum["enqueued"] != 501.0 || sum["rejected"] != 2.0 || sum["duplicate"] != 0.0 {
+		t.Errorf("%+v", r)
+	}
+	want := map[string]bool{"batch": true, "total": true, "enqueued": true, "duplicate": true, "rejected": true, "skipped": true, "seconds": true}
+	if diff := cmp.Diff(want, keys(sum)); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+	kept, err := os.ReadFile(rejects)
+	if err != nil || strings.Count(string(kept), "\n") != 2 || !strings.Contains(string(kept), `"line":502`) {
+		t.Errorf("rejects: %s, %v", kept, err)
+	}
+	if sum := kooworker(t, csv.String(), args...).object(t); sum["enqueued"] != 0.0 || sum["duplicate"] != 501.0 {
+		t.Errorf("again: %v", sum)
+	}
+
+	file := filepath.Join(t.TempDir(), "locks.jsonl")
+	if err := os.WriteFile(file, []byte("{\"user_id\":\"u\",\"lock_id\":\"l@100\"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := kooworker(t, "", "enqueue", "release", "--file", file, "--redis-url", server.URL()); r.code != exitDone || !strings.Contains(r.stdout, "1 enqueued") {
+		t.Errorf("%+v", r)
+	}
+	if r := kooworker(t, "u,1\n", args...); r.code != exitUsage || !strings.Contains(r.stderr, "header with user_id and device_id") {
+		t.Errorf("without a header: %+v", r)
+	}
+}
+
+func TestDeadLettersOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	_, url := startSimulator(t, "forbidden")
+	dead := func(args ...string) result {
+		t.Helper()
+		return kooworker(t, "", append(append([]string{"dead"}, args...), "--redis-url", server.URL())...)
+	}
+	if r := dead("list"); r.code != exitDone || r.stdout != "No dead letters.\n" {
+		t.Errorf("%+v", r)
+	}
+	startWorker(t, server, url)
+	for i := range 3 {
+		kooworker(t, "", "enqueue", "unbind", "--user-id", "u", "--device-id", fmt.Sprint("d-", i), "--redis-url", server.URL())
+	}
+	redistest.Eventually(t, 20*time.Second, "parked", func() bool {
+		return dead("replay", "--all", "--dry-run", "--json").object(t)["matched"] == 3.0 && dead("discard", "--id", "none", "--yes").code == exitDone
+	})
+	lines := dead("list", "--json").lines(t)
+	if len(lines) != 3 {
+		t.Fatalf("listed %v", lines)
+	}
+	want := map[string]any{
+		"id": lines[0]["id"], "kind": "device:unbind", "user_id": "u", "target": lines[0]["target"], "reason": "forbidden",
+		"error": "forbidden: HTTP 403, code 13000410: no permission", "attempts": 1.0, "dead_at": lines[0]["dead_at"], "batch": "",
+	}
+	if diff := cmp.Diff(want, lines[0]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(lines, dead("export").lines(t)); diff != "" {
+		t.Errorf("export is not list (-list +export):\n%s", diff)
+	}
+	if r := dead("list", "--limit", "1"); strings.Count(r.stdout, "\n") != 2 || !strings.Contains(r.stdout, "no permission") {
+		t.Errorf("%+v", r)
+	}
+	if r := dead("list", "--user-id", "other", "--json"); r.stdout != "" {
+		t.Errorf("%+v", r)
+	}
+	redistest.Eventually(t, 20*time.Second, "discarded", func() bool {
+		return dead("discard", "--reason", "forbidden", "--yes", "--json").code == exitDone && dead("stats", "--json").object(t)["total"] == 0.0
+	})
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+)
+
+// asKooworker makes the test binary be kooworker, for tests that need a process.
+const asKooworker = "KOOWORKER_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asKooworker) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// result is what a run of the command line leaves behind.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// kooworker runs a command line in this process.
+func kooworker(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// object decodes the one JSON object on stdout.
+func (r result) object(t *testing.T) map[string]any {
+	t.Helper()
+	var out map[string]any
+	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
+		t.Fatalf("stdout is no JSON object: %v\n%+v", err, r)
+	}
+	return out
+}
+
+// lines decodes JSON lines on stdout.
+func (r result) lines(t *testing.T) []map[string]any {
+	t.Helper()
+	var out []map[string]any
+	for line := range strings.Lines(r.stdout) {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			t.Fatalf("not JSON lines: %v\n%+v", err, r)
+		}
+		out = append(out, object)
+	}
+	return out
+}
+
+func keys(object map[string]any) map[string]bool {
+	out := map[string]bool{}
+	for key := range object {
+		out[key] = true
+	}
+	return out
+}
+
+// process is kooworker as a process of its own.
+type process struct {
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	stderr bytes.Buffer
+}
+
+// Write collects stderr while the test reads it.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.Write(b)
+}
+
+func (p *process) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+func startProcess(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(os.Args[0], args...)}
+	p.cmd.Env = append(append(os.Environ(), asKooworker+"=1"), env...)
+	p.cmd.Stderr = p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	return p
+}
+
+// end sends a signal and returns the exit code.
+func (p *process) end(t *testing.T, sig syscall.Signal) int {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Wait()
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// startSimulator serves a KooDrive that expects the token "t0ken".
+func startSimulator(t *testing.T, faults ...string) (sim *simulator.Simulator, url string) {
+	t.Helper()
+	cfg := simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken, Token: "t0ken"}}
+	for _, text := range faults {
+		fault, err := simulator.ParseFault(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Faults = append(cfg.Faults, fault)
+	}
+	sim, err := simulator.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	served, err := serveHTTP(ctx, "127.0.0.1:0", sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := served.wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sim, "http://" + served.addr
+}
+
+// startWorker runs a worker process until the test ends.
+func startWorker(t *testing.T, server *redistest.Server, url string, args ...string) *process {
+	t.Helper()
+	args = append([]string{"worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "8", "--pollers", "2", "--backoff-first", "1s"}, args...)
+	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, args...)
+	redistest.Eventually(t, 20*time.Second, "the worker runs", func() bool { return strings.Contains(p.log(), "worker is running") })
+	return p
+}

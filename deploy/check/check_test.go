@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	composeFile = "../compose.yaml"
+	dockerFile  = "../Dockerfile"
+)
+
+// TestDeployment is the check itself: what is delivered passes.
+func TestDeployment(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	if status := run(t.Context(), []string{composeFile, dockerFile}, &stdout, &stderr); status != 0 {
+		t.Errorf("exit status %d:\n%s", status, &stderr)
+	}
+}
+
+// TestRefused breaks what is delivered, one change at a time, and wants the
+// check to say what is wrong.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		file     string
+		old, new string
+		want     string
+	}{
+		"compose: not YAML":           {composeFile, "services:\n", "services: [\n", "yaml"},
+		"compose: unknown key":        {composeFile, "    user: redis\n", "    usr: redis\n", "usr"},
+		"compose: wrong type":         {composeFile, "pids_limit: 512", "pids_limit: many", "pids_limit"},
+		"compose: unknown secret":     {composeFile, "secrets: [koodrive-token]", "secrets: [token]", "token"},
+		"compose: unknown network":    {composeFile, "networks: [queue, outside]", "networks: [queue, other]", "other"},
+		"compose: unknown service":    {composeFile, "      redis:\n        condition", "      rediss:\n        condition", "rediss"},
+		"compose: writable":           {composeFile, "  read_only: true\n", "", "read_only"},
+		"compose: capabilities":       {composeFile, "  cap_drop: [ALL]\n", "", "cap_drop"},
+		"compose: privileges":         {composeFile, `["no-new-privileges:true"]`, "[]", "no-new-privileges"},
+		"compose: every address":      {composeFile, "127.0.0.1:8080:8080", "8080:8080", "beyond this machine"},
+		"compose: floating tag":       {composeFile, "asynqmon:0.7.2", "asynqmon", "name a version"},
+		"compose: secret in the open": {composeFile, "KOODRIVE_TOKEN_FILE: /run", "KOODRIVE_TOKEN: /run", "KOODRIVE_TOKEN has a value"},
+		"compose: short grace":        {composeFile, "stop_grace_period: 40s", "stop_grace_period: 20s", "stop_grace_period"},
+		"compose: redis reachable":    {composeFile, "internal: true", "internal: false", "not internal"},
+
+		"dockerfile: unknown instruction": {dockerFile, "WORKDIR", "WORKDIRR", "WORKDIRR"},
+		"dockerfile: unknown stage":       {dockerFile, "--from=build", "--from=biuld", "biuld"},
+		"dockerfile: bad flag":            {dockerFile, "--mount=type=cache,target=/go/pkg/mod \\\n    go", "--mont=type=cache \\\n    go", "mont"},
+		"dockerfile: BuildKit's rules":    {dockerFile, "COPY . .", "copy . .", "ConsistentInstructionCasing"},
+		"dockerfile: undeclared variable": {dockerFile, "ARG REVISION=unknown\n", "", "UndefinedVar"},
+		"dockerfile: root":                {dockerFile, "USER 65532:65532", "USER 0", "not 0"},
+		"dockerfile: user by name":        {dockerFile, "USER 65532:65532", "USER nonroot", "by number"},
+		"dockerfile: shell form":          {dockerFile, `ENTRYPOINT ["/usr/local/bin/kooworker"]`, "ENTRYPOINT kooworker", "JSON form"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := []string{composeFile, dockerFile}
+			for i, file := range args {
+				if file == tt.file {
+					args[i] = broken(t, file, tt.old, tt.new)
+				}
+			}
+
+			var stdout, stderr bytes.Buffer
+			status := run(t.Context(), args, &stdout, &stderr)
+
+			if status != 1 || !strings.Contains(stderr.String(), tt.want) {
+				t.Errorf("exit status %d, want 1 and a word on %q:\n%s", status, tt.want, &stderr)
+			}
+		})
+	}
+}
+
+// TestRequiredSettings: without an address of the API nothing starts.
+func TestRequiredSettings(t *testing.T) {
+	t.Parallel()
+	for i := range settings {
+		left := append(append([]string{}, settings[:i]...), settings[i+1:]...)
+		name, _, _ := strings.Cut(settings[i], "=")
+		if _, err := loadCompose(t.Context(), composeFile, left); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v, want an error that names it", name, err)
+		}
+	}
+}
+
+// broken copies a file with one text replaced, and the folder's other files
+// beside it.
+func broken(t *testing.T, file, from, to string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(text, []byte(from)) {
+		t.Fatalf("%s does not contain %q: the test is out of date", file, from)
+	}
+	name := filepath.Join(t.TempDir(), filepath.Base(file))
+	if err := os.WriteFile(name, bytes.Replace(text, []byte(from), []byte(to), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
+)
+
+// settings stand in for what whoever starts the services must say.
+var settings = []string{
+	"KOODRIVE_URL=https://koodrive.example.com",
+	"KOODRIVE_TOKEN_FILE=/dev/null",
+}
+
+// checkCompose loads the file as `docker compose config` does: schema,
+// interpolation, includes and references among its parts.
+func checkCompose(ctx context.Context, name string) ([]string, error) {
+	project, err := loadCompose(ctx, name, settings)
+	if err != nil {
+		return nil, err
+	}
+
+	var problems []string
+	for _, service := range project.Services {
+		for _, problem := range slices.Concat(
+			confinement(service), exposure(service), credentials(service), grace(service),
+		) {
+			problems = append(problems, "service "+service.Name+": "+problem)
+		}
+	}
+	problems = append(problems, isolation(project)...)
+	slices.Sort(problems)
+	return problems, nil
+}
+
+func loadCompose(ctx context.Context, name string, env []string) (*types.Project, error) {
+	options, err := cli.NewProjectOptions([]string{name},
+		cli.WithWorkingDirectory(filepath.Dir(name)),
+		cli.WithEnv(env),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return options.LoadProject(ctx)
+}
+
+// confinement asks of every service what costs it nothing.
+func confinement(s types.ServiceConfig) (problems []string) {
+	if s.Privileged {
+		problems = append(problems, "is privileged")
+	}
+	if !s.ReadOnly {
+		problems = append(problems, "may write to its own file system: set read_only")
+	}
+	if !slices.Contains(s.CapDrop, "ALL") || len(s.CapAdd) > 0 {
+		problems = append(problems, "keeps capabilities: cap_drop [ALL] and no cap_add")
+	}
+	if !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+		problems = append(problems, "may gain privileges: security_opt no-new-privileges:true")
+	}
+	image, err := reference.ParseNormalizedNamed(s.Image)
+	if err != nil {
+		return append(problems, fmt.Sprintf("image %q: %v", s.Image, err))
+	}
+	tagged, ok := image.(reference.Tagged)
+	if _, digested := image.(reference.Digested); !digested && (!ok || tagged.Tag() == "latest") {
+		problems = append(problems, fmt.Sprintf("image %q changes by itself: name a version", s.Image))
+	}
+	return problems
+}
+
+// exposure: nothing here asks for a password, so nothing listens beyond the
+// machine.
+func exposure(s types.ServiceConfig) (problems []string) {
+	for _, port := range s.Ports {
+		if port.HostIP != "127.0.0.1" && port.HostIP != "::1" {
+			problems = append(problems, fmt.Sprintf("port %d is published beyond this machine", port.Target))
+		}
+	}
+	if s.NetworkMode == "host" {
+		problems = append(problems, "shares the machine's network")
+	}
+	return problems
+}
+
+// credentials: a secret comes as a file, never as a variable with a value.
+func credentials(s types.ServiceConfig) (problems []string) {
+	for name, value := range s.Environment {
+		secret := strings.Contains(name, "TOKEN") || strings.Contains(name, "SECRET") || strings.Contains(name, "PASSWORD")
+		pointer := strings.HasSuffix(name, "_FILE") || strings.HasSuffix(name, "_URL")
+		if secret && !pointer && value != nil && *value != "" {
+			problems = append(problems, name+" has a value: hand it over as a secret")
+		}
+	}
+	return problems
+}
+
+// grace: the engine must not kill a worker that is still putting tasks back.
+func grace(s types.ServiceConfig) []string {
+	const variable = "KOOWORKER_SHUTDOWN_TIMEOUT"
+	value := s.Environment[variable]
+	if value == nil {
+		return nil
+	}
+	timeout, err := time.ParseDuration(*value)
+	if err != nil {
+		return []string{fmt.Sprintf("%s: %v", variable, err)}
+	}
+	if s.StopGracePeriod == nil || time.Duration(*s.StopGracePeriod) <= timeout {
+		return []string{fmt.Sprintf("stop_grace_period must be longer than %s, which is %s", variable, timeout)}
+	}
+	return nil
+}
+
+// isolation: Redis has no password, so its network is its only wall.
+func isolation(p *types.Project) (problems []string) {
+	redis, ok := p.Services["redis"]
+	if !ok {
+		return []string{"there is no service redis"}
+	}
+	if len(redis.Ports) > 0 {
+		problems = append(problems, "service redis: publishes a port and has no password")
+	}
+	for name := range redis.Networks {
+		if !p.Networks[name].Internal {
+			problems = append(problems, fmt.Sprintf("service redis: is on network %q, which is not internal", name))
+		}
+	}
+	return problems
+}

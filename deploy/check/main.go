@@ -1,0 +1,48 @@
+// Command check reads the compose file and the Dockerfile the way their own
+// tools do, with the libraries that those tools are made of, and then holds
+// them to what this project promises of its deployment. It needs neither a
+// container engine nor a registry.
+//
+// It is a module of its own: nothing that it needs belongs in the worker's.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	const composeAndDockerfile = 2
+	if len(args) != composeAndDockerfile {
+		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE")
+		return 2
+	}
+
+	status := 0
+	for _, file := range []struct {
+		name  string
+		check func(context.Context, string) ([]string, error)
+	}{
+		{args[0], checkCompose},
+		{args[1], checkDockerfile},
+	} {
+		problems, err := file.check(ctx, file.name)
+		if err != nil {
+			problems = append(problems, err.Error())
+		}
+		for _, problem := range problems {
+			fmt.Fprintf(stderr, "%s: %s\n", file.name, problem)
+			status = 1
+		}
+		if len(problems) == 0 {
+			fmt.Fprintf(stdout, "%s: ok\n", file.name)
+		}
+	}
+	return status
+}
