@@ -2,9 +2,9 @@ package koodrive
 
 import (
 	"cmp"
-	"html"
+	"fmt"
 	"net/http"
-	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -12,24 +12,44 @@ import (
 
 const redacted = "[redacted]"
 
-// replaceSecrets replaces every secret in a text, also where a server that
-// echoes it has escaped it for a URL, for a page or, as Java's Gson does, for a
-// script. The longest goes first, so that no part of it survives a shorter one.
+// replaceSecrets replaces every secret in a text, however a server that echoes
+// it has escaped it. The longest goes first, so that no part of it survives a
+// shorter one.
 func replaceSecrets(text string, secrets ...string) string {
-	var forms []string
-	for _, s := range secrets {
+	sorted := slices.Clone(secrets)
+	slices.SortFunc(sorted, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	for _, s := range slices.Compact(sorted) {
 		if s != "" {
-			forms = append(forms, s, url.QueryEscape(s), url.PathEscape(s), html.EscapeString(s), gsonEscaper.Replace(s))
+			text = echoPattern(s).ReplaceAllLiteralString(text, redacted)
 		}
-	}
-	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	for _, form := range slices.Compact(forms) {
-		text = strings.ReplaceAll(text, form, redacted)
 	}
 	return text
 }
 
-var gsonEscaper = strings.NewReplacer("=", `\u003d`, "&", `\u0026`, "<", `\u003c`, ">", `\u003e`, "'", `\u0027`)
+// echoPattern matches a secret in any case, and with each character that is
+// not a letter or a digit as it stands or escaped: for a URL (%2F, and + for a
+// space or the other way round), for JSON (\/, \u002f), or for a page (&#47;,
+// &#x2F;, &amp;).
+func echoPattern(secret string) *regexp.Regexp {
+	var b strings.Builder
+	b.WriteString("(?i)")
+	for i := range len(secret) {
+		c := secret[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
+			b.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&b, `(?:\\*%s|%%%02x|\\*u00%02x|&#0*%d;|&#x0*%x;`, regexp.QuoteMeta(string(rune(c))), c, c, c, c)
+		switch c {
+		case '+', ' ':
+			b.WriteString(`|[+ ]`)
+		case '&', '<', '>', '"', '\'':
+			b.WriteString(`|&(?:amp|lt|gt|quot|apos);`)
+		}
+		b.WriteByte(')')
+	}
+	return regexp.MustCompile(b.String()) // every part of it is a literal, or fixed
+}
 
 // insider is an Authorizer that can tell the secret part of the Authorization
 // that it has set.

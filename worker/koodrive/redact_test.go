@@ -157,3 +157,41 @@ func TestMessageIsOneShortPrintableLine(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+func TestEscapedEchoesAreRecognized(t *testing.T) {
+	t.Parallel()
+	const secret = `tokVAL/ue+S3cret==zz&<"9`
+	for name, echo := range map[string]string{
+		"plain":            secret,
+		"upper case":       strings.ToUpper(secret),
+		"PHP's JSON":       `tokVAL\/ue+S3cret==zz&<\"9`,
+		"twice escaped":    `tokVAL\\\/ue+S3cret==zz&<\\\"9`,
+		"Gson":             `tokVAL/ue+S3cret\u003d\u003dzz\u0026\u003c\"9`,
+		"URL":              `tokVAL%2Fue%2BS3cret%3D%3Dzz%26%3C%229`,
+		"URL, lower case":  `tokVAL%2fue%2bS3cret%3d%3dzz%26%3c%229`,
+		"plus for a space": `tokVAL/ue S3cret==zz&<"9`,
+		"page":             `tokVAL&#x2F;ue&#43;S3cret&#61;&#x3d;zz&amp;&lt;&quot;9`,
+		"page, padded":     `tokVAL&#047;ue&#x002B;S3cret==zz&#38;&#60;&#34;9`,
+	} {
+		text := replaceSecrets("before "+echo+" after", secret, "zz")
+		if text != "before [redacted] after" {
+			t.Errorf("%s: %q", name, text)
+		}
+	}
+	if text := replaceSecrets("nothing here", secret, ""); text != "nothing here" {
+		t.Errorf("%q", text)
+	}
+}
+
+func FuzzReplaceSecrets(f *testing.F) {
+	f.Add(`tok/en+=="&`, "before ")
+	f.Add(`(?i)[a-z]*\`, "")
+	f.Fuzz(func(t *testing.T, secret, text string) {
+		if checkSecret("it", secret) != nil {
+			return
+		}
+		if got := replaceSecrets(text+secret, secret); strings.Contains(strings.ReplaceAll(got, redacted, ""), secret) && !strings.Contains(redacted, secret) {
+			t.Errorf("%q is left in %q", secret, got)
+		}
+	})
+}
