@@ -2,10 +2,13 @@ package enqueue
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
@@ -24,6 +27,7 @@ type Config struct {
 
 // Client enqueues tasks. It is safe for concurrent use.
 type Client struct {
+	rdb       redis.UniversalClient
 	asynq     *asynq.Client
 	inspector *asynq.Inspector
 	now       func() time.Time
@@ -38,6 +42,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("enqueue: this Redis client ignores deadlines; make it with ContextTimeoutEnabled: true")
 	}
 	c := &Client{
+		rdb:       cfg.Redis,
 		asynq:     asynq.NewClientFromRedisClient(cfg.Redis),
 		inspector: asynq.NewInspectorFromRedisClient(cfg.Redis),
 		now:       cfg.Now,
@@ -70,8 +75,8 @@ type Status string
 const (
 	// Enqueued: the task was stored by this call.
 	Enqueued Status = "enqueued"
-	// Duplicate: a task for the same target was outstanding already, and this
-	// one was not stored.
+	// Duplicate: a task was outstanding already that does at least what this
+	// one demands, and this one was not stored.
 	Duplicate Status = "duplicate"
 )
 
@@ -107,69 +112,148 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	if err != nil {
 		return Result{}, err
 	}
-	payload, err := tasks.Encode(t, tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard})
+	intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
+	payload, err := tasks.Encode(t, intent)
 	if err != nil {
 		return Result{}, err
 	}
-	id := tasks.Identity(t)
-	const tries = 3 // each further one means that what was in the way has just gone
-	for range tries {
-		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload),
-			asynq.TaskID(id), asynq.Queue(t.Queue()), asynq.ProcessAt(o.runAt),
-			asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
-		if err == nil {
-			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: o.runAt}, nil
-		}
-		if !errors.Is(err, asynq.ErrTaskIDConflict) {
-			return Result{}, fmt.Errorf("enqueue %s: %w", id, sayWhy(ctx, err))
-		}
-		other, outstanding, err := c.inTheWay(ctx, t.Queue(), id)
+	// The first place is the task's identity. Where what is outstanding there
+	// does not do all that this order demands, orders with the same demands
+	// share another, and only if that one is being carried out just now there
+	// is a third.
+	identity := tasks.Identity(t)
+	for _, id := range []string{identity, identity + ":" + demands(intent), identity + ":" + uuid.NewString()} {
+		res, taken, err := c.enqueueAs(ctx, id, t, payload, intent, o.runAt)
 		if err != nil {
 			return Result{}, fmt.Errorf("enqueue %s: %w", id, err)
 		}
-		if !outstanding {
-			continue
+		if !taken {
+			return res, nil
 		}
-		if o.noGuard && !demandsNoGuard(other) && id == tasks.Identity(t) {
-			// The outstanding task may yet give way to a newer binding, and
-			// this one must not: it is no duplicate.
-			id += noGuardSuffix
-			continue
-		}
-		return Result{ID: id, Queue: t.Queue(), Status: Duplicate, RunAt: other.NextProcessAt}, nil
 	}
-	return Result{}, fmt.Errorf("enqueue %s: the task in its place keeps changing; try again", id)
+	return Result{}, fmt.Errorf("enqueue %s: the tasks in its place keep changing; try again", identity)
 }
 
-// noGuardSuffix sets a task without the guard apart from one with it.
-const noGuardSuffix = ":no-guard"
-
-// inTheWay looks at the task that holds the ID. One that was archived, by hand
-// or by a limit that another producer set, will not run, and asynq deletes it
-// in time: taking it for outstanding would be a deletion that never happens. It
-// is removed, to make room.
-func (c *Client) inTheWay(ctx context.Context, queue, id string) (info *asynq.TaskInfo, outstanding bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, false, err
+// enqueueAs enqueues under one ID. The place is taken if a task is outstanding
+// there that cannot stand for this one.
+func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, runAt time.Time) (res Result, taken bool, err error) {
+	const tries = 3 // each further one means that what was in the way has just gone
+	for range tries {
+		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload),
+			asynq.TaskID(id), asynq.Queue(t.Queue()), asynq.ProcessAt(runAt),
+			asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
+		if err == nil {
+			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: runAt}, false, nil
+		}
+		if !errors.Is(err, asynq.ErrTaskIDConflict) {
+			return Result{}, false, sayWhy(ctx, err)
+		}
+		other, err := c.inTheWay(ctx, t.Queue(), id)
+		switch {
+		case err != nil:
+			return Result{}, false, err
+		case other == nil:
+			continue
+		case !serves(other, payload, intent, runAt):
+			return Result{}, true, nil
+		}
+		return Result{ID: id, Queue: t.Queue(), Status: Duplicate, RunAt: other.NextProcessAt}, false, nil
 	}
-	info, err = c.inspector.GetTaskInfo(queue, id)
+	return Result{}, true, nil
+}
+
+// inTheWay looks at the task that holds the ID; nil means that it has gone.
+func (c *Client) inTheWay(ctx context.Context, queue, id string) (*asynq.TaskInfo, error) {
+	info, err := underContext(ctx, func() (*asynq.TaskInfo, error) { return c.inspector.GetTaskInfo(queue, id) })
+	if errors.Is(err, asynq.ErrTaskNotFound) {
+		return nil, nil
+	}
+	if errors.Is(err, asynq.ErrQueueNotFound) {
+		// Redis was emptied, or the queue deleted, while clients lived that
+		// had registered it: the task is there, and nobody lists it.
+		return nil, c.rdb.SAdd(ctx, allQueues, queue).Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at the outstanding task: %w", err)
+	}
+	return info, nil
+}
+
+// allQueues is asynq's set of known queues.
+const allQueues = "asynq:queues"
+
+// serves reports whether an outstanding task stands for a new order: whether,
+// whatever happens, it does at least what the new one demands. If it does not,
+// calling the new one a duplicate would be a deletion that never happens.
+func serves(other *asynq.TaskInfo, payload []byte, order tasks.Intent, runAt time.Time) bool {
+	if string(other.Payload) == string(payload) && other.State == asynq.TaskStateActive {
+		return true // this very order: it was stored, the reply got lost, and it is under way
+	}
+	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
+	return err == nil && runsBy(other, runAt) && lasts(in, order) && insists(in, order)
+}
+
+// runsBy: the task is still to be carried out, and not later than ordered. One
+// that is active does not count: KooDrive may have answered already, and the
+// device be bound again since. One that was archived will not run.
+func runsBy(other *asynq.TaskInfo, at time.Time) bool {
+	switch other.State {
+	case asynq.TaskStatePending, asynq.TaskStateRetry:
+		return true
+	case asynq.TaskStateScheduled:
+		return !other.NextProcessAt.After(at.Add(time.Second)) // asynq keeps whole seconds
+	default:
+		return false
+	}
+}
+
+// lasts: the task does not expire before the order would.
+func lasts(in, order tasks.Intent) bool {
+	return in.NotAfter.IsZero() || !order.NotAfter.IsZero() && !in.NotAfter.Before(order.NotAfter)
+}
+
+// insists: the task does not give way to a binding to which the order would
+// not.
+func insists(in, order tasks.Intent) bool {
 	switch {
-	case errors.Is(err, asynq.ErrTaskNotFound), errors.Is(err, asynq.ErrQueueNotFound):
-		return nil, false, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("look at the outstanding task: %w", err)
-	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
-		return info, true, nil
+	case in.NoGuard, in.EnqueuedAt.IsZero(): // the guard never looks at it
+		return true
+	case order.NoGuard:
+		return false
+	default:
+		return order.EnqueuedAt.Sub(in.EnqueuedAt) < fresh
 	}
-	if err := c.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-		return nil, false, fmt.Errorf("remove the archived task in its place: %w", err)
-	}
-	return nil, false, nil
 }
 
-func demandsNoGuard(info *asynq.TaskInfo) bool {
-	_, in, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
-	return err == nil && in.NoGuard
+// fresh is for how long orders count as one. An older task may give way to a
+// binding that was made after it and before the order.
+const fresh = 10 * time.Minute
+
+// demands names what an order asks for beyond its target, in steps of fresh.
+func demands(in tasks.Intent) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %d %d", in.NoGuard, in.NotAfter.UnixMilli(), in.EnqueuedAt.Unix()/int64(fresh/time.Second)))
+	return hex.EncodeToString(sum[:8])
+}
+
+// underContext ends with ctx what does not take one: asynq's inspector waits
+// for a Redis that hangs as long as go-redis lets it.
+func underContext[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // sayWhy puts the context's error where callers look for it: asynq reports a

@@ -85,7 +85,7 @@ func TestADuplicateIsAResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := b.client.Unbind(t.Context(), unbind)
+	res, err := b.client.Unbind(t.Context(), unbind, enqueue.In(2*time.Hour))
 	if err != nil || res.Status != enqueue.Duplicate || res.ID != first.ID {
 		t.Fatalf("%+v, %v", res, err)
 	}
@@ -151,22 +151,98 @@ func TestDeadlineAndGuardTravelInThePayload(t *testing.T) {
 	}
 }
 
-// An account deletion must not be taken for a duplicate of a task that would
-// give way to a newer binding.
-func TestNoGuardIsNoDuplicateOfAGuardedTask(t *testing.T) {
+// A duplicate is an order that will be carried out by another task. Whatever
+// the other one may leave undone makes it none.
+func TestWhatIsOutstandingMustServe(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	soon, late := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+	type order struct {
+		after time.Duration // since the first order
+		opts  []enqueue.Option
+	}
+	for name, tc := range map[string]struct {
+		first, second order
+		want          enqueue.Status
+	}{
+		"the same":                     {order{}, order{}, enqueue.Duplicate},
+		"soon after":                   {order{}, order{after: 9 * time.Minute}, enqueue.Duplicate},
+		"long after, guarded":          {order{}, order{after: 11 * time.Minute}, enqueue.Enqueued},
+		"long after, unguarded":        {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{after: time.Hour}, enqueue.Duplicate},
+		"without guard after with":     {order{}, order{opts: []enqueue.Option{enqueue.NoGuard()}}, enqueue.Enqueued},
+		"with guard after without":     {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{}, enqueue.Duplicate},
+		"for ever after one that ends": {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{}, enqueue.Enqueued},
+		"one that ends later":          {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{opts: []enqueue.Option{enqueue.Deadline(late)}}, enqueue.Enqueued},
+		"one that ends sooner":         {order{opts: []enqueue.Option{enqueue.Deadline(late)}}, order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, enqueue.Duplicate},
+		"now after a delayed one":      {order{opts: []enqueue.Option{enqueue.In(720 * time.Hour)}}, order{}, enqueue.Enqueued},
+		"delayed after one for now":    {order{}, order{opts: []enqueue.Option{enqueue.In(time.Hour)}}, enqueue.Duplicate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			now := time.Now()
+			if name == "long after, guarded" {
+				now = start
+			}
+			client, err := enqueue.New(enqueue.Config{Redis: b.redis.Client(), Now: func() time.Time { return now }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := client.Unbind(t.Context(), unbind, tc.first.opts...); err != nil || res.Status != enqueue.Enqueued {
+				t.Fatalf("the first: %+v, %v", res, err)
+			}
+			now = now.Add(tc.second.after)
+			for _, want := range []enqueue.Status{tc.want, enqueue.Duplicate} {
+				if res, err := client.Unbind(t.Context(), unbind, tc.second.opts...); err != nil || res.Status != want {
+					t.Errorf("%+v, %v; want %s", res, err, want)
+				}
+			}
+		})
+	}
+}
+
+// While a task is carried out its device may be bound again: what is ordered
+// then is no duplicate.
+func TestATaskThatIsBeingCarriedOutIsNoDuplicate(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.client.Unbind(t.Context(), unbind); err != nil {
+	started, release := make(chan struct{}, 3), make(chan struct{})
+	srv := asynq.NewServerFromRedisClient(b.redis.Client(), asynq.Config{
+		Concurrency: 2, Queues: map[string]int{tasks.QueueUnbind: 1}, TaskCheckInterval: 10 * time.Millisecond, LogLevel: asynq.FatalLevel,
+	})
+	if err := srv.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { started <- struct{}{}; <-release; return nil })); err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Shutdown()
+	defer close(release)
+	for range 2 { // the first place, and the second
+		if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != enqueue.Enqueued {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		<-started
+	}
+	for _, want := range []enqueue.Status{enqueue.Enqueued, enqueue.Enqueued} {
+		if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != want {
+			t.Errorf("while both are active: %+v, %v", res, err)
+		}
+	}
+}
+
+// Redis was emptied while clients lived that had registered the queue.
+func TestDuplicatesAfterRedisWasEmptied(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, task := range []tasks.Task{unbind, release} {
+		if _, err := b.client.Enqueue(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.redis.Client().FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []enqueue.Status{enqueue.Enqueued, enqueue.Duplicate} {
-		res, err := b.client.Unbind(t.Context(), unbind, enqueue.NoGuard())
-		if err != nil || res.Status != want {
-			t.Fatalf("%+v, %v; want %s", res, err, want)
-		}
-		_, in, err := tasks.Decode(tasks.KindDeviceUnbind, b.info(t, res).Payload)
-		if err != nil || !in.NoGuard {
-			t.Errorf("the task that stands for it is guarded: %+v, %v", in, err)
+		if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != want {
+			t.Errorf("%+v, %v; want %s", res, err, want)
 		}
 	}
 }
@@ -224,21 +300,54 @@ func TestWhatIsNotWellFormedIsNotSent(t *testing.T) {
 
 func TestAHungRedisHonoursTheCallersContext(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	if _, err := b.client.Unbind(t.Context(), unbind); err != nil {
-		t.Fatal(err)
+	for _, point := range []string{"before the call", "at the look at a duplicate"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			if _, err := b.client.Unbind(t.Context(), unbind); err != nil {
+				t.Fatal(err)
+			}
+			rdb := b.redis.Client()
+			if point == "before the call" {
+				b.redis.Freeze()
+			} else {
+				rdb.AddHook(afterScript(b.redis.Freeze))
+			}
+			defer b.redis.Thaw()
+			client, err := enqueue.New(enqueue.Config{Redis: rdb})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			if _, err := client.Unbind(ctx, unbind); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v; want the deadline", err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("took %s; the caller gave 300ms", took)
+			}
+		})
 	}
-	b.redis.Freeze()
-	defer b.redis.Thaw()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	_, err := b.client.Release(ctx, release)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v; want the deadline", err)
-	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("took %s; the caller gave 200ms", took)
+}
+
+// afterScript is a hook that acts once, after the first script.
+type afterScript func()
+
+func (afterScript) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (afterScript) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (act afterScript) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	once := sync.OnceFunc(act)
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if name := cmd.Name(); err == nil && (name == "evalsha" || name == "eval") {
+			once()
+		}
+		return err
 	}
 }
 

@@ -17,9 +17,13 @@ import (
 
 // LineError is one line of a file that is no task. Reading goes on after it.
 type LineError struct {
-	Line int    // counted from 1, the header included
-	Text string // the line, or what was read of its record
-	Err  error
+	// Line is counted from 1: the header and blank lines included.
+	Line int
+	// Text is the whole line without its ending; of a line that is too long,
+	// the first bytes.
+	Text string
+	// Err says what is wrong with it.
+	Err error
 }
 
 // Error implements error.
@@ -27,9 +31,6 @@ func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
-
-// maxLine bounds a line of JSON. A task's is below 600 bytes.
-const maxLine = 64 << 10
 
 // columns are the names that a file gives to a kind's user and target.
 func columns(kind tasks.Kind) (user, target string, err error) {
@@ -58,8 +59,12 @@ func newTask(kind tasks.Kind, user, target string) (tasks.Task, error) {
 
 // ReadCSV yields the tasks of a CSV file with a header: user_id and device_id
 // for unbinds, user_id and lock_id for releases, in any order; other columns
-// are passed over. A *LineError is one bad line, and the next ones follow; any
-// other error ends the file.
+// are passed over, and so are blank lines. Every other line after the header is
+// a task or one *LineError, and the next ones follow; any other error ends the
+// file.
+//
+// A record is a line: a field in quotes may hold commas, but no line break. No
+// id has one, and so a stray quote costs its own line and not those after it.
 func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
 		userColumn, targetColumn, err := columns(kind)
@@ -67,57 +72,76 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			yield(nil, err)
 			return
 		}
-		in := csv.NewReader(skipBOM(r))
-		in.FieldsPerRecord, in.ReuseRecord = -1, true
-		header, err := in.Read()
-		if err != nil && !errors.Is(err, io.EOF) {
+		in, records := newLineReader(r), newRecordParser()
+		header, err := readHeader(in, records)
+		if err != nil {
 			yield(nil, fmt.Errorf("read the header: %w", err))
 			return
-		}
-		for i, name := range header {
-			header[i] = strings.ToLower(strings.TrimSpace(name))
 		}
 		user, target := slices.Index(header, userColumn), slices.Index(header, targetColumn)
 		if user < 0 || target < 0 {
 			yield(nil, fmt.Errorf("the first line must be a header with %s and %s; it is %+.100q", userColumn, targetColumn, strings.Join(header, ",")))
 			return
 		}
-		for {
-			record, err := in.Read()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			var line int
-			text := strings.Join(record, ",")
-			var parse *csv.ParseError
-			switch {
-			case errors.As(err, &parse):
-				line, err = parse.StartLine, parse.Err
-			case err != nil:
-				yield(nil, fmt.Errorf("read: %w", err))
-				return
-			default:
-				line, _ = in.FieldPos(0)
-			}
-			var task tasks.Task
-			if err == nil && len(record) <= max(user, target) {
-				err = fmt.Errorf("has %d columns; the header has %d", len(record), len(header))
-			}
-			if err == nil {
-				task, err = newTask(kind, record[user], record[target])
-			}
+		eachLine(in, yield, func(text []byte) (tasks.Task, error) {
+			record, err := records.parse(text)
 			if err != nil {
-				task, err = nil, &LineError{Line: line, Text: text, Err: err}
+				return nil, err
 			}
-			if !yield(task, err) {
-				return
+			if len(record) <= max(user, target) {
+				return nil, fmt.Errorf("has %d columns; the header has %d", len(record), len(header))
 			}
-		}
+			return newTask(kind, record[user], record[target])
+		})
 	}
 }
 
+// readHeader returns the names of the columns; of an empty file, none.
+func readHeader(in *lineReader, records *recordParser) ([]string, error) {
+	text, err := in.next()
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if bad, ok := errors.AsType[*LineError](err); ok {
+		return nil, fmt.Errorf("line %d: %w", bad.Line, bad.Err) // not a *LineError: nothing follows it
+	}
+	if err != nil {
+		return nil, err
+	}
+	header, err := records.parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("line %d: %w", in.line, err)
+	}
+	for i, name := range header {
+		header[i] = strings.ToLower(strings.TrimSpace(name))
+	}
+	return header, nil
+}
+
+// recordParser takes lines apart at their commas.
+type recordParser struct {
+	text bytes.Reader
+	in   *bufio.Reader // over text; one for all lines, since encoding/csv would make one for each
+}
+
+func newRecordParser() *recordParser {
+	p := &recordParser{}
+	p.in = bufio.NewReader(&p.text)
+	return p
+}
+
+func (p *recordParser) parse(line []byte) ([]string, error) {
+	p.text.Reset(line)
+	p.in.Reset(&p.text)
+	record, err := csv.NewReader(p.in).Read()
+	if parse, ok := errors.AsType[*csv.ParseError](err); ok {
+		err = parse.Err // its line number is always 1
+	}
+	return record, err
+}
+
 // ReadJSONL yields the tasks of a file with one JSON object a line, which has
-// the members that are columns in CSV; others are passed over, and so are empty
+// the members that are columns in CSV; others are passed over, and so are blank
 // lines. Errors are as in ReadCSV.
 func ReadJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
@@ -126,37 +150,33 @@ func ReadJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			yield(nil, err)
 			return
 		}
-		in := bufio.NewReaderSize(skipBOM(r), maxLine)
-		for line := 1; ; line++ {
-			text, err := in.ReadSlice('\n')
-			if errors.Is(err, bufio.ErrBufferFull) {
-				excerpt := string(text[:80])
-				if err := skipLine(in); err != nil && !errors.Is(err, io.EOF) {
-					yield(nil, fmt.Errorf("read: %w", err))
-					return
-				}
-				if !yield(nil, &LineError{Line: line, Text: excerpt, Err: fmt.Errorf("is longer than %d bytes", maxLine)}) {
-					return
-				}
-				continue
+		eachLine(newLineReader(r), yield, func(text []byte) (tasks.Task, error) {
+			return parseLine(kind, bytes.TrimSpace(text), userMember, targetMember)
+		})
+	}
+}
+
+// eachLine yields what becomes of every line that is left: a task or one
+// *LineError. An error of the reader itself is the last.
+func eachLine(in *lineReader, yield func(tasks.Task, error) bool, parse func(text []byte) (tasks.Task, error)) {
+	for {
+		text, err := in.next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		_, bad := errors.AsType[*LineError](err)
+		if err != nil && !bad {
+			yield(nil, fmt.Errorf("read: %w", err))
+			return
+		}
+		var task tasks.Task
+		if err == nil {
+			if task, err = parse(text); err != nil {
+				task, err = nil, &LineError{Line: in.line, Text: string(text), Err: err}
 			}
-			if err != nil && !errors.Is(err, io.EOF) {
-				yield(nil, fmt.Errorf("read: %w", err))
-				return
-			}
-			last := errors.Is(err, io.EOF)
-			if text = bytes.TrimSpace(text); len(text) > 0 {
-				task, err := parseLine(kind, text, userMember, targetMember)
-				if err != nil {
-					task, err = nil, &LineError{Line: line, Text: string(text), Err: err}
-				}
-				if !yield(task, err) {
-					return
-				}
-			}
-			if last {
-				return
-			}
+		}
+		if !yield(task, err) {
+			return
 		}
 	}
 }
@@ -189,9 +209,61 @@ func member(members map[string]json.RawMessage, name string) (string, error) {
 	return *s, nil
 }
 
-func skipLine(in *bufio.Reader) error {
+const (
+	// maxLine bounds a line, and with it the memory that a file takes. A task's
+	// is below 600 bytes.
+	maxLine = 64 << 10
+	// excerptLine is what is kept of a line that is too long.
+	excerptLine = 80
+)
+
+// lineReader takes a file apart, for all formats alike.
+type lineReader struct {
+	in   *bufio.Reader
+	line int // the number of the line that next returned
+}
+
+func newLineReader(r io.Reader) *lineReader {
+	return &lineReader{in: bufio.NewReaderSize(skipBOM(r), maxLine+len("\r\n"))}
+}
+
+// next returns the next line that is not blank, without its ending; it is valid
+// until the next call. A line that is too long is a *LineError, and the next
+// ones follow; any other error is the last, and after the last line it is
+// io.EOF. What was read of a line when the reader failed is dropped: half an id
+// could be another one.
+func (l *lineReader) next() ([]byte, error) {
 	for {
-		_, err := in.ReadSlice('\n')
+		l.line++
+		text, err := l.in.ReadSlice('\n')
+		full := errors.Is(err, bufio.ErrBufferFull)
+		if err != nil && !full && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if len(text) == 0 { // only at the end
+			return nil, err
+		}
+		text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+		if full || len(text) > maxLine {
+			bad := &LineError{Line: l.line, Text: string(text[:excerptLine]), Err: fmt.Errorf("is longer than %d bytes", maxLine)}
+			if full {
+				err = l.skip()
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				return nil, err
+			}
+			return nil, bad
+		}
+		if len(bytes.TrimSpace(text)) > 0 {
+			return text, nil
+		}
+	}
+}
+
+// skip passes over the rest of a line.
+func (l *lineReader) skip() error {
+	for {
+		_, err := l.in.ReadSlice('\n')
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}

@@ -44,6 +44,8 @@ const (
 	UnknownKind Reason = "unknown_kind" // the task's type is not known here
 	Expired     Reason = "expired"      // not_after has passed
 	Panicked    Reason = "panic"        // the worker's own code failed
+	Crashed     Reason = "crashed"      // it kept killing its worker
+	Archived    Reason = "archived"     // asynq or an operator archived it, and its error does not say why
 )
 
 // Reasons lists every reason.
@@ -51,7 +53,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Gone, Invalid, Forbidden, Unauthorized, Throttled, Upstream, TimedOut,
 		Network, Protocol, Misrouted, Rejected,
-		Undecodable, UnknownKind, Expired, Panicked,
+		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived,
 	}
 }
 

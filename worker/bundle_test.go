@@ -23,7 +23,10 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-redis goes on dialling for a second after its client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 const (
 	testToken = "tok-60f4ccc7b1-3dd9a68068"
@@ -56,7 +59,7 @@ func setup(t *testing.T, koodriveURL string) *bundle {
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0.1, Cap: time.Second}
 	policy.Pause = time.Second
 	b.cfg = worker.Config{
-		Redis: rdb, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
+		Redis: func() redis.UniversalClient { return redis.NewClient(rdb.Options()) }, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
 		Concurrency: 16, Pollers: 4, Policy: &policy, Registry: b.registry, Logger: b.logs.logger(), ShutdownTimeout: 5 * time.Second,
 	}
 	return b
@@ -146,7 +149,7 @@ func (b *bundle) dead() map[string]deadletter.Letter {
 	return out
 }
 
-// metric sums the counters of that name whose labels include the given ones.
+// metric sums the counters or gauges of that name whose labels include the given ones.
 func (b *bundle) metric(name string, labels map[string]string) float64 {
 	b.t.Helper()
 	families, err := b.registry.Gather()
@@ -166,7 +169,7 @@ func (b *bundle) metric(name string, labels map[string]string) float64 {
 				}
 			}
 			if fits == len(labels) {
-				sum += m.GetCounter().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}

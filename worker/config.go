@@ -11,15 +11,17 @@ import (
 
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/recovery"
 )
 
 // Config is what a worker needs. Redis and KooDrive are required; a zero in
 // any other field means its default.
 type Config struct {
-	// Redis is the queue's client. It is the worker's alone while Run runs,
-	// and stays the caller's to close afterwards. Its pool should hold
-	// PoolSize connections.
-	Redis redis.UniversalClient
+	// Redis makes a client of the queue's Redis, which should honour contexts
+	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes
+	// two, one for itself and one for the asynq servers, whose scripts must
+	// not be cancelled; it closes both at the end of Run.
+	Redis func() redis.UniversalClient
 	// KooDrive tells how to reach the API. Its Concurrency is set by the
 	// worker.
 	KooDrive koodrive.Config
@@ -30,11 +32,24 @@ type Config struct {
 	// Pollers is the number of asynq servers that share the concurrency; more
 	// than Concurrency are not started. 1 to 256. Default 8.
 	Pollers int
+	// Rate is the most calls a second that all workers over this Redis make
+	// together. Default 0: no limit.
+	Rate float64
+	// MaxInFlight is the most calls that this worker has under way at a time.
+	// Default 0: as many as Concurrency.
+	MaxInFlight int
+	// MaxCrashes is the number of workers that a task may kill before it is
+	// dead. Default recovery.DefaultMaxCrashes.
+	MaxCrashes int
 	// Policy decides about repetition. Default pipeline.DefaultPolicy.
 	Policy *pipeline.Policy
 	// GuardAfter is the age from which an unbind is checked against a newer
 	// binding. Default pipeline.DefaultGuardAfter.
 	GuardAfter time.Duration
+
+	// StrictRedis refuses to start on a Redis that evicts keys, persists
+	// nothing or is older than 6.2. Default false: it is said loudly.
+	StrictRedis bool
 
 	// AdminAddr is where /healthz, /readyz and /metrics are served, as
 	// host:port. Empty: nowhere.
@@ -69,14 +84,15 @@ const (
 	delayedCheckInterval = time.Second
 )
 
-// PoolSize is the number of Redis connections that a worker of this size keeps
-// busy at most: one for each task that is settling, and for each poller its
+// PoolSize is the number of connections that a worker of this size keeps busy
+// at most with one Redis client: one for each task that is settling, and for each poller its
 // dequeue, heartbeat, lease, forwarder and janitor.
 func PoolSize(concurrency, pollers int) int { return concurrency + 5*pollers + 5 }
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.Concurrency, DefaultConcurrency)
 	setDefault(&c.Pollers, DefaultPollers)
+	setDefault(&c.MaxCrashes, recovery.DefaultMaxCrashes)
 	setDefault(&c.StartupTimeout, DefaultStartupTimeout)
 	setDefault(&c.ShutdownTimeout, DefaultShutdownTimeout)
 	if c.Logger == nil {

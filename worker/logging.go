@@ -2,19 +2,19 @@ package worker
 
 import (
 	"fmt"
+	"regexp"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/hibiken/asynq"
 )
 
 // asynqLogger sends asynq's lines to zap. Every poller reports its own start,
 // stop and errors, so its news are debug lines here, and an error that repeats
 // while Redis is away is written a few times and then now and then.
 type asynqLogger struct {
-	log *zap.SugaredLogger
+	log *zap.Logger
 }
 
 var _ asynq.Logger = asynqLogger{}
@@ -26,7 +26,7 @@ const (
 )
 
 func newAsynqLogger(log *zap.Logger) asynqLogger {
-	return asynqLogger{Sampled(log.Named("asynq")).Sugar()}
+	return asynqLogger{Sampled(log.Named("asynq"))}
 }
 
 // Sampled thins out lines that repeat to the letter. It is for libraries that
@@ -38,17 +38,32 @@ func Sampled(log *zap.Logger) *zap.Logger {
 }
 
 // Debug implements asynq.Logger.
-func (l asynqLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+func (l asynqLogger) Debug(args ...any) { l.write(zap.DebugLevel, args) }
 
 // Info implements asynq.Logger.
-func (l asynqLogger) Info(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+func (l asynqLogger) Info(args ...any) { l.write(zap.DebugLevel, args) }
 
 // Warn implements asynq.Logger.
-func (l asynqLogger) Warn(args ...any) { l.log.Warn(fmt.Sprint(args...)) }
+func (l asynqLogger) Warn(args ...any) { l.write(zap.WarnLevel, args) }
 
 // Error implements asynq.Logger.
-func (l asynqLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+func (l asynqLogger) Error(args ...any) { l.write(zap.ErrorLevel, args) }
 
 // Fatal implements asynq.Logger. It does not end the process: that is for main
 // to decide.
-func (l asynqLogger) Fatal(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+func (l asynqLogger) Fatal(args ...any) { l.write(zap.ErrorLevel, args) }
+
+// taskID is how asynq names a task in its lines.
+var taskID = regexp.MustCompile(`\bid=(\S+)`)
+
+// write makes the task's id a field: lines that differ in nothing else are one
+// to the sampler.
+func (l asynqLogger) write(level zapcore.Level, args []any) {
+	text := fmt.Sprint(args...)
+	var fields []zap.Field
+	if id := taskID.FindStringSubmatch(text); id != nil {
+		text = taskID.ReplaceAllLiteralString(text, "id=…")
+		fields = append(fields, zap.String("id", id[1]))
+	}
+	l.log.Log(level, text, fields...)
+}

@@ -8,7 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/recovery"
 )
 
 // metrics counts what the pipeline did. Labels come from closed sets, so that
@@ -17,9 +19,13 @@ type metrics struct {
 	finished *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	repairs  *prometheus.CounterVec
 }
 
-var _ pipeline.Observer = (*metrics)(nil)
+var (
+	_ pipeline.Observer = (*metrics)(nil)
+	_ recovery.Observer = (*metrics)(nil)
+)
 
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
@@ -27,7 +33,7 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, error) {
 	m := &metrics{
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kooworker_tasks_finished_total",
@@ -42,8 +48,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Duration of attempts, from decoding to settling.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
 		}, []string{"kind"}),
+		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kooworker_repairs_total",
+			Help: "What was found amiss in the queues, and put right or reported.",
+		}, []string{"queue", "repair"}),
 	}
-	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds} {
+	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, newGateMetrics(status)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
@@ -70,6 +80,11 @@ func (m *metrics) Observe(e pipeline.Event) {
 	if v.Action != pipeline.Again {
 		m.finished.WithLabelValues(kind, string(v.Outcome)).Inc()
 	}
+}
+
+// Repaired implements recovery.Observer.
+func (m *metrics) Repaired(queue string, repair recovery.Repair, n int) {
+	m.repairs.WithLabelValues(queue, string(repair)).Add(float64(n))
 }
 
 // observers passes an event on to each that is there.

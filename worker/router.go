@@ -2,10 +2,10 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
@@ -63,15 +63,12 @@ func (q *queue) Park(ctx context.Context, l pipeline.Letter) error {
 }
 
 // Readmit implements pipeline.Queue. The task gets a new ID, since its own is
-// taken until it is settled. If that ID is taken too, an earlier run died
-// between the two steps.
+// taken until it is settled, and one that nobody else has: a second copy after a
+// crash does no harm, an ID that turns out to be another task's would.
 func (q *queue) Readmit(ctx context.Context, d pipeline.Delivery, delay time.Duration) error {
 	headers := map[string]string{pipeline.AttemptsHeader: strconv.Itoa(d.Attempts)}
 	_, err := q.client.EnqueueContext(ctx, asynq.NewTaskWithHeaders(string(d.Kind), d.Payload, headers),
-		asynq.TaskID(d.ID+":readmitted"), asynq.Queue(d.Queue), asynq.ProcessIn(delay),
+		asynq.TaskID(d.ID+":"+uuid.NewString()), asynq.Queue(d.Queue), asynq.ProcessIn(delay),
 		asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
-	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		return nil
-	}
 	return err
 }

@@ -9,22 +9,30 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/recovery"
 )
 
 // Worker consumes tasks. Make one with New and Run it once.
 type Worker struct {
-	cfg    Config
-	log    *zap.Logger
-	client *koodrive.Client
-	router *router
-	admin  *admin.Server
+	cfg      Config
+	log      *zap.Logger
+	rdb      redis.UniversalClient // the worker's own
+	queues   redis.UniversalClient // the asynq servers'
+	client   *koodrive.Client
+	fleet    *fleet
+	gate     *gate.Gate
+	repairer *recovery.Repairer
+	router   *router
+	admin    *admin.Server
 }
 
 // New checks a configuration and puts a worker together. Nothing is connected
@@ -34,36 +42,69 @@ func New(cfg Config) (*Worker, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	client, err := koodrive.New(cfg.KooDrive)
-	if err != nil {
+	w := &Worker{cfg: cfg, log: cfg.Logger, rdb: cfg.Redis(), queues: cfg.Redis()}
+	if err := w.compose(); err != nil {
+		w.closeRedis()
 		return nil, err
-	}
-	metrics, err := newMetrics(cfg.Registry)
-	if err != nil {
-		return nil, err
-	}
-	flow, err := pipeline.New(pipeline.Config{
-		API:        api{client},
-		Queue:      newQueue(cfg.Redis, deadletter.NewStore(cfg.Redis)),
-		Policy:     cfg.Policy,
-		GuardAfter: cfg.GuardAfter,
-		Observer:   observers{metrics, cfg.Observer},
-		Logger:     cfg.Logger,
-	})
-	if err != nil {
-		return nil, err
-	}
-	w := &Worker{cfg: cfg, log: cfg.Logger, client: client, router: &router{flow: flow}}
-	if cfg.AdminAddr != "" {
-		w.admin = admin.New(admin.Config{
-			Addr:     cfg.AdminAddr,
-			Gatherer: cfg.Registry,
-			Logger:   cfg.Logger,
-			Checks:   map[string]admin.Check{"redis": w.ping},
-		})
 	}
 	return w, nil
 }
+
+// compose puts the parts together, from KooDrive to the queue.
+func (w *Worker) compose() (err error) {
+	if w.client, err = koodrive.New(w.cfg.KooDrive); err != nil {
+		return err
+	}
+	w.fleet = newFleet(w.rdb, w.log)
+	w.gate, err = gate.New(gate.Config{
+		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Spread: comeBackSpread, OnChange: gateChanged(w.log),
+	})
+	if err != nil {
+		return err
+	}
+	metrics, err := newMetrics(w.cfg.Registry, w.gate.Status)
+	if err != nil {
+		return err
+	}
+	letters := deadletter.NewStore(w.rdb)
+	flow, err := pipeline.New(pipeline.Config{
+		API:        gated{api{w.client}, w.gate},
+		Queue:      newQueue(w.rdb, letters),
+		Policy:     w.cfg.Policy,
+		GuardAfter: w.cfg.GuardAfter,
+		Observer:   observers{metrics, w.cfg.Observer},
+		Logger:     w.log,
+	})
+	if err != nil {
+		return err
+	}
+	w.router = &router{flow: flow}
+	w.repairer, err = recovery.New(recovery.Config{
+		Redis: w.rdb, Parker: parker{letters}, MaxCrashes: w.cfg.MaxCrashes, Logger: w.log.Named("recovery"), Observer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	w.queues.AddHook(recovery.Hook())
+	if w.cfg.AdminAddr != "" {
+		w.admin = admin.New(admin.Config{
+			Addr: w.cfg.AdminAddr, Gatherer: w.cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
+		})
+	}
+	return nil
+}
+
+func (w *Worker) closeRedis() {
+	for _, client := range []redis.UniversalClient{w.queues, w.rdb} {
+		if err := client.Close(); err != nil {
+			w.log.Debug("close Redis", zap.Error(err))
+		}
+	}
+}
+
+// comeBackSpread is the random part of the delay of a task that the gate has
+// refused. Tasks wait in place first, so there are never many of them.
+const comeBackSpread = 2 * time.Second
 
 // AdminAddr returns the address that the admin server listens on, once Run has
 // started it; with port 0 in Config.AdminAddr this is how to learn the port.
@@ -75,8 +116,17 @@ func (w *Worker) AdminAddr() string {
 }
 
 // Run consumes until ctx ends, then stops as the package comment says and
-// returns nil. An error means that it could not start.
+// returns nil. An error means that it could not start. Run can be called once.
 func (w *Worker) Run(ctx context.Context) error {
+	// asynq panics when its client is closed while a server still uses it.
+	down := true
+	defer func() {
+		if down {
+			w.closeRedis()
+		}
+	}()
+	defer w.client.CloseIdleConnections()
+
 	// 1. The admin server comes first: alive, though not ready.
 	if w.admin != nil {
 		if err := w.admin.Start(); err != nil {
@@ -84,7 +134,6 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		defer w.admin.Stop()
 	}
-	defer w.client.CloseIdleConnections()
 
 	// 2. Redis.
 	if err := w.awaitRedis(ctx); err != nil {
@@ -93,19 +142,30 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := w.checkRedis(ctx); err != nil {
+		return err
+	}
 
-	// 3. The pollers.
+	// 3. What runs beside the tasks, and a little longer than they do.
+	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer func() { stopBeside(); wg.Wait() }()
+	wg.Go(func() { w.fleet.run(beside) })
+	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
+
+	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
+	// their call give way at once.
 	var servers []*asynq.Server
-	defer func() { w.stop(servers) }()
+	defer func() { w.gate.Stop(); down = w.stop(servers) }()
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
-		server := asynq.NewServerFromRedisClient(w.cfg.Redis, w.serverConfig(share))
+		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
 		if err := server.Start(w.router); err != nil {
 			return fmt.Errorf("start a poller: %w", err)
 		}
 		servers = append(servers, server)
 	}
 
-	// 4. Ready.
+	// 5. Ready.
 	if w.admin != nil {
 		w.admin.SetReady(true)
 		defer w.admin.SetReady(false)
@@ -116,16 +176,30 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
+// stopGrace is the time beyond ShutdownTimeout after which the stop is over
+// whatever Redis does. asynq's own calls at the end have no limit in common, and
+// with a Redis that hangs they would outlast whoever kills the process.
+const stopGrace = 5 * time.Second
+
 // stop shuts the pollers down together: one after the other they would take the
-// sum of their times.
-func (w *Worker) stop(servers []*asynq.Server) {
+// sum of their times. It returns whether they are down. If not, their tasks come
+// back when their leases have run out.
+func (w *Worker) stop(servers []*asynq.Server) (down bool) {
 	var wg sync.WaitGroup
 	for _, server := range servers {
 		wg.Go(server.Shutdown)
 	}
-	wg.Wait()
-	if len(servers) > 0 {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	limit := time.NewTimer(w.cfg.ShutdownTimeout + stopGrace)
+	defer limit.Stop()
+	select {
+	case <-done:
 		w.log.Info("stopped")
+		return true
+	case <-limit.C:
+		w.log.Error("stopped, though asynq is not done: Redis does not answer; unfinished tasks come back when their leases have run out")
+		return false
 	}
 }
 
@@ -193,7 +267,7 @@ const pingTimeout = 2 * time.Second
 func (w *Worker) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer within "+pingTimeout.String()))
 	defer cancel()
-	if err := w.cfg.Redis.Ping(ctx).Err(); err != nil {
+	if err := w.rdb.Ping(ctx).Err(); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}

@@ -64,9 +64,7 @@ func (c *demoCmd) Run(a *app) error {
 		return err
 	}
 	defer d.redis.stop()
-	d.rdb = redis.NewClient(&redis.Options{
-		Addr: d.redis.addr, ContextTimeoutEnabled: true, PoolSize: worker.PoolSize(worker.DefaultConcurrency, worker.DefaultPollers),
-	})
+	d.rdb = d.newRedis()
 	defer func() { _ = d.rdb.Close() }()
 	token, served, err := d.startSimulator(ctx)
 	if err != nil {
@@ -154,6 +152,12 @@ func (d *demo) startSimulator(ctx context.Context) (token string, served *httpSe
 	return token, served, nil
 }
 
+func (d *demo) newRedis() redis.UniversalClient {
+	return redis.NewClient(&redis.Options{
+		Addr: d.redis.addr, ContextTimeoutEnabled: true, PoolSize: worker.PoolSize(worker.DefaultConcurrency, worker.DefaultPollers),
+	})
+}
+
 func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) {
 	source, err := koodrive.StaticToken(token)
 	if err != nil {
@@ -166,7 +170,7 @@ func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) 
 	policy := pipeline.DefaultPolicy()
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0, Cap: time.Second} // nobody waits for a demo
 	return worker.New(worker.Config{
-		Redis: d.rdb, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
+		Redis: d.newRedis, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
 		Policy: &policy, Logger: log, Observer: d.tally,
 	})
 }

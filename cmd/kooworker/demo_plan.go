@@ -29,16 +29,17 @@ const (
 	fateForbidden fate = "forbidden" // fails for good
 )
 
-// fateOf spreads the fates over the tasks: of twenty, two are gone, two flaky,
-// one busy and one forbidden.
+// fateOf spreads the fates over the tasks: of twenty, two are gone, two flaky
+// and one forbidden. KooDrive is busy now and then, for whoever calls just then.
 func fateOf(i int) fate {
+	if i%400 >= 30 && i%400 < 50 {
+		return fateBusy
+	}
 	switch i % 20 {
 	case 3, 13:
 		return fateGone
 	case 5, 15:
 		return fateFlaky
-	case 7:
-		return fateBusy
 	case 11:
 		return fateForbidden
 	default:

@@ -17,6 +17,7 @@ type koodriveFlags struct {
 	Auth         string        `env:"KOODRIVE_AUTH" group:"koodrive" enum:"token,app" default:"token" help:"${enum} (${default})."`
 	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" group:"koodrive" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
 	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" group:"koodrive" default:"30s" help:"For one call (${default})."`
+	Rate         float64       `env:"KOODRIVE_RATE" group:"koodrive" placeholder:"N" help:"Requests a second, over all workers of this Redis together; 0 is no limit."`
 	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" group:"koodrive" placeholder:"CODE=REASON" help:"What a code means that the built-in table does not know, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
 	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" group:"koodrive" help:"Allow plain HTTP to another machine. The credential can be read on the way."`
 }

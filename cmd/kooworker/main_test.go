@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asKooworker) != "" {
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	// go-redis goes on dialling for a second after its client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 // result is what a run of the command line leaves behind.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -30,9 +31,9 @@ func (f redisFlags) client(poolSize int) (redis.UniversalClient, error) {
 	scheme, _, _ := strings.Cut(f.RedisURL, "://")
 	switch scheme {
 	case "redis", "rediss":
-		opt, err := redis.ParseURL(f.RedisURL)
+		opt, err := f.tcp()
 		if err != nil {
-			return nil, redisUsage(err)
+			return nil, err
 		}
 		opt.ContextTimeoutEnabled, opt.PoolSize, opt.DialerRetries = true, poolSize, dialTries
 		return redis.NewClient(opt), nil
@@ -41,30 +42,83 @@ func (f redisFlags) client(poolSize int) (redis.UniversalClient, error) {
 	case "redis-sentinel":
 		return f.sentinel(poolSize)
 	default:
-		return nil, redisUsage(errors.New("unknown scheme"))
+		return nil, redisUsage("unknown scheme")
 	}
 }
 
-// redisUsage explains a URL that was refused without repeating it: it may hold
-// a password.
-func redisUsage(err error) error {
-	if _, ok := errors.AsType[*url.Error](err); ok {
-		err = errors.New("not a URL") // its own words may quote parts of it
+// factory checks the flags and returns what makes clients of them.
+func (f redisFlags) factory(poolSize int) (func() redis.UniversalClient, error) {
+	probe, err := f.client(poolSize)
+	if err != nil {
+		return nil, err
 	}
-	return usagef("--redis-url: %w; want redis://[user:password@]host[:port][/db], rediss://…, redis-socket:///path[?db=n] or redis-sentinel://host[:port][,host…][/db]?master=name", err)
+	_ = probe.Close() // nothing was connected
+	return func() redis.UniversalClient {
+		client, _ := f.client(poolSize) // as just before
+		return client
+	}, nil
+}
+
+// redisUsage says what would be right. The problem is a fixed sentence: a URL
+// that was refused is not repeated, no part of it and no other's words about
+// it, since a special character in a password makes any part of the URL a part
+// of the password.
+func redisUsage(problem string) error {
+	return usagef("--redis-url: %s; want redis://[user:password@]host[:port][/db], rediss://…, redis-socket:///path[?db=n] or redis-sentinel://host[:port][,host…][/db]?master=name; percent-encode special characters in the password", problem)
+}
+
+// parseRedisURL refuses besides what net/url would cut off without a word.
+func parseRedisURL(text string) (*url.URL, url.Values, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, nil, redisUsage("not a URL")
+	}
+	if strings.Contains(text, "#") {
+		return nil, nil, redisUsage("a URL of Redis has no #")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, nil, redisUsage("what follows the ? is malformed; want name=value, joined by &")
+	}
+	return u, query, nil
+}
+
+// tcp reads redis:// and rediss://.
+func (f redisFlags) tcp() (*redis.Options, error) {
+	u, _, err := parseRedisURL(f.RedisURL)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "redis" && u.Scheme != "rediss" {
+		return nil, redisUsage("for a cluster the scheme is redis or rediss")
+	}
+	if port := u.Port(); port != "" && !validPort(port) {
+		return nil, redisUsage(wrongPort)
+	}
+	if _, err := database(strings.Trim(u.Path, "/")); err != nil {
+		return nil, redisUsage(wrongDatabase)
+	}
+	opt, err := redis.ParseURL(f.RedisURL)
+	if err != nil {
+		return nil, redisUsage("what follows the ? holds an option that go-redis does not know, or a wrong value of one")
+	}
+	if opt.DB < 0 { // of ?db=
+		return nil, redisUsage(wrongDatabase)
+	}
+	return opt, nil
 }
 
 func (f redisFlags) socket(poolSize int) (redis.UniversalClient, error) {
-	u, err := url.Parse(f.RedisURL)
+	u, query, err := parseRedisURL(f.RedisURL)
 	if err != nil {
-		return nil, redisUsage(err)
+		return nil, err
 	}
 	if u.Host != "" || u.Path == "" {
-		return nil, redisUsage(errors.New("a socket needs an absolute path"))
+		return nil, redisUsage("a socket needs an absolute path")
 	}
-	db, err := database(u.Query().Get("db"))
+	db, err := database(query.Get("db"))
 	if err != nil {
-		return nil, redisUsage(err)
+		return nil, redisUsage(wrongDatabase)
 	}
 	password, _ := u.User.Password()
 	return redis.NewClient(&redis.Options{
@@ -89,49 +143,49 @@ func (f redisFlags) sentinel(poolSize int) (redis.UniversalClient, error) {
 	if i := strings.LastIndex(authority, "@"); i >= 0 {
 		credentials, hosts = authority[:i+1], authority[i+1:]
 	}
-	u, err := url.Parse("redis-sentinel://" + credentials + "sentinel" + tail)
+	u, query, err := parseRedisURL("redis-sentinel://" + credentials + "sentinel" + tail)
 	if err != nil {
-		return nil, redisUsage(err)
+		return nil, err
 	}
 	var addrs []string
 	for host := range strings.SplitSeq(hosts, ",") {
-		addr, err := withPort(host, defaultSentinelPort)
-		if err != nil {
-			return nil, redisUsage(err)
+		addr, problem := withPort(host, defaultSentinelPort)
+		if problem != "" {
+			return nil, redisUsage(fmt.Sprintf("host %d: %s", len(addrs)+1, problem))
 		}
 		addrs = append(addrs, addr)
 	}
-	master := u.Query().Get("master")
+	master := query.Get("master")
 	if master == "" {
-		return nil, redisUsage(errors.New("a sentinel needs ?master=name"))
+		return nil, redisUsage("a sentinel needs ?master=name")
 	}
 	db, err := database(strings.TrimPrefix(u.Path, "/"))
 	if err != nil {
-		return nil, redisUsage(err)
+		return nil, redisUsage(wrongDatabase)
 	}
 	password, _ := u.User.Password()
 	return redis.NewFailoverClient(&redis.FailoverOptions{
 		MasterName: master, SentinelAddrs: addrs, DB: db, Username: u.User.Username(), Password: password,
-		SentinelPassword:      u.Query().Get("sentinel_password"),
+		SentinelPassword:      query.Get("sentinel_password"),
 		ContextTimeoutEnabled: true, PoolSize: poolSize, DialerRetries: dialTries,
 	}), nil
 }
 
 func (f redisFlags) cluster(poolSize int) (redis.UniversalClient, error) {
 	opt := &redis.ClusterOptions{ContextTimeoutEnabled: true, PoolSize: poolSize, DialerRetries: dialTries}
-	for _, node := range f.RedisCluster {
-		addr, err := withPort(node, defaultRedisPort)
-		if err != nil {
-			return nil, usagef("--redis-cluster: %w", err)
+	for i, node := range f.RedisCluster {
+		addr, problem := withPort(node, defaultRedisPort)
+		if problem != "" {
+			return nil, usagef("--redis-cluster: node %d: %s; want host:port,host:port…, and user and password in --redis-url", i+1, problem)
 		}
 		opt.Addrs = append(opt.Addrs, addr)
 	}
-	base, err := redis.ParseURL(f.RedisURL)
+	base, err := f.tcp()
 	if err != nil {
-		return nil, redisUsage(err)
+		return nil, err
 	}
 	if base.DB != 0 {
-		return nil, usagef("--redis-cluster: a cluster has database 0 only, and --redis-url names %d", base.DB)
+		return nil, usagef("--redis-cluster: a cluster has database 0 only, and --redis-url names another")
 	}
 	opt.Username, opt.Password = base.Username, base.Password
 	if base.TLSConfig != nil {
@@ -140,18 +194,49 @@ func (f redisFlags) cluster(poolSize int) (redis.UniversalClient, error) {
 	return redis.NewClusterClient(opt), nil
 }
 
-func withPort(host, port string) (string, error) {
-	host = strings.TrimSpace(host)
-	if host == "" {
-		return "", errors.New("a host is empty; want host:port, separated by commas")
+const (
+	wrongPort     = "a port is a number from 1 to 65535"
+	wrongDatabase = "the database is a number, 0 or more"
+)
+
+// withPort checks one host of a list. The problem never repeats it: it may be
+// a password.
+func withPort(text, port string) (addr, problem string) {
+	host := strings.TrimSpace(text)
+	switch {
+	case host == "":
+		return "", "is empty"
+	case strings.Contains(host, "://"):
+		return "", "has a scheme"
+	case strings.Contains(host, "@"):
+		return "", "has a user or password"
+	case strings.ContainsAny(host, "/?# \t\r\n"):
+		return "", "is not host:port"
 	}
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host, nil
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	} else if inner, ok := strings.CutPrefix(host, "["); ok {
+		host, ok = strings.CutSuffix(inner, "]")
+		if _, err := netip.ParseAddr(host); err != nil || !ok {
+			return "", wrongIPv6
+		}
+	} else if strings.Contains(host, ":") {
+		return "", wrongIPv6
 	}
-	if strings.Contains(strings.Trim(host, "[]"), ":") && !strings.HasPrefix(host, "[") {
-		return "", fmt.Errorf("host %q has several colons; want [address]:port for IPv6", host)
+	switch {
+	case host == "":
+		return "", "is empty before its port"
+	case !validPort(port):
+		return "", wrongPort
 	}
-	return net.JoinHostPort(strings.Trim(host, "[]"), port), nil
+	return net.JoinHostPort(host, port), ""
+}
+
+const wrongIPv6 = "several colons; an IPv6 address is written [address]:port"
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 func database(s string) (int, error) {
@@ -160,7 +245,7 @@ func database(s string) (int, error) {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
-		return 0, errors.New("the database is not a number")
+		return 0, errors.New(wrongDatabase)
 	}
 	return n, nil
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -9,6 +11,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/recovery"
 )
 
 type workerCmd struct {
@@ -18,7 +21,10 @@ type workerCmd struct {
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
 	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
 	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here; without it nowhere."`
+	MaxInFlight     int           `name:"max-in-flight" placeholder:"N" help:"Calls to KooDrive under way at a time, in this process; 0 is as many as --concurrency."`
+	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may kill before it is dead (${default})."`
 	GuardAfter      time.Duration `name:"guard-after" default:"${guard_after}" help:"Before an unbind older than this, look whether its user has bound the device again (${default})."`
+	StrictRedis     bool          `name:"strict-redis" help:"Refuse to start on a Redis that evicts keys, persists nothing, or is older than 6.2; otherwise the log says so."`
 	StartupTimeout  time.Duration `name:"startup-timeout" default:"${startup_timeout}" help:"Wait for Redis at the start (${default})."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"${shutdown_timeout}" help:"Let tasks in flight go on after SIGTERM; the rest is put back uncharged (${default})."`
 }
@@ -42,6 +48,7 @@ func vars() kong.Vars {
 	return kong.Vars{
 		"concurrency":      itoa(worker.DefaultConcurrency),
 		"pollers":          itoa(worker.DefaultPollers),
+		"max_crashes":      itoa(recovery.DefaultMaxCrashes),
 		"guard_after":      short(pipeline.DefaultGuardAfter),
 		"startup_timeout":  short(worker.DefaultStartupTimeout),
 		"shutdown_timeout": short(worker.DefaultShutdownTimeout),
@@ -70,34 +77,58 @@ func (f retryFlags) policy() *pipeline.Policy {
 	return &p
 }
 
+// check refuses zeros, which would mean the default in worker.Config and which
+// nobody meant who wrote them, and an address that cannot be one.
+func (c *workerCmd) check() error {
+	for _, f := range []struct {
+		flag string
+		zero bool
+	}{
+		{"--concurrency", c.Concurrency == 0}, {"--pollers", c.Pollers == 0}, {"--max-crashes", c.MaxCrashes == 0},
+		{"--max-attempts", c.Retry.MaxAttempts == 0}, {"--guard-after", c.GuardAfter == 0},
+		{"--startup-timeout", c.StartupTimeout == 0}, {"--shutdown-timeout", c.ShutdownTimeout == 0},
+	} {
+		if f.zero {
+			return usagef("%s: want more than 0", f.flag)
+		}
+	}
+	if c.AdminAddr == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(c.AdminAddr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return usagef("--admin-addr: %q is no address; want host:port, such as 127.0.0.1:8080 or :8080", c.AdminAddr)
+	}
+	return nil
+}
+
 // Run implements the command.
 func (c *workerCmd) Run(a *app) error {
-	// Zero would mean the default in worker.Config, which nobody meant who
-	// wrote it.
-	if c.Concurrency == 0 || c.Pollers == 0 || c.GuardAfter == 0 || c.StartupTimeout == 0 || c.ShutdownTimeout == 0 {
-		return usagef("--concurrency, --pollers, --guard-after, --startup-timeout and --shutdown-timeout: 0 is none; want more")
+	if err := c.check(); err != nil {
+		return err
 	}
 	api, err := c.KooDrive.config()
 	if err != nil {
 		return err
 	}
 	log := a.flags.Log.logger(a.stderr)
-	rdb, err := a.flags.Redis.client(worker.PoolSize(c.Concurrency, c.Pollers))
+	newRedis, err := a.flags.Redis.factory(worker.PoolSize(c.Concurrency, c.Pollers))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rdb.Close() }()
 	w, err := worker.New(worker.Config{
-		Redis: rdb, KooDrive: api, Logger: log,
-		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter,
-		AdminAddr: c.AdminAddr, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
+		Redis: newRedis, KooDrive: api, Logger: log,
+		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
+		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})
 	if err != nil {
 		return usageError{err}
 	}
 	err = w.Run(a.ctx)
-	var unreachable *worker.UnreachableError
-	if err != nil && !errors.As(err, &unreachable) {
+	if _, unfit := errors.AsType[*worker.UnfitRedisError](err); unfit {
 		return usageError{err}
 	}
 	return err

@@ -142,7 +142,12 @@ func (s *Server) awaitPong() error {
 	defer tick.Stop()
 	for {
 		if s.pong() {
-			return nil
+			select {
+			case <-s.exited: // somebody else's server took the port and answers there
+				return errors.New("it exited")
+			default:
+				return nil
+			}
 		}
 		select {
 		case <-s.exited:

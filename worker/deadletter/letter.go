@@ -9,9 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/hibiken/asynq"
-
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // Letter is one dead task.
@@ -132,21 +131,21 @@ func (e envelope) payload() ([]byte, error) {
 	}
 }
 
-// fromInfo reads a letter as asynq's inspector shows it: the envelope, brought
-// up to date by what happened in the queue since.
-func fromInfo(info *asynq.TaskInfo) Letter {
-	l := Open(info.ID, info.Type, info.Payload)
-	if l.DeadAt.IsZero() {
-		l.DeadAt = info.LastFailedAt
+// update brings a letter up to date by what asynq has noted of its replays.
+func (l *Letter) update(m asynqmsg.Message) {
+	failedAt := time.Unix(m.LastFailedAt, 0).UTC()
+	if l.DeadAt.IsZero() && m.LastFailedAt > 0 {
+		l.DeadAt = failedAt
 	}
-	if replays := info.Retried - 1; replays > 0 {
-		l.Attempts += replays
-		l.DeadAt = info.LastFailedAt
-		// The error is asynq's own, and says nothing of the task, when a worker
-		// died during the replay.
-		if reason, _, _ := strings.Cut(info.LastErr, ":"); tasks.Reason(reason).Known() {
-			l.Reason, l.Error = tasks.Reason(reason), info.LastErr
-		}
+	replays := int(m.Retried) - 1
+	if replays <= 0 {
+		return
 	}
-	return l
+	l.Attempts += replays
+	l.DeadAt = failedAt
+	// The error is asynq's own, and says nothing of the task, when a worker died
+	// during the replay.
+	if reason, _, _ := strings.Cut(m.ErrorMsg, ":"); tasks.Reason(reason).Known() {
+		l.Reason, l.Error = tasks.Reason(reason), m.ErrorMsg
+	}
 }

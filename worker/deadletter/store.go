@@ -6,42 +6,39 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // Store is the dead-letter queue of one Redis. It is safe for concurrent use.
 type Store struct {
-	client    *asynq.Client
-	inspector *asynq.Inspector
+	rdb    redis.UniversalClient
+	client *asynq.Client
 }
 
 // NewStore returns a Store over a client, which stays the caller's to close.
 func NewStore(rdb redis.UniversalClient) *Store {
-	return &Store{client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb)}
+	return &Store{rdb: rdb, client: asynq.NewClientFromRedisClient(rdb)}
 }
 
-// ErrBusy is returned by Park while another copy of the letter is arriving or
-// is being replayed. What becomes of that copy is open, so the dead task must
-// stay where it is, and be parked later.
+// ErrBusy is returned by Park while another copy of the letter is arriving, is
+// being replayed, or was archived by hand. What becomes of that copy is open,
+// so the dead task must stay where it is, and be parked later.
 var ErrBusy = errors.New("a copy of this letter is arriving or being replayed")
-
-// parkedFrom is how far ahead a letter must lie to count as parked. Replays
-// that wait for their turn lie minutes ahead, parked letters ten years.
-const parkedFrom = 365 * 24 * time.Hour
-
-func parked(info *asynq.TaskInfo) bool {
-	return info.State == asynq.TaskStateRetry && time.Until(info.NextProcessAt) > parkedFrom
-}
 
 // Park stores a letter. It returns nil once this letter, or one that demands
 // at least as much for the same device or lock, is in the queue and will stay
 // there until somebody replays or discards it.
 func (s *Store) Park(ctx context.Context, l Letter) error {
+	if strings.TrimSpace(string(l.Kind)) == "" {
+		l.Kind = "unknown" // asynq takes no task without a type
+	}
 	const tries = 5 // each further one means that somebody else moved the copy in the meantime
 	for range tries {
 		again, err := s.park(ctx, &l)
@@ -52,8 +49,8 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 	return ErrBusy
 }
 
-// park is one try. It asks for another after it made room, or when the copy in
-// the way vanished.
+// park is one try. It asks for another when the copy in the way vanished or
+// changed, or when it is another task's.
 func (s *Store) park(ctx context.Context, l *Letter) (again bool, err error) {
 	err = s.enqueue(ctx, *l)
 	if !errors.Is(err, asynq.ErrTaskIDConflict) {
@@ -62,36 +59,26 @@ func (s *Store) park(ctx context.Context, l *Letter) (again bool, err error) {
 	// The conflict may be with an older letter, with another task that happens
 	// to have the same ID, or with this very letter: Redis stored it, and the
 	// reply got lost.
-	info, err := s.inspector.GetTaskInfo(tasks.QueueDeadLetter, l.ID)
-	if errors.Is(err, asynq.ErrTaskNotFound) {
-		return true, nil
+	there, err := s.look(ctx, l.ID)
+	if err != nil || there.message == "" {
+		return err == nil, err
 	}
-	if err != nil {
-		return false, fmt.Errorf("look at the dead letter in the way: %w", err)
-	}
-	other := Open(info.ID, info.Type, info.Payload)
+	other := there.letter()
 	if !sameTarget(*l, other) {
 		l.ID = l.ID + ":" + digest(*l)
 		return true, nil
 	}
-	switch {
-	case parked(info):
-		merged := merge(*l, other)
-		if string(merged.Payload) == string(other.Payload) {
-			return false, nil
-		}
-		*l = merged
-	case info.State == asynq.TaskStateArchived, info.State == asynq.TaskStateCompleted:
-		// Somebody archived it by hand; asynq would delete it in time.
-	default:
+	if !parked(there.score) {
 		return false, ErrBusy
 	}
-	// The dead task is still active in its own queue, so there is never a
-	// moment without a copy.
-	if err := s.inspector.DeleteTask(tasks.QueueDeadLetter, l.ID); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-		return false, fmt.Errorf("%w (%w)", ErrBusy, err)
+	merged := merge(*l, other)
+	if string(merged.Payload) == string(other.Payload) {
+		return false, nil
 	}
-	return true, nil
+	// In its place and in one step: were the old one deleted first, its demands
+	// would be lost if the new one could not be stored.
+	replaced, err := s.replace(ctx, there, merged)
+	return !replaced, err
 }
 
 func (s *Store) enqueue(ctx context.Context, l Letter) error {
@@ -105,6 +92,58 @@ func (s *Store) enqueue(ctx context.Context, l Letter) error {
 		return fmt.Errorf("enqueue the dead letter: %w", err)
 	}
 	return err
+}
+
+// look reads what lies under an ID; the message is "" if there is nothing, the
+// score if it is not in the retry set.
+func (s *Store) look(ctx context.Context, id string) (entry, error) {
+	var message, score *redis.StringCmd
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		message = p.HGet(ctx, taskPrefix+id, "msg")
+		score = redis.NewStringCmd(ctx, "zscore", retryKey, id)
+		return p.Process(ctx, score)
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return entry{}, fmt.Errorf("look at the dead letter in the way: %w", err)
+	}
+	return entry{id: id, message: message.Val(), score: score.Val()}, nil
+}
+
+// replaceCmd gives a parked letter another message, provided that it is as it
+// was seen.
+//
+// KEYS[1] -> asynq:{dead-letter}:t:<id>
+// KEYS[2] -> asynq:{dead-letter}:retry
+// --
+// ARGV[1] -> ID
+// ARGV[2] -> least score of a parked letter
+// ARGV[3] -> the message that was seen
+// ARGV[4] -> the new message
+//
+// Returns 1, or 0 if the letter has changed or is not parked any more.
+var replaceCmd = redis.NewScript(`
+local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
+	return 0
+end
+redis.call("HSET", KEYS[1], "msg", ARGV[4])
+return 1
+`)
+
+func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) {
+	sealed, err := l.seal()
+	if err != nil {
+		return false, err
+	}
+	message, err := asynqmsg.RewritePayload([]byte(old.message), sealed)
+	if err != nil {
+		return false, fmt.Errorf("rewrite dead letter %s: %w", old.id, err)
+	}
+	n, err := replaceCmd.Run(ctx, s.rdb, []string{taskPrefix + old.id, retryKey}, old.id, leastParked(), old.message, message).Int()
+	if err != nil {
+		return false, fmt.Errorf("replace dead letter %s: %w", old.id, err)
+	}
+	return n == 1, nil
 }
 
 // sameTarget reports whether two letters are about the same device or lock. Of
@@ -129,9 +168,6 @@ func merge(newer, older Letter) Letter {
 		return newer
 	}
 	in := tasks.Intent{NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
-	if a.NotAfter.IsZero() || b.NotAfter.IsZero() {
-		in.NotAfter = time.Time{} // zero is never too late
-	}
 	payload, err := tasks.Encode(task, in)
 	if err != nil {
 		return newer
@@ -140,7 +176,12 @@ func merge(newer, older Letter) Letter {
 	return newer
 }
 
+// later returns the later of two limits. Zero is no limit, and goes furthest:
+// never too late, and of unknown age, at which the guard does not look.
 func later(a, b time.Time) time.Time {
+	if a.IsZero() || b.IsZero() {
+		return time.Time{}
+	}
 	if a.After(b) {
 		return a
 	}

@@ -2,19 +2,16 @@ package deadletter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
-	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/time/rate"
 
 	"github.com/kooworker/kooworker/tasks"
 )
-
-// pageSize is how many letters one call to Redis reads.
-const pageSize = 500
 
 // List yields the letters that fit, latest death first, and ends with an error
 // if Redis fails. Letters that arrive are included, letters that are being
@@ -22,83 +19,26 @@ const pageSize = 500
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		n := 0
-		for info, err := range s.infos(ctx) {
+		for page, err := range s.pages(ctx) {
 			if err != nil {
 				yield(Letter{}, err)
 				return
 			}
-			l := fromInfo(info)
-			if !f.Match(l) {
-				continue
-			}
-			if !yield(l, nil) {
-				return
-			}
-			if n++; n == f.Limit {
-				return
-			}
-		}
-	}
-}
-
-// infos yields what is dead: first what arrives, then the parked letters.
-//
-// Pages are counted from the front of the set, which others change meanwhile.
-// So they are read from the back: a letter that is taken out moves the unseen
-// ones to pages that are still to come, and the seen ones, perhaps, into view
-// again; those are passed over.
-func (s *Store) infos(ctx context.Context) iter.Seq2[*asynq.TaskInfo, error] {
-	return func(yield func(*asynq.TaskInfo, error) bool) {
-		// asynq's error for a queue that never held a task cannot be told from
-		// others, so ask for the names.
-		queues, err := s.inspector.Queues()
-		if err == nil && !slices.Contains(queues, tasks.QueueDeadLetter) {
-			return
-		}
-		if err != nil {
-			yield(nil, fmt.Errorf("look at the queues: %w", err))
-			return
-		}
-		queue, err := s.inspector.GetQueueInfo(tasks.QueueDeadLetter)
-		if err != nil {
-			yield(nil, fmt.Errorf("look at the dead-letter queue: %w", err))
-			return
-		}
-		seen := make(map[string]struct{}, queue.Retry)
-		for _, part := range []struct {
-			size int
-			list func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error)
-		}{
-			{queue.Pending, s.inspector.ListPendingTasks},
-			{queue.Active, s.inspector.ListActiveTasks},
-			{queue.Retry, s.inspector.ListRetryTasks},
-		} {
-			for page := (part.size + pageSize - 1) / pageSize; page > 0; page-- {
-				if err := ctx.Err(); err != nil {
-					yield(nil, err)
+			for _, e := range page {
+				l := e.letter()
+				if !f.Match(l) {
+					continue
+				}
+				if !yield(l, nil) {
 					return
 				}
-				infos, err := part.list(tasks.QueueDeadLetter, asynq.Page(page), asynq.PageSize(pageSize))
-				if err != nil {
-					yield(nil, fmt.Errorf("list the dead letters: %w", err))
+				if n++; n == f.Limit {
 					return
-				}
-				for _, info := range slices.Backward(infos) {
-					if _, again := seen[info.ID]; again || !(parked(info) || arriving(info)) {
-						continue
-					}
-					seen[info.ID] = struct{}{}
-					if !yield(info, nil) {
-						return
-					}
 				}
 			}
 		}
 	}
 }
-
-// arriving reports whether the letter is on its way to being parked.
-func arriving(info *asynq.TaskInfo) bool { return info.Retried == 0 }
 
 // Stats counts the dead letters.
 type Stats struct {
@@ -136,77 +76,145 @@ type Options struct {
 	Rate float64
 }
 
+// replayCmd puts a parked letter into pending, provided that it is as it was
+// seen: it may have been replayed and have died of something else since.
+//
+// KEYS[1] -> asynq:{dead-letter}:t:<id>
+// KEYS[2] -> asynq:{dead-letter}:retry
+// KEYS[3] -> asynq:{dead-letter}:pending
+// --
+// ARGV[1] -> ID
+// ARGV[2] -> least score of a parked letter
+// ARGV[3] -> the message that was seen
+// ARGV[4] -> the current time in Unix ns, which asynq notes for what is pending
+//
+// Returns 1, or 0 if the letter has changed or is not parked any more.
+var replayCmd = redis.NewScript(`
+local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
+	return 0
+end
+redis.call("ZREM", KEYS[2], ARGV[1])
+redis.call("LPUSH", KEYS[3], ARGV[1])
+redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[4])
+return 1
+`)
+
+// discardCmd deletes a parked letter, provided that it is as it was seen. KEYS
+// and ARGV are replayCmd's, of which the last of each is not used, and so is
+// what it returns.
+var discardCmd = redis.NewScript(`
+local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
+	return 0
+end
+redis.call("ZREM", KEYS[2], ARGV[1])
+redis.call("DEL", KEYS[1])
+return 1
+`)
+
 // Replay lets the letters that fit be carried out once more, in their place.
-// It returns when they are on their way, not when they are done. The choice is
-// made before the first one is touched: a letter that dies again is not
-// replayed again.
+// It returns when they are on their way, not when they are done. A letter that
+// dies again meanwhile is not replayed again.
 func (s *Store) Replay(ctx context.Context, f Filter, o Options) (Result, error) {
-	return s.each(ctx, f, o, s.inspector.RunTask)
+	return s.each(ctx, f, o, replayCmd)
 }
 
 // Discard deletes the letters that fit, for good.
 func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error) {
-	return s.each(ctx, f, o, s.inspector.DeleteTask)
+	return s.each(ctx, f, o, discardCmd)
 }
 
-func (s *Store) each(ctx context.Context, f Filter, o Options, do func(queue, id string) error) (Result, error) {
-	var ids []string
-	for l, err := range s.List(ctx, f) {
+// each runs a script for every letter that fits, several at a time.
+func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Script) (Result, error) {
+	var res Result
+	if err := script.Load(ctx, s.rdb).Err(); err != nil {
+		return res, fmt.Errorf("load the script: %w", err)
+	}
+	pace := newPace(o.Rate)
+	for page, err := range s.pages(ctx) {
 		if err != nil {
-			return Result{}, err
-		}
-		ids = append(ids, l.ID)
-	}
-	res := Result{Matched: len(ids)}
-	if o.DryRun {
-		return res, nil
-	}
-	limit := rate.Inf
-	if o.Rate > 0 {
-		limit = rate.Limit(o.Rate)
-	}
-	pace := rate.NewLimiter(limit, 1)
-	for _, id := range ids {
-		if err := pace.Wait(ctx); err != nil {
 			return res, err
 		}
-		switch took, err := s.one(id, do); {
-		case err != nil:
-			return res, err
-		case took:
-			res.Done++
-		default:
-			res.Skipped++
+		fitting := fitting(page, f, &res)
+		if o.DryRun {
+			continue
+		}
+		for chunk := range slices.Chunk(fitting, pace.chunk) {
+			if err := pace.wait(ctx, len(chunk)); err != nil {
+				return res, err
+			}
+			if err := s.run(ctx, script, chunk, &res); err != nil {
+				return res, err
+			}
+		}
+		if f.Limit > 0 && res.Matched >= f.Limit {
+			break
 		}
 	}
 	return res, nil
 }
 
-// one does it to a letter, provided that it is parked. Whether it was taken by
-// somebody else between the look and the deed, or Redis failed, asynq's error
-// does not say; another look does.
-func (s *Store) one(id string, do func(queue, id string) error) (took bool, err error) {
-	ready, err := s.isParked(id)
-	if err != nil || !ready {
-		return false, err
+// fitting counts and returns the entries that fit; those that arrive cannot be
+// acted upon.
+func fitting(page []entry, f Filter, res *Result) []entry {
+	var out []entry
+	for _, e := range page {
+		if f.Limit > 0 && res.Matched >= f.Limit {
+			break
+		}
+		if !f.Match(e.letter()) {
+			continue
+		}
+		res.Matched++
+		if e.score == "" {
+			res.Skipped++
+			continue
+		}
+		out = append(out, e)
 	}
-	failure := do(tasks.QueueDeadLetter, id)
-	if failure == nil {
-		return true, nil
-	}
-	if still, err := s.isParked(id); err == nil && !still {
-		return false, nil
-	}
-	return false, fmt.Errorf("dead letter %s: %w", id, failure)
+	return out
 }
 
-func (s *Store) isParked(id string) (bool, error) {
-	info, err := s.inspector.GetTaskInfo(tasks.QueueDeadLetter, id)
-	if errors.Is(err, asynq.ErrTaskNotFound) {
-		return false, nil
+func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry, res *Result) error {
+	results := make([]*redis.Cmd, 0, len(chunk))
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, e := range chunk {
+			results = append(results, script.EvalSha(ctx, p, []string{taskPrefix + e.id, retryKey, pendingKey},
+				e.id, leastParked(), e.message, time.Now().UnixNano()))
+		}
+		return nil
+	})
+	for _, result := range results {
+		switch n, err := result.Int(); {
+		case err != nil: // reported below
+		case n == 1:
+			res.Done++
+		default:
+			res.Skipped++
+		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at dead letter %s: %w", id, err)
+		return fmt.Errorf("dead letters: %w", err)
 	}
-	return parked(info), nil
+	return nil
 }
+
+// pace spreads letters over time.
+type pace struct {
+	limiter *rate.Limiter
+	chunk   int // letters in one exchange with Redis
+}
+
+const maxChunk = 100 // scripts in a row, well below the time that anybody would notice
+
+func newPace(perSecond float64) pace {
+	if perSecond <= 0 {
+		return pace{rate.NewLimiter(rate.Inf, maxChunk), maxChunk}
+	}
+	const steps = 20 // a second
+	chunk := min(max(int(perSecond/steps), 1), maxChunk)
+	return pace{rate.NewLimiter(rate.Limit(perSecond), chunk), chunk}
+}
+
+func (p pace) wait(ctx context.Context, n int) error { return p.limiter.WaitN(ctx, n) }

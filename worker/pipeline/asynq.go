@@ -44,7 +44,7 @@ func Settle(d Delivery, v Verdict) error {
 	case v.Action == Park && d.Replay:
 		// The count tells a parked letter from one that has just arrived, and
 		// must never reach the limit at which asynq archives.
-		return &putBackError{text: v.Error, delay: Parked, charged: d.Retries+1 < d.RetryLimit}
+		return &putBackError{text: v.Error, delay: Parked, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
 	case v.Action == Again && !v.Moved:
 		return &putBackError{text: v.Error, delay: v.Delay, charged: v.Charged}
 	default:
@@ -67,10 +67,15 @@ func (e *putBackError) Error() string { return e.text }
 // moved up to the next full second.
 //
 // It must not panic: asynq does not recover here.
-func RetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
-	delay := foreignDelay
-	if e := (*putBackError)(nil); errors.As(err, &e) {
+func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
+	var delay time.Duration
+	switch e, ours := errors.AsType[*putBackError](err); {
+	case ours:
 		delay = e.delay
+	case errors.Is(err, context.DeadlineExceeded):
+		delay = DefaultBackoff().Delay(retries + 1)
+	default: // an expired lease, an operator's cancel
+		delay = 2 * time.Second
 	}
 	at := time.Now().Add(delay)
 	if full := at.Truncate(time.Second); full.Before(at) {
@@ -79,15 +84,16 @@ func RetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	return time.Until(at)
 }
 
-// foreignDelay is the wait after an error that is not ours: an expired lease,
-// asynq's own timeout, an operator's cancel.
-const foreignDelay = 2 * time.Second
-
 // IsFailure is asynq's IsFailure: it says whether an error counts as a retry.
-// Only our own errors can, so crashes and lost leases cost nothing.
+// Crashes and lost leases cost nothing.
+//
+// Of asynq's own errors one counts: that the deadline has passed which a
+// producer set by asynq's option of that name. Such a task never reaches the
+// handler again. asynq must be let to archive it in the end, or it would go
+// round for ever; from the archive recovery makes it a dead letter.
 //
 // It must not panic: asynq does not recover here.
 func IsFailure(err error) bool {
-	e := (*putBackError)(nil)
-	return errors.As(err, &e) && e.charged
+	e, ours := errors.AsType[*putBackError](err)
+	return ours && e.charged || !ours && errors.Is(err, context.DeadlineExceeded)
 }

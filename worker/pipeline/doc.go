@@ -3,7 +3,7 @@
 //
 //	decode    bytes to a task; what is none is parked with its bytes
 //	admit     too late, or no longer wanted?
-//	call      KooDrive, through the API interface
+//	call      KooDrive, through the API interface, which may hold it back
 //	classify  the answer's reason, under the retry policy, becomes a Verdict
 //	settle    what is dead is stored elsewhere first; then asynq is told
 //
@@ -13,9 +13,9 @@
 //
 // # What uses up an attempt
 //
-// Only an answer about this very task. Throttling, a refused credential, an
-// answer that is not KooDrive's, an interrupted call: each would have hit any
-// other task as well, so the task is put back uncharged.
+// Only an answer about this very task. Throttling, an outage, a refused
+// credential, an answer that is not KooDrive's, an interrupted call: each would
+// have hit any other task as well, so the task is put back uncharged.
 //
 // # Why asynq never decides
 //

@@ -60,7 +60,9 @@ func (j *journal) record(e Event, answer Answer) {
 			zap.Int("budget", v.Budget), zap.Duration("delay", v.Delay))...)
 	default:
 		j.log.Debug("put back uncharged", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.Duration("delay", v.Delay))...)
-		j.sound(v, answer)
+		if !answer.Uncalled { // what holds calls back has said so by itself
+			j.sound(v, answer)
+		}
 	}
 }
 

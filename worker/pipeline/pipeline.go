@@ -34,6 +34,12 @@ type Answer struct {
 	Message    string        // one printable line without the reason; no secrets
 	Hint       string        // what an operator can do about it; may be empty
 	RetryAfter time.Duration // 0: the answer named no time
+	// Held marks an answer that is not about this task: the call was not made,
+	// or what it met would have met any other. The task comes back after
+	// RetryAfter, uncharged.
+	Held bool
+	// Uncalled marks an answer of our own: no call was made.
+	Uncalled bool
 }
 
 // API is KooDrive as the pipeline needs it.
@@ -233,6 +239,9 @@ func (p *Pipeline) classify(ctx context.Context, d Delivery, res result) Verdict
 		// has most likely put it back already; if not: soon, and uncharged.
 		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(res.Answer)}
 	}
+	if res.Held {
+		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: max(res.RetryAfter, time.Second), Error: errorLine(res.Answer)}
+	}
 	v := p.policy.Judge(res.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, res.RetryAfter)
 	if d.Replay && v.Charged && v.Action == Again {
 		v.Action, v.Outcome, v.Delay = Park, tasks.Dead, 0
@@ -247,20 +256,23 @@ func (p *Pipeline) classify(ctx context.Context, d Delivery, res result) Verdict
 // A process that dies in between leaves the original active: it runs again,
 // and finds its letter parked or its other self enqueued.
 func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, intent tasks.Intent, v Verdict) Verdict {
-	switch {
-	case d.Replay:
+	if d.Replay {
 		return v // dead letters stay in their place
-	case v.Action == Park:
+	}
+	if v.Action == Park {
 		letter := Letter{Delivery: d, Task: task, Intent: intent, Reason: v.Reason, Error: v.Error}
 		letter.Attempts = v.Attempt
-		if err := p.queue.Park(ctx, letter); err != nil {
-			p.journal.notMoved("dead, but could not be parked; it stays in its queue", d, err)
-			return v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+		err := p.queue.Park(ctx, letter)
+		if err == nil {
+			return v
 		}
-	case v.Action == Again && !v.Charged && d.Retries >= d.RetryLimit:
+		p.journal.notMoved("dead, but could not be parked yet; it will come to the same end again", d, err)
+		v = v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+	}
+	if v.Action == Again && !v.Charged && d.Retries >= d.RetryLimit {
 		// asynq would archive it whatever we return.
 		if err := p.queue.Readmit(ctx, d, v.Delay); err != nil {
-			p.journal.notMoved("could not be readmitted; asynq archives it", d, err)
+			p.journal.notMoved("could not be readmitted; asynq archives it, and recovery collects it", d, err)
 			return v
 		}
 		v.Moved = true

@@ -37,9 +37,10 @@ func (f *fakeAPI) BoundSince(_ context.Context, t tasks.DeviceUnbind) (time.Time
 
 // fakeQueue keeps what was moved, and fails when told to.
 type fakeQueue struct {
-	err        error
-	parked     []Letter
-	readmitted []time.Duration
+	err         error
+	errParkOnly bool
+	parked      []Letter
+	readmitted  []time.Duration
 }
 
 func (f *fakeQueue) Park(_ context.Context, l Letter) error {
@@ -50,10 +51,11 @@ func (f *fakeQueue) Park(_ context.Context, l Letter) error {
 }
 
 func (f *fakeQueue) Readmit(_ context.Context, _ Delivery, delay time.Duration) error {
-	if f.err == nil {
-		f.readmitted = append(f.readmitted, delay)
+	if f.err != nil && !f.errParkOnly {
+		return f.err
 	}
-	return f.err
+	f.readmitted = append(f.readmitted, delay)
+	return nil
 }
 
 type bundle struct {
@@ -186,6 +188,19 @@ func TestTasksWithAForeignLimitNeverReachAsynqsArchive(t *testing.T) {
 	}
 }
 
+// The letter of a task that may not be retried cannot be stored just now.
+func TestWhatCannotBeParkedIsReadmittedBeforeAsynqArchivesIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.Forbidden)
+	b.queue.err, b.queue.errParkOnly = errors.New("a copy is being replayed"), true
+	d := delivery(unbindPayload)
+	d.RetryLimit = 0
+	v := b.Process(t.Context(), d)
+	if err := Settle(d, v); err != nil || len(b.queue.readmitted) != 1 {
+		t.Errorf("settles as %v, readmitted %v: asynq would archive it", err, b.queue.readmitted)
+	}
+}
+
 func TestAReplayThatFailsIsDeadInItsPlace(t *testing.T) {
 	t.Parallel()
 	d := delivery(unbindPayload)
@@ -279,6 +294,19 @@ func TestACallThatIsCutShortCostsNothing(t *testing.T) {
 	d := delivery(unbindPayload)
 	d.Attempts = 11
 	if v := b.Process(ctx, d); v.Action != Again || v.Charged || len(b.queue.parked) != 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestACallThatIsHeldBackCostsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	b.api.do = func(context.Context, tasks.Task) Answer {
+		return Answer{Reason: tasks.Upstream, Held: true, RetryAfter: 42 * time.Second}
+	}
+	d := delivery(unbindPayload)
+	d.Attempts = 11
+	if v := b.Process(t.Context(), d); v.Action != Again || v.Charged || v.Delay != 42*time.Second || len(b.queue.parked) != 0 {
 		t.Errorf("%+v", v)
 	}
 }

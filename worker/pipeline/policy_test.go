@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -189,6 +191,9 @@ func TestOnlyChargedErrorsCount(t *testing.T) {
 	}{
 		{nil, false},
 		{asynq.ErrLeaseExpired, false},
+		{context.Canceled, false},
+		{context.DeadlineExceeded, true},
+		{fmt.Errorf("%w", &putBackError{text: "timeout"}), false},
 		{&putBackError{charged: true}, true},
 		{&putBackError{}, false},
 	} {

@@ -1,0 +1,126 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// gated is an API whose calls go through the gate, each of them: the guard's
+// look at a user's devices is a call like any other.
+type gated struct {
+	api  pipeline.API
+	gate *gate.Gate
+}
+
+var _ pipeline.API = gated{}
+
+// Do implements pipeline.API.
+func (g gated) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
+	return g.through(ctx, func(ctx context.Context) pipeline.Answer { return g.api.Do(ctx, t) })
+}
+
+// BoundSince implements pipeline.API.
+func (g gated) BoundSince(ctx context.Context, t tasks.DeviceUnbind) (bound time.Time, answer pipeline.Answer) {
+	answer = g.through(ctx, func(ctx context.Context) pipeline.Answer {
+		var a pipeline.Answer
+		bound, a = g.api.BoundSince(ctx, t)
+		return a
+	})
+	return bound, answer
+}
+
+func (g gated) through(ctx context.Context, call func(context.Context) pipeline.Answer) pipeline.Answer {
+	var answer pipeline.Answer
+	refusal := g.gate.Do(ctx, func(ctx context.Context) gate.Answer {
+		answer = call(ctx)
+		return gate.Answer{Reason: answer.Reason, RetryAfter: answer.RetryAfter}
+	})
+	switch {
+	case refusal == nil:
+		return answer
+	case refusal.Called: // what it was told is worth more than that the gate has closed
+		answer.Held, answer.RetryAfter = true, refusal.Delay
+		return answer
+	default:
+		return pipeline.Answer{Reason: refusal.Reason, Message: refusal.Message, Hint: refusal.Hint, Held: true, Uncalled: true, RetryAfter: refusal.Delay}
+	}
+}
+
+// gateChanged is told of the breaker. It is called under the gate's lock.
+func gateChanged(log *zap.Logger) func(from, to gate.State, reason tasks.Reason) {
+	return func(from, to gate.State, reason tasks.Reason) {
+		fields := []zap.Field{zap.Stringer("from", from), zap.Stringer("to", to), zap.String("reason", string(reason))}
+		switch {
+		case from == gate.Closed:
+			log.Error("KooDrive cannot be used: calls stop, but for a probe now and then; no task is charged", fields...)
+		case to == gate.Closed:
+			log.Info("KooDrive can be used again: calls go on, slowly at first", fields...)
+		default:
+			log.Debug("the breaker changed", fields...)
+		}
+	}
+}
+
+// gateMetrics reads the gate's status when it is asked for.
+type gateMetrics struct {
+	status func() gate.Status
+
+	open, live, limit, inFlight, waiting *prometheus.Desc
+	calls, probes, refused               *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*gateMetrics)(nil)
+
+func newGateMetrics(status func() gate.Status) *gateMetrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("kooworker_gate_"+name, help, labels, nil)
+	}
+	return &gateMetrics{
+		status:   status,
+		open:     desc("open", "1 while the breaker is not closed, by the reason that opened it.", "reason"),
+		live:     desc("live_workers", "Workers that share the rate."),
+		limit:    desc("limit_calls_per_second", "Calls a second that this worker may make; 0 is no limit."),
+		inFlight: desc("calls_in_flight", "Calls under way."),
+		waiting:  desc("waiting_tasks", "Tasks that wait in place for their call."),
+		calls:    desc("calls_total", "Calls made, probes included."),
+		probes:   desc("probes_total", "Probes answered."),
+		refused:  desc("refused_total", "Tasks put back uncharged, by what held them back.", "cause"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *gateMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.status()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Unauthorized, tasks.Misrouted} {
+		open := 0.0
+		if s.State != gate.Closed && s.Reason == reason {
+			open = 1
+		}
+		gauge(m.open, open, string(reason))
+	}
+	gauge(m.live, float64(s.Live))
+	gauge(m.limit, s.Limit)
+	gauge(m.inFlight, float64(s.InFlight))
+	gauge(m.waiting, float64(s.Waiting))
+	counter(m.calls, s.Calls)
+	counter(m.probes, s.Probes)
+	for _, cause := range gate.Causes() {
+		counter(m.refused, s.Refused[cause], string(cause))
+	}
+}

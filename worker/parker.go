@@ -1,0 +1,53 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/recovery"
+)
+
+// parker keeps as dead letters what the repairer must not let run again.
+type parker struct {
+	letters *deadletter.Store
+}
+
+var _ recovery.Parker = parker{}
+
+// ParkCrashed implements recovery.Parker.
+func (p parker) ParkCrashed(ctx context.Context, t recovery.Task) error {
+	return p.park(ctx, t, tasks.Crashed, fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, t.Crashes))
+}
+
+// ParkArchived implements recovery.Parker.
+func (p parker) ParkArchived(ctx context.Context, t recovery.Task) error {
+	switch {
+	case t.Reason == "":
+		return p.park(ctx, t, tasks.Archived, string(tasks.Archived)+": "+t.LastError)
+	default:
+		return p.park(ctx, t, t.Reason, t.LastError)
+	}
+}
+
+// ParkUndecodable implements recovery.Parker.
+func (p parker) ParkUndecodable(ctx context.Context, r recovery.Raw) error {
+	return p.letters.Park(ctx, deadletter.Letter{
+		// Its own ID may be taken in the dead-letter queue itself.
+		ID: r.Queue + ":" + r.ID, Kind: "unknown", Queue: r.Queue, Payload: r.Message, DeadAt: time.Now(),
+		Reason: tasks.Undecodable, Error: fmt.Sprintf("%s: %v", tasks.Undecodable, r.Err),
+	})
+}
+
+func (p parker) park(ctx context.Context, t recovery.Task, reason tasks.Reason, text string) error {
+	l := deadletter.Letter{
+		ID: t.ID, Kind: t.Kind, Queue: t.Queue, Payload: t.Payload, Reason: reason, Error: text,
+		Attempts: t.Retries, DeadAt: time.Now(),
+	}
+	if task, intent, err := tasks.Decode(t.Kind, t.Payload); err == nil {
+		l.UserID, l.Target, l.EnqueuedAt = task.User(), task.Target(), intent.EnqueuedAt
+	}
+	return p.letters.Park(ctx, l)
+}

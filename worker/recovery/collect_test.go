@@ -1,0 +1,209 @@
+package recovery_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/recovery"
+)
+
+// TestArchiveAll presses asynqmon's button on more tasks than asynq archives:
+// the rest is in no set, with the state archived. All of them reach the Parker.
+func TestArchiveAll(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 10_100
+	var msg string
+	b.enqueue(unbind, "template")
+	msg = b.field("template", "msg")
+	for chunk := range slices.Chunk(ids(n), 500) {
+		_, err := b.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for _, id := range chunk {
+				p.HSet(t.Context(), key(unbind, "t:"+id), "msg", renamed(msg, "template", id), "state", "pending", "pending_since", "1")
+				p.LPush(t.Context(), key(unbind, "pending"), id)
+			}
+			return nil
+		})
+		b.must(err)
+	}
+	if archived, err := b.inspector.ArchiveAllPendingTasks(unbind); err != nil || archived != n+1 {
+		t.Fatalf("archived %d, %v", archived, err)
+	}
+	if in := b.rdb.ZCard(t.Context(), key(unbind, "archived")).Val(); in != 9_999 {
+		t.Fatalf("the archived set holds %d; want asynq's limit", in)
+	}
+	b.cfg.Queues, b.cfg.Interval = []string{unbind}, 10*time.Millisecond
+	b.run()
+	redistest.Eventually(t, 60*time.Second, "every task to be parked", func() bool { return b.counts.of(recovery.Collected) == n+1 })
+	if keys := b.rdb.Keys(t.Context(), key(unbind, "t:*")).Val(); len(keys) != 0 {
+		t.Errorf("%d hashes are left", len(keys))
+	}
+	if names := b.parker.names(); len(names) != n+1 {
+		t.Errorf("the Parker has %d tasks; want %d", len(names), n+1)
+	}
+}
+
+// stringField is a string as a message holds it.
+func stringField(num protowire.Number, s string) string {
+	return string(protowire.AppendString(protowire.AppendTag(nil, num, protowire.BytesType), s))
+}
+
+// renamed gives a message another ID.
+func renamed(msg, from, to string) string {
+	return strings.Replace(msg, stringField(3, from), stringField(3, to), 1)
+}
+
+func TestAnArchivedTaskKeepsItsReason(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.parker.refuse(errors.New("away"))
+	for _, id := range []string{"a", "b"} {
+		b.enqueue(unbind, id)
+	}
+	b.must(b.inspector.ArchiveTask(unbind, "a"))
+	b.must(b.inspector.ArchiveTask(unbind, "b"))
+	b.must(b.rdb.HSet(t.Context(), key(unbind, "t:b"), "msg", b.field("b", "msg")+stringField(7, "forbidden: no!")).Err())
+	b.passes(2)
+	b.wantAt(unbind, "a", "archived", "hash")
+	b.parker.refuse(nil)
+	b.passes(2)
+	b.wantAt(unbind, "a")
+	b.wantAt(unbind, "b")
+	if task, ok := b.parker.task("archived a"); !ok || task.Reason != tasks.Archived || task.Queue != unbind {
+		t.Errorf("parked %+v", task)
+	}
+	if task, _ := b.parker.task("archived b"); task.Reason != tasks.Forbidden || task.LastError != "forbidden: no!" {
+		t.Errorf("parked %+v", task)
+	}
+}
+
+func TestAnArchivedLetterIsParkedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.enqueue(dead, "x")
+	b.must(b.inspector.ArchiveTask(dead, "x"))
+	b.passes(1)
+	b.wantAt(dead, "x", "retry", "hash")
+	info, err := b.inspector.GetTaskInfo(dead, "x")
+	if err != nil || time.Until(info.NextProcessAt) < 9*365*24*time.Hour || info.Retried != 1 || info.LastErr != "" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	b.want(map[recovery.Repair]int{recovery.Collected: 1})
+}
+
+// TestATaskInNoSet strands a task in each state, and leaves one in its place.
+func TestATaskInNoSet(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string][]string{
+		"pending": {"pending", "hash"}, "active": {"pending", "hash"}, "scheduled": {"pending", "hash"}, "retry": {"pending", "hash"},
+		"archived": {}, "completed": {}, "odd": {"pending", "hash"}, "": {"pending", "hash"},
+		"aggregating": {"hash"},
+	} {
+		t.Run("state "+state, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			for _, queue := range []string{unbind, dead} {
+				b.enqueue(queue, "x")
+				b.enqueue(queue, "placed")
+				b.must(b.rdb.LRem(t.Context(), key(queue, "pending"), 0, "x").Err())
+				b.must(b.rdb.HSet(t.Context(), key(queue, "t:x"), "state", state, "pending_since", "1").Err())
+				b.must(b.rdb.HSet(t.Context(), key(queue, "t:placed"), "pending_since", "1").Err())
+			}
+			b.passes(12)
+			b.wantAt(unbind, "x", want...)
+			b.wantAt(unbind, "placed", "pending", "hash")
+			b.wantAt(dead, "placed", "pending", "hash")
+			switch state {
+			case "completed":
+				b.wantAt(dead, "x")
+			case "aggregating":
+				b.wantAt(dead, "x", "hash")
+			default:
+				b.wantAt(dead, "x", "retry", "hash")
+			}
+			if _, parked := b.parker.task("archived x"); parked != (state == "archived") {
+				t.Errorf("parked: %v", b.parker.names())
+			}
+		})
+	}
+}
+
+// TestDoneWithoutALease is how asynq itself strands a task: Done takes it out of
+// active, finds no lease, and stops there.
+func TestDoneWithoutALease(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.enqueue(unbind, "x")
+	b.take(unbind, "x", ago(-time.Minute))
+	b.must(b.rdb.ZRem(t.Context(), key(unbind, "lease"), "x").Err())
+	b.must(b.rdb.LRem(t.Context(), key(unbind, "active"), 0, "x").Err())
+	b.wantAt(unbind, "x", "hash")
+	b.passes(8)
+	b.wantAt(unbind, "x", "pending", "hash")
+	b.want(map[recovery.Repair]int{recovery.Restored: 1})
+}
+
+func TestAHashWithoutAMessageInNoSet(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.must(b.rdb.HSet(t.Context(), key(unbind, "t:x"), "state", "active").Err())
+	b.must(b.rdb.HSet(t.Context(), key(unbind, "t:y"), "state", "retry", "msg", "\xff").Err())
+	b.passes(12)
+	b.wantAt(unbind, "x")
+	b.wantAt(unbind, "y")
+	b.want(map[recovery.Repair]int{recovery.Lost: 1, recovery.Quarantined: 1})
+}
+
+// TestALongQueueIsBelieved does not search a long list for each of its tasks,
+// and finds the task that is missing in it when it has become short.
+func TestALongQueueIsBelieved(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.Queues = []string{unbind}
+	b.enqueue(unbind, "x")
+	b.must(b.rdb.HSet(t.Context(), key(unbind, "t:x"), "pending_since", "1").Err())
+	b.must(b.rdb.Del(t.Context(), key(unbind, "pending")).Err())
+	fill := make([]any, 2001)
+	for i := range fill {
+		fill[i] = "filler-" + strconv.Itoa(i)
+	}
+	b.must(b.rdb.LPush(t.Context(), key(unbind, "pending"), fill...).Err())
+	b.passes(6)
+	b.wantAt(unbind, "x", "hash")
+	b.must(b.rdb.LTrim(t.Context(), key(unbind, "pending"), 0, 9).Err())
+	b.passes(6)
+	b.wantAt(unbind, "x", "pending", "hash")
+}
+
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for text, want := range map[string]tasks.Reason{
+		"forbidden: no":              tasks.Forbidden,
+		"upstream":                   tasks.Upstream,
+		"panic: boom":                tasks.Panicked,
+		"panic [x.go:1]: boom":       tasks.Panicked,
+		"context deadline exceeded":  tasks.TimedOut,
+		"asynq: task lease expired":  tasks.TimedOut,
+		"something else: not a word": tasks.Archived,
+	} {
+		id := fmt.Sprintf("%x", text)
+		b.enqueue(unbind, id)
+		b.must(b.inspector.ArchiveTask(unbind, id))
+		b.must(b.rdb.HSet(t.Context(), key(unbind, "t:"+id), "msg", b.field(id, "msg")+stringField(7, text)).Err())
+		b.passes(1)
+		if task, _ := b.parker.task("archived " + id); task.Reason != want {
+			t.Errorf("%q: reason %q; want %q", text, task.Reason, want)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Config is what a Repairer needs. Redis and Parker are required; a zero in any
+// other field means its default.
+type Config struct {
+	// Redis is the client of the queues. It should honour contexts
+	// (ContextTimeoutEnabled), and stays the caller's to close after Run.
+	Redis redis.UniversalClient
+	// Parker keeps what must not run again.
+	Parker Parker
+
+	// Queues are the queues to look after. Default: those of
+	// tasks.QueueWeights.
+	Queues []string
+	// DeadLetter is the queue of dead letters, whose tasks are put back among
+	// the parked ones and never handed to the Parker. Default
+	// tasks.QueueDeadLetter.
+	DeadLetter string
+
+	// Interval is the time between two passes, give or take a fifth. More than
+	// 0, at most 3 s. Default 1 s.
+	Interval time.Duration
+	// Grace is how long after its lease expired a task is requeued. At least
+	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
+	// Default 2 s.
+	Grace time.Duration
+	// Settle is for how long Redis must have been there, without a break, before
+	// anything is reaped: a heartbeat of asynq's servers (5 s) and some. More
+	// than 0. Default 8 s.
+	Settle time.Duration
+	// MaxCrashes is how many workers a task may kill; the last of them parks
+	// it. At least 1. Default 3.
+	MaxCrashes int
+
+	// Logger receives one line a repair, sampled. Default: none.
+	Logger *zap.Logger
+	// Observer is told of every repair. Default: nobody.
+	Observer Observer
+}
+
+// Defaults of Config.
+const (
+	DefaultInterval   = time.Second
+	DefaultGrace      = 2 * time.Second
+	DefaultSettle     = 8 * time.Second
+	DefaultMaxCrashes = 3
+)
+
+// maxInterval keeps a pass apart from a break in the contact with Redis.
+const maxInterval = 3 * time.Second
+
+func (c Config) withDefaults() Config {
+	if c.Queues == nil {
+		c.Queues = slices.Sorted(maps.Keys(tasks.QueueWeights()))
+	}
+	setDefault(&c.DeadLetter, tasks.QueueDeadLetter)
+	setDefault(&c.Interval, DefaultInterval)
+	setDefault(&c.Grace, DefaultGrace)
+	setDefault(&c.Settle, DefaultSettle)
+	setDefault(&c.MaxCrashes, DefaultMaxCrashes)
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Redis == nil:
+		return errors.New("recovery: Config.Redis is required")
+	case c.Parker == nil:
+		return errors.New("recovery: Config.Parker is required")
+	case c.Interval < 0 || c.Interval > maxInterval:
+		return fmt.Errorf("recovery: interval is %s; want more than 0 and at most %s", c.Interval, maxInterval)
+	case c.Grace < time.Second:
+		return fmt.Errorf("recovery: grace is %s; want at least 1s", c.Grace)
+	case c.Settle < 0:
+		return fmt.Errorf("recovery: settle is %s; want more than 0", c.Settle)
+	case c.MaxCrashes < 1:
+		return fmt.Errorf("recovery: max crashes is %d; want at least 1", c.MaxCrashes)
+	}
+	for _, name := range c.Queues {
+		// Braces would move the hash tag, and the rest is matched as a pattern.
+		if name == "" || strings.ContainsAny(name, `{}*?[]\`) {
+			return fmt.Errorf("recovery: %q cannot be a queue's name; want some text without {}*?[]\\", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package recovery_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/recovery"
+)
+
+// TestACluster repairs the wreck through a cluster client: a script whose keys
+// are in two slots, or a scan of the wrong node, would fail.
+func TestACluster(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "--cluster-enabled", "yes")
+	b.must(b.rdb.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
+	redistest.Eventually(t, 10*time.Second, "a cluster of one", func() bool {
+		return strings.Contains(b.rdb.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{b.redis.Addr()}, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = cluster.Close() })
+	b.cfg.Redis = cluster
+	want := b.wreck(10)
+	b.passes(16)
+	b.wantAccount(want)
+}
+
+// TestMiniredis repairs the wreck in the stand-in that the demo falls back on:
+// its Lua and its commands are not all of Redis'.
+func TestMiniredis(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.rdb = redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	t.Cleanup(func() { _ = b.rdb.Close() })
+	b.client, b.inspector = asynq.NewClientFromRedisClient(b.rdb), asynq.NewInspectorFromRedisClient(b.rdb)
+	b.cfg.Redis = b.rdb
+	want := b.wreck(10)
+	b.passes(16)
+	b.wantAccount(want)
+	if n := b.counts.of(recovery.Restored); n != 10 {
+		t.Errorf("%d restored; want 10", n)
+	}
+}

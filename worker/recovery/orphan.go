@@ -1,0 +1,77 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// orphanChunk is how many entries of active one script compares with the
+// leases.
+const orphanChunk = 500
+
+// leaseCmd gives each active ID that has no lease a fresh one. It is atomic.
+//
+// KEYS[1] -> asynq:{<queue>}:active
+// KEYS[2] -> asynq:{<queue>}:lease
+// --
+// ARGV[1] -> the first index in active
+// ARGV[2] -> the last one
+// ARGV[3] -> how long a fresh lease lasts, in seconds
+//
+// Returns the IDs that got one.
+var leaseCmd = redis.NewScript(`
+local ends = redis.call("TIME")[1] + ARGV[3]
+local out = {}
+for _, id in ipairs(redis.call("LRANGE", KEYS[1], ARGV[1], ARGV[2])) do
+  if redis.call("ZADD", KEYS[2], "NX", ends, id) == 1 then table.insert(out, id) end
+end
+return out
+`)
+
+// leaseOrphans gives active tasks without a lease one that begins now. asynq
+// never does: its heartbeats extend leases, and its recoverer reads them, so
+// such a task would stay in active for ever. It is not requeued at once, since
+// its owner may live: then the heartbeats keep the new lease alive, and
+// otherwise it expires like any other.
+//
+// The lists are compared only where their lengths differ. Should an orphan and
+// a lease without a task make up for each other, the lease's end sets them
+// apart.
+func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
+	limited, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	var active, leases *redis.IntCmd
+	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
+		active, leases = p.LLen(limited, q.active), p.ZCard(limited, q.lease)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count leases: %w", err)
+	}
+	if active.Val() == leases.Val() {
+		return nil
+	}
+	for first := int64(0); first < active.Val(); first += orphanChunk {
+		if err := r.keep(ctx); err != nil {
+			return err
+		}
+		ids, err := r.leaseSome(ctx, q, first)
+		if err != nil {
+			return err
+		}
+		r.report(q, Leased, ids...)
+	}
+	return nil
+}
+
+func (r *Repairer) leaseSome(ctx context.Context, q queue, first int64) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	ids, err := leaseCmd.Run(ctx, r.cfg.Redis, []string{q.active, q.lease}, first, first+orphanChunk-1, int64(leaseLife.Seconds())).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("lease orphans: %w", err)
+	}
+	return ids, nil
+}

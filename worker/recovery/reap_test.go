@@ -1,0 +1,231 @@
+package recovery_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/recovery"
+)
+
+func TestAnExpiredTaskIsNextUncharged(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, id := range []string{"a", "expired", "alive", "young"} {
+		b.enqueue(unbind, id)
+	}
+	before := b.field("expired", "msg")
+	b.take(unbind, "expired", ago(4*time.Second))
+	b.take(unbind, "young", ago(time.Second)) // expired, but within the grace
+	b.take(unbind, "alive", ago(-20*time.Second))
+	b.passes(2)
+
+	if got := b.rdb.LRange(t.Context(), key(unbind, "pending"), 0, -1).Val(); !slices.Equal(got, []string{"a", "expired"}) {
+		t.Errorf("pending is %v; want the expired task at its head, the right end", got)
+	}
+	b.wantAt(unbind, "alive", "active", "lease", "hash")
+	b.wantAt(unbind, "young", "active", "lease", "hash")
+	if got := b.field("expired", "msg"); got != before {
+		t.Errorf("the message changed: %q; want %q", got, before)
+	}
+	if since, _ := strconv.ParseInt(b.field("expired", "pending_since"), 10, 64); time.Since(time.Unix(0, since)).Abs() > time.Minute {
+		t.Errorf("pending since %d; want now, in nanoseconds", since)
+	}
+	if got := b.field("expired", "kooworker_crashes"); got != "" {
+		t.Errorf("counted as crash number %s; no server died", got)
+	}
+	info, err := b.inspector.GetTaskInfo(unbind, "expired")
+	if err != nil || info.State.String() != "pending" || info.Retried != 0 {
+		t.Errorf("asynq shows %+v, %v", info, err)
+	}
+	b.want(map[recovery.Repair]int{recovery.Requeued: 1})
+}
+
+func TestATaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.enqueue(unbind, "poison")
+	b.parker.refuse(errors.New("dead letters are away"))
+	for crash := 1; crash <= 3; crash++ {
+		written := ago(40*time.Second + time.Duration(crash)*time.Minute)
+		b.mourn("worker-"+strconv.Itoa(crash), written.Add(-3*time.Second))
+		b.take(unbind, "poison", written.Add(30*time.Second))
+		b.passes(2)
+		if want := strconv.Itoa(min(crash, 2)); b.field("poison", "kooworker_crashes") != want {
+			t.Fatalf("after crash %d: counted %q; want %s", crash, b.field("poison", "kooworker_crashes"), want)
+		}
+	}
+	b.wantAt(unbind, "poison", "active", "lease", "hash") // the Parker refused it, so it stays
+	b.parker.refuse(nil)
+	b.passes(2)
+	b.wantAt(unbind, "poison")
+	task, _ := b.parker.task("crashed poison")
+	if task.Crashes != 3 || task.Reason != tasks.Crashed || task.Kind != tasks.KindDeviceUnbind || string(task.Payload) != "payload of poison" || task.Headers["h"] != "poison" {
+		t.Errorf("parked %+v", task)
+	}
+	if got := b.counts.of(recovery.Crashed); got != 1 {
+		t.Errorf("counted %d as parked; want 1", got)
+	}
+}
+
+// TestACrashBetweenParkingAndRemoving stops after the letter is stored: the
+// next repairer stores it again and then removes the task. If somebody took the
+// task up in between, it stays.
+func TestACrashBetweenParkingAndRemoving(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	written := ago(60 * time.Second)
+	b.mourn("w", written)
+	for _, id := range []string{"left", "taken"} {
+		b.enqueue(unbind, id)
+		b.take(unbind, id, written.Add(30*time.Second))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.parker.after = cancel
+	r := b.repairer()
+	for range 3 {
+		_ = r.Pass(ctx)
+	}
+	r.Release(ctx)
+	if len(b.parker.names()) != 1 {
+		t.Fatalf("parked %v; want one", b.parker.names())
+	}
+	b.wantAt(unbind, "left", "active", "lease", "hash")
+	b.wantAt(unbind, "taken", "active", "lease", "hash")
+
+	b.parker.after = func() {
+		b.rdb.ZAdd(context.Background(), key(unbind, "lease"), redis.Z{Score: float64(time.Now().Add(30 * time.Second).Unix()), Member: "taken"})
+	}
+	b.passes(2)
+	b.wantAt(unbind, "left")
+	b.wantAt(unbind, "taken", "active", "lease", "hash")
+}
+
+func TestACrashedReplayIsParkedInPlace(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	written := ago(60 * time.Second)
+	b.mourn("w", written)
+	b.enqueue(dead, "letter")
+	b.take(dead, "letter", written.Add(30*time.Second))
+	b.passes(2)
+	b.wantAt(dead, "letter", "retry", "hash")
+	info, err := b.inspector.GetTaskInfo(dead, "letter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ahead := time.Until(info.NextProcessAt); ahead < 9*365*24*time.Hour || info.Retried != 1 || info.MaxRetry != tasks.MaxRetry {
+		t.Errorf("parked %s ahead, %d of %d retries; want ten years and 1", ahead, info.Retried, info.MaxRetry)
+	}
+	if want := "crashed: 1 workers died while they worked on it"; info.LastErr != want {
+		t.Errorf("the error is %q; want %q", info.LastErr, want)
+	}
+	if string(info.Payload) != "payload of letter" || info.Headers["h"] != "letter" || info.Timeout != tasks.Timeout {
+		t.Errorf("the letter changed: %+v", info)
+	}
+	if len(b.parker.names()) != 0 {
+		t.Errorf("handed over %v; the letter is a dead letter already", b.parker.names())
+	}
+}
+
+// TestWhatIsNoCrash has leases expire in ways that no task is to blame for, with
+// MaxCrashes at one, so that any count would park them.
+func TestWhatIsNoCrash(t *testing.T) {
+	t.Parallel()
+	written := ago(60 * time.Second)
+	for name, prepare := range map[string]func(*bundle){
+		"no server died":               func(b *bundle) {},
+		"one died long before":         func(b *bundle) { b.mourn("w", written.Add(-time.Minute)) },
+		"one died later":               func(b *bundle) { b.mourn("w", written.Add(10*time.Second)) },
+		"the owner lives and beats":    func(b *bundle) { b.mourn("w", ago(time.Second)) },
+		"the owner was shutting down":  func(b *bundle) { b.mourn("w", written); b.setStatus("w", "closed") },
+		"an unreadable server's entry": func(b *bundle) { b.mourn("w", written.Add(-time.Hour)); b.setStatus("w", "\xff") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.cfg.MaxCrashes = 1
+			b.enqueue(unbind, "x")
+			b.take(unbind, "x", written.Add(30*time.Second))
+			prepare(b)
+			b.passes(2)
+			b.wantAt(unbind, "x", "pending", "hash")
+			b.want(map[recovery.Repair]int{recovery.Requeued: 1})
+		})
+	}
+}
+
+// setStatus writes a server's info: field 7 is its status.
+func (b *bundle) setStatus(name, status string) {
+	b.t.Helper()
+	b.must(b.rdb.Set(b.t.Context(), "asynq:servers:{"+name+"}", stringField(7, status), 0).Err())
+}
+
+// TestNothingIsReapedBeforeRedisSettled gives living servers the time to show
+// themselves after an outage.
+func TestNothingIsReapedBeforeRedisSettled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.Settle = time.Hour
+	b.enqueue(unbind, "x")
+	b.take(unbind, "x", ago(time.Minute))
+	b.passes(5)
+	b.wantAt(unbind, "x", "active", "lease", "hash")
+}
+
+// TestAnEntryTooMuchIsTakenAway has an ID in active whose task waits elsewhere:
+// a parked letter must not be replayed for that.
+func TestAnEntryTooMuchIsTakenAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, state := range []string{"retry", "scheduled"} {
+		b.enqueue(dead, state)
+		b.must(b.rdb.LRem(t.Context(), key(dead, "pending"), 0, state).Err())
+		b.must(b.rdb.HSet(t.Context(), key(dead, "t:"+state), "state", state).Err())
+		b.must(b.rdb.ZAdd(t.Context(), key(dead, state), redis.Z{Score: 3e9, Member: state}).Err())
+	}
+	b.enqueue(unbind, "pending")
+	for queue, id := range map[string]string{dead: "retry", unbind: "pending"} {
+		b.must(b.rdb.LPush(t.Context(), key(queue, "active"), id).Err())
+		b.must(b.rdb.ZAdd(t.Context(), key(queue, "lease"), redis.Z{Score: 1, Member: id}).Err())
+	}
+	b.must(b.rdb.ZAdd(t.Context(), key(dead, "lease"), redis.Z{Score: 1, Member: "scheduled"}).Err())
+	b.passes(2)
+	b.wantAt(dead, "retry", "retry", "hash")
+	b.wantAt(dead, "scheduled", "scheduled", "hash")
+	b.wantAt(unbind, "pending", "pending", "hash")
+	b.want(map[recovery.Repair]int{recovery.Stray: 3})
+}
+
+func TestManyExpiredTasksAndAParkerThatIsAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	b.parker.refuse(errors.New("away"))
+	written := ago(60 * time.Second)
+	b.mourn("w", written)
+	for _, id := range ids(120) { // these cannot be parked, and come first
+		b.enqueue(unbind, id)
+		b.take(unbind, id, written.Add(30*time.Second))
+	}
+	for i := range 120 {
+		id := "later-" + strconv.Itoa(i)
+		b.enqueue(unbind, id)
+		b.take(unbind, id, ago(4*time.Second))
+	}
+	b.passes(2)
+	if got := b.counts.of(recovery.Requeued); got != 120 {
+		t.Errorf("%d requeued; want 120, whatever becomes of those before them", got)
+	}
+	if got := b.counts.of(recovery.Refused); got != 3 {
+		t.Errorf("asked the Parker %d times in a pass; want 3", got)
+	}
+}

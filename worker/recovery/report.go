@@ -1,0 +1,99 @@
+package recovery
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Repair names what was done, as metrics and logs call it.
+type Repair string
+
+// The repairs.
+const (
+	Requeued    Repair = "requeued"    // a dead worker's task runs again
+	Crashed     Repair = "crashed"     // a task was parked that kept killing its worker
+	Leased      Repair = "leased"      // an active task without a lease got one
+	Quarantined Repair = "quarantined" // bytes that are no task went to the Parker
+	Lost        Repair = "lost"        // an ID without a message was removed; only the log has it
+	Collected   Repair = "collected"   // an archived task was parked
+	Restored    Repair = "restored"    // a task that was in no set is back in its queue
+	Stray       Repair = "stray"       // a needless entry was removed; its task is elsewhere, or done
+	Registered  Repair = "registered"  // a queue is listed again
+	Paused      Repair = "paused"      // a queue is paused: reported once, not changed
+	Refused     Repair = "refused"     // the Parker failed; another pass tries again
+)
+
+// Repairs lists every repair.
+func Repairs() []Repair {
+	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
+}
+
+// Observer is told of repairs, as they happen, from the goroutine of Run. It
+// must not block.
+type Observer interface {
+	// Repaired says that so many tasks of a queue were repaired; 1 where the
+	// queue itself was.
+	Repaired(queue string, repair Repair, n int)
+}
+
+type nobody struct{}
+
+func (nobody) Repaired(string, Repair, int) {}
+
+// One line a repair, but of each kind no more than these in a second: a dead
+// worker leaves hundreds of tasks. Lines about what is lost are never dropped,
+// since the ID is all that is left.
+const (
+	logFirst      = 20
+	logThereafter = 100
+)
+
+func sampled(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, logFirst, logThereafter)
+	}))
+}
+
+// report counts repairs of one kind and logs each.
+func (r *Repairer) report(q queue, repair Repair, ids ...string) {
+	if len(ids) == 0 {
+		return
+	}
+	r.cfg.Observer.Repaired(q.name, repair, len(ids))
+	if repair == Lost {
+		r.log.Error("lost: these tasks have no message, only their IDs are left", zap.String("queue", q.name), zap.Strings("ids", ids))
+		return
+	}
+	level := zap.WarnLevel
+	if repair == Stray {
+		level = zap.InfoLevel
+	}
+	for _, id := range ids {
+		r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.String("id", id))
+	}
+}
+
+// complainEvery is the time between two lines about one trouble with Redis.
+const complainEvery = 30 * time.Second
+
+// complain logs the first failure of a series, and a reminder now and then.
+func (r *Repairer) complain(err error) {
+	r.failures++
+	if r.failures > 1 && time.Since(r.complained) < complainEvery {
+		return
+	}
+	r.complained = time.Now()
+	r.log.Error("cannot repair: Redis fails; trying again with pauses", zap.Error(err), zap.Int("failures", r.failures))
+}
+
+// recovered logs the end of a series of failures.
+func (r *Repairer) recovered() {
+	if r.failures > 0 {
+		r.log.Info("Redis answers again", zap.Int("failures", r.failures))
+		r.failures = 0
+	}
+}
+
+func (r *Repairer) holds() zap.Field { return zap.Bool("this_process_repairs", r.held) }
