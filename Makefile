@@ -43,6 +43,11 @@ test: ## Run the tests, against real Redis servers, with the race detector
 	@.ci/need redis-server gcc
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
+.PHONY: chaos
+chaos: ## Kill, freeze and starve what the worker depends on, for some minutes
+	@.ci/need redis-server
+	go test -tags chaos -run '^TestChaos' -count=1 -timeout 20m -v ./cmd/kooworker
+
 .PHONY: check
 check: $(CHECKS) ## Run everything that CI runs
 

@@ -220,7 +220,8 @@ const (
 // lineReader takes a file apart, for all formats alike.
 type lineReader struct {
 	in   *bufio.Reader
-	line int // the number of the line that next returned
+	line int  // the number of the line that next returned
+	last bool // the input has ended; it is not asked again
 }
 
 func newLineReader(r io.Reader) *lineReader {
@@ -233,31 +234,29 @@ func newLineReader(r io.Reader) *lineReader {
 // io.EOF. What was read of a line when the reader failed is dropped: half an id
 // could be another one.
 func (l *lineReader) next() ([]byte, error) {
-	for {
+	for !l.last {
 		l.line++
 		text, err := l.in.ReadSlice('\n')
-		full := errors.Is(err, bufio.ErrBufferFull)
-		if err != nil && !full && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if len(text) == 0 { // only at the end
-			return nil, err
-		}
+		long := errors.Is(err, bufio.ErrBufferFull)
 		text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
-		if full || len(text) > maxLine {
-			bad := &LineError{Line: l.line, Text: string(text[:excerptLine]), Err: fmt.Errorf("is longer than %d bytes", maxLine)}
-			if full {
-				err = l.skip()
-			}
-			if err != nil && !errors.Is(err, io.EOF) {
-				return nil, err
-			}
-			return nil, bad
+		var bad *LineError
+		if long || len(text) > maxLine {
+			bad = &LineError{Line: l.line, Text: string(text[:excerptLine]), Err: fmt.Errorf("is longer than %d bytes", maxLine)}
 		}
-		if len(bytes.TrimSpace(text)) > 0 {
+		if long {
+			err = l.skip()
+		}
+		l.last = errors.Is(err, io.EOF)
+		switch {
+		case err != nil && !l.last:
+			return nil, err
+		case bad != nil:
+			return nil, bad
+		case len(bytes.TrimSpace(text)) > 0:
 			return text, nil
 		}
 	}
+	return nil, io.EOF
 }
 
 // skip passes over the rest of a line.

@@ -24,18 +24,17 @@ func (p parker) ParkCrashed(ctx context.Context, t recovery.Task) error {
 
 // ParkArchived implements recovery.Parker.
 func (p parker) ParkArchived(ctx context.Context, t recovery.Task) error {
-	switch {
-	case t.Reason == "":
+	if t.Reason == "" {
 		return p.park(ctx, t, tasks.Archived, string(tasks.Archived)+": "+t.LastError)
-	default:
-		return p.park(ctx, t, t.Reason, t.LastError)
 	}
+	return p.park(ctx, t, t.Reason, t.LastError)
 }
 
 // ParkUndecodable implements recovery.Parker.
 func (p parker) ParkUndecodable(ctx context.Context, r recovery.Raw) error {
 	return p.letters.Park(ctx, deadletter.Letter{
-		// Its own ID may be taken in the dead-letter queue itself.
+		// Its own ID may be taken in the dead-letter queue itself, by these very
+		// bytes.
 		ID: r.Queue + ":" + r.ID, Kind: "unknown", Queue: r.Queue, Payload: r.Message, DeadAt: time.Now(),
 		Reason: tasks.Undecodable, Error: fmt.Sprintf("%s: %v", tasks.Undecodable, r.Err),
 	})

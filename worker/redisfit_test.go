@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/kooworker/kooworker/internal/redistest"
@@ -26,13 +27,8 @@ func TestJudgeRedis(t *testing.T) {
 		"says nothing":         {map[string]string{"maxmemory_policy": "", "aof_enabled": "", "redis_version": ""}, "", 0},
 		"everything at a time": {map[string]string{"maxmemory_policy": "allkeys-random", "aof_enabled": "0", "redis_version": "5.0.0"}, "", 3},
 	} {
-		info := map[string]string{}
-		for k, v := range good {
-			info[k] = v
-		}
-		for k, v := range tc.change {
-			info[k] = v
-		}
+		info := maps.Clone(good)
+		maps.Copy(info, tc.change)
 		if got := judgeRedis(info, tc.snapshots); len(got) != tc.want {
 			t.Errorf("%s: %+v; want %d problems", name, got, tc.want)
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// Worker consumes tasks. Make one with New and Run it once.
+// Worker consumes tasks. Make one with New and Run it once, or Close it.
 type Worker struct {
 	cfg      Config
 	log      *zap.Logger
@@ -49,6 +49,10 @@ func New(cfg Config) (*Worker, error) {
 	}
 	return w, nil
 }
+
+// Close releases what New has made, for a worker that is not going to be run.
+// Run does so by itself.
+func (w *Worker) Close() { w.closeRedis() }
 
 // compose puts the parts together, from KooDrive to the queue.
 func (w *Worker) compose() (err error) {

@@ -207,6 +207,63 @@ func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 	}
 }
 
+// Two tasks of plain clients have one ID, one after the other, and both must be
+// readmitted: neither may take the other's place.
+func TestReadmissionsDoNotMeet(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, func(_ string, nth int) reply {
+		if nth == 1 {
+			return throttled
+		}
+		return done
+	})
+	b := setup(t, api.URL)
+	b.start()
+	for i := 1; i <= 2; i++ {
+		b.enqueue(unbindTask(i), asynq.MaxRetry(0), asynq.TaskID("same"))
+		redistest.Eventually(t, settleIn, "it was readmitted", func() bool {
+			_, err := b.inspector.GetTaskInfo(tasks.QueueUnbind, "same")
+			return errors.Is(err, asynq.ErrTaskNotFound)
+		})
+	}
+	b.awaitSettled()
+	_, deletes, _ := api.snapshot()
+	if deletes["device-1"] != 1 || deletes["device-2"] != 1 {
+		t.Errorf("deleted: %v", deletes)
+	}
+}
+
+// asynq's own deadline, set by a foreign producer, has passed before a worker
+// came: asynq never calls the handler, and must not go round for ever.
+func TestAForeignDeadlineThatHasPassed(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL)
+	b.enqueue(unbindTask(1), asynq.Deadline(time.Now().Add(-time.Minute)), asynq.MaxRetry(0))
+	b.start()
+	redistest.Eventually(t, settleIn, "it is a dead letter", func() bool {
+		l, ok := b.dead()["device-1"]
+		return ok && l.Reason == tasks.TimedOut
+	})
+	b.awaitSettled()
+}
+
+// A replay that fails is charged, and its letter says so.
+func TestReplaysAreCounted(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(forbidden))
+	b := setup(t, api.URL)
+	b.start()
+	b.enqueue(unbindTask(1))
+	b.awaitSettled()
+	for want := 2; want <= 3; want++ {
+		if res, err := b.letters.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res.Done != 1 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		redistest.Eventually(t, settleIn, "it is dead again", func() bool { return b.dead()["device-1"].Attempts == want })
+	}
+}
+
 func TestPayloadsThatAreNoTasksKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
@@ -411,9 +468,11 @@ func TestConfigIsChecked(t *testing.T) {
 	} {
 		cfg := worker.Config{Redis: func() redis.UniversalClient { return redis.NewClient(&redis.Options{}) }}
 		cfg.KooDrive.BaseURL, cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
-		if _, err := worker.New(cfg); err != nil {
+		good, err := worker.New(cfg)
+		if err != nil {
 			t.Fatalf("the good one is refused: %v", err)
 		}
+		good.Close()
 		spoil(&cfg)
 		if _, err := worker.New(cfg); err == nil {
 			t.Errorf("%s: accepted", name)

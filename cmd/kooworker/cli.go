@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -93,6 +94,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return report(stderr, usagef("%w; see %s --help", err, commandOf(err)))
 	}
+	defer flags.Log.release()
 	return report(stderr, kctx.Run(&app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, flags: &flags}))
 }
 
@@ -120,7 +122,7 @@ func report(stderr io.Writer, err error) int {
 	if errors.Is(err, errPartial) {
 		return exitPartial
 	}
-	say(stderr, "kooworker: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	say(stderr, "kooworker: %s\n", strings.ReplaceAll(withoutCodes(err.Error()), "\n", " "))
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) && hinted.Hint() != "" {
 		say(stderr, "hint: %s\n", hinted.Hint())
@@ -130,6 +132,12 @@ func report(stderr io.Writer, err error) int {
 	}
 	return exitFailed
 }
+
+// asynqCode is how asynq begins errors of Redis, before the cause. Their type is
+// internal to it, so the text is all there is to go by.
+var asynqCode = regexp.MustCompile(`(^|: |\()(?:(?:UNKNOWN|INTERNAL_ERROR): )+`)
+
+func withoutCodes(text string) string { return asynqCode.ReplaceAllString(text, "$1") }
 
 // say writes for people. When nobody can read any more there is nobody to tell.
 func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }

@@ -1,8 +1,22 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 func TestBadUsageIsExit2AndSaysWhatWouldBeRight(t *testing.T) {
@@ -117,6 +131,13 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestNoArgumentsAreHelp(t *testing.T) {
+	t.Parallel()
+	if r := kooworker(t, ""); r.code != exitDone || !strings.Contains(r.stdout, "Usage: kooworker") || r.stderr != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	if r := kooworker(t, "", "version"); r.code != exitDone || !strings.HasPrefix(r.stdout, "kooworker ") {
@@ -124,5 +145,117 @@ func TestVersion(t *testing.T) {
 	}
 	if object := kooworker(t, "", "version", "--json").object(t); object["version"] == "" || object["go"] == "" || object["commit"] == "" {
 		t.Errorf("%v", object)
+	}
+}
+
+// goesOn is what is said of a file whose enqueuing stopped.
+const goesOn = "the same command again goes on"
+
+func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	folder := t.TempDir()
+	openQuote := filepath.Join(folder, "quote.csv")
+	if err := os.WriteFile(openQuote, []byte("\"user_id,device_id\nu,1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ file, stdin, want string }{
+		{"-", "u,1\nu,2\n", "header with user_id and device_id"},
+		{"-", "", "header with user_id and device_id"},
+		{openQuote, "", "read the header: line 1"},
+		{folder, "", "is a directory"},
+		{filepath.Join(folder, "none"), "", "no such file"},
+	} {
+		for _, more := range []string{"--json", "--no-guard"} {
+			r := kooworker(t, tc.stdin, "enqueue", "unbind", "--file", tc.file, "--redis-url", server.URL(), more)
+			if r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: --file: ") || !strings.Contains(r.stderr, tc.want) {
+				t.Errorf("%s: %+v; want exit 2 and %q", tc.file, r, tc.want)
+			}
+			if strings.Contains(r.stderr, goesOn) || strings.Contains(r.stderr, "hint") {
+				t.Errorf("%s: talks of Redis: %s", tc.file, r.stderr)
+			}
+		}
+	}
+}
+
+func TestRedisTroubleWithAFileSaysHowToGoOn(t *testing.T) {
+	t.Parallel()
+	r := kooworker(t, "user_id,device_id\nu,1\nu,2\n", "enqueue", "unbind", "--file", "-", "--redis-url", "redis://127.0.0.1:1")
+	for _, want := range []string{"stopped after ", goesOn, "refused", "hint: check --redis-url"} {
+		if r.code != exitFailed || !strings.Contains(r.stderr, want) {
+			t.Errorf("%+v; want exit 1 and %q", r, want)
+		}
+	}
+	if strings.Contains(r.stderr, "UNKNOWN") {
+		t.Errorf("speaks asynq's words: %s", r.stderr)
+	}
+}
+
+func TestRejectsThatCannotBeWrittenAreNotRedisTrouble(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("no /dev/full")
+	}
+	server := redistest.Start(t)
+	for name, in := range map[string]string{
+		"at the end": "user_id,device_id\nu\n",
+		"midway":     "user_id,device_id\n" + strings.Repeat("u\n", 1000),
+	} {
+		r := kooworker(t, in, "enqueue", "unbind", "--file", "-", "--rejects", "/dev/full", "--redis-url", server.URL())
+		if r.code != exitFailed || !strings.Contains(r.stderr, "--rejects: ") || !strings.Contains(r.stderr, "no space left") || strings.Contains(r.stderr, "hint") {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	inspector := asynq.NewInspectorFromRedisClient(server.Client())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdin, lines := io.Pipe()
+	t.Cleanup(func() { _ = lines.Close() }) // the read that was left behind
+	var stdout, stderr bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"enqueue", "unbind", "--file", "-", "--json", "--redis-url", server.URL()}, stdin, &stdout, &stderr)
+	}()
+	if _, err := io.WriteString(lines, "user_id,device_id\nu,1\nu,2\nu\n"); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, 10*time.Second, "two tasks", func() bool {
+		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
+		return err == nil && info.Pending == 2
+	})
+	cancel() // while it waits for another line
+	select {
+	case got := <-code:
+		if got != exitFailed || !strings.Contains(stderr.String(), "interrupted after 3 lines") || !strings.Contains(stderr.String(), goesOn) || strings.Contains(stderr.String(), "hint") {
+			t.Errorf("exit %d: %s", got, stderr.String())
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+	var sum bulkSummary
+	if err := json.Unmarshal(stdout.Bytes(), &sum); err != nil || sum.Total != 3 || sum.Enqueued != 2 || sum.Rejected != 1 {
+		t.Errorf("%s: %+v, %v", stdout.String(), sum, err)
+	}
+}
+
+func TestErrorsOfAsynqLoseItsCodes(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("dial tcp 127.0.0.1:1: connect: connection refused")
+	for in, want := range map[error]string{
+		fmt.Errorf("UNKNOWN: redis command error: SADD failed: %w", cause):                         "redis command error: SADD failed: " + cause.Error(),
+		redisError{fmt.Errorf("enqueue device:unbind:u:d: UNKNOWN: INTERNAL_ERROR: %w", cause)}:    "enqueue device:unbind:u:d: " + cause.Error(),
+		fmt.Errorf("context deadline exceeded (INTERNAL_ERROR: %w)", cause):                        "context deadline exceeded (" + cause.Error() + ")",
+		usagef("--id: %q is of no kind; want one without UNKNOWN: in it", "it-is-UNKNOWN: really"): `--id: "it-is-UNKNOWN: really" is of no kind; want one without UNKNOWN: in it`,
+	} {
+		var stderr strings.Builder
+		report(&stderr, in)
+		if first, _, _ := strings.Cut(stderr.String(), "\n"); first != "kooworker: "+want {
+			t.Errorf("says %q; want %q", first, want)
+		}
 	}
 }

@@ -66,8 +66,9 @@ type bulkSummary struct {
 // inParallel is how many tasks of a file are on their way to Redis at a time.
 const inParallel = 64
 
-// many enqueues a file. Redis failing ends it with what was done so far; since
-// a task that is outstanding is a duplicate, the same file can be given again.
+// many enqueues a file. Redis failing, or Ctrl-C, ends it with what was done so
+// far; since a task that is outstanding is a duplicate, the same file can be
+// given again.
 func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
 	in, err := c.File.open(a.stdin)
 	if err != nil {
@@ -86,24 +87,41 @@ func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
 
 	start := time.Now()
 	var sum bulkSummary
-	err = c.feed(a.ctx, client, c.File.read(kind, in), &sum, rejects)
+	err = c.feed(a.ctx, client, kind, in, &sum, rejects)
 	if closeErr := rejects.close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("--rejects: %w", closeErr)
+	}
+	if _, unreadable := errors.AsType[usageError](err); unreadable && sum.Total == 0 {
+		return err // nothing was done that could be summed up
 	}
 	sum.Seconds = time.Since(start).Seconds()
 	if printErr := c.printSummary(a, sum); err == nil {
 		err = printErr
 	}
-	switch {
-	case err != nil:
-		return redisError{fmt.Errorf("stopped after %d lines: %w; the same command again goes on, what is outstanding is a duplicate", sum.Total, err)}
-	case sum.Rejected > 0:
+	if err == nil && sum.Rejected > 0 {
 		return errPartial
 	}
-	return nil
+	return stopped(err, sum.Total)
 }
 
-func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, lines iter.Seq2[tasks.Task, error], sum *bulkSummary, rejects *rejects) error {
+// stopped says how to go on after an error, where the same command would.
+func stopped(err error, lines int64) error {
+	const goOn = "the same command again goes on, what is outstanding is a duplicate"
+	if errors.Is(err, errInterrupted) {
+		return fmt.Errorf("interrupted after %d lines; %s", lines, goOn)
+	}
+	if _, ofRedis := errors.AsType[redisError](err); ofRedis {
+		return fmt.Errorf("stopped after %d lines: %w; %s", lines, err, goOn)
+	}
+	return err
+}
+
+// errInterrupted is Ctrl-C, or SIGTERM.
+var errInterrupted = errors.New("interrupted")
+
+// feed enqueues the file until it ends. An error is errInterrupted, a
+// redisError, a usageError of the file, or one of the rejects.
+func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, kind tasks.Kind, in io.Reader, sum *bulkSummary, rejects *rejects) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var (
@@ -116,7 +134,7 @@ func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, lines i
 			for t := range queue {
 				switch res, err := c.one(ctx, client, t); {
 				case err != nil:
-					cancel(err)
+					cancel(redisError{err}) // nothing where Ctrl-C was first
 				case res.Status == enqueue.Duplicate:
 					duplicate.Add(1)
 				default:
@@ -125,14 +143,54 @@ func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, lines i
 			}
 		})
 	}
-	err := deliver(ctx, lines, queue, sum, rejects)
+	err := deliver(ctx, c.File.read(kind, interruptible{ctx, in}), queue, sum, rejects)
 	close(queue)
 	wg.Wait()
 	sum.Enqueued, sum.Duplicate = enqueued.Load(), duplicate.Load()
-	if err == nil {
-		err = context.Cause(ctx)
+	if all := sum.Enqueued+sum.Duplicate+sum.Rejected == sum.Total; err == nil && !all {
+		err = whyDone(ctx)
 	}
 	return err
+}
+
+// whyDone returns why a context of feed is done.
+func whyDone(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if _, ofRedis := errors.AsType[redisError](cause); ofRedis {
+		return cause
+	}
+	return errInterrupted
+}
+
+// interruptible is a reader that ends with its context. A read that waits just
+// then, for a terminal or a pipe, cannot be called back: it is left behind, with
+// the buffer it reads into.
+type interruptible struct {
+	ctx context.Context //nolint:containedctx // io.Reader has no place for it
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (i interruptible) Read(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text := make([]byte, len(p))
+		n, err := i.r.Read(text)
+		done <- result{text[:n], err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, r.text), r.err
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
 }
 
 // deliver hands the tasks of the lines over, and counts those that are none.
@@ -147,6 +205,8 @@ func deliver(ctx context.Context, lines iter.Seq2[tasks.Task, error], queue chan
 				return fmt.Errorf("--rejects: %w", err)
 			}
 			continue
+		case ctx.Err() != nil:
+			return whyDone(ctx)
 		case err != nil:
 			return usageError{fmt.Errorf("--file: %w", err)}
 		}
@@ -154,7 +214,7 @@ func deliver(ctx context.Context, lines iter.Seq2[tasks.Task, error], queue chan
 		case queue <- t:
 			sum.Total++
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return whyDone(ctx)
 		}
 	}
 	return nil

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,12 +102,6 @@ func (l *ledger) executed() (targets int, twice map[string]bool) {
 		}
 	}
 	return len(l.done), twice
-}
-
-func (l *ledger) requests() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.total
 }
 
 // producer enqueues unbinds and remembers those that Redis acknowledged.
@@ -241,25 +233,4 @@ func charged(t *testing.T, rdb redis.UniversalClient) (n int) {
 		}
 	}
 	return n
-}
-
-// cpu is the processor time that a process has used.
-func cpu(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// After the name in parentheses, utime and stime are the 12th and 13th.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	const ticksPerSecond = 100
-	ticks := 0
-	for _, field := range fields[11:13] {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / ticksPerSecond
 }

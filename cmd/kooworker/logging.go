@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -18,8 +20,25 @@ type logFlags struct {
 	LogFormat string `name:"log-format" default:"auto" enum:"auto,json,console" placeholder:"FORMAT" help:"${enum}; auto is console on a terminal and json elsewhere (${default})."`
 }
 
-// logger writes to the given stream, and takes go-redis's own lines along.
-func (f logFlags) logger(w io.Writer) *zap.Logger {
+// logger writes to the given stream, and takes along the lines of go-redis and
+// of the standard library.
+func (f *logFlags) logger(w io.Writer) *zap.Logger {
+	log := f.build(w)
+	f.adopt(log)
+	return log
+}
+
+// quiet is for commands that end with their own word about a failure: the
+// lines of libraries before it only show at debug level.
+func (f *logFlags) quiet(w io.Writer) {
+	log := zap.NewNop()
+	if f.LogLevel == "debug" {
+		log = f.build(w)
+	}
+	f.adopt(log)
+}
+
+func (f *logFlags) build(w io.Writer) *zap.Logger {
 	level, err := zapcore.ParseLevel(f.LogLevel)
 	if err != nil { // the enum has seen to it
 		level = zapcore.InfoLevel
@@ -31,19 +50,56 @@ func (f logFlags) logger(w io.Writer) *zap.Logger {
 		cfg.EncodeTime, cfg.EncodeLevel = zapcore.TimeEncoderOfLayout("15:04:05.000"), zapcore.CapitalColorLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(cfg)
 	}
-	log := zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
-	redis.SetLogger(redisLogger{worker.Sampled(log.Named("redis")).Sugar()})
-	return log
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
 }
 
-// quiet is for commands that end with their own word about a failure: the
-// lines of go-redis before it only show at debug level.
-func (f logFlags) quiet(w io.Writer) {
-	log := f.logger(w)
-	if f.LogLevel != "debug" {
-		log = zap.NewNop()
+// stdLog is whose the standard library's logger is. The process has one of it,
+// as of go-redis's: where tests run several commands, the latest has it.
+var stdLog struct {
+	mu    sync.Mutex
+	owner *logFlags
+}
+
+func (f *logFlags) adopt(log *zap.Logger) {
+	redis.SetLogger(redisLogger{worker.Sampled(log.Named("redis")).Sugar()})
+	stdLog.mu.Lock()
+	defer stdLog.mu.Unlock()
+	stdLog.owner = f
+	redirectStdLog(log)
+}
+
+// release lets go of the command's stream, which is not written to any more
+// once the command is over. The standard library's lines, should there be any
+// more, go to the process's stderr then, with the same care.
+func (f *logFlags) release() {
+	stdLog.mu.Lock()
+	defer stdLog.mu.Unlock()
+	if stdLog.owner == f {
+		stdLog.owner = nil
+		redirectStdLog(f.build(os.Stderr))
 	}
-	redis.SetLogger(redisLogger{log.Named("redis").Sugar()})
+}
+
+// redirectStdLog sends what is written with package log to zap: net/http does,
+// where no caller can be told.
+func redirectStdLog(log *zap.Logger) {
+	log = worker.Sampled(log.Named("net")).WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return unquoting{core} }))
+	_, _ = zap.RedirectStdLogAt(log, zapcore.WarnLevel) // fails on unknown levels only
+}
+
+// unquoting cuts off what net/http quotes of a server's bytes: "Unsolicited
+// response received on idle HTTP channel starting with …". A server may send
+// our own Authorization header back.
+type unquoting struct{ zapcore.Core }
+
+// With implements zapcore.Core.
+func (c unquoting) With(fields []zapcore.Field) zapcore.Core { return unquoting{c.Core.With(fields)} }
+
+// Check implements zapcore.Core. The entry that it hands on is the one that is
+// written.
+func (c unquoting) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	e.Message, _, _ = strings.Cut(e.Message, " starting with ")
+	return c.Core.Check(e, ce)
 }
 
 // redisLogger sends go-redis's lines to zap. It writes only of trouble with

@@ -93,9 +93,9 @@ func (f redisFlags) tcp() (*redis.Options, error) {
 		return nil, redisUsage("for a cluster the scheme is redis or rediss")
 	}
 	if port := u.Port(); port != "" && !validPort(port) {
-		return nil, redisUsage(wrongPort)
+		return nil, redisUsage("the host " + wrongPort)
 	}
-	if _, err := database(strings.Trim(u.Path, "/")); err != nil {
+	if _, ok := database(strings.Trim(u.Path, "/")); !ok {
 		return nil, redisUsage(wrongDatabase)
 	}
 	opt, err := redis.ParseURL(f.RedisURL)
@@ -116,8 +116,8 @@ func (f redisFlags) socket(poolSize int) (redis.UniversalClient, error) {
 	if u.Host != "" || u.Path == "" {
 		return nil, redisUsage("a socket needs an absolute path")
 	}
-	db, err := database(query.Get("db"))
-	if err != nil {
+	db, ok := database(query.Get("db"))
+	if !ok {
 		return nil, redisUsage(wrongDatabase)
 	}
 	password, _ := u.User.Password()
@@ -149,9 +149,9 @@ func (f redisFlags) sentinel(poolSize int) (redis.UniversalClient, error) {
 	}
 	var addrs []string
 	for host := range strings.SplitSeq(hosts, ",") {
-		addr, problem := withPort(host, defaultSentinelPort)
-		if problem != "" {
-			return nil, redisUsage(fmt.Sprintf("host %d: %s", len(addrs)+1, problem))
+		addr, err := withPort(host, defaultSentinelPort)
+		if err != nil {
+			return nil, redisUsage(fmt.Sprintf("host %d %v", len(addrs)+1, err))
 		}
 		addrs = append(addrs, addr)
 	}
@@ -159,8 +159,8 @@ func (f redisFlags) sentinel(poolSize int) (redis.UniversalClient, error) {
 	if master == "" {
 		return nil, redisUsage("a sentinel needs ?master=name")
 	}
-	db, err := database(strings.TrimPrefix(u.Path, "/"))
-	if err != nil {
+	db, ok := database(strings.TrimPrefix(u.Path, "/"))
+	if !ok {
 		return nil, redisUsage(wrongDatabase)
 	}
 	password, _ := u.User.Password()
@@ -174,9 +174,9 @@ func (f redisFlags) sentinel(poolSize int) (redis.UniversalClient, error) {
 func (f redisFlags) cluster(poolSize int) (redis.UniversalClient, error) {
 	opt := &redis.ClusterOptions{ContextTimeoutEnabled: true, PoolSize: poolSize, DialerRetries: dialTries}
 	for i, node := range f.RedisCluster {
-		addr, problem := withPort(node, defaultRedisPort)
-		if problem != "" {
-			return nil, usagef("--redis-cluster: node %d: %s; want host:port,host:port…, and user and password in --redis-url", i+1, problem)
+		addr, err := withPort(node, defaultRedisPort)
+		if err != nil {
+			return nil, usagef("--redis-cluster: node %d %w; want host:port,host:port…, and user and password in --redis-url", i+1, err)
 		}
 		opt.Addrs = append(opt.Addrs, addr)
 	}
@@ -195,57 +195,54 @@ func (f redisFlags) cluster(poolSize int) (redis.UniversalClient, error) {
 }
 
 const (
-	wrongPort     = "a port is a number from 1 to 65535"
+	wrongPort     = "has a port that is no number from 1 to 65535"
 	wrongDatabase = "the database is a number, 0 or more"
+	wrongColons   = "has colons in odd places; an IPv6 address is written [address]:port"
 )
 
-// withPort checks one host of a list. The problem never repeats it: it may be
-// a password.
-func withPort(text, port string) (addr, problem string) {
+// withPort checks one host of a list. Its errors never repeat it: it may be a
+// password.
+func withPort(text, port string) (string, error) {
 	host := strings.TrimSpace(text)
 	switch {
 	case host == "":
-		return "", "is empty"
+		return "", errors.New("is empty")
 	case strings.Contains(host, "://"):
-		return "", "has a scheme"
+		return "", errors.New("has a scheme")
 	case strings.Contains(host, "@"):
-		return "", "has a user or password"
+		return "", errors.New("has a user or password")
 	case strings.ContainsAny(host, "/?# \t\r\n"):
-		return "", "is not host:port"
+		return "", errors.New("is not host:port")
 	}
 	if h, p, err := net.SplitHostPort(host); err == nil {
 		host, port = h, p
-	} else if inner, ok := strings.CutPrefix(host, "["); ok {
-		host, ok = strings.CutSuffix(inner, "]")
-		if _, err := netip.ParseAddr(host); err != nil || !ok {
-			return "", wrongIPv6
-		}
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
 	} else if strings.Contains(host, ":") {
-		return "", wrongIPv6
+		return "", errors.New(wrongColons)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(text, "[]") {
+		return "", errors.New(wrongColons)
 	}
 	switch {
 	case host == "":
-		return "", "is empty before its port"
+		return "", errors.New("has no name before its port")
 	case !validPort(port):
-		return "", wrongPort
+		return "", errors.New(wrongPort)
 	}
-	return net.JoinHostPort(host, port), ""
+	return net.JoinHostPort(host, port), nil
 }
-
-const wrongIPv6 = "several colons; an IPv6 address is written [address]:port"
 
 func validPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
 }
 
-func database(s string) (int, error) {
+// database reads a number; without one it is 0.
+func database(s string) (n int, ok bool) {
 	if s == "" {
-		return 0, nil
+		return 0, true
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 {
-		return 0, errors.New(wrongDatabase)
-	}
-	return n, nil
+	return n, err == nil && n >= 0
 }

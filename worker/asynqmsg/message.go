@@ -11,6 +11,7 @@ package asynqmsg
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +31,9 @@ const (
 	fieldGroupKey     protowire.Number = 14
 	fieldHeaders      protowire.Number = 15
 )
+
+// The field of asynq.ServerInfo that matters here.
+const fieldServerStatus protowire.Number = 7
 
 // Message is what is read of asynq's message.
 type Message struct {
@@ -66,6 +70,7 @@ func (m *Message) set(num protowire.Number, typ protowire.Type, value []byte) er
 			m.Retried = int32(v) //nolint:gosec // cut off as Protocol Buffers say
 		case fieldLastFailedAt:
 			m.LastFailedAt = int64(v) //nolint:gosec // negative numbers are written so
+		default:
 		}
 		return nil
 	case protowire.BytesType:
@@ -81,7 +86,9 @@ func (m *Message) set(num protowire.Number, typ protowire.Type, value []byte) er
 				return fmt.Errorf("field %d: %w", num, errNotUTF8)
 			}
 			m.setString(num, string(v))
+		default:
 		}
+	default: // asynq's messages have no other
 	}
 	return nil
 }
@@ -96,6 +103,7 @@ func (m *Message) setString(num protowire.Number, s string) {
 		m.Queue = s
 	case fieldErrorMsg:
 		m.ErrorMsg = s
+	default: // only checked
 	}
 }
 
@@ -121,6 +129,19 @@ func (m *Message) setHeader(entry []byte) error {
 	}
 	m.Headers[pair[0]] = pair[1]
 	return nil
+}
+
+// ServerStatus reads the status of an asynq server off its info: "active",
+// "closed", or "" if it has none.
+func ServerStatus(info []byte) (status string, err error) {
+	err = eachField(info, func(num protowire.Number, typ protowire.Type, value []byte) error {
+		if num == fieldServerStatus && typ == protowire.BytesType {
+			v, _ := protowire.ConsumeBytes(value)
+			status = string(v)
+		}
+		return nil
+	})
+	return status, err
 }
 
 // RewriteFailure returns a message with another outcome of its last run. All
@@ -149,10 +170,8 @@ func RewritePayload(raw, payload []byte) ([]byte, error) {
 func without(raw []byte, fields ...protowire.Number) ([]byte, error) {
 	out := make([]byte, 0, len(raw)+64)
 	err := eachField(raw, func(num protowire.Number, typ protowire.Type, value []byte) error {
-		for _, field := range fields {
-			if num == field {
-				return nil
-			}
+		if slices.Contains(fields, num) {
+			return nil
 		}
 		out = append(protowire.AppendTag(out, num, typ), value...)
 		return nil

@@ -131,15 +131,15 @@ func (e envelope) payload() ([]byte, error) {
 	}
 }
 
-// update brings a letter up to date by what asynq has noted of its replays.
-func (l *Letter) update(m asynqmsg.Message) {
+// updated is a letter brought up to date by what asynq has noted of its replays.
+func (l Letter) updated(m asynqmsg.Message) Letter {
 	failedAt := time.Unix(m.LastFailedAt, 0).UTC()
 	if l.DeadAt.IsZero() && m.LastFailedAt > 0 {
 		l.DeadAt = failedAt
 	}
 	replays := int(m.Retried) - 1
 	if replays <= 0 {
-		return
+		return l
 	}
 	l.Attempts += replays
 	l.DeadAt = failedAt
@@ -148,4 +148,5 @@ func (l *Letter) update(m asynqmsg.Message) {
 	if reason, _, _ := strings.Cut(m.ErrorMsg, ":"); tasks.Reason(reason).Known() {
 		l.Reason, l.Error = tasks.Reason(reason), m.ErrorMsg
 	}
+	return l
 }

@@ -218,9 +218,7 @@ func (e entry) letter() Letter {
 			Error: string(tasks.Undecodable) + ": " + err.Error(),
 		}
 	}
-	l := Open(e.id, m.Kind, m.Payload)
-	l.update(m)
-	return l
+	return Open(e.id, m.Kind, m.Payload).updated(m)
 }
 
 // parked reports whether a score is that of a parked letter.

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 const (
@@ -28,8 +29,7 @@ const (
 	// a lease half a minute to end, and a refused letter some more.
 	memory = 10 * time.Minute
 
-	fieldServerStatus protowire.Number = 7 // of asynq.ServerInfo
-	statusActive                       = "active"
+	statusActive = "active"
 )
 
 // census knows asynq's servers by their heartbeats. It remembers them, since
@@ -101,13 +101,6 @@ func (c *census) died(written time.Time) bool {
 
 // closing reads off a server's info whether it is shutting down.
 func closing(info []byte) bool {
-	out := false
-	err := eachField(info, func(num protowire.Number, typ protowire.Type, value []byte) error {
-		if num == fieldServerStatus && typ == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(value)
-			out = string(v) != statusActive
-		}
-		return nil
-	})
-	return err == nil && out
+	status, err := asynqmsg.ServerStatus(info)
+	return err == nil && status != "" && status != statusActive
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // chunk is how many tasks one script handles at most. Each costs a search of
@@ -24,7 +25,7 @@ type item struct {
 	raw     *string // asynq's message; nil where there is none
 	state   string
 	crashes int
-	msg     message
+	msg     asynqmsg.Message
 	err     error // why msg cannot be read
 }
 
@@ -32,11 +33,11 @@ func (it item) scoreArg() string { return strconv.FormatFloat(it.score, 'f', -1,
 
 func (it item) task(q queue) Task {
 	t := Task{
-		Queue: q.name, ID: it.id, Kind: tasks.Kind(it.msg.kind), Payload: it.msg.payload, Headers: it.msg.headers,
-		Retries: int(it.msg.retried), Crashes: it.crashes, Reason: reasonOf(it.msg.errorMsg), LastError: it.msg.errorMsg,
+		Queue: q.name, ID: it.id, Kind: tasks.Kind(it.msg.Kind), Payload: it.msg.Payload, Headers: it.msg.Headers,
+		Retries: int(it.msg.Retried), Crashes: it.crashes, Reason: reasonOf(it.msg.ErrorMsg), LastError: it.msg.ErrorMsg,
 	}
-	if it.msg.lastFailedAt > 0 {
-		t.LastFailedAt = time.Unix(it.msg.lastFailedAt, 0)
+	if it.msg.LastFailedAt > 0 {
+		t.LastFailedAt = time.Unix(it.msg.LastFailedAt, 0)
 	}
 	return t
 }
@@ -81,13 +82,13 @@ func (q queue) describe(it item, fields []any) item {
 		return it
 	}
 	it.raw = &raw
-	if it.msg, it.err = parseMessage([]byte(raw)); it.err != nil {
+	if it.msg, it.err = asynqmsg.Parse([]byte(raw)); it.err != nil {
 		return it
 	}
 	// Such a message decodes, but asynq would settle another task than the one
 	// it ran. An empty message is of that sort.
-	if it.msg.id != it.id || it.msg.queue != q.name {
-		it.err = fmt.Errorf("the message is of task %q of queue %q", it.msg.id, it.msg.queue)
+	if it.msg.ID != it.id || it.msg.Queue != q.name {
+		it.err = fmt.Errorf("the message is of task %q of queue %q", it.msg.ID, it.msg.Queue)
 	}
 	return it
 }

@@ -100,7 +100,7 @@ func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (bool, erro
 // others, since it is where it belongs already.
 func (r *Repairer) archive(ctx context.Context, q queue, it item) (bool, error) {
 	if q.dead {
-		return true, r.repark(ctx, q, it, it.msg.errorMsg, Collected)
+		return true, r.repark(ctx, q, it, it.msg.ErrorMsg, Collected)
 	}
 	return r.hand(ctx, q, it, Collected, func(ctx context.Context) error {
 		return r.cfg.Parker.ParkArchived(ctx, it.task(q))

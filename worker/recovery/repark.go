@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // parkedAhead is how far ahead parked letters lie in the retry set: they wait
@@ -39,10 +41,10 @@ return 1
 // still arriving, and those are not carried out when they are replayed.
 func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as Repair) error {
 	failedAt := time.Now()
-	if text == it.msg.errorMsg && it.msg.lastFailedAt > 0 {
-		failedAt = time.Unix(it.msg.lastFailedAt, 0)
+	if text == it.msg.ErrorMsg && it.msg.LastFailedAt > 0 {
+		failedAt = time.Unix(it.msg.LastFailedAt, 0)
 	}
-	parked, err := rewriteFailure([]byte(*it.raw), max(it.msg.retried, 1), text, failedAt)
+	parked, err := asynqmsg.RewriteFailure([]byte(*it.raw), max(it.msg.Retried, 1), text, failedAt)
 	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}

@@ -95,7 +95,7 @@ func (r *Repairer) settle(ctx context.Context, q queue, it item, again *[]requeu
 		return err
 	case q.dead:
 		// Whatever it was about to do, nobody loses by having to ask again.
-		return r.repark(ctx, q, it, it.msg.errorMsg, Restored)
+		return r.repark(ctx, q, it, it.msg.ErrorMsg, Restored)
 	default:
 		*again = append(*again, requeued{item: it})
 		return nil

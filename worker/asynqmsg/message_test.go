@@ -1,4 +1,4 @@
-package recovery
+package asynqmsg
 
 import (
 	"bytes"
@@ -52,7 +52,7 @@ func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		want := asynqMessage(t, "asynq.TaskMessage")
 		wantErr := proto.Unmarshal(raw, want.Interface())
-		got, err := parseMessage(raw)
+		got, err := Parse(raw)
 		if (err == nil) != (wantErr == nil) {
 			t.Fatalf("%q: read with %v; asynq says %v", raw, err, wantErr)
 		}
@@ -60,7 +60,14 @@ func FuzzMessage(f *testing.F) {
 			return
 		}
 		compareMessage(t, got, want)
-		rewritten, err := rewriteFailure(raw, 7, "crashed: x", time.Unix(1_700_000_000, 0))
+		swapped, err := RewritePayload(raw, []byte("another"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := Parse(swapped); err != nil || string(again.Payload) != "another" || again.ID != got.ID || again.Retried != got.Retried {
+			t.Errorf("%q with another payload reads as %+v, %v", raw, again, err)
+		}
+		rewritten, err := RewriteFailure(raw, 7, "crashed: x", time.Unix(1_700_000_000, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,28 +107,62 @@ func set(m protoreflect.Message, name protoreflect.Name, v protoreflect.Value) {
 	m.Set(m.Descriptor().Fields().ByName(name), v)
 }
 
-func compareMessage(t *testing.T, got message, want protoreflect.Message) {
+func compareMessage(t *testing.T, got Message, want protoreflect.Message) {
 	t.Helper()
 	field := func(name protoreflect.Name) protoreflect.Value {
 		return want.Get(want.Descriptor().Fields().ByName(name))
 	}
-	for name, s := range map[protoreflect.Name]string{"type": got.kind, "id": got.id, "queue": got.queue, "error_msg": got.errorMsg} {
+	for name, s := range map[protoreflect.Name]string{"type": got.Kind, "id": got.ID, "queue": got.Queue, "error_msg": got.ErrorMsg} {
 		if s != field(name).String() {
 			t.Errorf("%s is %q; want %q", name, s, field(name).String())
 		}
 	}
-	if !bytes.Equal(got.payload, field("payload").Bytes()) {
-		t.Errorf("payload is %q; want %q", got.payload, field("payload").Bytes())
+	if !bytes.Equal(got.Payload, field("payload").Bytes()) {
+		t.Errorf("payload is %q; want %q", got.Payload, field("payload").Bytes())
 	}
-	if int64(got.retried) != field("retried").Int() || got.lastFailedAt != field("last_failed_at").Int() {
-		t.Errorf("retried %d, failed at %d; want %d, %d", got.retried, got.lastFailedAt, field("retried").Int(), field("last_failed_at").Int())
+	if int64(got.Retried) != field("retried").Int() || got.LastFailedAt != field("last_failed_at").Int() {
+		t.Errorf("retried %d, failed at %d; want %d, %d", got.Retried, got.LastFailedAt, field("retried").Int(), field("last_failed_at").Int())
 	}
 	headers := map[string]string{}
 	field("headers").Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
 		headers[k.String()] = v.String()
 		return true
 	})
-	if !maps.Equal(headers, got.headers) {
-		t.Errorf("headers are %q; want %q", got.headers, headers)
+	if !maps.Equal(headers, got.Headers) {
+		t.Errorf("headers are %q; want %q", got.Headers, headers)
+	}
+}
+
+// It fails when an upgrade of asynq changes what is relied on here. Then read
+// asynq's internal/rdb and internal/proto again before anything else.
+func TestAsynqsFields(t *testing.T) {
+	t.Parallel()
+	type field struct {
+		num  protowire.Number
+		kind protoreflect.Kind
+	}
+	for message, fields := range map[protoreflect.FullName]map[protoreflect.Name]field{
+		"asynq.TaskMessage": {
+			"type": {fieldType, protoreflect.StringKind}, "payload": {fieldPayload, protoreflect.BytesKind},
+			"id": {fieldID, protoreflect.StringKind}, "queue": {fieldQueue, protoreflect.StringKind},
+			"retry": {5, protoreflect.Int32Kind}, "retried": {fieldRetried, protoreflect.Int32Kind},
+			"error_msg": {fieldErrorMsg, protoreflect.StringKind}, "timeout": {8, protoreflect.Int64Kind},
+			"deadline": {9, protoreflect.Int64Kind}, "unique_key": {fieldUniqueKey, protoreflect.StringKind},
+			"last_failed_at": {fieldLastFailedAt, protoreflect.Int64Kind}, "retention": {12, protoreflect.Int64Kind},
+			"completed_at": {13, protoreflect.Int64Kind}, "group_key": {fieldGroupKey, protoreflect.StringKind},
+			"headers": {fieldHeaders, protoreflect.MessageKind},
+		},
+		"asynq.ServerInfo": {"status": {fieldServerStatus, protoreflect.StringKind}},
+	} {
+		got := asynqMessage(t, message).Descriptor().Fields()
+		for name, want := range fields {
+			if f := got.ByName(name); f == nil || f.Number() != want.num || f.Kind() != want.kind {
+				t.Errorf("%s.%s is %v; want number %d of kind %s", message, name, f, want.num, want.kind)
+			}
+		}
+		// A new string of TaskMessage would have to be checked for UTF-8.
+		if message == "asynq.TaskMessage" && got.Len() != len(fields) {
+			t.Errorf("%s has %d fields; want %d", message, got.Len(), len(fields))
+		}
 	}
 }

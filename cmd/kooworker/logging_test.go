@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+)
+
+// lockedBuffer is a stderr that a test reads while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// answerThenJunk serves one connection: every request is answered, and what is
+// sent on junk follows on the connection when it is idle again.
+func answerThenJunk(t *testing.T, junk <-chan string) (url string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		in := bufio.NewReader(conn)
+		req, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, req.Body)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+		for text := range junk {
+			_, _ = io.WriteString(conn, text)
+		}
+		_, _ = io.Copy(io.Discard, in) // until the client hangs up
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		wg.Wait()
+	})
+	return "http://" + listener.Addr().String()
+}
+
+// Not parallel, as the next: the standard logger is the process's.
+func TestWhatNetHTTPLogsOfAServersBytesHoldsNoSecret(t *testing.T) {
+	var stderr lockedBuffer
+	flags := logFlags{LogLevel: "info", LogFormat: "json"}
+	flags.logger(&stderr)
+	t.Cleanup(flags.release)
+
+	junk := make(chan string, 1)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	res, err := client.Get(answerThenJunk(t, junk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+	junk <- "HTTP/1.1 401 Unauthorized\r\nX-Echo: Authorization: Bearer s3cret starting with s3cret\r\n\r\n"
+	close(junk)
+
+	redistest.Eventually(t, 10*time.Second, "net/http complains in the log", func() bool {
+		return strings.Contains(stderr.String(), "Unsolicited response received on idle HTTP channel")
+	})
+	got := stderr.String()
+	if strings.Contains(got, "s3cret") || strings.Contains(got, "starting with") {
+		t.Errorf("shows what the server sent: %s", got)
+	}
+	if !strings.HasPrefix(got, `{"level":"warn"`) || !strings.Contains(got, `"logger":"net"`) {
+		t.Errorf("is no line of our log: %s", got)
+	}
+}
+
+func TestTheStandardLogGoesToTheCommandThatRuns(t *testing.T) {
+	var first, second, silent lockedBuffer
+	one, two, quiet := logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}
+	one.logger(&first)
+	two.logger(&second)
+	one.release() // it is two's by now
+	panics(t)
+	if got := second.String(); !strings.Contains(got, "http: panic serving") || !strings.Contains(got, `"logger":"net"`) || first.String() != "" {
+		t.Errorf("second: %s\nfirst: %s", got, first.String())
+	}
+	length := len(second.String())
+	quiet.quiet(&silent)
+	panics(t)
+	two.release()
+	quiet.release()
+	panics(t)
+	if len(second.String()) != length || silent.String() != "" || first.String() != "" {
+		t.Errorf("a command that is over, or quiet, still has lines:\n%s\n%s\n%s", first.String(), second.String(), silent.String())
+	}
+}
+
+// panics makes net/http write to the standard logger.
+func panics(t *testing.T) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }))
+	defer server.Close()
+	if res, err := server.Client().Get(server.URL); err == nil {
+		_ = res.Body.Close()
+		t.Error("the handler did not panic")
+	}
+}
