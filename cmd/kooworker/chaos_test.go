@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,4 +74,98 @@ func cpu(t *testing.T, pid int) time.Duration {
 		ticks += n
 	}
 	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// Three workers share a rate; one of them is killed.
+func TestChaosTheRateIsShared(t *testing.T) {
+	const rate = 60
+	server := redistest.Start(t)
+	api := newLedger(t, 0)
+	p := newProducer(t, server.Client())
+	var workers []*process
+	for range 3 {
+		workers = append(workers, startWorker(t, server, api.URL, "--rate", itoa(rate)))
+	}
+	p.many(t, 3*60*rate)
+	elapse(10 * time.Second)
+	measure := func(what string) {
+		before := api.requests()
+		elapse(time.Minute)
+		perSecond := float64(api.requests()-before) / 60
+		t.Logf("%s: %.1f requests a second", what, perSecond)
+		if perSecond < 54 || perSecond > 66 {
+			t.Errorf("%s: %.1f requests a second; want 54 to 66", what, perSecond)
+		}
+	}
+	measure("three workers")
+	workers[0].end(t, syscall.SIGKILL)
+	elapse(10 * time.Second) // to notice
+	measure("after one was killed")
+}
+
+// Many tasks are dead.
+func TestChaosThirtyThousandDeadLetters(t *testing.T) {
+	const n = 30_000
+	server := redistest.Start(t)
+	rdb := server.Client()
+	_, url := startSimulator(t, "forbidden")
+	p := newProducer(t, rdb)
+	startWorker(t, server, url, "--concurrency", "64")
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() { p.many(t, n/16) })
+	}
+	wg.Wait()
+	stats := func(args ...string) map[string]any {
+		return kooworker(t, "", append([]string{"dead", "stats", "--json", "--redis-url", server.URL()}, args...)...).object(t)
+	}
+	redistest.Eventually(t, 3*time.Minute, "all are dead", func() bool { return stats()["total"] == float64(n) })
+	redistest.Eventually(t, 3*time.Minute, "all are parked", func() bool {
+		r := kooworker(t, "", "dead", "replay", "--all", "--dry-run", "--json", "--redis-url", server.URL())
+		return r.object(t)["skipped"] == 0.0
+	})
+	for _, filter := range [][]string{nil, {"--reason", "forbidden"}, {"--reason", "invalid"}, {"--user-id", "u"}, {"--kind", "lock:release"}, {"--newer-than", "1h"}} {
+		start := time.Now()
+		got := stats(filter...)
+		took := time.Since(start)
+		t.Logf("stats %v: %v in %.2f s", filter, got["total"], took.Seconds())
+		if took > time.Second {
+			t.Errorf("%v took %s", filter, took)
+		}
+	}
+
+	// A probe that asks all the time sees for how long Redis answered nobody.
+	probe := server.Client()
+	stop, longest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var most time.Duration
+		for {
+			select {
+			case <-stop:
+				longest <- most
+				return
+			default:
+			}
+			start := time.Now()
+			probe.Ping(t.Context())
+			most = max(most, time.Since(start))
+		}
+	}()
+	const rate, limit = 500, 5000
+	start := time.Now()
+	r := kooworker(t, "", "dead", "replay", "--reason", "forbidden", "--rate", itoa(rate), "--limit", itoa(limit), "--json", "--redis-url", server.URL())
+	took := time.Since(start)
+	close(stop)
+	t.Logf("replayed %v of %d in %.1f s; Redis was silent for at most %s", r.object(t)["done"], n, took.Seconds(), <-longest)
+	if perSecond := limit / took.Seconds(); perSecond > rate*1.05 || perSecond < rate*0.9 {
+		t.Errorf("%.0f a second; want %d", perSecond, rate)
+	}
+	redistest.Eventually(t, time.Minute, "they are dead again", func() bool { return stats()["total"] == float64(n) })
+}
+
+// requests is how many requests there were.
+func (l *ledger) requests() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
 }
