@@ -89,6 +89,7 @@ func (w *Worker) compose() (err error) {
 	if err != nil {
 		return err
 	}
+	w.queues.AddHook(calm{})
 	w.queues.AddHook(recovery.Hook())
 	if w.cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{

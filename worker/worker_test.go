@@ -431,6 +431,45 @@ func TestRedisThatComesLate(t *testing.T) {
 	b.awaitSettled()
 }
 
+// A Redis whose memory is full answers errors fast.
+func TestAFullRedisIsNotAskedAllTheTime(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL)
+	b.start()
+	b.enqueue(unbindTask(1))
+	b.awaitSettled()
+	scripts := func() int64 {
+		n := int64(0)
+		for line := range strings.Lines(b.rdb.Info(t.Context(), "commandstats").Val()) {
+			var calls int64
+			if _, err := fmt.Sscanf(line, "cmdstat_evalsha:calls=%d,", &calls); err == nil {
+				n = calls
+			}
+		}
+		return n
+	}
+	full := func(limit string) {
+		if err := b.rdb.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.enqueue(unbindTask(2), asynq.ProcessIn(2*time.Second))
+	full("1")
+	before := scripts()
+	<-time.After(3 * time.Second)
+	// Each of the 4 pollers asks for 3 queues; forwarders, janitors and the
+	// rest come on top.
+	if n := scripts() - before; n > 600 {
+		t.Errorf("%d scripts in 3 s", n)
+	}
+	full("0")
+	b.awaitSettled()
+	if _, deletes, _ := api.snapshot(); deletes["device-2"] != 1 {
+		t.Errorf("deleted: %v", deletes)
+	}
+}
+
 func TestAdmin(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(gone))
