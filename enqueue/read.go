@@ -142,7 +142,8 @@ func (p *recordParser) parse(line []byte) ([]string, error) {
 
 // ReadJSONL yields the tasks of a file with one JSON object a line, which has
 // the members that are columns in CSV; others are passed over, and so are blank
-// lines. Errors are as in ReadCSV.
+// lines. Errors are as in ReadCSV. Lines that were exported from the dead
+// letters are read as well.
 func ReadJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
 		userMember, targetMember, err := columns(kind)
@@ -190,11 +191,29 @@ func parseLine(kind tasks.Kind, text []byte, userMember, targetMember string) (t
 	if err != nil {
 		return nil, err
 	}
+	if _, given := members[targetMember]; !given {
+		if targetMember, err = exportedTarget(kind, members, targetMember); err != nil {
+			return nil, err
+		}
+	}
 	target, err := member(members, targetMember)
 	if err != nil {
 		return nil, err
 	}
 	return newTask(kind, user, target)
+}
+
+// exportedTarget is the name of the target's member in a line that was exported
+// from the dead letters: these name every kind's target alike, and their kind.
+func exportedTarget(kind tasks.Kind, members map[string]json.RawMessage, targetMember string) (string, error) {
+	if members["target"] == nil || members["kind"] == nil {
+		return targetMember, nil
+	}
+	exported, err := member(members, "kind")
+	if err == nil && exported != string(kind) {
+		err = &tasks.FieldError{Field: "kind", Problem: fmt.Sprintf("is %+.40q; want %s", exported, kind)}
+	}
+	return "target", err
 }
 
 func member(members map[string]json.RawMessage, name string) (string, error) {

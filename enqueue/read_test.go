@@ -163,6 +163,19 @@ func TestAReadThatFailsEndsTheFileAndHalfALineIsNoTask(t *testing.T) {
 	}
 }
 
+func TestReadJSONLReadsWhatWasExported(t *testing.T) {
+	t.Parallel()
+	in := `{"id":"x","kind":"device:unbind","user_id":"u","target":"d-1","reason":"forbidden","error":"e","attempts":1,"dead_at":"2026-05-01T12:00:00Z","batch":""}
+{"id":"y","kind":"lock:release","user_id":"u","target":"l-1"}
+{"kind":"device:unbind","user_id":"u"}
+{"user_id":"u","target":"d-2"}
+`
+	want := []string{"u/d-1", "bad line 2", "bad line 3", "bad line 4"}
+	if diff := cmp.Diff(want, read(enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func FuzzReadCSV(f *testing.F) {
 	f.Add("user_id,device_id\nu,1\n\"a\"b,2\n")
 	f.Add("\xef\xbb\xbfdevice_id,user_id\r\n\"x\ny\",2\r\n")

@@ -187,6 +187,15 @@ func TestDeadLettersOnTheCommandLine(t *testing.T) {
 	if r := dead("list", "--user-id", "other", "--json"); r.stdout != "" {
 		t.Errorf("%+v", r)
 	}
+	if r := dead("replay", "--all", "--canary", "1", "--min-success", "0.5"); r.code != exitPartial || !strings.Contains(r.stderr, "0 of 1 succeeded") || !strings.Contains(r.stderr, "hint: ") {
+		t.Errorf("a canary that fails: %+v", r)
+	}
+	if r := dead("replay", "--all", "--canary=-1"); r.code != exitUsage {
+		t.Errorf("a canary of -1: %+v", r)
+	}
+	if r := dead("discard", "--user-id", "nobody", "--yes"); !strings.Contains(r.stderr, `"msg":"dead letters discarded"`) || !strings.Contains(r.stderr, "nobody") {
+		t.Errorf("no audit line: %+v", r)
+	}
 	redistest.Eventually(t, 20*time.Second, "discarded", func() bool {
 		return dead("discard", "--reason", "forbidden", "--yes", "--json").code == exitDone && dead("stats", "--json").object(t)["total"] == 0.0
 	})

@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"os/user"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -225,6 +230,8 @@ func (b bulkFlags) report(a *app, verb string, res deadletter.Result, err error)
 
 type deadReplayCmd struct {
 	bulkFlags
+	Canary     int     `placeholder:"N" help:"Replay so many first, wait for their outcomes, and go on only if enough succeeded."`
+	MinSuccess float64 `name:"min-success" default:"1" placeholder:"F" help:"Share of the canary that must succeed, 0 to 1 (${default})."`
 }
 
 // Run implements the command.
@@ -232,12 +239,24 @@ func (c *deadReplayCmd) Run(a *app) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if c.Canary < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 {
+		return usagef("--canary, --min-success: want 0 or more letters, and a share from 0 to 1")
+	}
 	store, filter, done, err := c.store(a)
 	if err != nil {
 		return err
 	}
 	defer done()
-	res, err := store.Replay(a.ctx, filter, c.options())
+	options := c.options()
+	options.Canary = deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess}
+	res, err := store.Replay(a.ctx, filter, options)
+	if failed, ok := errors.AsType[*deadletter.CanaryError](err); ok {
+		if err := c.report(a, "replayed", res, nil); err != nil {
+			return err
+		}
+		say(a.stderr, "kooworker: %v\nhint: %s\n", failed, failed.Hint())
+		return errPartial
+	}
 	return c.report(a, "replayed", res, err)
 }
 
@@ -270,7 +289,27 @@ func (c *deadDiscardCmd) Run(a *app) error {
 		}
 	}
 	res, err := store.Discard(a.ctx, filter, c.options())
+	if !c.DryRun {
+		// The line that tells later who threw what away, and why it is gone.
+		c.audit(a, res)
+	}
 	return c.report(a, "discarded", res, err)
+}
+
+// audit writes a line to the log, whatever its level.
+func (c *deadDiscardCmd) audit(a *app, res deadletter.Result) {
+	who := "unknown"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	log := a.flags.Log
+	log.LogLevel = "info"
+	log.logger(a.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
+		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 func confirmed(a *app, n int) bool {

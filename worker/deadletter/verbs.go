@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -74,6 +73,8 @@ type Options struct {
 	DryRun bool
 	// Rate is the greatest number of letters a second; 0 is no limit.
 	Rate float64
+	// Canary goes ahead of a replay.
+	Canary Canary
 }
 
 // replayCmd puts a parked letter into pending, provided that it is as it was
@@ -122,16 +123,20 @@ func (s *Store) Replay(ctx context.Context, f Filter, o Options) (Result, error)
 
 // Discard deletes the letters that fit, for good.
 func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error) {
+	o.Canary = Canary{} // nothing is to be learned from a deletion
 	return s.each(ctx, f, o, discardCmd)
 }
 
 // each runs a script for every letter that fits, several at a time.
 func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Script) (Result, error) {
 	var res Result
+	if err := o.Canary.validate(); err != nil {
+		return res, err
+	}
 	if err := script.Load(ctx, s.rdb).Err(); err != nil {
 		return res, fmt.Errorf("load the script: %w", err)
 	}
-	pace := newPace(o.Rate)
+	pace, canary := newPace(o.Rate), &canaryFlight{Canary: o.Canary}
 	for page, err := range s.pages(ctx) {
 		if err != nil {
 			return res, err
@@ -140,12 +145,29 @@ func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Scr
 		if o.DryRun {
 			continue
 		}
-		for chunk := range slices.Chunk(fitting, pace.chunk) {
-			if err := pace.wait(ctx, len(chunk)); err != nil {
+		for len(fitting) > 0 {
+			n := min(pace.chunk, len(fitting))
+			ahead := canary.takes(n)
+			if ahead > 0 {
+				n = ahead
+			}
+			chunk := fitting[:n]
+			fitting = fitting[n:]
+			if err := pace.wait(ctx, n); err != nil {
 				return res, err
 			}
-			if err := s.run(ctx, script, chunk, &res); err != nil {
+			took, err := s.run(ctx, script, chunk)
+			res.Done, res.Skipped = res.Done+len(took), res.Skipped+n-len(took)
+			if err != nil {
 				return res, err
+			}
+			if ahead == 0 {
+				continue
+			}
+			if canary.sent = append(canary.sent, took...); len(canary.sent) >= canary.Size {
+				if err := s.judge(ctx, canary); err != nil {
+					return res, err
+				}
 			}
 		}
 		if f.Limit > 0 && res.Matched >= f.Limit {
@@ -176,28 +198,26 @@ func fitting(page []entry, f Filter, res *Result) []entry {
 	return out
 }
 
-func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry, res *Result) error {
+// run runs a script for some letters in one exchange, and returns those that it
+// took.
+func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry) (took []entry, err error) {
 	results := make([]*redis.Cmd, 0, len(chunk))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, e := range chunk {
 			results = append(results, script.EvalSha(ctx, p, []string{taskPrefix + e.id, retryKey, pendingKey},
 				e.id, leastParked(), e.message, time.Now().UnixNano()))
 		}
 		return nil
 	})
-	for _, result := range results {
-		switch n, err := result.Int(); {
-		case err != nil: // reported below
-		case n == 1:
-			res.Done++
-		default:
-			res.Skipped++
+	for i, result := range results {
+		if n, err := result.Int(); err == nil && n == 1 {
+			took = append(took, chunk[i])
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("dead letters: %w", err)
+		return took, fmt.Errorf("dead letters: %w", err)
 	}
-	return nil
+	return took, nil
 }
 
 // pace spreads letters over time.
