@@ -10,6 +10,12 @@
 // device, or lock, is outstanding, a second is a [Duplicate] and not an error;
 // once it is done, or dead, it can be enqueued again.
 //
+// An outstanding task stands for a new order only if it will do all that the
+// new one demands. Not so a task that is being carried out just now, that may
+// expire sooner, that runs later, or that the guard may let give way to a
+// binding which the new order is meant for: then the new one is stored beside
+// it, under an ID of its own.
+//
 // An error after the call may have reached Redis (a time-out, a broken
 // connection) leaves open whether the task was stored. Enqueue it again: if it
 // was, the answer is Duplicate.

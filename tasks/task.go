@@ -62,8 +62,8 @@ type Task interface {
 }
 
 // Identity is the asynq task ID of a task that was enqueued by itself:
-// "<kind>:<user>:<target>". Two tasks with one identity cannot be outstanding
-// in one queue at the same time. No target holds a colon, so the last colon
+// "<kind>:<user>:<target>". One task of an identity can be outstanding in a
+// queue at a time; package enqueue says what becomes of a second. No target holds a colon, so the last colon
 // separates it however the user id is written.
 func Identity(t Task) string {
 	return string(t.Kind()) + ":" + t.User() + ":" + t.Target()

@@ -1,9 +1,10 @@
 // Package worker composes the consumer: Redis on one side, KooDrive on the
 // other, and between them the packages below it, which do not know each other.
 //
-//	Redis ── asynq servers ("pollers") ── router ─┬─ pipeline ── koodrive ── KooDrive
-//	                                              └─ deadletter
-//	                                     admin: /healthz /readyz /metrics
+//	Redis ── asynq servers ("pollers") ── router ─┬─ pipeline ── gate ── koodrive ── KooDrive
+//	  │                                           └─ deadletter
+//	  ├─ fleet: how many workers live, and whether all must wait
+//	  └─ recovery: what asynq loses          admin: /healthz /readyz /metrics
 //
 // [Worker.Run] is the one straight line in which everything starts, and stops
 // in reverse.
@@ -17,10 +18,10 @@
 //
 // # Stopping
 //
-// When the context given to Run ends, the servers stop taking tasks and wait
-// for what is in flight, all at once. What is not finished after
-// Config.ShutdownTimeout goes back to the head of its queue, uncharged. The
-// Redis client must stay open until Run has returned.
+// When the context given to Run ends, tasks that wait for their call give way
+// at once, and the servers stop taking tasks and wait for what is in flight, all
+// together. What is not finished after Config.ShutdownTimeout goes back to the
+// head of its queue, uncharged.
 //
 // The package imports its subpackages and asynq, and never package enqueue:
 // producers and workers share only the vocabulary.
