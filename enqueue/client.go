@@ -21,6 +21,14 @@ type Config struct {
 	// honour contexts (ContextTimeoutEnabled): otherwise a Redis that hangs
 	// would hold every caller for seconds beyond its deadline.
 	Redis redis.UniversalClient
+	// MinReplicas is the number of replicas that must have a task before it
+	// counts as enqueued; see NotReplicatedError. Not for clusters. Default 0:
+	// the primary's word is enough, and a failover may lose what it had not
+	// passed on.
+	MinReplicas int
+	// ReplicaTimeout is how long to wait for them. At least 1 ms; it must be
+	// shorter than the client's ReadTimeout. Default 1 s.
+	ReplicaTimeout time.Duration
 	// Now is the clock behind a task's enqueued_at. Default time.Now.
 	Now func() time.Time
 }
@@ -29,6 +37,7 @@ type Config struct {
 type Client struct {
 	rdb       redis.UniversalClient
 	asynq     *asynq.Client
+	replicas  *replicated // nil unless some must acknowledge
 	inspector *asynq.Inspector
 	now       func() time.Time
 }
@@ -41,9 +50,18 @@ func New(cfg Config) (*Client, error) {
 	if !honoursContexts(cfg.Redis) {
 		return nil, errors.New("enqueue: this Redis client ignores deadlines; make it with ContextTimeoutEnabled: true")
 	}
+	replicas, err := cfg.replicas()
+	if err != nil {
+		return nil, err
+	}
+	writer := cfg.Redis
+	if replicas != nil {
+		writer = replicas
+	}
 	c := &Client{
 		rdb:       cfg.Redis,
-		asynq:     asynq.NewClientFromRedisClient(cfg.Redis),
+		replicas:  replicas,
+		asynq:     asynq.NewClientFromRedisClient(writer),
 		inspector: asynq.NewInspectorFromRedisClient(cfg.Redis),
 		now:       cfg.Now,
 	}
@@ -51,6 +69,28 @@ func New(cfg Config) (*Client, error) {
 		c.now = time.Now
 	}
 	return c, nil
+}
+
+// replicas returns the client that waits for replicas, nil if none are asked
+// for.
+func (cfg Config) replicas() (*replicated, error) {
+	const defaultTimeout = time.Second
+	within := cfg.ReplicaTimeout
+	if within == 0 {
+		within = defaultTimeout
+	}
+	_, isCluster := cfg.Redis.(*redis.ClusterClient)
+	switch {
+	case cfg.MinReplicas < 0:
+		return nil, fmt.Errorf("enqueue: min replicas is %d; want 0 or more", cfg.MinReplicas)
+	case cfg.MinReplicas == 0:
+		return nil, nil
+	case isCluster:
+		return nil, errors.New("enqueue: min replicas is not for a cluster, whose WAIT cannot be told which task it is for; want 0")
+	case within < time.Millisecond:
+		return nil, fmt.Errorf("enqueue: replica timeout is %s; want at least 1ms", within)
+	}
+	return &replicated{UniversalClient: cfg.Redis, want: cfg.MinReplicas, within: within}, nil
 }
 
 // honoursContexts looks at the clients of go-redis. Of any other
@@ -125,7 +165,7 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	for _, id := range []string{identity, identity + ":" + demands(intent), identity + ":" + uuid.NewString()} {
 		res, taken, err := c.enqueueAs(ctx, id, t, payload, intent, o.runAt)
 		if err != nil {
-			return Result{}, fmt.Errorf("enqueue %s: %w", id, err)
+			return res, fmt.Errorf("enqueue %s: %w", id, err)
 		}
 		if !taken {
 			return res, nil
@@ -138,12 +178,17 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 // there that cannot stand for this one.
 func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, runAt time.Time) (res Result, taken bool, err error) {
 	const tries = 3 // each further one means that what was in the way has just gone
+	var ack acknowledged
+	ctx = context.WithValue(ctx, acknowledgedKey{}, &ack)
 	for range tries {
 		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload),
 			asynq.TaskID(id), asynq.Queue(t.Queue()), asynq.ProcessAt(runAt),
 			asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
 		if err == nil {
-			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: runAt}, false, nil
+			if c.replicas != nil {
+				err = c.replicas.enough(ack.replicas)
+			}
+			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: runAt}, false, err
 		}
 		if !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return Result{}, false, sayWhy(ctx, err)
@@ -157,7 +202,10 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 		case !serves(other, payload, intent, runAt):
 			return Result{}, true, nil
 		}
-		return Result{ID: id, Queue: t.Queue(), Status: Duplicate, RunAt: other.NextProcessAt}, false, nil
+		if c.replicas != nil { // another may have stored it, and not have waited
+			err = c.replicas.barrier(ctx)
+		}
+		return Result{ID: id, Queue: t.Queue(), Status: Duplicate, RunAt: other.NextProcessAt}, false, err
 	}
 	return Result{}, true, nil
 }

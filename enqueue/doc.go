@@ -22,9 +22,15 @@
 //
 // # What Redis promises
 //
-// As much as it is configured to. With appendfsync everysec a crash of Redis
-// forgets up to a second of tasks that were reported as enqueued; with
-// asynchronous replication a failover may.
+// As much as it is configured to. With appendfsync everysec a crash of the
+// machine forgets up to a second of tasks that were reported as enqueued.
+//
+// Replication is asynchronous: a failover forgets what the primary had stored
+// and not yet passed on, be it reported or not. [Config.MinReplicas] makes a
+// task count as enqueued only when so many replicas have it. That narrows the
+// gap and does not close it: Sentinel may still choose a replica that is not
+// among them, and a primary that is cut off goes on storing until it notices
+// (min-replicas-to-write on the server bounds that).
 //
 // The package imports the vocabulary, asynq and go-redis, and nothing of the
 // worker.

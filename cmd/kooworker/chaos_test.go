@@ -4,13 +4,18 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 )
@@ -53,6 +58,83 @@ func TestChaosRedisIsFrozen(t *testing.T) {
 	if a := settleAccounts(t, rdb, p, api, 3*time.Minute); a.lost != 0 || a.dead != 0 {
 		t.Errorf("%+v", a)
 	}
+}
+
+// A primary with a replica dies under load, and Sentinel fails over.
+func TestChaosAFailover(t *testing.T) {
+	primary := redistest.Start(t, "--repl-diskless-sync-delay", "0")
+	host, port, err := net.SplitHostPort(primary.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	redistest.Eventually(t, 30*time.Second, "the replica is in step", func() bool {
+		return strings.Contains(replica.Client().Info(t.Context(), "replication").Val(), "master_link_status:up")
+	})
+	flags := redisFlags{RedisURL: "redis-sentinel://" + startSentinel(t, host, port) + "?master=main"}
+	rdb, err := flags.client(32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rdb.Close() }()
+	api := newLedger(t, 50*time.Millisecond)
+	careful, plain := newReplicatedProducer(t, rdb, 1), newProducer(t, rdb)
+	plain.prefix = "plain-"
+	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", flags.RedisURL, "--koodrive-url", api.URL)
+	redistest.Eventually(t, 20*time.Second, "the worker runs", func() bool { return strings.Contains(p.log(), "worker is running") })
+
+	stop := careful.stream(t.Context(), 50)
+	elapse(5 * time.Second)
+	killed := time.Now()
+	primary.Kill()
+	redistest.Eventually(t, time.Minute, "the producer goes on", func() bool { return plain.one(t.Context()) == nil })
+	t.Logf("the producer went on %.1f s after the kill", time.Since(killed).Seconds())
+	stop()
+	plain.many(t, 200)
+	redistest.Eventually(t, time.Minute, "the worker goes on", func() bool { return len(plain.missing(api)) == 0 })
+	t.Logf("the worker had caught up %.1f s after the kill", time.Since(killed).Seconds())
+	if a := settleAccounts(t, rdb, careful, api, 2*time.Minute); a.lost != 0 || a.acknowledged < 100 {
+		t.Errorf("%+v", a)
+	}
+}
+
+// startSentinel watches over a primary by the name of main.
+func startSentinel(t *testing.T, host, port string) (addr string) {
+	t.Helper()
+	free, err := freePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n", free, host, port)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("redis-server", conf, "--sentinel")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	addr = fmt.Sprintf("127.0.0.1:%d", free)
+	sentinel := redis.NewSentinelClient(&redis.Options{Addr: addr, DialerRetries: 1})
+	defer func() { _ = sentinel.Close() }()
+	redistest.Eventually(t, 30*time.Second, "the sentinel knows the replica", func() bool {
+		replicas, err := sentinel.Replicas(t.Context(), "main").Result()
+		return err == nil && len(replicas) == 1
+	})
+	return addr
+}
+
+// missing are the acknowledged targets that were not done.
+func (p *producer) missing(l *ledger) (out []string) {
+	for target := range p.acknowledged() {
+		l.mu.Lock()
+		if l.done[target] == 0 {
+			out = append(out, target)
+		}
+		l.mu.Unlock()
+	}
+	return out
 }
 
 // cpu is the processor time that a process has used.

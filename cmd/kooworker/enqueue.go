@@ -16,11 +16,14 @@ type enqueueCmd struct {
 
 // enqueueFlags are common to all kinds of tasks.
 type enqueueFlags struct {
-	UserID  string        `name:"user-id" placeholder:"ID" help:"KooDrive user the target belongs to."`
-	In      time.Duration `placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
-	File    fileFlags     `embed:""`
-	NoGuard bool          `name:"no-guard" help:"Unbind even what the user has bound again since: for account deletions."`
-	JSON    bool          `help:"Print JSON."`
+	UserID         string        `name:"user-id" placeholder:"ID" help:"KooDrive user the target belongs to."`
+	In             time.Duration `placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
+	File           fileFlags     `embed:""`
+	NoGuard        bool          `name:"no-guard" help:"Unbind even what the user has bound again since: for account deletions."`
+	JSON           bool          `help:"Print JSON."`
+	MinReplicas    int           `name:"min-replicas" placeholder:"N" help:"Count a task as enqueued only when so many replicas have it too."`
+	ReplicaTimeout time.Duration `name:"replica-timeout" default:"1s" help:"Wait so long for them (${default})."`
+
 	Timeout time.Duration `env:"KOOWORKER_ENQUEUE_TIMEOUT" default:"10s" help:"Give up on Redis after this time, for each task (${default})."`
 }
 
@@ -111,10 +114,10 @@ func (c *enqueueFlags) client(a *app, poolSize int) (client *enqueue.Client, don
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err = enqueue.New(enqueue.Config{Redis: rdb})
+	client, err = enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: c.MinReplicas, ReplicaTimeout: c.ReplicaTimeout})
 	if err != nil {
 		_ = rdb.Close()
-		return nil, nil, err
+		return nil, nil, usageError{err}
 	}
 	return client, func() { _ = rdb.Close() }, nil
 }
@@ -127,5 +130,8 @@ func (e redisError) Unwrap() error { return e.err }
 
 // Hint implements the hint of report.
 func (e redisError) Hint() string {
+	if inner, ok := errors.AsType[*enqueue.NotReplicatedError](e.err); ok {
+		return inner.Hint()
+	}
 	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
 }

@@ -107,6 +107,7 @@ func (l *ledger) executed() (targets int, twice map[string]bool) {
 // producer enqueues unbinds and remembers those that Redis acknowledged.
 type producer struct {
 	client *enqueue.Client
+	prefix string // of its targets
 	mu     sync.Mutex
 	acked  map[string]bool
 	next   int
@@ -114,7 +115,13 @@ type producer struct {
 
 func newProducer(t *testing.T, rdb redis.UniversalClient) *producer {
 	t.Helper()
-	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+	return newReplicatedProducer(t, rdb, 0)
+}
+
+// newReplicatedProducer counts only what so many replicas have acknowledged.
+func newReplicatedProducer(t *testing.T, rdb redis.UniversalClient, replicas int) *producer {
+	t.Helper()
+	client, err := enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: replicas})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +131,7 @@ func newProducer(t *testing.T, rdb redis.UniversalClient) *producer {
 func (p *producer) one(ctx context.Context) error {
 	p.mu.Lock()
 	p.next++
-	target := fmt.Sprint("d-", p.next)
+	target := fmt.Sprint(p.prefix, "d-", p.next)
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
