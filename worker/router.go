@@ -17,7 +17,8 @@ import (
 // router is the handler of all pollers. Queues are told apart here, and kinds
 // in the decoder, both exactly: asynq's ServeMux matches prefixes.
 type router struct {
-	flow *pipeline.Pipeline
+	flow    *pipeline.Pipeline
+	letters *deadletter.Store
 }
 
 var _ asynq.Handler = (*router)(nil)
@@ -30,11 +31,19 @@ func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	letter := deadletter.Open(d.ID, t.Type(), t.Payload())
 	d.Replay, d.Payload = true, letter.Payload
-	if d.Retries == 0 { // it has just arrived; see package deadletter
-		return pipeline.Settle(d, pipeline.Verdict{Action: pipeline.Park, Error: letter.Error})
+	verdict := pipeline.Verdict{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
+	if d.Retries > 0 { // else it has just arrived; see package deadletter
+		d.Attempts = letter.Attempts + d.Retries - 1
+		verdict = r.flow.Process(ctx, d)
 	}
-	d.Attempts = letter.Attempts + d.Retries - 1
-	return pipeline.Settle(d, r.flow.Process(ctx, d))
+	if verdict.Action == pipeline.Park {
+		// Letters that come by Park have their entry; those that somebody put
+		// here by hand, and those that die of another reason now, have not.
+		if err := r.letters.Note(ctx, d.ID, verdict.Reason); err != nil {
+			return pipeline.Settle(d, pipeline.Verdict{Action: pipeline.Again, Reason: verdict.Reason, Error: err.Error(), Delay: time.Second})
+		}
+	}
+	return pipeline.Settle(d, verdict)
 }
 
 // queue is where the pipeline sends what cannot stay.

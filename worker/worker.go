@@ -82,7 +82,7 @@ func (w *Worker) compose() (err error) {
 	if err != nil {
 		return err
 	}
-	w.router = &router{flow: flow}
+	w.router = &router{flow: flow, letters: letters}
 	w.repairer, err = recovery.New(recovery.Config{
 		Redis: w.rdb, Parker: parker{letters}, MaxCrashes: w.cfg.MaxCrashes, Logger: w.log.Named("recovery"), Observer: metrics,
 	})

@@ -248,6 +248,32 @@ func TestAForeignDeadlineThatHasPassed(t *testing.T) {
 	b.awaitSettled()
 }
 
+// Somebody puts bytes into the dead-letter queue by hand.
+func TestALetterThatIsNone(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	b := setup(t, api.URL)
+	b.start()
+	if _, err := b.client.Enqueue(asynq.NewTask("what", []byte("ever")), asynq.Queue(tasks.QueueDeadLetter), asynq.MaxRetry(1)); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitSettled()
+	f := deadletter.Filter{Reasons: []tasks.Reason{tasks.Undecodable}}
+	for range 2 { // a replay changes nothing
+		stats, err := b.letters.Stats(t.Context(), f)
+		if err != nil || stats.Total != 1 {
+			t.Fatalf("%+v, %v", stats, err)
+		}
+		if _, err := b.letters.Replay(t.Context(), f, deadletter.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		redistest.Eventually(t, settleIn, "it is parked again", func() bool {
+			stats, err := b.letters.Stats(t.Context(), f)
+			return err == nil && stats.Total == 1 && b.outstanding() == 0
+		})
+	}
+}
+
 // A replay that fails is charged, and its letter says so.
 func TestReplaysAreCounted(t *testing.T) {
 	t.Parallel()

@@ -33,6 +33,9 @@
 // Replay and Discard are one atomic step a letter: interrupted, each letter is
 // either parked or replayed, parked or gone.
 //
+// Replay, Discard and List read the letters a page at a time, in bounded memory;
+// where a filter names reasons they read an index of these only.
+//
 // The envelope repeats the reason, the error, the attempts and the times, since
 // a crash during a replay overwrites the error that asynq keeps.
 //

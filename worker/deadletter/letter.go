@@ -143,9 +143,9 @@ func (l Letter) updated(m asynqmsg.Message) Letter {
 	}
 	l.Attempts += replays
 	l.DeadAt = failedAt
-	// The error is asynq's own, and says nothing of the task, when a worker died
-	// during the replay.
-	if reason, _, _ := strings.Cut(m.ErrorMsg, ":"); tasks.Reason(reason).Known() {
+	// When a worker died during the replay the error says so, which is news of
+	// the worker and not of the task.
+	if reason, _, _ := strings.Cut(m.ErrorMsg, ":"); tasks.Reason(reason).Known() && tasks.Reason(reason) != tasks.Crashed {
 		l.Reason, l.Error = tasks.Reason(reason), m.ErrorMsg
 	}
 	return l

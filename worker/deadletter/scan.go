@@ -41,6 +41,38 @@ type entry struct {
 	message string
 }
 
+// afterLua finds the place behind an entry in a sorted set that is read from its
+// end, whether or not the entry is still there.
+const afterLua = `
+-- Whether a comes after b, as a sorted set orders its members: by bytes. Lua's
+-- own comparison heeds the server's locale.
+local function after(a, b)
+	for i = 1, math.min(#a, #b) do
+		local x, y = a:byte(i), b:byte(i)
+		if x ~= y then
+			return x > y
+		end
+	end
+	return #a > #b
+end
+
+-- The rank from the end of what follows (score, id).
+local function rankAfter(key, score, id)
+	-- The entries of the same score lie between these ranks, in falling order.
+	local low = redis.call("ZCOUNT", key, "(" .. score, "+inf")
+	local high = redis.call("ZCOUNT", key, score, "+inf")
+	while low < high do
+		local middle = math.floor((low + high) / 2)
+		if after(id, redis.call("ZREVRANGE", key, middle, middle)[1]) then
+			high = middle
+		else
+			low = middle + 1
+		end
+	end
+	return low
+end
+`
+
 // parkedPageCmd reads a page of the parked letters, latest first. A page begins
 // after the last entry of the page before, by score and ID, whether or not that
 // entry is still there: so nothing that others move in the meantime is passed
@@ -56,33 +88,10 @@ type entry struct {
 //
 // Returns ID, score and message of each, in one list. A message is "" if the
 // task is gone.
-var parkedPageCmd = redis.NewScript(`
--- Whether a comes after b, as a sorted set orders its members: by bytes. Lua's
--- own comparison heeds the server's locale.
-local function after(a, b)
-	for i = 1, math.min(#a, #b) do
-		local x, y = a:byte(i), b:byte(i)
-		if x ~= y then
-			return x > y
-		end
-	end
-	return #a > #b
-end
-
+var parkedPageCmd = redis.NewScript(afterLua + `
 local first = 0
 if ARGV[3] ~= "" then
-	-- The entries of the same score lie between these ranks, in falling order.
-	local low = redis.call("ZCOUNT", KEYS[1], "(" .. ARGV[2], "+inf")
-	local high = redis.call("ZCOUNT", KEYS[1], ARGV[2], "+inf")
-	while low < high do
-		local middle = math.floor((low + high) / 2)
-		if after(ARGV[3], redis.call("ZREVRANGE", KEYS[1], middle, middle)[1]) then
-			high = middle
-		else
-			low = middle + 1
-		end
-	end
-	first = low
+	first = rankAfter(KEYS[1], ARGV[2], ARGV[3])
 end
 local found = redis.call("ZREVRANGE", KEYS[1], first, first + ARGV[5] - 1, "WITHSCORES")
 local out = {}
@@ -117,13 +126,31 @@ end
 return out
 `)
 
-// pages yields what is dead, a page at a time: first what arrives, then the
-// parked letters, latest first. A letter on its way from the one to the other
+// pages yields what may fit a filter, a page at a time: from the index if the
+// filter names reasons, else all that is dead.
+func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
+	if len(f.Reasons) == 0 {
+		return s.allPages(ctx)
+	}
+	return func(yield func([]entry, error) bool) {
+		began := time.Now()
+		for _, reason := range f.Reasons {
+			for page, err := range s.pagesOf(ctx, reason, began) {
+				if !yield(page, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// allPages yields what is dead: first what arrives, then the parked letters,
+// latest first. A letter on its way from the one to the other
 // is in the second; the IDs of the first are remembered to see to that.
 //
 // A letter that is parked again while the pages are read has a later place than
 // all that are still to come. So whoever replays as he reads replays none twice.
-func (s *Store) pages(ctx context.Context) iter.Seq2[[]entry, error] {
+func (s *Store) allPages(ctx context.Context) iter.Seq2[[]entry, error] {
 	return func(yield func([]entry, error) bool) {
 		seen := make(map[string]bool)
 		for _, key := range []string{pendingKey, activeKey} {
@@ -188,8 +215,7 @@ func (s *Store) listPage(ctx context.Context, key string, start int) ([]entry, e
 func onlyArriving(page []entry, seen map[string]bool) []entry {
 	var out []entry
 	for _, e := range page {
-		m, err := asynqmsg.Parse([]byte(e.message))
-		if err == nil && m.Retried == 0 && e.message != "" && !seen[e.id] {
+		if e.message != "" && !seen[e.id] && e.arrives() {
 			seen[e.id] = true
 			out = append(out, e)
 		}
@@ -205,6 +231,13 @@ func unseen(page []entry, seen map[string]bool) []entry {
 		}
 	}
 	return out
+}
+
+// arrives reports whether an entry that is not parked is on its way there; else
+// it is being replayed.
+func (e entry) arrives() bool {
+	m, err := asynqmsg.Parse([]byte(e.message))
+	return err == nil && m.Retried == 0
 }
 
 // letter reads an entry: the envelope, brought up to date by what happened in

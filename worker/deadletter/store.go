@@ -42,8 +42,11 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 	const tries = 5 // each further one means that somebody else moved the copy in the meantime
 	for range tries {
 		again, err := s.park(ctx, &l)
-		if err != nil || !again {
+		if err != nil {
 			return err
+		}
+		if !again {
+			return s.Note(ctx, l.ID, l.Reason)
 		}
 	}
 	return ErrBusy

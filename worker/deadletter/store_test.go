@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,7 +66,14 @@ func (b *bundle) work(t *testing.T, replay func(deadletter.Letter) error) {
 		if n, _ := asynq.GetRetryCount(ctx); n == 0 {
 			return failure{letter.Error, far}
 		}
-		return replay(letter)
+		err := replay(letter)
+		if f := (failure{}); errors.As(err, &f) && f.delay == far {
+			reason, _, _ := strings.Cut(f.text, ":")
+			if err := b.store.Note(ctx, id, tasks.Reason(reason)); err != nil {
+				return err
+			}
+		}
+		return err
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -12,13 +12,13 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// List yields the letters that fit, latest death first, and ends with an error
-// if Redis fails. Letters that arrive are included, letters that are being
+// List yields the letters that fit, latest death first (and reason by reason,
+// where the filter names some), and ends with an error if Redis fails. Letters that arrive are included, letters that are being
 // replayed are not.
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		n := 0
-		for page, err := range s.pages(ctx) {
+		for page, err := range s.pages(ctx, f) {
 			if err != nil {
 				yield(Letter{}, err)
 				return
@@ -137,7 +137,7 @@ func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Scr
 		return res, fmt.Errorf("load the script: %w", err)
 	}
 	pace, canary := newPace(o.Rate), &canaryFlight{Canary: o.Canary}
-	for page, err := range s.pages(ctx) {
+	for page, err := range s.pages(ctx, f) {
 		if err != nil {
 			return res, err
 		}

@@ -1,0 +1,121 @@
+package deadletter_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+)
+
+// The index must find what reading everything finds, whatever happened to the
+// letters.
+func TestTheIndexFindsWhatThereIs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(l deadletter.Letter) error {
+		switch l.Target[len(l.Target)-1] {
+		case '1':
+			return nil
+		case '2':
+			return failure{"upstream: HTTP 503", far}
+		default:
+			return failure{"forbidden: again", far}
+		}
+	})
+	const n = 1200 // more than two pages
+	reasons := []tasks.Reason{tasks.Forbidden, tasks.Invalid, tasks.Upstream}
+	for i := range n {
+		l := letter(t, "u", fmt.Sprint(i), tasks.Intent{})
+		l.Reason = reasons[i%3]
+		l.Error = string(l.Reason) + ": x"
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, n)
+	check := func(what string) {
+		t.Helper()
+		all := b.list(t, deadletter.Filter{})
+		for _, reason := range append(reasons, tasks.Rejected) {
+			var want []string
+			for _, l := range all {
+				if l.Reason == reason {
+					want = append(want, l.ID)
+				}
+			}
+			var got []string
+			for _, l := range b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}}) {
+				got = append(got, l.ID)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %s: %d letters, the index finds %d", what, reason, len(want), len(got))
+			}
+		}
+	}
+	check("parked")
+	// All that are invalid die of something else, or succeed.
+	res, err := b.store.Replay(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Invalid}}, deadletter.Options{})
+	if err != nil || res.Done != n/3 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	b.awaitParked(t, n-n/3/10)
+	check("replayed")
+	if res, err := b.store.Discard(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}, Limit: 300}, deadletter.Options{}); err != nil || res.Done != 300 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	check("discarded")
+
+	// What is gone leaves the index when that is read.
+	if _, err := b.store.Discard(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range reasons {
+		for range 3 {
+			b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}})
+		}
+		if left := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val(); left != 0 {
+			t.Errorf("%d entries of %s are left", left, reason)
+		}
+	}
+}
+
+// A replay may die of a reason that is still to be read: it is not replayed
+// again.
+func TestAReplayByReasonsReplaysNoneTwice(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	tried := make(chan string, 1000)
+	b.work(t, func(l deadletter.Letter) error {
+		tried <- l.ID
+		return failure{"upstream: HTTP 503", far}
+	})
+	const n = 100
+	for i := range n {
+		l := letter(t, "u", fmt.Sprint(i), tasks.Intent{})
+		l.Reason, l.Error = tasks.Invalid, "invalid: x"
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, n)
+	res, err := b.store.Replay(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Invalid, tasks.Upstream}}, deadletter.Options{Rate: 200})
+	if err != nil || res.Done != n {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	b.awaitParked(t, n)
+	close(tried)
+	ids := slices.Sorted(func(yield func(string) bool) {
+		for id := range tried {
+			if !yield(id) {
+				return
+			}
+		}
+	})
+	if len(ids) != n || len(slices.Compact(ids)) != n {
+		t.Errorf("%d replays of %d letters", len(ids), n)
+	}
+}
