@@ -83,6 +83,12 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			yield(nil, fmt.Errorf("the first line must be a header with %s and %s; it is %+.100q", userColumn, targetColumn, strings.Join(header, ",")))
 			return
 		}
+		for _, column := range []string{userColumn, targetColumn} {
+			if slices.Index(header, column) != len(header)-1-slices.Index(reversed(header), column) {
+				yield(nil, fmt.Errorf("the header names %s twice; want it once", column))
+				return
+			}
+		}
 		eachLine(in, yield, func(text []byte) (tasks.Task, error) {
 			record, err := records.parse(text)
 			if err != nil {
@@ -91,9 +97,20 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			if len(record) <= max(user, target) {
 				return nil, fmt.Errorf("has %d columns; the header has %d", len(record), len(header))
 			}
+			if strings.Join(record[min(len(header), len(record)):], "") != "" {
+				// Something has shifted, a stray comma perhaps: what stands in
+				// the right place may be the wrong value.
+				return nil, fmt.Errorf("has %d columns; the header has %d", len(record), len(header))
+			}
 			return newTask(kind, record[user], record[target])
 		})
 	}
+}
+
+func reversed(list []string) []string {
+	out := slices.Clone(list)
+	slices.Reverse(out)
+	return out
 }
 
 // readHeader returns the names of the columns; of an empty file, none.

@@ -43,6 +43,8 @@ func TestReadCSV(t *testing.T) {
 		"crlf and bom":   {"\xef\xbb\xbfuser_id,device_id\r\nu,1\r\n", []string{"u/1"}},
 		"other order":    {"name,device_id,x,User_ID\n\"a, b\",1,,u\n", []string{"u/1"}},
 		"quoted":         {"user_id,device_id\n\"u\",\"1\"\n", []string{"u/1"}},
+		"too many":       {"user_id,device_id\nu,1,c2\nu,2,\n", []string{"bad line 2", "u/2"}},
+		"named twice":    {"user_id,device_id,user_id\nu,1,v\n", []string{"end: the header names user_id twice; want it once"}},
 		"bad ones":       {"user_id,device_id\nu,..\nu,1\n,2\nu\nu,3\n", []string{"bad line 2", "u/1", "bad line 4", "bad line 5", "u/3"}},
 		"stray quote":    {"user_id,device_id\nu,a\"b\nu,2\n", []string{"bad line 2", "u/2"}},
 		"open quote":     {"user_id,device_id\nu,\"1\nu,2\nu,3\"\nu,4\n", []string{"bad line 2", "u/2", "bad line 4", "u/4"}},

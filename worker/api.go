@@ -43,5 +43,5 @@ func (a api) BoundSince(ctx context.Context, t tasks.DeviceUnbind) (time.Time, p
 
 func answer(a koodrive.Answer) pipeline.Answer {
 	detail := strings.TrimPrefix(strings.TrimPrefix(a.Error(), string(a.Reason)), ": ")
-	return pipeline.Answer{Reason: a.Reason, Message: detail, Hint: a.Hint(), RetryAfter: a.RetryAfter}
+	return pipeline.Answer{Reason: a.Reason, Message: detail, Hint: a.Hint(), RetryAfter: a.RetryAfter, Held: a.Unreached}
 }

@@ -123,7 +123,11 @@ func (f *fleet) beat(ctx context.Context) {
 	defer f.mu.Unlock()
 	f.live = max(int(answer[0]), 1)
 	if left := time.Duration(answer[1]) * time.Millisecond; left > 0 {
-		f.closedUntil = time.Now().Add(left)
+		until := time.Now().Add(left)
+		if until.After(f.closedUntil.Add(time.Second)) {
+			f.log.Warn("KooDrive asked another worker for a rest: no worker of the fleet calls until then", zap.Time("until", until))
+		}
+		f.closedUntil = until
 	}
 }
 
@@ -148,6 +152,7 @@ func (f *fleet) Close(ctx context.Context, d time.Duration) {
 	f.mu.Lock()
 	if until := time.Now().Add(d); until.After(f.closedUntil) {
 		f.closedUntil = until
+		f.log.Warn("KooDrive asked for a rest: no worker of the fleet calls until then", zap.Time("until", until), zap.Duration("for", d))
 	}
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), beatTimeout)

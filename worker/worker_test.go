@@ -207,6 +207,25 @@ func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 	}
 }
 
+// Nobody is there: what could not be asked is not held against the task, be it
+// alone.
+func TestALoneTaskOutlivesAnOutage(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	url := api.URL
+	api.Close()
+	b := setup(t, url)
+	b.cfg.Policy.MaxAttempts = 1
+	b.start()
+	b.enqueue(unbindTask(1))
+	redistest.Eventually(t, settleIn, "it was tried three times", func() bool {
+		return b.metric("kooworker_attempts_total", map[string]string{"reason": "network"}) >= 3
+	})
+	if n := b.metric("kooworker_attempts_total", map[string]string{"charged": "true"}); n != 0 || len(b.dead()) != 0 {
+		t.Errorf("%g attempts charged, %d dead", n, len(b.dead()))
+	}
+}
+
 // Two tasks of plain clients have one ID, one after the other, and both must be
 // readmitted: neither may take the other's place.
 func TestReadmissionsDoNotMeet(t *testing.T) {

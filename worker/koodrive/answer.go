@@ -24,6 +24,9 @@ type Answer struct { //nolint:errname // an answer first; an error only where th
 	// RetryAfter is how long the server asks to wait, at most an hour; 0 when
 	// it did not ask.
 	RetryAfter time.Duration
+	// Unreached: no server was reached that could have said anything about this
+	// call. The next call would have met the same.
+	Unreached bool
 	// Device is the device that an unbind removed, nil when the API did not
 	// name it.
 	Device *Device

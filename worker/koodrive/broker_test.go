@@ -256,7 +256,7 @@ func TestBrokersTokenIsRenewedAndRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		say(401, "bad token "+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer+"))(w, r)
+		say(401, `{"code":13000401,"msg":"bad token `+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer+")+`"}`)(w, r)
 	})
 	c := connect(t, srv.URL, func(cfg *Config) { cfg.Authorizer = auth })
 	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Unauthorized || got.Message != "bad token [redacted]" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"time"
 
@@ -51,7 +52,9 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	resp, err := c.transport.RoundTrip(req.WithContext(limited))
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
-		return c.failed(req, reason, text)
+		a := c.failed(req, reason, text)
+		a.Unreached = unreached(err)
+		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
 	estimate, dated := c.clock.read(resp.Header)
@@ -82,10 +85,29 @@ func (c *Client) understand(resp *http.Response, body []byte, call call) (reason
 			return tasks.Protocol, code, err.Error()
 		}
 	}
-	if target := redirectTarget(resp); target != "" {
-		text = "it redirects to " + target
+	if e.from == stranger {
+		text = describe(resp, len(body))
 	}
 	return reason, code, text
+}
+
+// describe says what a stranger has sent, and quotes none of it: whatever echoes
+// the request may do so in any disguise. Of a redirect it names the host.
+func describe(resp *http.Response, size int) string {
+	what := "nothing"
+	if size > 0 {
+		what = fmt.Sprintf("%d bytes", size)
+		if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil {
+			what += " of " + kind
+		}
+		if coding := resp.Header.Get("Content-Encoding"); coding != "" {
+			what += ", compressed though nobody asked for that"
+		}
+	}
+	if u, err := resp.Location(); err == nil && resp.StatusCode >= 300 && resp.StatusCode <= 399 {
+		return fmt.Sprintf("not KooDrive's envelope but %s, and a redirect to %s://%s", what, u.Scheme, u.Host)
+	}
+	return "not KooDrive's envelope but " + what
 }
 
 // request is all of a request but the credential.
@@ -111,18 +133,4 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 // failed is the answer where there was none.
 func (c *Client) failed(req *http.Request, reason tasks.Reason, text string) Answer {
 	return Answer{Reason: reason, Message: c.clean(req, text)}
-}
-
-// redirectTarget is where a redirect points to, without what a URL may hold of
-// credentials; "" where there is no redirect.
-func redirectTarget(resp *http.Response) string {
-	if resp.StatusCode < 300 || resp.StatusCode > 399 {
-		return ""
-	}
-	u, err := resp.Location()
-	if err != nil {
-		return ""
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }

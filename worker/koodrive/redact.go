@@ -26,29 +26,35 @@ func replaceSecrets(text string, secrets ...string) string {
 	return text
 }
 
-// echoPattern matches a secret in any case, and with each character that is
-// not a letter or a digit as it stands or escaped: for a URL (%2F, and + for a
-// space or the other way round), for JSON (\/, \u002f), or for a page (&#47;,
-// &#x2F;, &amp;).
+// echoPattern matches a secret in any case, broken by spaces or not, with each
+// character as it stands or escaped: for a URL, once or more often (%2F, %252f,
+// and + for a space or the other way round), for JSON or a script (\/, \u002f,
+// \x2f), or for a page (&#47; and &#x2F;, with or without the semicolon, and by
+// name).
 func echoPattern(secret string) *regexp.Regexp {
 	var b strings.Builder
 	b.WriteString("(?i)")
 	for i := range len(secret) {
 		c := secret[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
-			b.WriteByte(c)
-			continue
+		if i > 0 {
+			b.WriteString(`\s*`)
 		}
-		fmt.Fprintf(&b, `(?:\\*%s|%%%02x|\\*u00%02x|&#0*%d;|&#x0*%x;`, regexp.QuoteMeta(string(rune(c))), c, c, c, c)
-		switch c {
-		case '+', ' ':
+		fmt.Fprintf(&b, `(?:\\*%s|%%(?:25)*%02x|\\+(?:u00|x)%02x|&(?:amp;)?#0*%d;?|&(?:amp;)?#x0*%x;?`, regexp.QuoteMeta(string(rune(c))), c, c, c, c)
+		if names, ok := entities[c]; ok {
+			fmt.Fprintf(&b, `|&(?:amp;)?(?:%s);`, names)
+		}
+		if c == '+' || c == ' ' {
 			b.WriteString(`|[+ ]`)
-		case '&', '<', '>', '"', '\'':
-			b.WriteString(`|&(?:amp|lt|gt|quot|apos);`)
 		}
 		b.WriteByte(')')
 	}
 	return regexp.MustCompile(b.String()) // every part of it is a literal, or fixed
+}
+
+// entities are the names that HTML has for the characters of tokens.
+var entities = map[byte]string{
+	'&': "amp", '<': "lt", '>': "gt", '"': "quot", '\'': "apos", '/': "sol", '+': "plus", '=': "equals",
+	'_': "lowbar", '.': "period", ',': "comma", ':': "colon", ';': "semi", '*': "ast", '%': "percnt", '#': "num",
 }
 
 // insider is an Authorizer that can tell the secret part of the Authorization

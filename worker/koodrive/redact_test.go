@@ -72,7 +72,11 @@ func TestSecretsThatTheServerEchoes(t *testing.T) {
 				c := connect(t, srv.URL, func(cfg *Config) { cfg.Authorizer = tc.auth })
 				got := c.Unbind(t.Context(), testUser, testDevice).Message
 				part := secret[:min(len(secret), 6)]
-				if strings.Contains(got, part) || !strings.Contains(got, redacted[:5]) {
+				says := redacted[:5]
+				if !enveloped {
+					says = "not KooDrive's envelope but" // of a stranger's body nothing is quoted
+				}
+				if strings.Contains(got, part) || !strings.Contains(got, says) {
 					t.Errorf("%s, %s, enveloped %t: got %q", name, form, enveloped, got)
 				}
 			}
@@ -152,9 +156,15 @@ func TestMessageIsOneShortPrintableLine(t *testing.T) {
 			t.Errorf("%q is too long", got)
 		}
 	}
-	c := connect(t, serve(t, say(200, "<html>\n<body>\x1b[2J"+strings.Repeat("Welcome ", 100))).URL, nil)
-	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Protocol || !strings.HasPrefix(got.Message, "<html> <body> [2JWelcome Welcome") {
-		t.Errorf("got %v", got)
+	for body, want := range map[string]string{
+		`{"code":13000999,"msg":"one\n\u001b[2J` + strings.Repeat("Welcome ", 100) + `"}`: "one [2JWelcome Welcome",
+		"<html>\n<body>\x1b[2J": "not KooDrive's envelope but 17 bytes of text/html",
+		"":                      "not KooDrive's envelope but nothing",
+	} {
+		c := connect(t, serve(t, say(200, body)).URL, nil)
+		if got := c.Release(t.Context(), testUser, testLock); !strings.HasPrefix(got.Message, want) {
+			t.Errorf("%q: got %v", body, got)
+		}
 	}
 }
 
@@ -171,6 +181,13 @@ func TestEscapedEchoesAreRecognized(t *testing.T) {
 		"URL, lower case":  `tokVAL%2fue%2bS3cret%3d%3dzz%26%3c%229`,
 		"plus for a space": `tokVAL/ue S3cret==zz&<"9`,
 		"page":             `tokVAL&#x2F;ue&#43;S3cret&#61;&#x3d;zz&amp;&lt;&quot;9`,
+		"URL, twice":       `tokVAL%252Fue%252bS3cret%253D%253Dzz%2526%253C%25229`,
+		"entities":         `tokVAL&sol;ue&plus;S3cret&equals;&equals;zz&amp;&lt;&quot;9`,
+		"page in a page":   `tokVAL&amp;#x2F;ue&amp;#43;S3cret==zz&amp;<"9`,
+		"no semicolon":     `tokVAL&#x2Fue&#43S3cret==zz&<"9`,
+		"script":           `tokVAL\x2fue\x2bS3cret==zz&<"9`,
+		"every character":  `%74%6f%6bVAL/ue+S3cre&#116;==zz&<"\u0039`,
+		"broken":           "tokVAL/ue+\n  S3cret==zz&<\"9",
 		"page, padded":     `tokVAL&#047;ue&#x002B;S3cret==zz&#38;&#60;&#34;9`,
 	} {
 		text := replaceSecrets("before "+echo+" after", secret, "zz")

@@ -30,6 +30,7 @@ type rule struct {
 var table = []rule{
 	// 1. Codes, whatever the status.
 	{code: "13000309", reason: tasks.Gone},
+	{status: 429, reason: tasks.Throttled}, // whatever it says beside: it was not looked at
 	{code: "13000101", reason: tasks.Invalid},
 	{code: "13000102", reason: tasks.Invalid},
 	{code: "13000410", reason: tasks.Forbidden},
@@ -68,7 +69,6 @@ var table = []rule{
 	{status: 401, reason: tasks.Unauthorized},
 	{status: 403, reason: tasks.Forbidden},
 	{status: 408, reason: tasks.TimedOut},
-	{status: 429, reason: tasks.Throttled},
 	{status: 500, through: 599, reason: tasks.Upstream},
 	{status: 400, auth: true, reason: tasks.Unauthorized}, // bad parameters and failed authentication share 400
 	{status: 400, through: 499, reason: tasks.Rejected},

@@ -81,3 +81,17 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 func callerGaveUp(ctx context.Context) string {
 	return "the caller gave up: " + context.Cause(ctx).Error()
 }
+
+// unreached reports whether an exchange failed before a request could be sent,
+// for a reason that is not the request's: the name, the connection, the
+// certificate, the proxy.
+func unreached(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	_, dns := errors.AsType[*net.DNSError](err)
+	return dns || errors.Is(err, errProxy)
+}

@@ -142,7 +142,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			http.Redirect(w, r, other.URL+"/login?ticket=hush", status)
 		})
 		got := connect(t, srv.URL, nil).Unbind(t.Context(), testUser, testDevice)
-		if want := "it redirects to " + other.URL + "/login"; got.Reason != tasks.Misrouted || got.Message != want {
+		if want := "and a redirect to " + other.URL; got.Reason != tasks.Misrouted || !strings.HasSuffix(got.Message, want) {
 			t.Errorf("%d: got %v, want the message %q", status, got, want)
 		}
 	}

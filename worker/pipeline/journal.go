@@ -38,6 +38,9 @@ var headlines = map[tasks.Reason]string{
 	tasks.Unauthorized: "KooDrive refuses the credential; tasks wait, none is charged",
 	tasks.Misrouted:    "the answer is not KooDrive's; tasks wait, none is charged",
 	tasks.Throttled:    "KooDrive throttles; tasks wait, none is charged",
+	tasks.Network:      "KooDrive cannot be reached; tasks wait, none is charged",
+	tasks.TimedOut:     "KooDrive does not answer; tasks wait, none is charged",
+	tasks.Upstream:     "KooDrive is in trouble; tasks wait, none is charged",
 }
 
 func (j *journal) record(e Event, answer Answer) {

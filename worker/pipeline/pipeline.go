@@ -35,8 +35,8 @@ type Answer struct {
 	Hint       string        // what an operator can do about it; may be empty
 	RetryAfter time.Duration // 0: the answer named no time
 	// Held marks an answer that is not about this task: the call was not made,
-	// or what it met would have met any other. The task comes back after
-	// RetryAfter, uncharged.
+	// or what it met would have met any other. The task comes back uncharged,
+	// after RetryAfter or Policy.Pause.
 	Held bool
 	// Uncalled marks an answer of our own: no call was made.
 	Uncalled bool
@@ -240,7 +240,11 @@ func (p *Pipeline) classify(ctx context.Context, d Delivery, res result) Verdict
 		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(res.Answer)}
 	}
 	if res.Held {
-		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: max(res.RetryAfter, time.Second), Error: errorLine(res.Answer)}
+		delay := res.RetryAfter
+		if delay <= 0 {
+			delay = p.policy.pause()
+		}
+		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(res.Answer)}
 	}
 	v := p.policy.Judge(res.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, res.RetryAfter)
 	if d.Replay && v.Charged && v.Action == Again {

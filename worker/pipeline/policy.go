@@ -106,7 +106,7 @@ func (p Policy) Judge(reason tasks.Reason, attempts, limit int, wait time.Durati
 		}
 	case tasks.Unauthorized, tasks.Misrouted:
 		v.Action = Again
-		v.Delay = max(wait, between(p.Pause/2, p.Pause*3/2))
+		v.Delay = max(wait, p.pause())
 	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired:
 		v.Action, v.Outcome = Park, tasks.Dead
 	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
@@ -130,6 +130,9 @@ func (p Policy) budget(reason tasks.Reason, limit int) int {
 	}
 	return min(n, limit+1)
 }
+
+// pause is the wait after what would have hit every task alike.
+func (p Policy) pause() time.Duration { return between(p.Pause/2, p.Pause*3/2) }
 
 func between(low, high time.Duration) time.Duration {
 	return low + rand.N(high-low+1) //nolint:gosec // spreading load, not guarding a secret

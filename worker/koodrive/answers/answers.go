@@ -77,6 +77,7 @@ func All() []Answer {
 		koodrive("unauthorized-400", 400, `{"code":13000499,"msg":"authentication failed"}`, tasks.Unauthorized),
 		koodrive("throttled", 429, `{"code":13000429,"msg":"too many requests"}`, tasks.Throttled),
 		koodrive("throttled-retry-after", 429, `{"code":13000429,"msg":"too many requests"}`, tasks.Throttled).with("Retry-After", "1"),
+		koodrive("throttled-code", 429, `{"code":13000410,"msg":"no permission"}`, tasks.Throttled),
 		koodrive("upstream-200", 200, `{"code":13000201,"msg":"internal error"}`, tasks.Upstream),
 		koodrive("upstream-500", 500, `{"code":13000201,"msg":"internal error"}`, tasks.Upstream),
 		koodrive("upstream-500-code-0", 500, `{"code":0,"msg":"success"}`, tasks.Upstream),
