@@ -26,6 +26,43 @@ func replaceSecrets(text string, secrets ...string) string {
 	return text
 }
 
+// fragment is the length from which a piece of a secret is treated as one: what
+// is left of it can be guessed, or pieced together.
+const fragment = 8
+
+// replaceFragments replaces the pieces of a secret that a server has cut out of
+// it, in any case.
+func replaceFragments(text, secret string) string {
+	text, secret = strings.ToValidUTF8(text, "?"), asciiLower(secret)
+	lower := asciiLower(text)
+	var out strings.Builder
+	for i := 0; i < len(text); {
+		n := 0
+		for i+n+fragment <= len(text) && strings.Contains(secret, lower[i+n:i+n+fragment]) {
+			n++
+		}
+		if n == 0 {
+			out.WriteByte(text[i])
+			i++
+			continue
+		}
+		out.WriteString(redacted)
+		i += n + fragment - 1
+	}
+	return out.String()
+}
+
+// asciiLower lowers letters and keeps the length, which strings.ToLower does
+// not for every letter.
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
 // echoPattern matches a secret in any case, broken by spaces or not, with each
 // character as it stands or escaped: for a URL, once or more often (%2F, %252f,
 // and + for a space or the other way round), for JSON or a script (\/, \u002f,
@@ -106,8 +143,17 @@ func (c *Client) clean(req *http.Request, text string) string {
 	if text == "" {
 		return ""
 	}
-	if req != nil {
-		text = replaceSecrets(text, sentSecrets(c.auth, req.Header.Get("Authorization"))...)
+	const most = 64 << 10 // far more than will be shown
+	if len(text) > most {
+		text = text[:most]
 	}
-	return oneLine(c.auth.Redact(text))
+	if req == nil {
+		return oneLine(c.auth.Redact(text))
+	}
+	authorization := req.Header.Get("Authorization")
+	text = c.auth.Redact(replaceSecrets(text, sentSecrets(c.auth, authorization)...))
+	if in, ok := c.auth.(insider); ok {
+		text = replaceFragments(text, in.secretIn(authorization))
+	}
+	return oneLine(text)
 }

@@ -212,3 +212,28 @@ func FuzzReplaceSecrets(f *testing.F) {
 		}
 	})
 }
+
+func TestPiecesOfASecretAreRecognized(t *testing.T) {
+	t.Parallel()
+	const secret = "tokVAL/ue+S3cret==zzQ9x8w7v6u5"
+	for text, want := range map[string]string{
+		"bad tokVAL/ue+S3cret==zzQ9x8w7v6u end": "bad [redacted] end",
+		"bad kVAL/ue+S3cret==zzQ9x8w7v6u5 end":  "bad [redacted] end",
+		"len=tokVAL/ue+S3... end":               "len=[redacted]... end",
+		"TOKVAL/UE and zzQ9x8w7":                "[redacted] and [redacted]",
+		"tokVAL/ stays, it is short":            "tokVAL/ stays, it is short",
+		"äöü tokVAL/ue ß":                       "äöü [redacted] ß",
+		"":                                      "",
+	} {
+		if got := replaceFragments(text, secret); got != want {
+			t.Errorf("%q: %q; want %q", text, got, want)
+		}
+	}
+	if got := replaceFragments("something", ""); got != "something" {
+		t.Errorf("without a secret: %q", got)
+	}
+	srv := serve(t, say(200, `{"code":13000999,"msg":"token `+testToken[:len(testToken)-2]+` refused"}`))
+	if got := connect(t, srv.URL, nil).Unbind(t.Context(), testUser, testDevice).Message; got != "token [redacted] refused" {
+		t.Errorf("%q", got)
+	}
+}
