@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -42,7 +41,7 @@ type bundle struct {
 	inspector *asynq.Inspector
 	letters   *deadletter.Store
 	registry  *prometheus.Registry
-	logs      *logBuffer
+	logs      *redistest.Buffer
 	cfg       worker.Config
 }
 
@@ -53,14 +52,14 @@ func setup(t *testing.T, koodriveURL string) *bundle {
 	b := &bundle{
 		t: t, redis: server, rdb: rdb,
 		client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
-		letters: deadletter.NewStore(rdb), registry: prometheus.NewRegistry(), logs: &logBuffer{},
+		letters: deadletter.NewStore(rdb), registry: prometheus.NewRegistry(), logs: &redistest.Buffer{},
 	}
 	policy := pipeline.DefaultPolicy()
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0.1, Cap: time.Second}
 	policy.Pause = time.Second
 	b.cfg = worker.Config{
 		Redis: func() redis.UniversalClient { return redis.NewClient(rdb.Options()) }, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
-		Concurrency: 16, Pollers: 4, Policy: &policy, Registry: b.registry, Logger: b.logs.logger(), ShutdownTimeout: 5 * time.Second,
+		Concurrency: 16, Pollers: 4, Policy: &policy, Registry: b.registry, Logger: debugLog(b.logs), ShutdownTimeout: 5 * time.Second,
 	}
 	return b
 }
@@ -176,28 +175,7 @@ func (b *bundle) metric(name string, labels map[string]string) float64 {
 	return sum
 }
 
-// logBuffer keeps the log, at debug level, as it would be written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) logger() *zap.Logger {
-	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), l, zap.DebugLevel))
-}
-
-// Write implements zapcore.WriteSyncer.
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-// Sync implements zapcore.WriteSyncer.
-func (l *logBuffer) Sync() error { return nil }
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+// debugLog writes the log as it would be written, at debug level.
+func debugLog(to *redistest.Buffer) *zap.Logger {
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), to, zap.DebugLevel))
 }

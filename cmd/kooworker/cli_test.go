@@ -191,23 +191,6 @@ func TestRedisTroubleWithAFileSaysHowToGoOn(t *testing.T) {
 	}
 }
 
-func TestRejectsThatCannotBeWrittenAreNotRedisTrouble(t *testing.T) {
-	t.Parallel()
-	if _, err := os.Stat("/dev/full"); err != nil {
-		t.Skip("no /dev/full")
-	}
-	server := redistest.Start(t)
-	for name, in := range map[string]string{
-		"at the end": "user_id,device_id\nu\n",
-		"midway":     "user_id,device_id\n" + strings.Repeat("u\n", 1000),
-	} {
-		r := kooworker(t, in, "enqueue", "unbind", "--file", "-", "--rejects", "/dev/full", "--redis-url", server.URL())
-		if r.code != exitFailed || !strings.Contains(r.stderr, "--rejects: ") || !strings.Contains(r.stderr, "no space left") || strings.Contains(r.stderr, "hint") {
-			t.Errorf("%s: %+v", name, r)
-		}
-	}
-}
-
 func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -14,25 +13,6 @@ import (
 
 	"github.com/kooworker/kooworker/internal/redistest"
 )
-
-// lockedBuffer is a stderr that a test reads while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 // answerThenJunk serves one connection: every request is answered, and what is
 // sent on junk follows on the connection when it is idle again.
@@ -70,7 +50,7 @@ func answerThenJunk(t *testing.T, junk <-chan string) (url string) {
 
 // Not parallel, as the next: the standard logger is the process's.
 func TestWhatNetHTTPLogsOfAServersBytesHoldsNoSecret(t *testing.T) {
-	var stderr lockedBuffer
+	var stderr redistest.Buffer
 	flags := logFlags{LogLevel: "info", LogFormat: "json"}
 	flags.logger(&stderr)
 	t.Cleanup(flags.release)
@@ -100,7 +80,7 @@ func TestWhatNetHTTPLogsOfAServersBytesHoldsNoSecret(t *testing.T) {
 }
 
 func TestTheStandardLogGoesToTheCommandThatRuns(t *testing.T) {
-	var first, second, silent lockedBuffer
+	var first, second, silent redistest.Buffer
 	one, two, quiet := logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}
 	one.logger(&first)
 	two.logger(&second)

@@ -8,14 +8,12 @@ package redistest
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,7 +34,7 @@ type Server struct {
 	args []string
 
 	cmd    *exec.Cmd
-	output *lockedBuffer
+	output *Buffer
 	exited chan struct{}
 }
 
@@ -116,7 +114,7 @@ func (s *Server) launch() error {
 		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
 		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction",
 	}, s.args...)
-	s.output = &lockedBuffer{}
+	s.output = &Buffer{}
 	cmd := exec.Command(s.bin, args...) //nolint:gosec,noctx // a test's own server, ended by Kill
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
@@ -182,22 +180,4 @@ func freePort(tb testing.TB) int {
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
-}
-
-// lockedBuffer collects a process's output while another goroutine reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
