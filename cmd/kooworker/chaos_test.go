@@ -158,6 +158,41 @@ func cpu(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
+// KooDrive is down, with ten thousand tasks waiting. The same with 30 minutes
+// of outage, by a scaled clock, is in package gate.
+func TestChaosKooDriveIsDown(t *testing.T) {
+	const n, outage = 10_000, 90 * time.Second
+	server := redistest.Start(t)
+	rdb := server.Client()
+	api := newLedger(t, 5*time.Millisecond)
+	api.down.Store(true)
+	p := newProducer(t, rdb)
+	p.many(t, n)
+	startWorker(t, server, api.URL)
+	redistest.Eventually(t, 20*time.Second, "the breaker has opened", func() bool { return api.requests() >= 20 })
+	elapse(2 * time.Second)
+	before, chargedBefore := api.requests(), charged(t, rdb)
+	elapse(outage)
+	perSecond := float64(api.requests()-before) / outage.Seconds()
+	t.Logf("%d requests and %d attempts before the breaker opened; then %.2f requests a second", before, chargedBefore, perSecond)
+	if after := charged(t, rdb); perSecond >= 1 || after != chargedBefore {
+		t.Errorf("%.2f requests a second while open; %d attempts charged, and %d before", perSecond, after, chargedBefore)
+	}
+	api.down.Store(false)
+	redistest.Eventually(t, 2*time.Minute, "calls go on", func() bool { done, _ := api.executed(); return done > 3 })
+	done, _ := api.executed()
+	start := time.Now()
+	elapse(time.Second)
+	if now, _ := api.executed(); now-done > 100 {
+		t.Errorf("%d calls in the first second: a stampede", now-done)
+	}
+	a := settleAccounts(t, rdb, p, api, 3*time.Minute)
+	t.Logf("all done %.0f s after calls went on", time.Since(start).Seconds())
+	if a.lost != 0 || a.dead != 0 || a.done != n {
+		t.Errorf("%+v", a)
+	}
+}
+
 // Three workers share a rate; one of them is killed.
 func TestChaosTheRateIsShared(t *testing.T) {
 	const rate = 60
