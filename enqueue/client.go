@@ -1,6 +1,7 @@
 package enqueue
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -75,10 +76,7 @@ func New(cfg Config) (*Client, error) {
 // for.
 func (cfg Config) replicas() (*replicated, error) {
 	const defaultTimeout = time.Second
-	within := cfg.ReplicaTimeout
-	if within == 0 {
-		within = defaultTimeout
-	}
+	within := cmp.Or(cfg.ReplicaTimeout, defaultTimeout)
 	_, isCluster := cfg.Redis.(*redis.ClusterClient)
 	switch {
 	case cfg.MinReplicas < 0:
@@ -162,7 +160,12 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	// share another, and only if that one is being carried out just now there
 	// is a third.
 	identity := tasks.Identity(t)
-	for _, id := range []string{identity, identity + ":" + demands(intent), identity + ":" + uuid.NewString()} {
+	for _, suffix := range []func() string{
+		func() string { return "" },
+		func() string { return ":" + demands(intent) },
+		func() string { return ":" + uuid.NewString() },
+	} {
+		id := identity + suffix()
 		res, taken, err := c.enqueueAs(ctx, id, t, payload, intent, o.runAt)
 		if err != nil {
 			return res, fmt.Errorf("enqueue %s: %w", id, err)
@@ -179,7 +182,9 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, runAt time.Time) (res Result, taken bool, err error) {
 	const tries = 3 // each further one means that what was in the way has just gone
 	var ack acknowledged
-	ctx = context.WithValue(ctx, acknowledgedKey{}, &ack)
+	if c.replicas != nil {
+		ctx = context.WithValue(ctx, acknowledgedKey{}, &ack)
+	}
 	for range tries {
 		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload),
 			asynq.TaskID(id), asynq.Queue(t.Queue()), asynq.ProcessAt(runAt),

@@ -84,7 +84,7 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			return
 		}
 		for _, column := range []string{userColumn, targetColumn} {
-			if slices.Index(header, column) != len(header)-1-slices.Index(reversed(header), column) {
+			if slices.Contains(header[slices.Index(header, column)+1:], column) {
 				yield(nil, fmt.Errorf("the header names %s twice; want it once", column))
 				return
 			}
@@ -105,12 +105,6 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			return newTask(kind, record[user], record[target])
 		})
 	}
-}
-
-func reversed(list []string) []string {
-	out := slices.Clone(list)
-	slices.Reverse(out)
-	return out
 }
 
 // readHeader returns the names of the columns; of an empty file, none.

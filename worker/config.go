@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -90,11 +91,15 @@ const (
 func PoolSize(concurrency, pollers int) int { return concurrency + 5*pollers + 5 }
 
 func (c Config) withDefaults() Config {
-	setDefault(&c.Concurrency, DefaultConcurrency)
-	setDefault(&c.Pollers, DefaultPollers)
-	setDefault(&c.MaxCrashes, recovery.DefaultMaxCrashes)
-	setDefault(&c.StartupTimeout, DefaultStartupTimeout)
-	setDefault(&c.ShutdownTimeout, DefaultShutdownTimeout)
+	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	c.Pollers = cmp.Or(c.Pollers, DefaultPollers)
+	c.MaxCrashes = cmp.Or(c.MaxCrashes, recovery.DefaultMaxCrashes)
+	c.StartupTimeout = cmp.Or(c.StartupTimeout, DefaultStartupTimeout)
+	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
+	if c.Policy == nil {
+		policy := pipeline.DefaultPolicy()
+		c.Policy = &policy
+	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
@@ -103,13 +108,6 @@ func (c Config) withDefaults() Config {
 	}
 	c.KooDrive.Concurrency = c.Concurrency
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func (c Config) validate() error {

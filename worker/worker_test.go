@@ -163,6 +163,30 @@ func TestRetryAfterIsWaitedFor(t *testing.T) {
 	b.awaitSettled()
 }
 
+// The gate and the policy both wait after a throttled answer that names no time.
+func TestTheThrottleWaitIsThePolicys(t *testing.T) {
+	t.Parallel()
+	const wait = 10 * time.Second
+	var first time.Time
+	waited := make(chan time.Duration, 1)
+	api := newStandIn(t, func(_ string, nth int) reply {
+		if nth == 1 {
+			first = time.Now()
+			return reply{429, nil, ""}
+		}
+		waited <- time.Since(first)
+		return done
+	})
+	b := setup(t, api.URL)
+	b.cfg.Policy.ThrottleMin, b.cfg.Policy.ThrottleMax = wait, wait
+	b.start()
+	b.enqueue(unbindTask(1))
+	if d := <-waited; d < wait {
+		t.Errorf("came back after %s; the policy says %s", d, wait)
+	}
+	b.awaitSettled()
+}
+
 func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 	t.Parallel()
 	const n = 30

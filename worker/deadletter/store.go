@@ -112,6 +112,15 @@ func (s *Store) look(ctx context.Context, id string) (entry, error) {
 	return entry{id: id, message: message.Val(), score: score.Val()}, nil
 }
 
+// asSeenLua ends a script unless the letter is parked and is as it was seen. The
+// scripts that it begins share their first two KEYS and first three ARGV.
+const asSeenLua = `
+local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
+	return 0
+end
+`
+
 // replaceCmd gives a parked letter another message, provided that it is as it
 // was seen.
 //
@@ -124,11 +133,7 @@ func (s *Store) look(ctx context.Context, id string) (entry, error) {
 // ARGV[4] -> the new message
 //
 // Returns 1, or 0 if the letter has changed or is not parked any more.
-var replaceCmd = redis.NewScript(`
-local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
-if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
-	return 0
-end
+var replaceCmd = redis.NewScript(asSeenLua + `
 redis.call("HSET", KEYS[1], "msg", ARGV[4])
 return 1
 `)

@@ -90,11 +90,7 @@ type Options struct {
 // ARGV[4] -> the current time in Unix ns, which asynq notes for what is pending
 //
 // Returns 1, or 0 if the letter has changed or is not parked any more.
-var replayCmd = redis.NewScript(`
-local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
-if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
-	return 0
-end
+var replayCmd = redis.NewScript(asSeenLua + `
 redis.call("ZREM", KEYS[2], ARGV[1])
 redis.call("LPUSH", KEYS[3], ARGV[1])
 redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[4])
@@ -104,11 +100,7 @@ return 1
 // discardCmd deletes a parked letter, provided that it is as it was seen. KEYS
 // and ARGV are replayCmd's, of which the last of each is not used, and so is
 // what it returns.
-var discardCmd = redis.NewScript(`
-local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
-if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
-	return 0
-end
+var discardCmd = redis.NewScript(asSeenLua + `
 redis.call("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[1])
 return 1

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -63,21 +64,21 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	setDefault(&c.MaxWait, 10*time.Second)
-	setDefault(&c.Spread, 30*time.Second)
-	setDefault(&c.Window, 10*time.Second)
-	setDefault(&c.InARow, 10)
-	setDefault(&c.Persist, 5*time.Second)
-	setDefault(&c.Ratio, 0.5)
-	setDefault(&c.MinCalls, 20)
-	setDefault(&c.Alarms, 3)
-	setDefault(&c.Probes, 3)
-	setDefault(&c.ProbeMin, time.Second)
-	setDefault(&c.ProbeMax, time.Minute)
-	setDefault(&c.RampFrom, 10)
-	setDefault(&c.ThrottleMin, 2*time.Second)
-	setDefault(&c.ThrottleMax, 5*time.Second)
-	setDefault(&c.ThrottleCap, 15*time.Minute)
+	c.MaxWait = cmp.Or(c.MaxWait, 10*time.Second)
+	c.Spread = cmp.Or(c.Spread, 30*time.Second)
+	c.Window = cmp.Or(c.Window, 10*time.Second)
+	c.InARow = cmp.Or(c.InARow, 10)
+	c.Persist = cmp.Or(c.Persist, 5*time.Second)
+	c.Ratio = cmp.Or(c.Ratio, 0.5)
+	c.MinCalls = cmp.Or(c.MinCalls, 20)
+	c.Alarms = cmp.Or(c.Alarms, 3)
+	c.Probes = cmp.Or(c.Probes, 3)
+	c.ProbeMin = cmp.Or(c.ProbeMin, time.Second)
+	c.ProbeMax = cmp.Or(c.ProbeMax, time.Minute)
+	c.RampFrom = cmp.Or(c.RampFrom, 10)
+	c.ThrottleMin = cmp.Or(c.ThrottleMin, 2*time.Second)
+	c.ThrottleMax = cmp.Or(c.ThrottleMax, 5*time.Second)
+	c.ThrottleCap = cmp.Or(c.ThrottleCap, 15*time.Minute)
 	if c.Fleet == nil {
 		c.Fleet = alone{}
 	}
@@ -85,13 +86,6 @@ func (c Config) withDefaults() Config {
 		c.OnChange = func(State, State, tasks.Reason) {}
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // validate wants defaults set.

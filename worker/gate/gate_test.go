@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -32,7 +33,7 @@ type bundle struct {
 func setup(t *testing.T, cfg Config) *bundle {
 	t.Helper()
 	b := &bundle{answer: always(tasks.OK), latency: 20 * time.Millisecond}
-	setDefault(&cfg.Persist, time.Nanosecond) // ten in a row are enough, but for the test of it
+	cfg.Persist = cmp.Or(cfg.Persist, time.Nanosecond) // ten in a row are enough, but for the test of it
 	cfg.OnChange = func(from, to State, reason tasks.Reason) {
 		b.changes = append(b.changes, from.String()+" "+to.String()+" "+string(reason))
 	}

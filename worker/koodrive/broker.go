@@ -1,6 +1,7 @@
 package koodrive
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -75,7 +76,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	if cfg.Timeout < 0 || cfg.CacheSize < 0 {
 		return nil, errors.New("token broker: the timeout or the cache size is negative; want 0 for the default, or more")
 	}
-	cache, err := lru.New[string, brokerToken](orDefault(cfg.CacheSize, defaultBrokerCache))
+	cache, err := lru.New[string, brokerToken](cmp.Or(cfg.CacheSize, defaultBrokerCache))
 	if err != nil {
 		return nil, fmt.Errorf("token broker: %w", err)
 	}
@@ -87,7 +88,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 		ask:       func(ctx context.Context, userID string) (*http.Request, error) { return brokerRequest(ctx, *u, userID) },
 		redact:    func(text string) string { return replaceSecrets(text, urlSecrets(u)...) },
 		transport: transport,
-		timeout:   orDefault(cfg.Timeout, defaultBrokerTimeout),
+		timeout:   cmp.Or(cfg.Timeout, defaultBrokerTimeout),
 		now:       time.Now,
 		cache:     cache,
 	}, nil

@@ -1,6 +1,7 @@
 package koodrive
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	concurrency := orDefault(cfg.Concurrency, defaultConcurrency)
+	concurrency := cmp.Or(cfg.Concurrency, defaultConcurrency)
 	transport, err := newTransport(concurrency, cfg.TLS)
 	if err != nil {
 		return nil, err
@@ -83,18 +84,9 @@ func New(cfg Config) (*Client, error) {
 		clock:     newServerClock(),
 		rules:     withAdditions(reasons),
 		slots:     make(chan struct{}, concurrency),
-		timeout:   orDefault(cfg.CallTimeout, defaultCallTimeout),
-		userAgent: orDefault(cfg.UserAgent, defaultUserAgent),
+		timeout:   cmp.Or(cfg.CallTimeout, defaultCallTimeout),
+		userAgent: cmp.Or(cfg.UserAgent, defaultUserAgent),
 	}, nil
-}
-
-// orDefault returns v, or d where v is zero.
-func orDefault[T comparable](v, d T) T {
-	var zero T
-	if v == zero {
-		return d
-	}
-	return v
 }
 
 // checkBaseURL returns the URL that the calls' paths are appended to.

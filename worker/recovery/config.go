@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -67,11 +68,11 @@ func (c Config) withDefaults() Config {
 	if c.Queues == nil {
 		c.Queues = slices.Sorted(maps.Keys(tasks.QueueWeights()))
 	}
-	setDefault(&c.DeadLetter, tasks.QueueDeadLetter)
-	setDefault(&c.Interval, DefaultInterval)
-	setDefault(&c.Grace, DefaultGrace)
-	setDefault(&c.Settle, DefaultSettle)
-	setDefault(&c.MaxCrashes, DefaultMaxCrashes)
+	c.DeadLetter = cmp.Or(c.DeadLetter, tasks.QueueDeadLetter)
+	c.Interval = cmp.Or(c.Interval, DefaultInterval)
+	c.Grace = cmp.Or(c.Grace, DefaultGrace)
+	c.Settle = cmp.Or(c.Settle, DefaultSettle)
+	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
@@ -79,13 +80,6 @@ func (c Config) withDefaults() Config {
 		c.Observer = nobody{}
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func (c Config) validate() error {
