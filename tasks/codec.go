@@ -30,6 +30,8 @@ type Intent struct {
 	NotAfter time.Time
 	// NoGuard switches the guard against stale intents off.
 	NoGuard bool
+	// Place is the task's place in a batch, which is owed a receipt.
+	Place Place
 }
 
 // FieldError says which member of a task is wrong, and what would be right.
@@ -50,9 +52,12 @@ var ErrUnknownKind = errors.New("unknown kind")
 // wire is the payload as it is written. The order is the order on the wire.
 type wire struct {
 	Version    int    `json:"v"`
-	UserID     string `json:"user_id"`
+	UserID     string `json:"user_id,omitempty"`
 	DeviceID   string `json:"device_id,omitempty"`
 	LockID     string `json:"lock_id,omitempty"`
+	BatchID    string `json:"completed,omitempty"`
+	Batch      string `json:"batch,omitempty"`
+	Index      *int64 `json:"index,omitempty"`
 	EnqueuedAt string `json:"enqueued_at,omitempty"`
 	NotAfter   string `json:"not_after,omitempty"`
 	NoGuard    bool   `json:"no_guard,omitempty"`
@@ -69,8 +74,17 @@ func Encode(t Task, in Intent) ([]byte, error) {
 		w.DeviceID = t.DeviceID
 	case LockRelease:
 		w.LockID = t.LockID
+	case UserOffboard:
+	case BatchWebhook:
+		w.BatchID = t.BatchID
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrUnknownKind, t)
+	}
+	if in.Place.In() {
+		if err := in.Place.validate(); err != nil {
+			return nil, err
+		}
+		w.Batch, w.Index = in.Place.Batch, &in.Place.Index
 	}
 	var err error
 	if w.EnqueuedAt, err = encodeTime("enqueued_at", in.EnqueuedAt); err != nil {
@@ -91,27 +105,26 @@ func Encode(t Task, in Intent) ([]byte, error) {
 // Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
 // *FieldError that names the offending member.
 func Decode(kind Kind, payload []byte) (Task, Intent, error) {
-	target, known := targetField(kind)
+	own, known := ownMembers(kind)
 	if !known {
-		return nil, Intent{}, fmt.Errorf("%w %s: want %s or %s", ErrUnknownKind, excerpt(string(kind)), KindDeviceUnbind, KindLockRelease)
+		return nil, Intent{}, fmt.Errorf("%w %s: want one of %v", ErrUnknownKind, excerpt(string(kind)), Kinds())
 	}
 	if len(payload) > MaxPayload {
 		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(payload), MaxPayload)}
 	}
-	members, err := readObject(payload, []string{"v", "user_id", target, "enqueued_at", "not_after", "no_guard"})
+	allowed := slices.Concat([]string{"v"}, own, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
+	members, err := readObject(payload, allowed)
 	if err != nil {
 		return nil, Intent{}, err
 	}
 	if err := checkVersion(members); err != nil {
 		return nil, Intent{}, err
 	}
-	user, err := stringMember(members, "user_id")
-	if err != nil {
-		return nil, Intent{}, err
-	}
-	id, err := stringMember(members, target)
-	if err != nil {
-		return nil, Intent{}, err
+	var values [2]string
+	for i, name := range own {
+		if values[i], err = stringMember(members, name); err != nil {
+			return nil, Intent{}, err
+		}
 	}
 	in, err := intentMembers(members)
 	if err != nil {
@@ -120,9 +133,13 @@ func Decode(kind Kind, payload []byte) (Task, Intent, error) {
 	var t Task
 	switch kind {
 	case KindDeviceUnbind:
-		t = DeviceUnbind{UserID: user, DeviceID: id}
+		t = DeviceUnbind{UserID: values[0], DeviceID: values[1]}
 	case KindLockRelease:
-		t = LockRelease{UserID: user, LockID: id}
+		t = LockRelease{UserID: values[0], LockID: values[1]}
+	case KindUserOffboard:
+		t = UserOffboard{UserID: values[0]}
+	case KindBatchWebhook:
+		t = BatchWebhook{BatchID: values[0]}
 	}
 	if err := t.Validate(); err != nil {
 		return nil, Intent{}, err
@@ -130,15 +147,20 @@ func Decode(kind Kind, payload []byte) (Task, Intent, error) {
 	return t, in, nil
 }
 
-// targetField is the name of the member that holds a kind's target.
-func targetField(kind Kind) (name string, known bool) {
+// ownMembers are the names of the members that a kind has for itself, at most
+// two.
+func ownMembers(kind Kind) (names []string, known bool) {
 	switch kind {
 	case KindDeviceUnbind:
-		return "device_id", true
+		return []string{"user_id", "device_id"}, true
 	case KindLockRelease:
-		return "lock_id", true
+		return []string{"user_id", "lock_id"}, true
+	case KindUserOffboard:
+		return []string{"user_id"}, true
+	case KindBatchWebhook:
+		return []string{"batch_id"}, true
 	default:
-		return "", false
+		return nil, false
 	}
 }
 
@@ -226,7 +248,45 @@ func intentMembers(members map[string]any) (Intent, error) {
 			return Intent{}, &FieldError{Field: "no_guard", Problem: "is " + jsonType(v) + "; want true or false"}
 		}
 	}
+	if in.Place, err = placeMembers(members); err != nil {
+		return Intent{}, err
+	}
 	return in, nil
+}
+
+// placeMembers reads a place: both of its members, or none.
+func placeMembers(members map[string]any) (Place, error) {
+	index, hasIndex := members["index"]
+	if _, hasBatch := members["batch"]; !hasBatch && !hasIndex {
+		return Place{}, nil
+	}
+	batch, err := stringMember(members, "batch")
+	if err != nil {
+		return Place{}, err
+	}
+	if !hasIndex {
+		return Place{}, &FieldError{Field: "index", Problem: "is missing; a task of a batch has one"}
+	}
+	n, ok := index.(json.Number)
+	if !ok {
+		return Place{}, &FieldError{Field: "index", Problem: "is " + jsonType(index) + "; want a number"}
+	}
+	i, err := strconv.ParseInt(n.String(), 10, 64)
+	if err != nil {
+		return Place{}, &FieldError{Field: "index", Problem: "is " + excerpt(n.String()) + "; want a whole number"}
+	}
+	p := Place{Batch: batch, Index: i}
+	return p, p.validate()
+}
+
+func (p Place) validate() error {
+	if err := ValidateBatchID(p.Batch); err != nil {
+		return err
+	}
+	if p.Index < 0 || p.Index > MaxIndex {
+		return &FieldError{Field: "index", Problem: fmt.Sprintf("is %d; want 0 to %d", p.Index, MaxIndex)}
+	}
+	return nil
 }
 
 func timeMember(members map[string]any, name string) (time.Time, error) {

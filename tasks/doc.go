@@ -10,15 +10,18 @@
 // A task is an asynq task whose type is the kind and whose payload is one flat
 // JSON object:
 //
-//	kind            queue     payload
-//	device:unbind   unbind    {"v":1,"user_id":"u-1","device_id":"1775406005920779393"}
-//	lock:release    release   {"v":1,"user_id":"u-1","lock_id":"78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
+//	kind            queue      payload
+//	device:unbind   unbind     {"v":1,"user_id":"u-1","device_id":"1775406005920779393"}
+//	lock:release    release    {"v":1,"user_id":"u-1","lock_id":"78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
+//	user:offboard   offboard   {"v":1,"user_id":"u-1"}
+//	batch:webhook   webhook    {"v":1,"batch_id":"2026-01-31"}
 //
-// Three more members may be present:
+// More members may be present:
 //
 //	enqueued_at   RFC 3339 time at which the producer decided; feeds the guard
 //	              against acting on a stale intent
 //	not_after     RFC 3339 time after which the task must not be carried out
+//	batch, index  its place in a batch, which is owed a receipt; both or none
 //	no_guard      true switches the guard off: the binding must go, however
 //	              often it was renewed since
 //

@@ -16,6 +16,9 @@ const (
 	Superseded Outcome = "superseded"
 	// Dead: failed for good and parked in the dead-letter queue.
 	Dead Outcome = "dead"
+	// Discarded: an operator has thrown the dead task away; it will never be
+	// carried out.
+	Discarded Outcome = "discarded"
 )
 
 // Reason says why an attempt ended as it did. The set is closed: it serves as
@@ -46,6 +49,8 @@ const (
 	Panicked    Reason = "panic"        // the worker's own code failed
 	Crashed     Reason = "crashed"      // it kept killing its worker
 	Archived    Reason = "archived"     // asynq or an operator archived it, and its error does not say why
+	StillBound  Reason = "still_bound"  // an off-boarding went round, and devices are bound all the same
+	Waiting     Reason = "waiting"      // it waits for the tasks that it has enqueued
 )
 
 // Reasons lists every reason.
@@ -53,7 +58,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Gone, Invalid, Forbidden, Unauthorized, Throttled, Upstream, TimedOut,
 		Network, Protocol, Misrouted, Rejected,
-		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived,
+		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting,
 	}
 }
 

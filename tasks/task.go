@@ -1,6 +1,8 @@
 package tasks
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"time"
@@ -13,23 +15,29 @@ type Kind string
 const (
 	KindDeviceUnbind Kind = "device:unbind"
 	KindLockRelease  Kind = "lock:release"
+	KindUserOffboard Kind = "user:offboard"
+	KindBatchWebhook Kind = "batch:webhook"
 )
 
 // Kinds lists every kind, in the order people see them.
-func Kinds() []Kind { return []Kind{KindDeviceUnbind, KindLockRelease} }
+func Kinds() []Kind {
+	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindBatchWebhook}
+}
 
 // The queues. Releases come before unbinds, since a user is waiting for the
 // lock; see [QueueWeights].
 const (
 	QueueRelease    = "release"
 	QueueUnbind     = "unbind"
+	QueueOffboard   = "offboard"
+	QueueWebhook    = "webhook"
 	QueueDeadLetter = "dead-letter"
 )
 
 // QueueWeights tells how often a worker looks into each queue first, relative
 // to the others. No queue starves.
 func QueueWeights() map[string]int {
-	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueDeadLetter: 1}
+	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueWebhook: 1, QueueDeadLetter: 1}
 }
 
 // MaxRetry is the retry limit that a producer gives to asynq. It is far above
@@ -50,9 +58,10 @@ type Task interface {
 	Kind() Kind
 	// Queue is the queue the task waits in.
 	Queue() string
-	// User is the KooDrive user the target belongs to.
+	// User is the KooDrive user the task is about; "" if it is about none.
 	User() string
-	// Target is the id of the device or lock that is to go.
+	// Target is the id of the device or lock that is to go; "" where it is not
+	// one of these.
 	Target() string
 	// Validate reports the first member that is not well formed, as a
 	// *FieldError.
@@ -63,10 +72,18 @@ type Task interface {
 
 // Identity is the asynq task ID of a task that was enqueued by itself:
 // "<kind>:<user>:<target>". One task of an identity can be outstanding in a
-// queue at a time; package enqueue says what becomes of a second. No target holds a colon, so the last colon
-// separates it however the user id is written.
+// queue at a time; package enqueue says what becomes of a second. No target
+// holds a colon, so the last colon separates it however the user id is written.
 func Identity(t Task) string {
 	return string(t.Kind()) + ":" + t.User() + ":" + t.Target()
+}
+
+// BatchIdentity is the asynq task ID of a task of a batch: "<batch>:<hash of
+// kind, user and target>". Two batches that name one device both run, because
+// each owes its own receipt; the second finds it already gone.
+func BatchIdentity(batch string, t Task) string {
+	sum := sha256.Sum256([]byte(string(t.Kind()) + "\x00" + t.User() + "\x00" + t.Target()))
+	return batch + ":" + hex.EncodeToString(sum[:16])
 }
 
 // DeviceUnbind removes the binding between a user and a device.
@@ -87,9 +104,26 @@ type LockRelease struct {
 	LockID string
 }
 
+// UserOffboard removes every binding between a user and a device, those that
+// are made meanwhile included: it becomes one DeviceUnbind for each device that
+// KooDrive lists, and is done when it lists none.
+type UserOffboard struct {
+	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
+	UserID string
+}
+
+// BatchWebhook tells the outside that a batch is complete. It is enqueued by
+// the worker that sees it.
+type BatchWebhook struct {
+	// BatchID is the batch, as in Place.
+	BatchID string
+}
+
 var (
 	_ Task = DeviceUnbind{}
 	_ Task = LockRelease{}
+	_ Task = UserOffboard{}
+	_ Task = BatchWebhook{}
 )
 
 // Kind returns KindDeviceUnbind.
@@ -120,6 +154,34 @@ func (t LockRelease) Target() string { return t.LockID }
 
 func (LockRelease) sealed() {}
 
+// Kind returns KindUserOffboard.
+func (UserOffboard) Kind() Kind { return KindUserOffboard }
+
+// Queue returns QueueOffboard.
+func (UserOffboard) Queue() string { return QueueOffboard }
+
+// User returns the user's id.
+func (t UserOffboard) User() string { return t.UserID }
+
+// Target returns "": the user is all there is to name.
+func (UserOffboard) Target() string { return "" }
+
+func (UserOffboard) sealed() {}
+
+// Kind returns KindBatchWebhook.
+func (BatchWebhook) Kind() Kind { return KindBatchWebhook }
+
+// Queue returns QueueWebhook.
+func (BatchWebhook) Queue() string { return QueueWebhook }
+
+// User returns "".
+func (BatchWebhook) User() string { return "" }
+
+// Target returns the batch's id.
+func (t BatchWebhook) Target() string { return t.BatchID }
+
+func (BatchWebhook) sealed() {}
+
 const maxUserID = 128
 
 // KooDrive does not specify the format of its ids. These accept every example
@@ -147,6 +209,12 @@ func (t LockRelease) Validate() error {
 	return validatePattern("lock_id", t.LockID, lockPattern,
 		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits")
 }
+
+// Validate implements Task.
+func (t UserOffboard) Validate() error { return validateUserID(t.UserID) }
+
+// Validate implements Task.
+func (t BatchWebhook) Validate() error { return ValidateBatchID(t.BatchID) }
 
 // validateUserID allows what travels unchanged in an HTTP header and reads
 // unambiguously in a log.

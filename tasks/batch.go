@@ -1,0 +1,85 @@
+package tasks
+
+import (
+	"regexp"
+	"time"
+)
+
+// Place is a task's place in a batch. The zero value is no place: the task was
+// enqueued by itself.
+type Place struct {
+	// Batch is the batch's ID: 1 to 64 letters, digits, dots, hyphens or
+	// underscores, the first of them a letter or digit.
+	Batch string `json:"batch"`
+	// Index tells the tasks of a batch apart: 0 to MaxIndex. Those of an input
+	// are counted in its order.
+	Index int64 `json:"index"`
+}
+
+// MaxIndex is the greatest index in a batch, and so the end of its size: Redis
+// has room for so many states of four bits in one string.
+const MaxIndex = 1<<30 - 1
+
+// In reports whether there is a place at all.
+func (p Place) In() bool { return p.Batch != "" }
+
+var batchPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// ValidateBatchID reports what is wrong with a batch's ID, as a *FieldError.
+func ValidateBatchID(id string) error {
+	return validatePattern("batch", id, batchPattern,
+		"1 to 64 letters, digits, dots, hyphens or underscores, the first of them a letter or digit")
+}
+
+// Balance is how a batch stands. Total is the sum of the eight counts that
+// follow it, always.
+type Balance struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	// Total is the number of tasks and refused lines that the batch knows of. It
+	// grows while the input is read, and by what off-boardings find.
+	Total       int64 `json:"total"`
+	Queued      int64 `json:"queued"` // no outcome yet
+	Succeeded   int64 `json:"succeeded"`
+	AlreadyGone int64 `json:"already_gone"`
+	Superseded  int64 `json:"superseded"`
+	Dead        int64 `json:"dead"`
+	Discarded   int64 `json:"discarded"`
+	Duplicate   int64 `json:"duplicate"` // the same target was queued already, in this batch
+	Rejected    int64 `json:"rejected"`  // a line that is no task
+	// Done: the whole input is in the batch, and nothing is queued any more.
+	Done bool `json:"done"`
+}
+
+// Unfulfilled is the number of tasks and lines of which nobody can say that
+// what they ask for is done, nor that it is still under way.
+func (b Balance) Unfulfilled() int64 { return b.Dead + b.Discarded + b.Rejected }
+
+// Receipt is the proof of what became of one task of a batch.
+type Receipt struct {
+	Place
+	Kind   Kind   `json:"kind"`
+	UserID string `json:"user_id"`
+	Target string `json:"target"`
+	// Outcome is what became of it, and Reason why.
+	Outcome Outcome `json:"outcome"`
+	Reason  Reason  `json:"reason"`
+	// Attempts counts the answers about this task, the last one included; those
+	// that were not its fault are not among them.
+	Attempts int `json:"attempts"`
+	// At is when the ledger took note of it, by Redis' clock.
+	At time.Time `json:"at"`
+	// Device is the device that an unbind removed, as the API described it; nil
+	// where it did not.
+	Device *Device `json:"device"`
+}
+
+// Device is a device as the API describes it.
+type Device struct {
+	DeviceID    string `json:"deviceId"`
+	MachineCode string `json:"machineCode"`
+	DeviceName  string `json:"deviceName"`
+	DeviceOS    string `json:"deviceOS"`
+	// CreateTime is when it was bound; zero where the API did not say.
+	CreateTime time.Time `json:"createTime,omitzero"`
+}
