@@ -186,9 +186,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 		ctx = context.WithValue(ctx, acknowledgedKey{}, &ack)
 	}
 	for range tries {
-		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload),
-			asynq.TaskID(id), asynq.Queue(t.Queue()), asynq.ProcessAt(runAt),
-			asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
+		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), taskOptions(t, id, runAt)...)
 		if err == nil {
 			if c.replicas != nil {
 				err = c.replicas.enough(ack.replicas)
@@ -288,8 +286,9 @@ func demands(in tasks.Intent) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// underContext ends with ctx what does not take one: asynq's inspector waits
-// for a Redis that hangs as long as go-redis lets it.
+// underContext ends with ctx what does not: asynq's inspector takes none, and
+// go-redis waits for a Redis that hangs until its time-out, though ctx was
+// cancelled. What f works on is left to it.
 func underContext[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -23,6 +23,7 @@ type bundle struct {
 	client    *enqueue.Client
 	inspector *asynq.Inspector
 	redis     *redistest.Server
+	rdb       *redis.Client
 }
 
 func setup(t *testing.T) *bundle {
@@ -33,7 +34,7 @@ func setup(t *testing.T) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bundle{client: client, inspector: asynq.NewInspectorFromRedisClient(rdb), redis: server}
+	return &bundle{client: client, inspector: asynq.NewInspectorFromRedisClient(rdb), redis: server, rdb: rdb}
 }
 
 func (b *bundle) info(t *testing.T, res enqueue.Result) *asynq.TaskInfo {

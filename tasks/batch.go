@@ -83,3 +83,15 @@ type Device struct {
 	// CreateTime is when it was bound; zero where the API did not say.
 	CreateTime time.Time `json:"createTime,omitzero"`
 }
+
+// Standing is how the tasks stand that a task has enqueued in its latest round.
+type Standing struct {
+	// Round counts from 1; 0 if there was none yet.
+	Round int
+	// Since is when it began, by Redis' clock.
+	Since time.Time
+	// Outstanding is the number of those that have no outcome yet.
+	Outstanding int
+	// Dead are those that are dead.
+	Dead []Task
+}

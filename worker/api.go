@@ -11,18 +11,56 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
+// calls carries tasks out: each kind by the part that knows how.
+type calls struct {
+	koodrive gated
+	offboard *offboarder
+	announce *announcer
+}
+
+var _ pipeline.API = calls{}
+
+// Do implements pipeline.API.
+func (c calls) Do(ctx context.Context, t tasks.Task, in tasks.Intent) pipeline.Answer {
+	switch t := t.(type) {
+	case tasks.UserOffboard:
+		return c.offboard.do(ctx, t, in.Place)
+	case tasks.BatchWebhook:
+		return c.announce.send(ctx, t)
+	default:
+		return c.koodrive.Do(ctx, t)
+	}
+}
+
+// BoundSince implements pipeline.API.
+func (c calls) BoundSince(ctx context.Context, t tasks.DeviceUnbind) (time.Time, pipeline.Answer) {
+	devices, ans := c.koodrive.Devices(ctx, t.UserID)
+	for _, d := range devices {
+		if d.DeviceID == t.DeviceID {
+			return d.CreateTime, ans
+		}
+	}
+	return time.Time{}, ans
+}
+
 // api is the KooDrive client as the pipeline wants it.
 type api struct {
 	client *koodrive.Client
 }
 
-var _ pipeline.API = api{}
+var _ koodriveAPI = api{}
 
-// Do implements pipeline.API.
+// Do implements koodriveAPI.
 func (a api) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	switch t := t.(type) {
 	case tasks.DeviceUnbind:
-		return answer(a.client.Unbind(ctx, t.UserID, t.DeviceID))
+		ans := a.client.Unbind(ctx, t.UserID, t.DeviceID)
+		out := answer(ans)
+		if ans.Device != nil {
+			device := tasks.Device(*ans.Device)
+			out.Device = &device
+		}
+		return out
 	case tasks.LockRelease:
 		return answer(a.client.Release(ctx, t.UserID, t.LockID))
 	default:
@@ -30,15 +68,10 @@ func (a api) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	}
 }
 
-// BoundSince implements pipeline.API.
-func (a api) BoundSince(ctx context.Context, t tasks.DeviceUnbind) (time.Time, pipeline.Answer) {
-	devices, ans := a.client.Devices(ctx, t.UserID)
-	for _, d := range devices {
-		if d.DeviceID == t.DeviceID {
-			return d.CreateTime, answer(ans)
-		}
-	}
-	return time.Time{}, answer(ans)
+// Devices implements koodriveAPI.
+func (a api) Devices(ctx context.Context, userID string) ([]koodrive.Device, pipeline.Answer) {
+	devices, ans := a.client.Devices(ctx, userID)
+	return devices, answer(ans)
 }
 
 func answer(a koodrive.Answer) pipeline.Answer {

@@ -13,10 +13,11 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
+	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// Config is what a worker needs. Redis and KooDrive are required; a zero in
-// any other field means its default.
+// Config is what a worker needs. Redis, KooDrive, Ledger and Producer are
+// required; a zero in any other field means its default.
 type Config struct {
 	// Redis makes a client of the queue's Redis, which should honour contexts
 	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes
@@ -26,6 +27,13 @@ type Config struct {
 	// KooDrive tells how to reach the API. Its Concurrency is set by the
 	// worker.
 	KooDrive koodrive.Config
+	// Ledger keeps account of batches: a *batch.Store over the same Redis.
+	Ledger Ledger
+	// Producer enqueues what off-boardings find: an *enqueue.Client over the
+	// same Redis.
+	Producer Producer
+	// Webhook is told of each batch that is complete. Default: nobody.
+	Webhook *webhook.Sender
 
 	// Concurrency is the number of tasks worked on at a time. 1 to 10,000.
 	// Default 64.
@@ -115,6 +123,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Redis == nil:
 		return errors.New("worker: Config.Redis is required")
+	case c.Ledger == nil || c.Producer == nil:
+		return errors.New("worker: Config.Ledger and Config.Producer are required; see enqueue/batch.NewStore and enqueue.New")
 	case c.Concurrency < 1 || c.Concurrency > maxConcurrency:
 		return fmt.Errorf("worker: concurrency is %d; want 1 to %d", c.Concurrency, maxConcurrency)
 	case c.Pollers < 1 || c.Pollers > maxPollers:

@@ -2,38 +2,60 @@ package worker
 
 import (
 	"context"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
+
+// koodriveAPI is KooDrive as the worker needs it.
+type koodriveAPI interface {
+	// Do carries a task out.
+	Do(ctx context.Context, t tasks.Task) pipeline.Answer
+	// Devices lists what a user has bound. The list is valid only if the answer's
+	// reason is OK.
+	Devices(ctx context.Context, userID string) ([]koodrive.Device, pipeline.Answer)
+}
 
 // gated is an API whose calls go through the gate, each of them: the guard's
 // look at a user's devices is a call like any other.
 type gated struct {
-	api  pipeline.API
+	api  koodriveAPI
 	gate *gate.Gate
 }
 
-var _ pipeline.API = gated{}
+var (
+	_ koodriveAPI = gated{}
+	_ lister      = gated{}
+)
 
-// Do implements pipeline.API.
+// Do implements koodriveAPI.
 func (g gated) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	return g.through(ctx, func(ctx context.Context) pipeline.Answer { return g.api.Do(ctx, t) })
 }
 
-// BoundSince implements pipeline.API.
-func (g gated) BoundSince(ctx context.Context, t tasks.DeviceUnbind) (bound time.Time, answer pipeline.Answer) {
+// Devices implements koodriveAPI.
+func (g gated) Devices(ctx context.Context, userID string) (devices []koodrive.Device, answer pipeline.Answer) {
 	answer = g.through(ctx, func(ctx context.Context) pipeline.Answer {
 		var a pipeline.Answer
-		bound, a = g.api.BoundSince(ctx, t)
+		devices, a = g.api.Devices(ctx, userID)
 		return a
 	})
-	return bound, answer
+	return devices, answer
+}
+
+// Bound implements lister.
+func (g gated) Bound(ctx context.Context, userID string) ([]string, pipeline.Answer) {
+	devices, answer := g.Devices(ctx, userID)
+	ids := make([]string, len(devices))
+	for i, d := range devices {
+		ids[i] = d.DeviceID
+	}
+	return ids, answer
 }
 
 func (g gated) through(ctx context.Context, call func(context.Context) pipeline.Answer) pipeline.Answer {

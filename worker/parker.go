@@ -7,12 +7,15 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// parker keeps as dead letters what the repairer must not let run again.
+// parker keeps as dead letters what the repairer must not let run again, and
+// gives those of a batch their receipt.
 type parker struct {
 	letters *deadletter.Store
+	ledger  pipeline.Ledger
 }
 
 var _ recovery.Parker = parker{}
@@ -45,8 +48,17 @@ func (p parker) park(ctx context.Context, t recovery.Task, reason tasks.Reason, 
 		ID: t.ID, Kind: t.Kind, Queue: t.Queue, Payload: t.Payload, Reason: reason, Error: text,
 		Attempts: t.Retries, DeadAt: time.Now(),
 	}
-	if task, intent, err := tasks.Decode(t.Kind, t.Payload); err == nil {
-		l.UserID, l.Target, l.EnqueuedAt = task.User(), task.Target(), intent.EnqueuedAt
+	task, intent, err := tasks.Decode(t.Kind, t.Payload)
+	if err != nil {
+		return p.letters.Park(ctx, l)
 	}
-	return p.letters.Park(ctx, l)
+	l.UserID, l.Target, l.EnqueuedAt, l.Batch = task.User(), task.Target(), intent.EnqueuedAt, intent.Place.Batch
+	if err := p.letters.Park(ctx, l); err != nil || !intent.Place.In() {
+		return err
+	}
+	// A crash before this leaves the task where it was: it will be parked again.
+	return p.ledger.Settle(ctx, tasks.Receipt{
+		Place: intent.Place, Kind: t.Kind, UserID: task.User(), Target: task.Target(),
+		Outcome: tasks.Dead, Reason: reason, Attempts: t.Retries,
+	})
 }

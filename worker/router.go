@@ -63,7 +63,7 @@ func (q *queue) Park(ctx context.Context, l pipeline.Letter) error {
 	letter := deadletter.Letter{
 		ID: l.ID, Kind: l.Kind, Queue: l.Queue, Payload: l.Payload,
 		Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
-		EnqueuedAt: l.Intent.EnqueuedAt, DeadAt: time.Now(),
+		EnqueuedAt: l.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: l.Intent.Place.Batch,
 	}
 	if l.Task != nil {
 		letter.UserID, letter.Target = l.Task.User(), l.Task.Target()

@@ -32,6 +32,7 @@ type Worker struct {
 	gate     *gate.Gate
 	repairer *recovery.Repairer
 	router   *router
+	announce *announcer
 	admin    *admin.Server
 }
 
@@ -72,9 +73,17 @@ func (w *Worker) compose() (err error) {
 		return err
 	}
 	letters := deadletter.NewStore(w.rdb)
+	w.announce = newAnnouncer(w.cfg.Ledger, asynq.NewClientFromRedisClient(w.rdb), w.cfg.Webhook, w.log)
+	ledger := newSettler(w.cfg.Ledger, w.announce.completed)
+	upstream := gated{api{w.client}, w.gate}
 	flow, err := pipeline.New(pipeline.Config{
-		API:        gated{api{w.client}, w.gate},
+		API: calls{
+			koodrive: upstream,
+			offboard: &offboarder{lister: upstream, producer: w.cfg.Producer, now: time.Now},
+			announce: w.announce,
+		},
 		Queue:      newQueue(w.rdb, letters),
+		Ledger:     ledger,
 		Policy:     w.cfg.Policy,
 		GuardAfter: w.cfg.GuardAfter,
 		Observer:   observers{metrics, w.cfg.Observer},
@@ -85,7 +94,7 @@ func (w *Worker) compose() (err error) {
 	}
 	w.router = &router{flow: flow, letters: letters}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: parker{letters}, MaxCrashes: w.cfg.MaxCrashes, Logger: w.log.Named("recovery"), Observer: metrics,
+		Redis: w.rdb, Parker: parker{letters, ledger}, MaxCrashes: w.cfg.MaxCrashes, Logger: w.log.Named("recovery"), Observer: metrics,
 	})
 	if err != nil {
 		return err
@@ -132,6 +141,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	}()
 	defer w.client.CloseIdleConnections()
+	if w.cfg.Webhook != nil {
+		defer w.cfg.Webhook.CloseIdleConnections()
+	}
 
 	// 1. The admin server comes first: alive, though not ready.
 	if w.admin != nil {
@@ -158,6 +170,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer func() { stopBeside(); wg.Wait() }()
 	wg.Go(func() { w.fleet.run(beside) })
 	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
+	wg.Go(func() { w.announce.run(beside) })
 
 	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
 	// their call give way at once.

@@ -567,6 +567,8 @@ func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*worker.Config){
 		"no redis":            func(c *worker.Config) { c.Redis = nil },
+		"no ledger":           func(c *worker.Config) { c.Ledger = nil },
+		"no producer":         func(c *worker.Config) { c.Producer = nil },
 		"concurrency":         func(c *worker.Config) { c.Concurrency = -1 },
 		"pollers":             func(c *worker.Config) { c.Pollers = 1000 },
 		"shutdown timeout":    func(c *worker.Config) { c.ShutdownTimeout = time.Millisecond },
@@ -574,7 +576,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },
 		"no authorizer":       func(c *worker.Config) { c.KooDrive.Authorizer = nil },
 	} {
-		cfg := worker.Config{Redis: func() redis.UniversalClient { return redis.NewClient(&redis.Options{}) }}
+		cfg := worker.Config{Redis: func() redis.UniversalClient { return redis.NewClient(&redis.Options{}) }, Ledger: newLedger(), Producer: noProducer{}}
 		cfg.KooDrive.BaseURL, cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
 		good, err := worker.New(cfg)
 		if err != nil {

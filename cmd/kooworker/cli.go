@@ -20,6 +20,7 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitPartial = 3 // done, but something was rejected or is dead
+	exitTimeout = 4 // timed out waiting
 )
 
 // cli is the whole command line. Flags that all commands share come first.
@@ -30,6 +31,7 @@ type cli struct {
 	Demo      demoCmd      `cmd:"" help:"See it work: Redis, KooDrive and a worker, all in this process. Needs nothing."`
 	Worker    workerCmd    `cmd:"" help:"Carry tasks out until SIGTERM or SIGINT."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
+	Batch     batchCmd     `cmd:"" help:"Look at batches: progress, balance and receipts."`
 	Dead      deadCmd      `cmd:"" help:"Look at what failed for good; replay, discard or export it."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
@@ -37,7 +39,7 @@ type cli struct {
 
 const description = `Unbinds devices and releases backup locks at Huawei Cloud KooDrive, reliably and in bulk.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but something was rejected or is dead.`
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but something was rejected or is dead; 4 timed out waiting.`
 
 // app is what a command has at hand.
 type app struct {
@@ -77,6 +79,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			{Key: "log", Title: "Logging (to stderr):"},
 			{Key: "koodrive", Title: "KooDrive:", Description: credentialsHelp},
 			{Key: "retry", Title: "Retries:"},
+			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
 		}),
 		vars(),
@@ -129,6 +132,9 @@ func report(stderr io.Writer, err error) int {
 	}
 	if _, wrong := errors.AsType[usageError](err); wrong {
 		return exitUsage
+	}
+	if _, late := errors.AsType[timedOutError](err); late {
+		return exitTimeout
 	}
 	return exitFailed
 }

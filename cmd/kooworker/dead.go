@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -288,7 +289,17 @@ func (c *deadDiscardCmd) Run(a *app) error {
 			return nil
 		}
 	}
-	res, err := store.Discard(a.ctx, filter, c.options())
+	ledger, closeLedger, err := batchStore(a)
+	if err != nil {
+		return err
+	}
+	defer closeLedger()
+	options := c.options()
+	options.Settle = func(ctx context.Context, receipts []tasks.Receipt) error {
+		_, err := ledger.Settle(ctx, receipts)
+		return err
+	}
+	res, err := store.Discard(a.ctx, filter, options)
 	if !c.DryRun {
 		// The line that tells later who threw what away, and why it is gone.
 		c.audit(a, res)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -169,7 +170,12 @@ func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) 
 	}
 	policy := pipeline.DefaultPolicy()
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0, Cap: time.Second} // nobody waits for a demo
+	producer, err := enqueue.New(enqueue.Config{Redis: d.rdb})
+	if err != nil {
+		return nil, err
+	}
 	return worker.New(worker.Config{
+		Ledger: batch.NewStore(d.rdb), Producer: producer,
 		Redis: d.newRedis, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
 		Policy: &policy, Logger: log, Observer: d.tally,
 	})

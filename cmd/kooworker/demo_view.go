@@ -6,61 +6,28 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
-
 	"github.com/kooworker/kooworker/tasks"
 )
 
 // watch shows the progress until all tasks have an outcome and nothing is under
 // way: a bar on a terminal, a line a second elsewhere.
 func watch(ctx context.Context, out io.Writer, t *tally, total int, settled func() bool) error {
-	show, finish := plainProgress(out, total)
-	if isTerminal(out) {
-		show, finish = barProgress(out, total)
-	}
+	shown := newProgress(out, progressOptions{unit: "done", total: int64(total), every: time.Second})
+	defer shown.finish()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		done := int(t.finished.Load())
-		show(done)
+		shown.set(int64(done))
 		if done >= total && settled() {
-			finish(true)
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			finish(false)
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}
-}
-
-func barProgress(out io.Writer, total int) (show func(int), finish func(bool)) {
-	progress := mpb.New(mpb.WithOutput(out), mpb.WithWidth(50))
-	bar := progress.AddBar(int64(total),
-		mpb.PrependDecorators(decor.CountersNoUnit("%d of %d done ")),
-		mpb.AppendDecorators(decor.Percentage()))
-	return func(done int) { bar.SetCurrent(int64(done)) }, func(complete bool) {
-		if !complete {
-			bar.Abort(false)
-		}
-		progress.Wait()
-	}
-}
-
-func plainProgress(out io.Writer, total int) (show func(int), finish func(bool)) {
-	var last time.Time
-	line := func(done int) { say(out, "%d of %d done\n", done, total) }
-	shown := -1
-	return func(done int) {
-			if done != shown && (time.Since(last) >= time.Second || done >= total) {
-				line(done)
-				last, shown = time.Now(), done
-			}
-		}, func(bool) {
-		}
 }
 
 // table writes the closing table and reports whether its rows add up to what

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue"
@@ -10,8 +11,9 @@ import (
 )
 
 type enqueueCmd struct {
-	Unbind  enqueueUnbindCmd  `cmd:"" help:"Unbind a device from its user, or many from a file."`
-	Release enqueueReleaseCmd `cmd:"" help:"Release a backup lock, or many from a file."`
+	Unbind   enqueueUnbindCmd   `cmd:"" help:"Unbind a device from its user, or many from a file."`
+	Release  enqueueReleaseCmd  `cmd:"" help:"Release a backup lock, or many from a file."`
+	Offboard enqueueOffboardCmd `cmd:"" help:"Unbind every device that a user has, or many users from a file."`
 }
 
 // enqueueFlags are common to all kinds of tasks.
@@ -19,12 +21,13 @@ type enqueueFlags struct {
 	UserID         string        `name:"user-id" placeholder:"ID" help:"KooDrive user the target belongs to."`
 	In             time.Duration `placeholder:"DURATION" help:"Do not run before this has passed, for example 10m."`
 	File           fileFlags     `embed:""`
+	Batch          batchFlags    `embed:""`
 	NoGuard        bool          `name:"no-guard" help:"Unbind even what the user has bound again since: for account deletions."`
 	JSON           bool          `help:"Print JSON."`
 	MinReplicas    int           `name:"min-replicas" placeholder:"N" help:"Count a task as enqueued only when so many replicas have it too."`
 	ReplicaTimeout time.Duration `name:"replica-timeout" default:"1s" help:"Wait so long for them (${default})."`
 
-	Timeout time.Duration `env:"KOOWORKER_ENQUEUE_TIMEOUT" default:"10s" help:"Give up on Redis after this time, for each task (${default})."`
+	Timeout time.Duration `env:"KOOWORKER_ENQUEUE_TIMEOUT" default:"10s" help:"Give up on Redis after this time, for each task, or chunk of a file (${default})."`
 }
 
 type enqueueUnbindCmd struct {
@@ -37,9 +40,13 @@ type enqueueReleaseCmd struct {
 	LockID string `name:"lock-id" placeholder:"ID" help:"Lock to release."`
 }
 
+type enqueueOffboardCmd struct {
+	enqueueFlags
+}
+
 // Run implements the command.
 func (c *enqueueUnbindCmd) Run(a *app) error {
-	return c.run(a, tasks.DeviceUnbind{UserID: c.UserID, DeviceID: c.DeviceID}, "--device-id", c.DeviceID)
+	return c.run(a, tasks.DeviceUnbind{UserID: c.UserID, DeviceID: c.DeviceID}, "--user-id and --device-id", c.UserID+c.DeviceID == "", c.UserID == "" || c.DeviceID == "")
 }
 
 // Run implements the command.
@@ -47,21 +54,38 @@ func (c *enqueueReleaseCmd) Run(a *app) error {
 	if c.NoGuard {
 		return usagef("--no-guard: releases are not guarded; it is for unbinds")
 	}
-	return c.run(a, tasks.LockRelease{UserID: c.UserID, LockID: c.LockID}, "--lock-id", c.LockID)
+	return c.run(a, tasks.LockRelease{UserID: c.UserID, LockID: c.LockID}, "--user-id and --lock-id", c.UserID+c.LockID == "", c.UserID == "" || c.LockID == "")
 }
 
-func (c *enqueueFlags) run(a *app, t tasks.Task, targetFlag, target string) error {
+// Run implements the command. Its unbinds are never guarded: --no-guard says no
+// more than what is so anyway.
+func (c *enqueueOffboardCmd) Run(a *app) error {
+	return c.run(a, tasks.UserOffboard{UserID: c.UserID}, "--user-id", c.UserID == "", c.UserID == "")
+}
+
+// run enqueues t, or what the file holds. ids names the flags that make up t,
+// none says that not one of these is given, and missing that one is not.
+func (c *enqueueFlags) run(a *app, t tasks.Task, ids string, none, missing bool) error {
+	if err := c.Batch.check(); err != nil {
+		return err
+	}
 	if c.File.File != "" {
-		if c.UserID != "" || target != "" {
-			return usagef("--file: leave out --user-id and %s, which the file holds", targetFlag)
+		if !none {
+			return usagef("--file: leave out %s, which the file holds", ids)
 		}
-		return c.many(a, t.Kind())
+		return c.file(a, t.Kind())
 	}
 	if err := c.File.refuse(); err != nil {
 		return err
 	}
-	if c.UserID == "" || target == "" {
-		return usagef("want --user-id and %s, or --file", targetFlag)
+	if missing {
+		return usagef("want %s, or --file", ids)
+	}
+	if c.Batch.wanted() {
+		if err := t.Validate(); err != nil {
+			return usageError{err}
+		}
+		return c.many(a, one(t), nil, nil)
 	}
 	client, done, err := c.client(a, 2)
 	if err != nil {
@@ -88,6 +112,11 @@ func (c *enqueueFlags) run(a *app, t tasks.Task, targetFlag, target string) erro
 	}
 	say(a.stdout, "enqueued %s\n", res.ID)
 	return nil
+}
+
+// one is an input of a single task.
+func one(t tasks.Task) iter.Seq2[tasks.Task, error] {
+	return func(yield func(tasks.Task, error) bool) { yield(t, nil) }
 }
 
 func (c *enqueueFlags) options() []enqueue.Option {
@@ -130,7 +159,8 @@ func (e redisError) Unwrap() error { return e.err }
 
 // Hint implements the hint of report.
 func (e redisError) Hint() string {
-	if inner, ok := errors.AsType[*enqueue.NotReplicatedError](e.err); ok {
+	var inner interface{ Hint() string }
+	if errors.As(e.err, &inner) {
 		return inner.Hint()
 	}
 	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"

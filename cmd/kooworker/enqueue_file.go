@@ -3,24 +3,23 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 type fileFlags struct {
-	File    string `placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header."`
+	File    string `placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header. May be gzipped."`
 	Format  string `enum:",csv,jsonl" default:"" placeholder:"FORMAT" help:"csv or jsonl; without it the file's name tells, and csv is assumed."`
-	Rejects string `placeholder:"FILE" help:"Write the lines that were refused to this file, with the reason."`
+	Rejects string `placeholder:"FILE" help:"Keep the lines that were refused in this file, as they were, to be repaired and fed in again; why each was, in FILE.reasons."`
 }
 
 // refuse complains about flags that only make sense with --file.
@@ -35,41 +34,44 @@ func (f fileFlags) refuse() error {
 }
 
 func (f fileFlags) read(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	if f.Format == "jsonl" || f.Format == "" && (strings.HasSuffix(f.File, ".jsonl") || strings.HasSuffix(f.File, ".ndjson")) {
+	name := strings.TrimSuffix(f.File, ".gz")
+	if f.Format == "jsonl" || f.Format == "" && (strings.HasSuffix(name, ".jsonl") || strings.HasSuffix(name, ".ndjson")) {
 		return enqueue.ReadJSONL(kind, r)
 	}
 	return enqueue.ReadCSV(kind, r)
 }
 
-func (f fileFlags) open(stdin io.Reader) (io.ReadCloser, error) {
+// source is an input that is being read, and how much of it has been.
+type source struct {
+	io.ReadCloser
+	size int64 // 0: not known
+	read atomic.Int64
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.read.Add(int64(n))
+	return n, err
+}
+
+func (f fileFlags) open(stdin io.Reader) (*source, error) {
 	if f.File == "-" {
-		return io.NopCloser(stdin), nil
+		return &source{ReadCloser: io.NopCloser(stdin)}, nil
 	}
 	file, err := os.Open(f.File)
 	if err != nil {
 		return nil, usagef("--file: %w", err)
 	}
-	return file, nil
+	s := &source{ReadCloser: file}
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+		s.size = info.Size()
+	}
+	return s, nil
 }
 
-// bulkSummary is the contract's object for many tasks.
-type bulkSummary struct {
-	Batch     string  `json:"batch"`
-	Total     int64   `json:"total"`
-	Enqueued  int64   `json:"enqueued"`
-	Duplicate int64   `json:"duplicate"`
-	Rejected  int64   `json:"rejected"`
-	Skipped   int64   `json:"skipped"`
-	Seconds   float64 `json:"seconds"`
-}
-
-// inParallel is how many tasks of a file are on their way to Redis at a time.
-const inParallel = 64
-
-// many enqueues a file. Redis failing, or Ctrl-C, ends it with what was done so
-// far; since a task that is outstanding is a duplicate, the same file can be
-// given again.
-func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
+// file enqueues a file.
+func (c *enqueueFlags) file(a *app, kind tasks.Kind) error {
 	in, err := c.File.open(a.stdin)
 	if err != nil {
 		return err
@@ -79,87 +81,11 @@ func (c *enqueueFlags) many(a *app, kind tasks.Kind) error {
 	if err != nil {
 		return err
 	}
-	client, done, err := c.client(a, inParallel)
-	if err != nil {
-		return err
-	}
-	defer done()
-
-	start := time.Now()
-	var sum bulkSummary
-	err = c.feed(a.ctx, client, kind, in, &sum, rejects)
-	if closeErr := rejects.close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("--rejects: %w", closeErr)
-	}
-	if _, unreadable := errors.AsType[usageError](err); unreadable && sum.Total == 0 {
-		return err // nothing was done that could be summed up
-	}
-	sum.Seconds = time.Since(start).Seconds()
-	if printErr := c.printSummary(a, sum); err == nil {
-		err = printErr
-	}
-	if err == nil && sum.Rejected > 0 {
-		return errPartial
-	}
-	return stopped(err, sum.Total)
-}
-
-// stopped says how to go on after an error, where the same command would.
-func stopped(err error, lines int64) error {
-	const goOn = "the same command again goes on, what is outstanding is a duplicate"
-	if errors.Is(err, errInterrupted) {
-		return fmt.Errorf("interrupted after %d lines; %s", lines, goOn)
-	}
-	if _, ofRedis := errors.AsType[redisError](err); ofRedis {
-		return fmt.Errorf("stopped after %d lines: %w; %s", lines, err, goOn)
+	err = c.many(a, c.File.read(kind, interruptible{a.ctx, in}), in, rejects)
+	if closeErr := rejects.close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("--rejects: %w", closeErr))
 	}
 	return err
-}
-
-// errInterrupted is Ctrl-C, or SIGTERM.
-var errInterrupted = errors.New("interrupted")
-
-// feed enqueues the file until it ends. An error is errInterrupted, a
-// redisError, a usageError of the file, or one of the rejects.
-func (c *enqueueFlags) feed(ctx context.Context, client *enqueue.Client, kind tasks.Kind, in io.Reader, sum *bulkSummary, rejects *rejects) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		wg                  sync.WaitGroup
-		queue               = make(chan tasks.Task)
-		enqueued, duplicate atomic.Int64
-	)
-	for range inParallel {
-		wg.Go(func() {
-			for t := range queue {
-				switch res, err := c.one(ctx, client, t); {
-				case err != nil:
-					cancel(redisError{err}) // nothing where Ctrl-C was first
-				case res.Status == enqueue.Duplicate:
-					duplicate.Add(1)
-				default:
-					enqueued.Add(1)
-				}
-			}
-		})
-	}
-	err := deliver(ctx, c.File.read(kind, interruptible{ctx, in}), queue, sum, rejects)
-	close(queue)
-	wg.Wait()
-	sum.Enqueued, sum.Duplicate = enqueued.Load(), duplicate.Load()
-	if all := sum.Enqueued+sum.Duplicate+sum.Rejected == sum.Total; err == nil && !all {
-		err = whyDone(ctx)
-	}
-	return err
-}
-
-// whyDone returns why a context of feed is done.
-func whyDone(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	if _, ofRedis := errors.AsType[redisError](cause); ofRedis {
-		return cause
-	}
-	return errInterrupted
 }
 
 // interruptible is a reader that ends with its context. A read that waits just
@@ -193,54 +119,15 @@ func (i interruptible) Read(p []byte) (int, error) {
 	}
 }
 
-// deliver hands the tasks of the lines over, and counts those that are none.
-func deliver(ctx context.Context, lines iter.Seq2[tasks.Task, error], queue chan<- tasks.Task, sum *bulkSummary, rejects *rejects) error {
-	for t, err := range lines {
-		var bad *enqueue.LineError
-		switch {
-		case errors.As(err, &bad):
-			sum.Total++
-			sum.Rejected++
-			if err := rejects.add(bad); err != nil {
-				return fmt.Errorf("--rejects: %w", err)
-			}
-			continue
-		case ctx.Err() != nil:
-			return whyDone(ctx)
-		case err != nil:
-			return usageError{fmt.Errorf("--file: %w", err)}
-		}
-		select {
-		case queue <- t:
-			sum.Total++
-		case <-ctx.Done():
-			return whyDone(ctx)
-		}
-	}
-	return nil
-}
-
-func (c *enqueueFlags) one(ctx context.Context, client *enqueue.Client, t tasks.Task) (enqueue.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	return client.Enqueue(ctx, t, c.options()...)
-}
-
-func (c *enqueueFlags) printSummary(a *app, sum bulkSummary) error {
-	if c.JSON {
-		return writeJSON(a.stdout, sum)
-	}
-	say(a.stdout, "%d lines: %d enqueued, %d duplicate, %d rejected, in %.1f s\n", sum.Total, sum.Enqueued, sum.Duplicate, sum.Rejected, sum.Seconds)
-	return nil
-}
-
-// rejects tells of the lines that were refused: all in the file, where there
-// is one, and the first few to the terminal.
+// rejects keeps the lines that were refused: all in the file, where there is
+// one, and the first few on the terminal.
 type rejects struct {
-	file   *os.File
-	out    *bufio.Writer
-	stderr io.Writer
-	told   int
+	stderr  io.Writer
+	told    int
+	file    *os.File // nil: none is kept
+	lines   *enqueue.Rejects
+	whyFile *os.File
+	why     *bufio.Writer
 }
 
 const tellRejects = 10
@@ -250,12 +137,34 @@ func newRejects(path string, stderr io.Writer) (*rejects, error) {
 	if path == "" {
 		return r, nil
 	}
-	file, err := os.Create(path) //nolint:gosec // the operator's own choice
-	if err != nil {
+	var err error
+	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator's own choice
 		return nil, usagef("--rejects: %w", err)
 	}
-	r.file, r.out = file, bufio.NewWriter(file)
+	if r.whyFile, err = os.Create(path + ".reasons"); err != nil { //nolint:gosec // beside it
+		_ = r.file.Close()
+		return nil, usagef("--rejects: %w", err)
+	}
+	r.lines, r.why = enqueue.NewRejects(r.file), bufio.NewWriter(r.whyFile)
 	return r, nil
+}
+
+// keep passes an input on, and keeps what is no task on its way: here, since the
+// lines come in their order here.
+func (r *rejects) keep(in iter.Seq2[tasks.Task, error]) iter.Seq2[tasks.Task, error] {
+	return func(yield func(tasks.Task, error) bool) {
+		for t, err := range in {
+			if bad, ok := errors.AsType[*enqueue.LineError](err); ok {
+				if err := r.add(bad); err != nil {
+					yield(nil, fmt.Errorf("--rejects: %w", err))
+					return
+				}
+			}
+			if !yield(t, err) {
+				return
+			}
+		}
+	}
 }
 
 func (r *rejects) add(bad *enqueue.LineError) error {
@@ -263,17 +172,22 @@ func (r *rejects) add(bad *enqueue.LineError) error {
 	case r.told <= tellRejects:
 		say(r.stderr, "rejected: %v\n", bad)
 	case r.told == tellRejects+1:
-		say(r.stderr, "rejected: further lines are counted, and written to --rejects\n")
+		say(r.stderr, "rejected: further lines are counted, and kept by --rejects\n")
 	}
-	if r.out == nil {
+	if r.file == nil {
 		return nil
 	}
-	return writeJSON(r.out, map[string]any{"line": bad.Line, "error": bad.Err.Error(), "text": bad.Text})
+	line, err := json.Marshal(map[string]any{"line": bad.Line, "error": bad.Err.Error()})
+	if err != nil {
+		return err
+	}
+	_, err = r.why.Write(append(line, '\n'))
+	return errors.Join(err, r.lines.Add(bad))
 }
 
 func (r *rejects) close() error {
 	if r.file == nil {
 		return nil
 	}
-	return errors.Join(r.out.Flush(), r.file.Close())
+	return errors.Join(r.lines.Flush(), r.file.Close(), r.why.Flush(), r.whyFile.Close())
 }

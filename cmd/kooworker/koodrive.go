@@ -115,7 +115,7 @@ func oneOf(names ...string) (name, value string, err error) {
 		name, value = each, v
 	}
 	if name == "" {
-		return "", "", usagef("no credential for KooDrive; want one of %v in the environment", names)
+		return "", "", usagef("no credential; want one of %v in the environment", names)
 	}
 	return name, value, nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -17,6 +19,7 @@ import (
 type workerCmd struct {
 	KooDrive koodriveFlags `embed:""`
 	Retry    retryFlags    `embed:""`
+	Webhook  webhookFlags  `embed:""`
 
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
 	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
@@ -119,8 +122,18 @@ func (c *workerCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	hook, err := c.Webhook.sender()
+	if err != nil {
+		return err
+	}
+	shared := newRedis()
+	defer func() { _ = shared.Close() }()
+	producer, err := enqueue.New(enqueue.Config{Redis: shared})
+	if err != nil {
+		return usageError{err}
+	}
 	w, err := worker.New(worker.Config{
-		Redis: newRedis, KooDrive: api, Logger: log,
+		Redis: newRedis, KooDrive: api, Logger: log, Ledger: batch.NewStore(shared), Producer: producer, Webhook: hook,
 		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})

@@ -154,16 +154,19 @@ func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) 
 	return n == 1, nil
 }
 
-// sameTarget reports whether two letters are about the same device or lock. Of
-// those that cannot be decoded only identical ones are.
+// sameTarget reports whether two letters are about the same device or lock, so
+// that one can stand for both. Of those that cannot be decoded only identical
+// ones are. What has a place in a batch stands for itself: it owes a receipt.
 func sameTarget(a, b Letter) bool {
 	if a.Kind != b.Kind {
 		return false
 	}
-	if a.Target == "" || b.Target == "" {
+	task, in, err := a.Task()
+	other, otherIn, otherErr := b.Task()
+	if err != nil || otherErr != nil {
 		return string(a.Payload) == string(b.Payload)
 	}
-	return a.UserID == b.UserID && a.Target == b.Target
+	return task == other && in.Place == otherIn.Place
 }
 
 // merge gives the newer letter the older one's demands where these go further:
@@ -175,7 +178,7 @@ func merge(newer, older Letter) Letter {
 	if errA != nil || errB != nil {
 		return newer
 	}
-	in := tasks.Intent{NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
+	in := tasks.Intent{Place: a.Place, NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
 	payload, err := tasks.Encode(task, in)
 	if err != nil {
 		return newer

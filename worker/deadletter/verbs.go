@@ -2,6 +2,7 @@ package deadletter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -75,7 +76,14 @@ type Options struct {
 	Rate float64
 	// Canary goes ahead of a replay.
 	Canary Canary
+	// Settle notes for the ledger of batches what is going to be discarded, before
+	// it is. Without it Discard refuses letters that belong to a batch.
+	Settle func(ctx context.Context, receipts []tasks.Receipt) error
 }
+
+// ErrNoLedger is returned by Discard for letters of a batch where nobody keeps
+// its ledger.
+var ErrNoLedger = errors.New("the dead letter belongs to a batch, whose ledger must be told: want Options.Settle")
 
 // replayCmd puts a parked letter into pending, provided that it is as it was
 // seen: it may have been replayed and have died of something else since.
@@ -110,17 +118,45 @@ return 1
 // It returns when they are on their way, not when they are done. A letter that
 // dies again meanwhile is not replayed again.
 func (s *Store) Replay(ctx context.Context, f Filter, o Options) (Result, error) {
-	return s.each(ctx, f, o, replayCmd)
+	return s.each(ctx, f, o, replayCmd, func(context.Context, []entry) error { return nil })
 }
 
 // Discard deletes the letters that fit, for good.
+//
+// The ledger hears of a letter before it is deleted. A crash in between leaves a
+// letter that counts as discarded; to discard it again deletes it, and if it is
+// replayed instead, the ledger takes what becomes of it.
 func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error) {
 	o.Canary = Canary{} // nothing is to be learned from a deletion
-	return s.each(ctx, f, o, discardCmd)
+	return s.each(ctx, f, o, discardCmd, o.settleDiscarded)
 }
 
-// each runs a script for every letter that fits, several at a time.
-func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Script) (Result, error) {
+// settleDiscarded tells the ledger.
+func (o Options) settleDiscarded(ctx context.Context, chunk []entry) error {
+	var receipts []tasks.Receipt
+	for _, e := range chunk {
+		l := e.letter()
+		task, in, err := l.Task()
+		if err != nil || !in.Place.In() {
+			continue
+		}
+		receipts = append(receipts, tasks.Receipt{
+			Place: in.Place, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
+			Outcome: tasks.Discarded, Reason: l.Reason, Attempts: l.Attempts,
+		})
+	}
+	if len(receipts) == 0 {
+		return nil
+	}
+	if o.Settle == nil {
+		return ErrNoLedger
+	}
+	return o.Settle(ctx, receipts)
+}
+
+// each runs a script for every letter that fits, several at a time, and before
+// it what is to be done first.
+func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Script, first func(context.Context, []entry) error) (Result, error) {
 	var res Result
 	if err := o.Canary.validate(); err != nil {
 		return res, err
@@ -147,6 +183,9 @@ func (s *Store) each(ctx context.Context, f Filter, o Options, script *redis.Scr
 			fitting = fitting[n:]
 			if err := pace.wait(ctx, n); err != nil {
 				return res, err
+			}
+			if err := first(ctx, chunk); err != nil {
+				return res, fmt.Errorf("dead letters: %w", err)
 			}
 			took, err := s.run(ctx, script, chunk)
 			res.Done, res.Skipped = res.Done+len(took), res.Skipped+n-len(took)

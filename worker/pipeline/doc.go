@@ -5,7 +5,8 @@
 //	admit     too late, or no longer wanted?
 //	call      KooDrive, through the API interface, which may hold it back
 //	classify  the answer's reason, under the retry policy, becomes a Verdict
-//	settle    what is dead is stored elsewhere first; then asynq is told
+//	settle    what is dead is stored elsewhere first, and a batch gets its
+//	          receipt; then asynq is told
 //
 // [Pipeline.Process] is that story in one function. [Policy.Judge] is the
 // only place that decides between done, once more and dead, and [Settle] the

@@ -40,12 +40,14 @@ type Answer struct {
 	Held bool
 	// Uncalled marks an answer of our own: no call was made.
 	Uncalled bool
+	// Device is the device that an unbind removed, nil where it is not known.
+	Device *tasks.Device
 }
 
 // API is KooDrive as the pipeline needs it.
 type API interface {
 	// Do carries a task out.
-	Do(ctx context.Context, t tasks.Task) Answer
+	Do(ctx context.Context, t tasks.Task, in tasks.Intent) Answer
 	// BoundSince returns when the device of an unbind was bound to its user.
 	// The time is zero when it is not bound. It is valid only if the answer's
 	// reason is OK.
@@ -71,6 +73,13 @@ type Queue interface {
 	Readmit(ctx context.Context, d Delivery, delay time.Duration) error
 }
 
+// Ledger keeps account of the tasks of batches.
+type Ledger interface {
+	// Settle notes what became of a task. It returns nil once that is stored, or
+	// was before. Receipt.At is not set: the time is the ledger's own.
+	Settle(ctx context.Context, r tasks.Receipt) error
+}
+
 // Event is one attempt, as observers see it.
 type Event struct {
 	Delivery Delivery
@@ -84,11 +93,12 @@ type Observer interface {
 	Observe(e Event)
 }
 
-// Config holds what a Pipeline needs. Every field but the first two has a
+// Config holds what a Pipeline needs. Every field but the first three has a
 // default.
 type Config struct {
-	API   API
-	Queue Queue
+	API    API
+	Queue  Queue
+	Ledger Ledger
 	// Policy decides about repetition. Default DefaultPolicy.
 	Policy *Policy
 	// GuardAfter is the age from which an unbind is checked against a newer
@@ -109,6 +119,7 @@ const DefaultGuardAfter = 10 * time.Minute
 type Pipeline struct {
 	api        API
 	queue      Queue
+	ledger     Ledger
 	policy     Policy
 	guardAfter time.Duration
 	observer   Observer
@@ -118,8 +129,8 @@ type Pipeline struct {
 
 // New checks a configuration and returns a Pipeline.
 func New(cfg Config) (*Pipeline, error) {
-	if cfg.API == nil || cfg.Queue == nil {
-		return nil, errors.New("pipeline: Config.API and Config.Queue are required")
+	if cfg.API == nil || cfg.Queue == nil || cfg.Ledger == nil {
+		return nil, errors.New("pipeline: Config.API, Config.Queue and Config.Ledger are required")
 	}
 	policy := DefaultPolicy()
 	if cfg.Policy != nil {
@@ -131,7 +142,7 @@ func New(cfg Config) (*Pipeline, error) {
 	if cfg.GuardAfter < 0 {
 		return nil, fmt.Errorf("guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
 	}
-	p := &Pipeline{api: cfg.API, queue: cfg.Queue, policy: policy, guardAfter: cfg.GuardAfter, observer: cfg.Observer, now: cfg.Now}
+	p := &Pipeline{api: cfg.API, queue: cfg.Queue, ledger: cfg.Ledger, policy: policy, guardAfter: cfg.GuardAfter, observer: cfg.Observer, now: cfg.Now}
 	if p.guardAfter == 0 {
 		p.guardAfter = DefaultGuardAfter
 	}
@@ -156,6 +167,9 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
 	}
 	verdict := p.classify(ctx, d, res)
 	verdict = p.settle(ctx, d, task, intent, verdict)
+	if verdict.Action != Again && intent.Place.In() {
+		verdict = p.receipt(ctx, d, task, intent.Place, res.Device, verdict)
+	}
 
 	event := Event{Delivery: d, Task: task, Verdict: verdict, Took: p.now().Sub(start)}
 	p.journal.record(event, res.Answer)
@@ -200,7 +214,7 @@ func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.In
 	if res, admitted := p.admit(ctx, task, intent); !admitted {
 		return res
 	}
-	return result{Answer: p.api.Do(ctx, task)}
+	return result{Answer: p.api.Do(ctx, task, intent)}
 }
 
 // admit decides whether the task may still be carried out; where it may not,
@@ -284,8 +298,36 @@ func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, inte
 	return v
 }
 
-// unsettled is the verdict when the dead letter could not be stored: the
-// attempt did not happen, and the task will come to the same end later.
+// receiptTimeout is how long the ledger may take. Beyond it the task runs again.
+const receiptTimeout = 15 * time.Second
+
+// receipt lets the ledger take note of an outcome, before the task may go. A
+// process that dies in between leaves the task active: it runs again, finds
+// nothing left to do, and the ledger keeps the outcome that it noted first. One
+// that dies before the note was made runs again as well, and its receipt says
+// already_gone for what the first run has removed.
+//
+// KooDrive has answered by now, so this goes on when the task is cut short.
+func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.Place, device *tasks.Device, v Verdict) Verdict {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
+	defer cancel()
+	r := tasks.Receipt{
+		Place: place, Kind: d.Kind, UserID: task.User(), Target: task.Target(),
+		Outcome: v.Outcome, Reason: v.Reason, Attempts: v.Attempt, Device: device,
+	}
+	if v.Action == Finish {
+		r.Attempts++ // the answer that finished it is charged to nobody
+	}
+	if err := p.ledger.Settle(ctx, r); err != nil {
+		p.journal.notMoved("done, but its receipt could not be written yet; it will come to the same end again", d, err)
+		return v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+	}
+	return v
+}
+
+// unsettled is the verdict when the dead letter, or the receipt, could not be
+// stored: the attempt did not happen, and the task will come to the same end
+// later.
 func (v Verdict) unsettled(d Delivery, delay time.Duration) Verdict {
 	return Verdict{Action: Again, Reason: v.Reason, Attempt: d.Attempts, Budget: v.Budget, Error: v.Error, Delay: delay}
 }

@@ -25,7 +25,7 @@ type fakeAPI struct {
 	calls []string
 }
 
-func (f *fakeAPI) Do(ctx context.Context, t tasks.Task) Answer {
+func (f *fakeAPI) Do(ctx context.Context, t tasks.Task, _ tasks.Intent) Answer {
 	f.calls = append(f.calls, "do "+tasks.Identity(t))
 	return f.do(ctx, t)
 }
@@ -58,12 +58,26 @@ func (f *fakeQueue) Readmit(_ context.Context, _ Delivery, delay time.Duration) 
 	return nil
 }
 
+// fakeLedger keeps receipts, and fails when told to.
+type fakeLedger struct {
+	err      error
+	receipts []tasks.Receipt
+}
+
+func (f *fakeLedger) Settle(ctx context.Context, r tasks.Receipt) error {
+	if f.err == nil && ctx.Err() == nil {
+		f.receipts = append(f.receipts, r)
+	}
+	return errors.Join(f.err, ctx.Err())
+}
+
 type bundle struct {
 	*Pipeline
-	api   *fakeAPI
-	queue *fakeQueue
-	logs  *observer.ObservedLogs
-	now   time.Time
+	api    *fakeAPI
+	queue  *fakeQueue
+	ledger *fakeLedger
+	logs   *observer.ObservedLogs
+	now    time.Time
 }
 
 func setup(t *testing.T, reason tasks.Reason) *bundle {
@@ -73,10 +87,10 @@ func setup(t *testing.T, reason tasks.Reason) *bundle {
 		api: &fakeAPI{do: func(context.Context, tasks.Task) Answer {
 			return Answer{Reason: reason, Message: "said so", Hint: "do this"}
 		}},
-		queue: &fakeQueue{}, logs: logs,
+		queue: &fakeQueue{}, ledger: &fakeLedger{}, logs: logs,
 		now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 	}
-	p, err := New(Config{API: b.api, Queue: b.queue, Logger: zap.New(core), Now: func() time.Time { return b.now }})
+	p, err := New(Config{API: b.api, Queue: b.queue, Ledger: b.ledger, Logger: zap.New(core), Now: func() time.Time { return b.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +362,7 @@ func TestObserversSeeEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var seen []Event
 	api := &fakeAPI{do: func(context.Context, tasks.Task) Answer { return Answer{Reason: tasks.Gone} }}
-	p, err := New(Config{API: api, Queue: &fakeQueue{}, Observer: observe(func(e Event) { seen = append(seen, e) })})
+	p, err := New(Config{API: api, Queue: &fakeQueue{}, Ledger: &fakeLedger{}, Observer: observe(func(e Event) { seen = append(seen, e) })})
 	if err != nil {
 		t.Fatal(err)
 	}

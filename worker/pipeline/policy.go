@@ -107,7 +107,7 @@ func (p Policy) Judge(reason tasks.Reason, attempts, limit int, wait time.Durati
 	case tasks.Unauthorized, tasks.Misrouted:
 		v.Action = Again
 		v.Delay = max(wait, p.pause())
-	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired:
+	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired, tasks.StillBound:
 		v.Action, v.Outcome = Park, tasks.Dead
 	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
 		v.Charged = true

@@ -1,0 +1,126 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Audit is a batch counted again.
+type Audit struct {
+	// Balance is what the counters say.
+	Balance tasks.Balance `json:"balance"`
+	// Counted is what the states say, by their names.
+	Counted map[string]int64 `json:"counted"`
+	// Receipts is the number of receipts; -1 for a batch without.
+	Receipts int64 `json:"receipts"`
+	// Problems says where these disagree. None: the audit is clean.
+	Problems []string `json:"problems"`
+}
+
+// Clean reports whether everything agrees.
+func (a Audit) Clean() bool { return len(a.Problems) == 0 }
+
+// Audit counts the states of a batch, all as of one moment, and compares them
+// with the counters and with the number of receipts.
+func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
+	if tasks.ValidateBatchID(id) != nil {
+		return Audit{}, &NotFoundError{ID: id}
+	}
+	k := keysOf(id)
+	var meta *redis.SliceCmd
+	var extra *redis.SliceCmd
+	var states *redis.StringCmd
+	var receipts *redis.IntCmd
+	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		meta = p.HMGet(ctx, k.meta, balanceFields...)
+		extra = p.HMGet(ctx, k.meta, "with_receipts", "revisions")
+		states = p.Get(ctx, k.states)
+		receipts = p.XLen(ctx, k.receipts)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
+	}
+	a := Audit{Receipts: receipts.Val(), Counted: make(map[string]int64), Problems: []string{}}
+	if a.Balance, err = readBalance(id, meta.Val()); err != nil {
+		return Audit{}, err
+	}
+	counts := count(states.Val())
+	a.compare("total", a.Balance.Total, sum(counts[Queued:]))
+	for state := Queued; state < numStates; state++ {
+		a.Counted[state.String()] = counts[state]
+		a.compare(state.String(), counterOf(a.Balance, state), counts[state])
+	}
+	for state := numStates; state < len(counts); state++ {
+		if counts[state] > 0 {
+			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
+		}
+	}
+	with, _ := extra.Val()[0].(string)
+	if with != "1" {
+		a.Receipts = -1
+		return a, nil
+	}
+	revisions := int64(0)
+	if text, ok := extra.Val()[1].(string); ok {
+		if revisions, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return Audit{}, fmt.Errorf("audit batch %s: revisions: %w", id, err)
+		}
+	}
+	settled := sum(counts[Succeeded : Discarded+1])
+	if want := settled + revisions; a.Receipts != want {
+		a.Problems = append(a.Problems, fmt.Sprintf("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, settled, revisions))
+	}
+	return a, nil
+}
+
+func (a *Audit) compare(name string, counter, counted int64) {
+	if counter != counted {
+		a.Problems = append(a.Problems, fmt.Sprintf("the counter of %s is %d, and %d are so", name, counter, counted))
+	}
+}
+
+// count counts how often each state occurs.
+func count(states string) (counts [16]int64) {
+	for i := range len(states) {
+		counts[states[i]>>4]++
+		counts[states[i]&0x0f]++
+	}
+	return counts
+}
+
+func sum(counts []int64) (n int64) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+func counterOf(b tasks.Balance, s State) int64 {
+	switch s {
+	case Queued:
+		return b.Queued
+	case Succeeded:
+		return b.Succeeded
+	case AlreadyGone:
+		return b.AlreadyGone
+	case Superseded:
+		return b.Superseded
+	case Dead:
+		return b.Dead
+	case Discarded:
+		return b.Discarded
+	case Duplicate:
+		return b.Duplicate
+	case Rejected:
+		return b.Rejected
+	default:
+		return 0
+	}
+}

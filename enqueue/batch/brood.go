@@ -1,0 +1,176 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Brood is the note of the tasks that a task has enqueued: the unbinds of an
+// off-boarding. They come in rounds, of which the last is remembered.
+type Brood struct {
+	// Round counts from 1; 0 if there was none yet.
+	Round int
+	// Since is when the round began, by Redis' clock.
+	Since time.Time
+	// Enqueued: all of them were enqueued at least once.
+	Enqueued bool
+	// Children are they, each with its index in the batch; 0 without one.
+	Children map[Child]int64
+}
+
+// Child names a task among those of one user.
+type Child struct {
+	Kind   tasks.Kind
+	Target string
+}
+
+// field is how a child is written: no kind holds a space.
+func (c Child) field() string { return broodChild + string(c.Kind) + " " + c.Target }
+
+const (
+	broodLife  = 90 * 24 * time.Hour // longer than anybody replays a dead parent
+	broodChild = "c:"
+)
+
+// nextRoundCmd notes the children of a round, and gives each a state in the
+// batch, if there is one. A round that is noted already stays as it is.
+//
+// KEYS[1..5] -> meta, states, receipts, revised, slots; of no batch: none
+// KEYS[6]    -> the brood; without a batch KEYS[1]
+// --
+// ARGV[1] -> round
+// ARGV[2] -> 1 if there is a batch, else 0
+// ARGV[3] -> ms until the note expires
+// ARGV[4] -> indexes that a batch may have
+// ARGV[5..] -> the children's fields
+//
+// Returns 1 if it was noted, 0 if it was before, -1 if the batch is gone, and -2
+// if it is full.
+var nextRoundCmd = redis.NewScript(ledgerLua + `
+local brood, inBatch = KEYS[#KEYS], ARGV[2] == "1"
+if tonumber(redis.call("HGET", brood, "round") or 0) >= tonumber(ARGV[1]) then
+	return 0
+end
+local next = 0
+if inBatch then
+	next = redis.call("HGET", KEYS[1], "next")
+	if not next then
+		return -1
+	end
+	if next + #ARGV - 4 > tonumber(ARGV[4]) then
+		return -2
+	end
+end
+local time = redis.call("TIME")
+redis.call("DEL", brood)
+redis.call("HSET", brood, "round", ARGV[1], "since", time[1] * 1000 + math.floor(time[2] / 1000))
+for i = 5, #ARGV do
+	redis.call("HSET", brood, ARGV[i], next)
+	if inBatch then
+		put(next, 0, 1)
+		next = next + 1
+	end
+end
+redis.call("PEXPIRE", brood, ARGV[3])
+if inBatch then
+	redis.call("HSET", KEYS[1], "next", next)
+	balance()
+end
+return 1
+`)
+
+// NextRound notes the children of a task before they are enqueued, and makes
+// them part of its batch. parent names the task where it is in no batch.
+func (s *Store) NextRound(ctx context.Context, place tasks.Place, parent string, round int, children []Child) error {
+	keys := []string{broodKey(place, parent)}
+	if place.In() {
+		keys = append(keysOf(place.Batch).ledger(), keys...)
+	}
+	args := []any{round, flag(place.In()), broodLife.Milliseconds(), tasks.MaxIndex + 1}
+	for _, c := range children {
+		args = append(args, c.field())
+	}
+	n, err := nextRoundCmd.Run(ctx, s.rdb, keys, args...).Int()
+	switch {
+	case err != nil:
+		return fmt.Errorf("note the tasks of %s: %w", parent, err)
+	case n == -1:
+		return &NotFoundError{ID: place.Batch}
+	case n == -2:
+		return &FullError{ID: place.Batch}
+	}
+	return nil
+}
+
+// Brood returns what is noted of a task's children.
+func (s *Store) Brood(ctx context.Context, place tasks.Place, parent string) (Brood, error) {
+	fields, err := s.rdb.HGetAll(ctx, broodKey(place, parent)).Result()
+	if err != nil {
+		return Brood{}, fmt.Errorf("read the note of %s: %w", parent, err)
+	}
+	b := Brood{Children: make(map[Child]int64)}
+	var failed error
+	number := func(text string) int64 {
+		n, err := strconv.ParseInt(text, 10, 64)
+		failed = errors.Join(failed, err)
+		return n
+	}
+	for name, value := range fields {
+		switch child, isChild := strings.CutPrefix(name, broodChild); {
+		case isChild:
+			kind, target, _ := strings.Cut(child, " ")
+			b.Children[Child{tasks.Kind(kind), target}] = number(value)
+		case name == "round":
+			b.Round = int(number(value))
+		case name == "since":
+			b.Since = time.UnixMilli(number(value)).UTC()
+		case name == "enqueued":
+			b.Enqueued = value == fields["round"]
+		}
+	}
+	if failed != nil {
+		return Brood{}, fmt.Errorf("read the note of %s: %w", parent, failed)
+	}
+	return b, nil
+}
+
+// enqueuedCmd notes that the children of a round are enqueued. The note may
+// have gone meanwhile, and then it stays gone.
+//
+// KEYS[1] -> the brood
+// --
+// ARGV[1] -> round
+var enqueuedCmd = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "round") == ARGV[1] then
+	redis.call("HSET", KEYS[1], "enqueued", ARGV[1])
+end
+return 1
+`)
+
+// RoundEnqueued notes that every child of the round was enqueued.
+func (s *Store) RoundEnqueued(ctx context.Context, place tasks.Place, parent string, round int) error {
+	if err := enqueuedCmd.Run(ctx, s.rdb, []string{broodKey(place, parent)}, round).Err(); err != nil {
+		return fmt.Errorf("note the tasks of %s: %w", parent, err)
+	}
+	return nil
+}
+
+// forgetAfter is how long the note of a task that is done stays: so long, should
+// its worker die before it says so, the task's next run knows what there was.
+const forgetAfter = 10 * time.Minute
+
+// Forget drops the note of a task's children, soon.
+func (s *Store) Forget(ctx context.Context, place tasks.Place, parent string) error {
+	if err := s.rdb.PExpire(ctx, broodKey(place, parent), forgetAfter).Err(); err != nil {
+		return fmt.Errorf("drop the note of %s: %w", parent, err)
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package batch
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// ChunkSize is the number of items that are claimed together. It is even, so
+// that their states fill whole bytes.
+const ChunkSize = 512
+
+// Digest is the rolling digest of an input: of all items up to some point.
+type Digest [10]byte
+
+// Roll is a rolling digest on its way through an input. The zero value is at
+// its beginning.
+type Roll struct{ sum [sha256.Size]byte }
+
+// Task takes in an item that is a task.
+func (r *Roll) Task(t tasks.Task) {
+	r.item("t" + string(t.Kind()) + "\x00" + t.User() + "\x00" + t.Target())
+}
+
+// Reject takes in an item that is none.
+func (r *Roll) Reject(text string) { r.item("r" + text) }
+
+// item chains: the state before has a fixed size, so no two inputs are written
+// alike.
+func (r *Roll) item(text string) {
+	r.sum = sha256.Sum256(append(r.sum[:], text...))
+}
+
+// Digest returns the digest so far.
+func (r *Roll) Digest() Digest { return Digest(r.sum[:len(Digest{})]) }
+
+// InputError means that the input is not the one that the batch was begun with.
+// Nothing of it was enqueued from the chunk on in which it differs.
+type InputError struct {
+	ID string
+	// First and Last are the items, counted from 1, among which the first
+	// difference lies; Last is 0 if it is not known.
+	First, Last int64
+	// Problem says what differs.
+	Problem string
+}
+
+// Error implements error.
+func (e *InputError) Error() string {
+	return fmt.Sprintf("batch %s was begun with another input: %s", e.ID, e.Problem)
+}
+
+// Hint says what to do about it.
+func (e *InputError) Hint() string {
+	return "resume it with the input that it was begun with, or put this one into a batch of its own"
+}
+
+// FullError means that a batch has no room for more.
+type FullError struct{ ID string }
+
+// Error implements error.
+func (e *FullError) Error() string {
+	return fmt.Sprintf("batch %s is full: it has room for %d tasks; want several batches", e.ID, tasks.MaxIndex+1)
+}
+
+// claimCmd claims a chunk of the input, or as much of it as is there yet.
+//
+// KEYS[1] -> meta
+// KEYS[2] -> states
+// KEYS[3] -> slots
+// --
+// ARGV[1] -> number of the chunk, from 0
+// ARGV[2] -> items of it that are known
+// ARGV[3] -> the digest after them
+// ARGV[4] -> items that were known before, and were checked by the caller; 0
+// ARGV[5] -> the digest after these; ""
+// ARGV[6] -> items in a full chunk
+// ARGV[7] -> indexes that a batch may have
+//
+// Returns a word; the items that the ledger knows of, their digest; the index of
+// the chunk's first item; and the states from there on. The word is "ok";
+// "look" if there are more, fewer or other items known, which the caller must
+// check first; or "gone", "sealed" or "full", and then it is all.
+var claimCmd = redis.NewScript(`
+if redis.call("EXISTS", KEYS[1]) == 0 then
+	return {"gone"}
+end
+local at = ARGV[1] * 16
+local slot = redis.call("GETRANGE", KEYS[3], at, at + 15)
+local start, known, digest = 0, 0, ""
+if #slot == 16 then
+	start, known, digest = struct.unpack(">I4I2c10", slot)
+end
+if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
+	if known ~= tonumber(ARGV[4]) or known > 0 and digest ~= ARGV[5] or known > tonumber(ARGV[2]) then
+		return {"look", known, digest}
+	end
+	if redis.call("HEXISTS", KEYS[1], "sealed") == 1 then
+		return {"sealed"}
+	end
+	if known == 0 then
+		start = redis.call("HGET", KEYS[1], "next")
+		start = start + start % 2 -- on a whole byte
+		if start + ARGV[6] > tonumber(ARGV[7]) then
+			return {"full"}
+		end
+		redis.call("HSET", KEYS[1], "next", start + ARGV[6])
+	end
+	redis.call("SETRANGE", KEYS[3], at, struct.pack(">I4I2c10", start, ARGV[2], ARGV[3]))
+end
+return {"ok", tonumber(ARGV[2]), ARGV[3], start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
+`)
+
+// Chunk is a claimed part of the input.
+type Chunk struct {
+	first  int64
+	states string
+}
+
+// Index returns the index of the chunk's i'th item.
+func (c Chunk) Index(i int) int64 { return c.first + int64(i) }
+
+// State returns the state of the chunk's i'th item when it was claimed.
+func (c Chunk) State(i int) State { return stateAt(c.states, int64(i)) }
+
+// Claim claims the n'th chunk of the input for as many items as there are
+// digests: after each of them the rolling digest of the whole input so far. A
+// chunk that grows may be claimed again with more. more is the number of items
+// that are needed at least: the ledger knows of so many, and whether they are the
+// same can be said only when all are there.
+func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest) (c Chunk, more int, err error) {
+	k := keysOf(id)
+	known, before := 0, ""
+	const tries = 5 // each further one means that another producer is at the same chunk
+	for range tries {
+		last := digests[len(digests)-1]
+		reply, err := claimCmd.Run(ctx, s.rdb, []string{k.meta, k.states, k.slots},
+			n, len(digests), last[:], known, before, ChunkSize, tasks.MaxIndex+1).Slice()
+		if err != nil {
+			return Chunk{}, 0, fmt.Errorf("batch %s: claim: %w", id, err)
+		}
+		switch word, _ := reply[0].(string); {
+		case word == "gone":
+			return Chunk{}, 0, &NotFoundError{ID: id}
+		case word == "full":
+			return Chunk{}, 0, &FullError{ID: id}
+		case word == "sealed":
+			return Chunk{}, 0, &InputError{ID: id, First: n*ChunkSize + 1, Problem: "this one is longer"}
+		case word == "ok" && len(reply) == 5:
+			c.first, _ = reply[3].(int64)
+			c.states, _ = reply[4].(string)
+			return c, 0, nil
+		case word != "look" || len(reply) != 3:
+			return Chunk{}, 0, fmt.Errorf("batch %s: claim: cannot read %v", id, reply)
+		}
+		there, _ := reply[1].(int64)
+		before, _ = reply[2].(string)
+		if known = int(there); known > len(digests) {
+			return Chunk{}, known, nil
+		}
+		if same := digests[known-1]; before != string(same[:]) {
+			first := n*ChunkSize + 1
+			return Chunk{}, 0, &InputError{ID: id, First: first, Last: first + there - 1, Problem: fmt.Sprintf("the first difference is among the items %d to %d", first, first+there-1)}
+		}
+	}
+	return Chunk{}, 0, fmt.Errorf("batch %s: claim: another producer is at it", id)
+}
+
+// markCmd gives states to what has none.
+//
+// KEYS -> meta, states, receipts, revised, slots
+// --
+// ARGV -> index and state, in turn
+//
+// Returns how many had none; -1 if there is no such batch.
+var markCmd = redis.NewScript(ledgerLua + `
+if redis.call("EXISTS", KEYS[1]) == 0 then
+	return -1
+end
+for i = 1, #ARGV, 2 do
+	if get(ARGV[i]) == 0 then
+		put(ARGV[i], 0, tonumber(ARGV[i + 1]))
+	end
+end
+balance()
+return added
+`)
+
+// Mark is a state for an index of the input.
+type Mark struct {
+	Index int64
+	State State // Queued, Duplicate or Rejected
+}
+
+// Mark gives states to those indexes that have none. It is called after asynq
+// has the tasks.
+func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	args := make([]any, 0, 2*len(marks))
+	for _, m := range marks {
+		args = append(args, m.Index, uint8(m.State))
+	}
+	n, err := markCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args...).Int64()
+	if err != nil {
+		return fmt.Errorf("batch %s: mark: %w", id, err)
+	}
+	if n < 0 {
+		return &NotFoundError{ID: id}
+	}
+	return nil
+}
+
+// sealCmd notes that the whole input is in the batch.
+//
+// KEYS -> meta, states, receipts, revised, slots
+// --
+// ARGV[1] -> items of the input
+// ARGV[2] -> items in a full chunk
+//
+// Returns "gone", "shorter", "done" if that completes the batch, or "ok".
+var sealCmd = redis.NewScript(ledgerLua + `
+if redis.call("EXISTS", KEYS[1]) == 0 then
+	return "gone"
+end
+local chunks = redis.call("STRLEN", KEYS[5]) / 16
+local items = 0
+if chunks > 0 then
+	local slot = redis.call("GETRANGE", KEYS[5], (chunks - 1) * 16, -1)
+	local _, known = struct.unpack(">I4I2", slot)
+	items = (chunks - 1) * ARGV[2] + known
+end
+if items ~= tonumber(ARGV[1]) then
+	return "shorter"
+end
+redis.call("HSETNX", KEYS[1], "sealed", ARGV[1])
+if complete() == 1 then
+	return "done"
+end
+return "ok"
+`)
+
+// Seal notes that the input has ended after so many items, all of which have
+// their mark. It reports whether that completes the batch.
+func (s *Store) Seal(ctx context.Context, id string, items int64) (completed bool, err error) {
+	word, err := sealCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize).Text()
+	if err != nil {
+		return false, fmt.Errorf("batch %s: seal: %w", id, err)
+	}
+	switch word {
+	case "gone":
+		return false, &NotFoundError{ID: id}
+	case "shorter":
+		return false, &InputError{ID: id, First: items + 1, Problem: "this one is shorter"}
+	default:
+		return word == "done", nil
+	}
+}

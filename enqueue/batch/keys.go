@@ -1,0 +1,36 @@
+package batch
+
+import (
+	"strconv"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// The index of all batches, and those whose completion is still to be told.
+const (
+	allKey  = "kooworker:batches"      // sorted set: batch by the ms in which it was made
+	openKey = "kooworker:batches:open" // set
+)
+
+// keys are the keys of one batch. The braces make a Redis cluster keep them
+// together.
+type keys struct{ meta, states, slots, receipts, revised string }
+
+func keysOf(id string) keys {
+	prefix := prefixOf(id)
+	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised"}
+}
+
+func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
+
+// ledger are the first KEYS of every script that changes states. Slots come
+// last, for those that want them; all expire together.
+func (k keys) ledger() []string { return []string{k.meta, k.states, k.receipts, k.revised, k.slots} }
+
+// broodKey is the note of the children of a task.
+func broodKey(place tasks.Place, identity string) string {
+	if place.In() {
+		return prefixOf(place.Batch) + "brood:" + strconv.FormatInt(place.Index, 10)
+	}
+	return "kooworker:brood:" + identity
+}

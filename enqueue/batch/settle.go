@@ -1,0 +1,108 @@
+package batch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// settleCmd gives outcomes to tasks, and writes their receipts. What has one
+// already keeps it, unless it was dead or discarded.
+//
+// KEYS -> meta, states, receipts, revised, slots
+// --
+// ARGV -> of each receipt: index, state, kind, user, target, outcome, reason,
+// attempts, device
+//
+// Returns the number of outcomes that were news, and 1 if they complete the
+// batch, else 0; -1 and 0 if there is no such batch.
+var settleCmd = redis.NewScript(ledgerLua + `
+local m = redis.call("HMGET", KEYS[1], "v", "with_receipts")
+if not m[1] then
+	return {-1, 0}
+end
+local news = 0
+for i = 1, #ARGV, 9 do
+	local index, new = ARGV[i], tonumber(ARGV[i + 1])
+	local old = get(index)
+	-- absent and queued, dead and discarded
+	if old <= 1 or (old == 5 or old == 6) and old ~= new then
+		put(index, old, new)
+		news = news + 1
+		if m[2] == "1" then
+			local id = redis.call("XADD", KEYS[3], "*", "i", index, "k", ARGV[i + 2], "u", ARGV[i + 3], "t", ARGV[i + 4],
+				"o", ARGV[i + 5], "r", ARGV[i + 6], "a", ARGV[i + 7], "d", ARGV[i + 8])
+			if old > 1 then
+				redis.call("HSET", KEYS[4], index, id)
+				redis.call("HINCRBY", KEYS[1], "revisions", 1)
+			end
+		end
+	end
+end
+balance()
+return {news, complete()}
+`)
+
+// Settle notes what became of tasks of batches, and returns the batches that are
+// complete by it. It returns nil once all is stored, or was stored before, or
+// belongs to a batch that is not there any more. To settle the same outcome
+// twice is to settle it once.
+func (s *Store) Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
+	args := make(map[string][]any)
+	var order []string
+	for _, r := range receipts {
+		row, err := settleRow(r)
+		if err != nil {
+			return nil, err
+		}
+		if args[r.Batch] == nil {
+			order = append(order, r.Batch)
+		}
+		args[r.Batch] = append(args[r.Batch], row...)
+	}
+	var failed error
+	for _, id := range order {
+		reply, err := settleCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Int64Slice()
+		if err == nil && len(reply) != 2 {
+			err = fmt.Errorf("cannot read %v", reply)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("batch %s: settle: %w", id, err))
+			continue
+		}
+		if reply[1] == 1 {
+			completed = append(completed, id)
+		}
+	}
+	return completed, failed
+}
+
+func settleRow(r tasks.Receipt) ([]any, error) {
+	state, err := stateOf(r.Outcome)
+	if err != nil {
+		return nil, err
+	}
+	if err := tasks.ValidateBatchID(r.Batch); err != nil {
+		return nil, err
+	}
+	if r.Index < 0 || r.Index > tasks.MaxIndex {
+		return nil, fmt.Errorf("batch %s: there is no index %d", r.Batch, r.Index)
+	}
+	device := ""
+	if r.Device != nil {
+		text, err := json.Marshal(r.Device)
+		if err != nil {
+			return nil, fmt.Errorf("batch %s: write the device: %w", r.Batch, err)
+		}
+		device = string(text)
+	}
+	return []any{
+		r.Index, uint8(state), string(r.Kind), r.UserID, r.Target, string(r.Outcome), string(r.Reason), strconv.Itoa(r.Attempts), device,
+	}, nil
+}

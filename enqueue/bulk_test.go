@@ -1,0 +1,467 @@
+package enqueue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// unbinds is an input of n unbinds, which differ from those of another name.
+func unbinds(name string, n int) iter.Seq2[tasks.Task, error] {
+	return func(yield func(tasks.Task, error) bool) {
+		for i := range n {
+			if !yield(unbindOf(name, i), nil) {
+				return
+			}
+		}
+	}
+}
+
+func unbindOf(name string, i int) tasks.DeviceUnbind {
+	return tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("%s-%d", name, i)}
+}
+
+// balance returns how a batch stands, and fails the test if its audit does not.
+func (b *bundle) balance(t *testing.T, id string) tasks.Balance {
+	t.Helper()
+	audit, err := batch.NewStore(b.rdb).Audit(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !audit.Clean() {
+		t.Errorf("batch %s does not balance: %v", id, audit.Problems)
+	}
+	return audit.Balance
+}
+
+// queued returns the outstanding unbinds, by their target.
+func (b *bundle) queued(t *testing.T) map[string][]*asynq.TaskInfo {
+	t.Helper()
+	out := map[string][]*asynq.TaskInfo{}
+	for page := 1; ; page++ {
+		infos, err := b.inspector.ListPendingTasks(tasks.QueueUnbind, asynq.Page(page), asynq.PageSize(10_000))
+		if err != nil && !errors.Is(err, asynq.ErrQueueNotFound) {
+			t.Fatal(err)
+		}
+		for _, info := range infos {
+			task, _, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[task.Target()] = append(out[task.Target()], info)
+		}
+		if len(infos) < 10_000 {
+			return out
+		}
+	}
+}
+
+func TestBulkPutsAnInputIntoABatch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 1300 // two chunks and a half
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Options: []enqueue.Option{enqueue.NoGuard()}}
+	seen := map[int64]enqueue.Status{}
+	o.Each = func(item enqueue.Item) { seen[item.Number] = item.Status }
+	res, err := b.client.Bulk(t.Context(), unbinds("d", n), o)
+	if want := (enqueue.BulkResult{Batch: "b-1", Total: n, Enqueued: n}); err != nil || res != want {
+		t.Fatalf("%+v, %v; want %+v", res, err, want)
+	}
+	if len(seen) != n || seen[0] != enqueue.Enqueued || seen[n-1] != enqueue.Enqueued {
+		t.Errorf("%d items were reported; want %d, all enqueued", len(seen), n)
+	}
+	balance := b.balance(t, "b-1")
+	if balance.Total != n || balance.Queued != n || balance.Done {
+		t.Errorf("%+v", balance)
+	}
+	queued := b.queued(t)
+	for i := range n {
+		infos := queued[fmt.Sprintf("d-%d", i)]
+		if len(infos) != 1 {
+			t.Fatalf("d-%d is queued %d times", i, len(infos))
+		}
+		task, in, err := tasks.Decode(tasks.Kind(infos[0].Type), infos[0].Payload)
+		if err != nil || in.Place != (tasks.Place{Batch: "b-1", Index: int64(i)}) || !in.NoGuard || infos[0].ID != tasks.BatchIdentity("b-1", task) {
+			t.Fatalf("%s: %+v, %v", infos[0].ID, in, err)
+		}
+		if infos[0].MaxRetry != tasks.MaxRetry || infos[0].Timeout != tasks.Timeout {
+			t.Fatalf("%s: retry limit %d, timeout %s", infos[0].ID, infos[0].MaxRetry, infos[0].Timeout)
+		}
+	}
+
+	res, err = b.client.Bulk(t.Context(), unbinds("d", n), o)
+	if want := (enqueue.BulkResult{Batch: "b-1", Total: n, Skipped: n}); err != nil || res != want {
+		t.Errorf("again: %+v, %v; want %+v", res, err, want)
+	}
+}
+
+func TestBulkRefusesAnotherInput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+	if _, err := b.client.Bulk(t.Context(), unbinds("d", 1300), o); err != nil {
+		t.Fatal(err)
+	}
+	changed := func(at int) iter.Seq2[tasks.Task, error] {
+		return func(yield func(tasks.Task, error) bool) {
+			for i := range 1300 {
+				task := unbindOf("d", i)
+				if i == at {
+					task.UserID = "somebody-else"
+				}
+				if !yield(task, nil) {
+					return
+				}
+			}
+		}
+	}
+	for name, input := range map[string]iter.Seq2[tasks.Task, error]{
+		"the first item":    changed(0),
+		"within a chunk":    changed(700),
+		"the last item":     changed(1299),
+		"longer":            unbinds("d", 1301),
+		"longer by a chunk": unbinds("d", 2000),
+		"shorter":           unbinds("d", 1299),
+		"empty":             unbinds("d", 0),
+		"shorter by chunks": unbinds("d", 512),
+	} {
+		res, err := b.client.Bulk(t.Context(), input, o)
+		other, refused := errors.AsType[*batch.InputError](err)
+		if !refused || other.Hint() == "" || res.Enqueued != 0 {
+			t.Errorf("%s: %+v, %v; want it refused", name, res, err)
+		}
+	}
+	if balance := b.balance(t, "b-1"); balance.Total != 1300 || len(b.queued(t)) != 1300 {
+		t.Errorf("after all that: %+v", balance)
+	}
+	o.Options = []enqueue.Option{enqueue.NoGuard()}
+	if _, err := b.client.Bulk(t.Context(), unbinds("d", 1300), o); err == nil || !strings.Contains(err.Error(), "no-guard") {
+		t.Errorf("another intent: %v", err)
+	}
+}
+
+func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	input := func(yield func(tasks.Task, error) bool) {
+		_ = yield(unbindOf("d", 0), nil) &&
+			yield(nil, &enqueue.LineError{Line: 3, Text: "x", Err: errors.New("is none")}) &&
+			yield(unbindOf("d", 0), nil) &&
+			yield(tasks.DeviceUnbind{UserID: "u", DeviceID: "../x"}, nil) &&
+			yield(unbindOf("d", 1), nil)
+	}
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+	for try, want := range []enqueue.BulkResult{
+		{Batch: "b-1", Total: 5, Enqueued: 2, Duplicate: 1, Rejected: 2},
+		{Batch: "b-1", Total: 5, Skipped: 3, Rejected: 2}, // rejects are told of again: their file is written anew
+	} {
+		if res, err := b.client.Bulk(t.Context(), input, o); err != nil || res != want {
+			t.Errorf("%d: %+v, %v; want %+v", try, res, err, want)
+		}
+	}
+	want := tasks.Balance{ID: "b-1", Total: 5, Queued: 2, Duplicate: 1, Rejected: 2}
+	got := b.balance(t, "b-1")
+	got.CreatedAt = want.CreatedAt
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestBulkWithoutABatchIsAsManySingleOnes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, want := range []enqueue.BulkResult{{Total: 700, Enqueued: 700}, {Total: 700, Duplicate: 700}} {
+		if res, err := b.client.Bulk(t.Context(), unbinds("d", 700), enqueue.BulkOptions{}); err != nil || res != want {
+			t.Errorf("%+v, %v; want %+v", res, err, want)
+		}
+	}
+	if res, err := b.client.Unbind(t.Context(), unbindOf("d", 5)); err != nil || res.Status != enqueue.Duplicate {
+		t.Errorf("one of them by itself: %+v, %v", res, err)
+	}
+}
+
+func TestTwoBatchesOfOneDeviceBothRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, id := range []string{"b-1", "b-2"} {
+		if _, err := b.client.Bulk(t.Context(), unbinds("d", 1), enqueue.BulkOptions{Batch: &batch.Spec{ID: id}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if infos := b.queued(t)["d-0"]; len(infos) != 2 {
+		t.Errorf("it is queued %d times; want one for each batch", len(infos))
+	}
+}
+
+// A bulk that is interrupted anywhere, any number of times, ends with each task
+// queued once.
+func TestBulkIsResumed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 20_000
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+	interrupted := 0
+	for {
+		ctx, cancel := context.WithCancel(t.Context())
+		left := rand.N(n / 3)
+		o.Each = func(enqueue.Item) {
+			if left--; left == 0 {
+				cancel()
+			}
+		}
+		res, err := b.client.Bulk(ctx, unbinds("d", n), o)
+		cancel()
+		if err == nil {
+			if res.Enqueued+res.Skipped != n {
+				t.Errorf("%+v", res)
+			}
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if interrupted++; interrupted > 20 {
+			o.Each = nil
+			if _, err := b.client.Bulk(t.Context(), unbinds("d", n), o); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if balance := b.balance(t, "b-1"); balance.Total != n || balance.Queued != n {
+		t.Errorf("after %d interruptions: %+v", interrupted, balance)
+	}
+	for target, infos := range b.queued(t) {
+		if len(infos) != 1 {
+			t.Errorf("%s is queued %d times", target, len(infos))
+		}
+	}
+}
+
+// What a producer has stored and not marked is found in its place.
+func TestBulkFindsWhatWasStoredAndNotMarked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+	if _, err := b.client.Bulk(t.Context(), unbinds("d", 600), o); err != nil {
+		t.Fatal(err)
+	}
+	// As if it had died before the marks of some chunk.
+	const meta, states = "kooworker:{batch:b-1}:meta", "kooworker:{batch:b-1}:states"
+	b.rdb.SetRange(t.Context(), states, 256, strings.Repeat("\x00", 44))
+	b.rdb.HSet(t.Context(), meta, "total", 512, "queued", 512)
+	b.rdb.HDel(t.Context(), meta, "sealed")
+	res, err := b.client.Bulk(t.Context(), unbinds("d", 600), o)
+	if want := (enqueue.BulkResult{Batch: "b-1", Total: 600, Enqueued: 88, Skipped: 512}); err != nil || res != want {
+		t.Errorf("%+v, %v; want %+v", res, err, want)
+	}
+	if balance := b.balance(t, "b-1"); balance.Queued != 600 || len(b.queued(t)) != 600 {
+		t.Errorf("%+v", balance)
+	}
+}
+
+func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	calls := 0
+	res, err := b.client.Bulk(t.Context(), unbinds("d", 5000), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(enqueue.Item) {
+		if calls++; calls%1000 == 1 {
+			b.rdb.ScriptFlush(t.Context())
+		}
+	}})
+	if err != nil || res.Enqueued != 5000 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// A stream that pauses does not hold back what it has said.
+func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	seen := make(chan string, 10)
+	next := make(chan bool)
+	input := func(yield func(tasks.Task, error) bool) {
+		for i := 0; ; i++ {
+			if !<-next || !yield(unbindOf("d", i), nil) {
+				return
+			}
+		}
+	}
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(item enqueue.Item) { seen <- item.ID }}
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.client.Bulk(t.Context(), input, o)
+		result <- err
+	}()
+	for i := range 3 {
+		next <- true
+		select {
+		case id := <-seen:
+			if want := tasks.BatchIdentity("b-1", unbindOf("d", i)); id != want {
+				t.Errorf("%s; want %s", id, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("a single task waits for more")
+		}
+	}
+	close(next)
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	o.Each = nil
+	if res, err := b.client.Bulk(t.Context(), unbinds("d", 3), o); err != nil || res.Skipped != 3 {
+		t.Errorf("the same in one piece: %+v, %v", res, err)
+	}
+}
+
+func TestBulkStopsInTime(t *testing.T) {
+	t.Parallel()
+	for name, hinder := range map[string]func(*bundle){
+		"while the input blocks": func(*bundle) {},
+		"while Redis hangs":      func(b *bundle) { b.redis.Freeze() },
+	} {
+		b := setup(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		block := make(chan struct{})
+		var stopped time.Time
+		input := func(yield func(tasks.Task, error) bool) {
+			for i := range 2000 {
+				if !yield(unbindOf("d", i), nil) {
+					return
+				}
+			}
+			hinder(b)
+			time.AfterFunc(time.Second, func() { stopped = time.Now(); cancel() })
+			for i := range 2000 {
+				if !yield(unbindOf("e", i), nil) {
+					return
+				}
+			}
+			<-block
+		}
+		res, err := b.client.Bulk(ctx, input, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
+		if took := time.Since(stopped); !errors.Is(err, context.Canceled) || took > 2*time.Second {
+			t.Errorf("%s: %+v, %v after %s", name, res, err, took)
+		}
+		close(block)
+		if name == "while Redis hangs" {
+			b.redis.Thaw()
+		}
+		if balance := b.balance(t, "b-1"); balance.Total < res.Total || balance.Done {
+			t.Errorf("%s: %+v, and %+v was said", name, balance, res)
+		}
+	}
+}
+
+func TestBulkEndsWithItsInput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	broken := errors.New("the disk is on fire")
+	input := func(yield func(tasks.Task, error) bool) {
+		_ = yield(unbindOf("d", 0), nil) && yield(nil, broken) && yield(unbindOf("d", 1), nil)
+	}
+	res, err := b.client.Bulk(t.Context(), input, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
+	if _, ok := errors.AsType[*enqueue.InputError](err); !ok || !errors.Is(err, broken) || res.Enqueued != 1 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if balance := b.balance(t, "b-1"); balance.Done || balance.Queued != 1 {
+		t.Errorf("%+v", balance)
+	}
+	if res, err := b.client.Bulk(t.Context(), unbinds("d", 0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.balance(t, "b-2").Done {
+		t.Errorf("an empty input: %+v, %v", res, err)
+	}
+}
+
+func TestRounds(t *testing.T) {
+	t.Parallel()
+	for name, place := range map[string]tasks.Place{"alone": {}, "in a batch": {Batch: "b-1", Index: 0}} {
+		b := setup(t)
+		parent := tasks.UserOffboard{UserID: "u"}
+		if place.In() {
+			if _, err := b.client.Bulk(t.Context(), func(yield func(tasks.Task, error) bool) { yield(parent, nil) }, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := b.client.Standing(t.Context(), parent, place); err != nil || s.Round != 0 {
+			t.Errorf("%s: before: %+v, %v", name, s, err)
+		}
+		children := []tasks.Task{tasks.DeviceUnbind{UserID: "u", DeviceID: "d-1"}, tasks.DeviceUnbind{UserID: "u", DeviceID: "d-2"}}
+		for range 2 { // as after a crash
+			if err := b.client.NextRound(t.Context(), parent, place, 1, children); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := b.client.Standing(t.Context(), parent, place)
+		if err != nil || s.Round != 1 || s.Outstanding != 2 || len(s.Dead) != 0 {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+		queued := b.queued(t)
+		if len(queued["d-1"]) != 1 || len(queued["d-2"]) != 1 {
+			t.Errorf("%s: queued %v", name, queued)
+		}
+		_, in, err := tasks.Decode(tasks.KindDeviceUnbind, queued["d-1"][0].Payload)
+		if err != nil || !in.NoGuard || in.Place.Batch != place.Batch {
+			t.Errorf("%s: %+v, %v", name, in, err)
+		}
+		if place.In() {
+			if balance := b.balance(t, "b-1"); balance.Total != 3 || balance.Queued != 3 {
+				t.Errorf("%s: %+v", name, balance)
+			}
+		}
+		// One is done; the other vanishes before it was noted that all are
+		// enqueued, as in a crash.
+		if err := b.inspector.DeleteTask(tasks.QueueUnbind, queued["d-1"][0].ID); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = b.client.Standing(t.Context(), parent, place); err != nil || s.Outstanding != 1 {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+		keys, err := b.rdb.Keys(t.Context(), "*brood*").Result()
+		if err != nil || len(keys) != 1 {
+			t.Fatalf("%v, %v", keys, err)
+		}
+		b.rdb.HDel(t.Context(), keys[0], "enqueued")
+		if s, err = b.client.Standing(t.Context(), parent, place); err != nil || s.Outstanding != 2 {
+			t.Errorf("%s: after a crash: %+v, %v", name, s, err)
+		}
+		if err := b.client.Forget(t.Context(), parent, place); err != nil {
+			t.Error(err)
+		}
+		if ttl := b.rdb.TTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > time.Hour {
+			t.Errorf("%s: the note stays for %s", name, ttl)
+		}
+	}
+}
+
+func TestBulkReportsStatusesInTotals(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var ids []string
+	res, err := b.client.Bulk(t.Context(), unbinds("d", 3), enqueue.BulkOptions{
+		Options: []enqueue.Option{enqueue.In(time.Hour)},
+		Each:    func(item enqueue.Item) { ids = append(ids, item.ID) },
+	})
+	if err != nil || res.Enqueued != 3 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	slices.Sort(ids)
+	if diff := cmp.Diff([]string{"device:unbind:user-0:d-0", "device:unbind:user-0:d-1", "device:unbind:user-0:d-2"}, ids); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if info, err := b.inspector.GetQueueInfo(tasks.QueueUnbind); err != nil || info.Scheduled != 3 {
+		t.Errorf("%+v, %v; want three that wait for an hour", info, err)
+	}
+}

@@ -1,0 +1,150 @@
+package enqueue
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// ReadCSV yields the tasks of a CSV file with a header: user_id and device_id
+// for unbinds, user_id and lock_id for releases, user_id for off-boardings, in
+// any order; other columns are passed over, and so are blank lines. Every other
+// line after the header is a task or one *LineError, and the next ones follow;
+// any other error ends the file. A line has as many columns as the header: where
+// one is missing or too many, what stands in the right place may be the wrong
+// value.
+//
+// A record is a line: a field in quotes may hold commas, but no line break. No
+// id has one, and so a stray quote costs its own line and not those after it.
+//
+// A file that begins like gzip is decompressed. Its checksum comes last, so of a
+// damaged file some tasks are yielded before the error.
+func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
+	return func(yield func(tasks.Task, error) bool) {
+		names, err := idNames(kind)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		in := newLineReader(r)
+		t, err := readHeader(in, names)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		eachLine(in, t.header, yield, func(text []byte) (tasks.Task, error) {
+			ids, err := t.ids(text)
+			if err != nil {
+				return nil, err
+			}
+			return newTask(kind, ids)
+		})
+	}
+}
+
+// table is what the header tells of the lines below it.
+type table struct {
+	header  string // as it was
+	columns []int  // of the ids
+	width   int
+	records *recordParser
+}
+
+// readHeader finds the columns with these names. Its errors are no *LineError:
+// nothing follows them.
+func readHeader(in *lineReader, names []string) (*table, error) {
+	t := &table{records: newRecordParser()}
+	var header []string
+	if in.next() {
+		err := tooLong(in.text)
+		if err == nil {
+			header, err = t.records.parse(in.text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the header: line %d: %w", in.line, err)
+		}
+		t.header, t.width = string(in.text), len(header)
+	}
+	if in.err != nil {
+		return nil, fmt.Errorf("read the header: %w", in.err)
+	}
+	for i, name := range header {
+		header[i] = strings.ToLower(strings.TrimSpace(name))
+	}
+	for _, name := range names {
+		column := slices.Index(header, name)
+		if column < 0 {
+			return nil, fmt.Errorf("the first line must be a header with %s; it is %+.100q", strings.Join(names, " and "), strings.Join(header, ","))
+		}
+		if slices.Contains(header[column+1:], name) {
+			return nil, fmt.Errorf("the header names %s twice; want it once", name)
+		}
+		t.columns = append(t.columns, column)
+	}
+	return t, nil
+}
+
+// ids takes the ids out of a line, in the order of idNames.
+func (t *table) ids(text []byte) (ids [2]string, err error) {
+	record, err := t.records.parse(text)
+	if err != nil {
+		return ids, err
+	}
+	// Commas at the end are what spreadsheets leave of columns that were emptied.
+	if len(record) < t.width || strings.Join(record[t.width:], "") != "" {
+		return ids, fmt.Errorf("has %d columns; the header has %d", len(record), t.width)
+	}
+	for i, column := range t.columns {
+		ids[i] = record[column]
+	}
+	return ids, nil
+}
+
+// recordParser takes lines apart at their commas. What it returns is valid until
+// the next line; the fields themselves stay.
+type recordParser struct {
+	record []string
+	text   bytes.Reader
+	in     *bufio.Reader // over text
+	csv    *csv.Reader   // over in
+}
+
+func newRecordParser() *recordParser {
+	p := &recordParser{}
+	p.in = bufio.NewReader(&p.text)
+	p.csv = csv.NewReader(p.in)
+	p.csv.FieldsPerRecord = -1 // the header decides, and not the first line with a quote
+	p.csv.ReuseRecord = true
+	return p
+}
+
+func (p *recordParser) parse(line []byte) ([]string, error) {
+	if bytes.IndexByte(line, '"') >= 0 {
+		return p.parseQuoted(line)
+	}
+	// The short way, for most lines of most files. Like encoding/csv it takes a
+	// carriage return at the end for a part of the ending.
+	p.record = p.record[:0]
+	for field := range strings.SplitSeq(string(bytes.TrimSuffix(line, []byte("\r"))), ",") {
+		p.record = append(p.record, field)
+	}
+	return p.record, nil
+}
+
+func (p *recordParser) parseQuoted(line []byte) ([]string, error) {
+	p.text.Reset(line)
+	p.in.Reset(&p.text)
+	record, err := p.csv.Read()
+	if parse, ok := errors.AsType[*csv.ParseError](err); ok {
+		err = parse.Err // its line number means nothing here
+	}
+	return record, err
+}

@@ -1,0 +1,155 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Answer is what became of one webhook.
+type Answer struct {
+	// Reason says what the answer means. It is never empty:
+	//
+	//	OK            2xx
+	//	Rejected      4xx, but for the three below: to repeat it will not help
+	//	Upstream      408, 425, 429, 5xx; 3xx, since redirects are not followed
+	//	Protocol      a status that HTTP does not have
+	//	TimedOut      no complete answer in time, or the caller gave up
+	//	Network       no connection, no TLS, or it broke
+	//	Unauthorized  the secret cannot be had, or is none; nothing was sent
+	//	Invalid       the id or the body cannot be sent; nothing was
+	Reason tasks.Reason
+	// Message is what the receiver, the network or the secret's file said: one
+	// line of printable text, without secrets. "" if the reason is OK.
+	Message string
+	// Hint tells an operator what to do next. It is "" where there is nothing
+	// to do but wait.
+	Hint string
+	// RetryAfter is how long the receiver asks to wait, at most an hour; 0 when
+	// it did not ask, or the reason is not Upstream.
+	RetryAfter time.Duration
+}
+
+const (
+	hintSecret = "no webhook can be signed: check that the file is there, that this process may read it, and that it " +
+		"holds one secret and nothing else"
+	hintNetwork = "no connection, or it broke: check name resolution, firewall, proxy settings (HTTPS_PROXY, NO_PROXY) and " +
+		"the receiver's certificate from this very machine"
+	hintTimeout = "no answer in time: the receiver should answer first and work later; if it cannot, raise the webhook's timeout"
+)
+
+// understand says what a receiver's answer means.
+func understand(resp *http.Response, text string, words words, now time.Time) Answer {
+	a := Answer{Reason: reasonOf(resp.StatusCode)}
+	if a.Reason == tasks.OK {
+		return a
+	}
+	a.Message = fmt.Sprintf("HTTP %d", resp.StatusCode)
+	a.Hint = hintOf(resp.StatusCode)
+	if a.Reason == tasks.Upstream {
+		a.RetryAfter = retryAfter(resp.Header, now)
+	}
+	before := ": "
+	if redirected(resp.StatusCode) {
+		before, text = ", a redirect to ", whereTo(resp)
+	}
+	if quote := words.quote(text); quote != "" {
+		a.Message += before + quote
+	}
+	return a
+}
+
+// whereTo names the scheme and host of a redirect, and "" if there is none.
+func whereTo(resp *http.Response) string {
+	u, err := resp.Location()
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func redirected(status int) bool { return status >= 300 && status <= 399 }
+
+func reasonOf(status int) tasks.Reason {
+	switch {
+	case status >= 200 && status <= 299:
+		return tasks.OK
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+		return tasks.Upstream
+	case status >= 400 && status <= 499:
+		return tasks.Rejected
+	case redirected(status), status >= 500 && status <= 599:
+		return tasks.Upstream
+	default:
+		return tasks.Protocol
+	}
+}
+
+func hintOf(status int) string {
+	switch {
+	case redirected(status):
+		return "redirects are not followed: set the webhook's URL to where this one leads"
+	case reasonOf(status) == tasks.Upstream:
+		return ""
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return "the receiver does not accept the sender: compare the secret on both sides, then the clocks, then look into its log"
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
+		return "check the webhook's URL: nothing there takes a POST"
+	case status == http.StatusProxyAuthRequired:
+		return "the proxy on the way wants to know who asks: check the user and password in HTTP_PROXY"
+	case status == http.StatusGone:
+		return "the receiver wants no more webhooks: take the webhook out of the configuration, or give it a new URL"
+	case reasonOf(status) == tasks.Rejected:
+		return "the receiver refuses this webhook: look into its log"
+	default:
+		return "the answer makes no sense: check that the webhook's URL is that of an HTTP server, and any proxy on the way"
+	}
+}
+
+// fault says what an exchange without an answer stands for. ctx is the caller's,
+// exchange the one that our timeout limits.
+func (s *Sender) fault(ctx, exchange context.Context, err error) Answer {
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return callerGaveUp(ctx)
+	case exchange.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+		return Answer{Reason: tasks.TimedOut, Message: fmt.Sprintf("no answer within %s", s.timeout), Hint: hintTimeout}
+	default:
+		return Answer{Reason: tasks.Network, Message: oneLine(cause(err)), Hint: hintNetwork}
+	}
+}
+
+// callerGaveUp is for a webhook whose caller did not wait for its end.
+func callerGaveUp(ctx context.Context) Answer {
+	return Answer{Reason: tasks.TimedOut, Message: oneLine("the caller gave up: " + context.Cause(ctx).Error())}
+}
+
+// cause keeps only what comes from this machine, or from the peer before it was
+// sent anything: net/http's own errors quote answers.
+func cause(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Error()
+	}
+	if crt, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return crt.Error()
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the receiver does not speak TLS, as its URL says"
+	}
+	switch {
+	case errors.Is(err, errProxy):
+		return errProxy.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed without a complete answer"
+	default:
+		return "no proper HTTP answer, from the receiver or from a proxy on the way"
+	}
+}

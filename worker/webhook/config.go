@@ -1,0 +1,168 @@
+package webhook
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	defaultTimeout   = 10 * time.Second
+	defaultUserAgent = "kooworker"
+)
+
+// Config says where webhooks go and how they are signed.
+type Config struct {
+	// URL is what is posted to: https://host[:port][/path][?query]. Required.
+	// http is for this machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP.
+	// Only its scheme and host are ever shown: the rest may be a token.
+	URL string `json:"-"`
+	// Secret is what webhooks are signed with, see StaticSecret and SecretFile.
+	// Required.
+	Secret SecretSource `json:"-"`
+	// Timeout is for one webhook, from the connection to the last byte of the
+	// answer. Default 10 s.
+	Timeout time.Duration
+	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
+	// traffic sees the batches' balances, and the URL.
+	InsecureHTTP bool
+	// UserAgent is sent as User-Agent. Default "kooworker".
+	UserAgent string
+	// Now is the clock of the signature. Default time.Now.
+	Now func() time.Time `json:"-"`
+}
+
+// Format prints the configuration without the URL and the secret.
+func (c Config) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "{Timeout:%s InsecureHTTP:%t UserAgent:%q}", c.Timeout, c.InsecureHTTP, c.UserAgent)
+}
+
+// New returns a sender. The proxy that the environment names (HTTPS_PROXY,
+// HTTP_PROXY, NO_PROXY) is used.
+func New(cfg Config) (*Sender, error) {
+	u, err := checkURL(cfg.URL, cfg.InsecureHTTP)
+	switch {
+	case err != nil:
+		return nil, err
+	case cfg.Secret == nil:
+		return nil, errors.New("the webhook has no secret; want StaticSecret or SecretFile")
+	case cfg.Timeout < 0:
+		return nil, fmt.Errorf("the webhook's timeout is %s; want more than 0, or 0 for %s", cfg.Timeout, defaultTimeout)
+	case !printableASCII(cfg.UserAgent):
+		return nil, errors.New("the webhook's user agent has a control character or one beyond ASCII; want printable ASCII")
+	}
+	timeout, now := cmp.Or(cfg.Timeout, defaultTimeout), cfg.Now
+	if now == nil {
+		now = time.Now
+	}
+	return &Sender{
+		target:    target{origin: u.Scheme + "://" + u.Host},
+		url:       func() *url.URL { return u },
+		secret:    cfg.Secret,
+		transport: newTransport(timeout),
+		timeout:   timeout,
+		userAgent: cmp.Or(cfg.UserAgent, defaultUserAgent),
+		now:       now,
+	}, nil
+}
+
+// checkURL's errors do not show the URL.
+func checkURL(raw string, insecure bool) (*url.URL, error) {
+	const (
+		what = "the webhook's URL"
+		want = "; want https://host[:port][/path][?query]"
+	)
+	if raw == "" {
+		return nil, errors.New(what + " is missing" + want)
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, errors.New(what + " is not a URL" + want)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New(what + " has neither the scheme https nor http" + want)
+	case u.Hostname() == "":
+		return nil, errors.New(what + " has no host" + want)
+	case !printableASCII(u.Host):
+		return nil, errors.New(what + " has a host beyond ASCII; want its xn-- form")
+	case u.User != nil:
+		return nil, errors.New(what + " holds a user name or password; want it without: the signature says who sends")
+	case u.Fragment != "" || strings.Contains(raw, "#"):
+		return nil, errors.New(what + " has a fragment (#), which would not be sent; want it without, or a # written as %23")
+	case strings.Contains(u.RawQuery, " ") || !printableASCII(u.RawQuery): // net/url lets them through to the request line
+		return nil, errors.New(what + " has a space or a character beyond ASCII in its query; want it percent-encoded")
+	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+		return nil, errors.New(what + " is plain HTTP to another machine: what is sent would be readable on the way; want https, or allow insecure HTTP")
+	}
+	return u, nil
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// newTransport bounds the steps of a connection by the whole's timeout: net/http
+// goes on with a connection whose request has given up.
+func newTransport(timeout time.Duration) *http.Transport {
+	return &http.Transport{
+		Proxy:               hideProxy(http.ProxyFromEnvironment),
+		DialContext:         (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: timeout,
+		DisableCompression:  true, // no header that is not in the package comment
+		MaxIdleConns:        1,
+		MaxIdleConnsPerHost: 1,
+		// Batches end far apart. A connection kept for longer is most likely one
+		// that something on the way has forgotten.
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+var errProxy = errors.New("the environment's proxy (HTTPS_PROXY, HTTP_PROXY) is not a URL")
+
+// hideProxy is for http.ProxyFromEnvironment, whose error quotes the setting and
+// the password in it.
+func hideProxy(find func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := find(req)
+		if err != nil {
+			return nil, errProxy
+		}
+		return u, nil
+	}
+}
+
+// target is how a Sender is shown, whatever the verb. Without it fmt would walk
+// through the fields.
+type target struct{ origin string }
+
+// String names the scheme and host that webhooks go to.
+func (t target) String() string { return "webhook to " + t.origin }
+
+// GoString is String.
+func (t target) GoString() string { return t.String() }
+
+// Format prints String, whatever the verb.
+func (t target) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, t.String()) }

@@ -1,0 +1,108 @@
+package webhook
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxQuote = 200 // runes
+	// fragment is the length in bytes from which a piece of a secret is treated
+	// as one: what is left of it can be guessed, or pieced together.
+	fragment = 8
+)
+
+// words are what no quote may hold, each as bare returns it.
+type words []string
+
+// secretWords returns the secrets, and what may be secret in a URL: the values
+// of its query however short they are, and what is long in the names of its
+// query and in its path, where some services put their tokens.
+func secretWords(u *url.URL, secrets ...string) words {
+	var ws words
+	add := func(text string, shortest int) {
+		if w := bare(text); len(w) >= shortest {
+			ws = append(ws, w)
+		}
+	}
+	for _, s := range secrets {
+		add(s, fragment)
+	}
+	for part := range strings.FieldsFuncSeq(u.RawQuery, func(r rune) bool { return r == '&' || r == ';' }) {
+		name, value, _ := strings.Cut(part, "=")
+		if value == "" {
+			name, value = value, name // a query that is nothing but a token
+		}
+		add(unescaped(name), fragment)
+		add(unescaped(value), 1)
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		add(segment, fragment)
+	}
+	return ws
+}
+
+func unescaped(text string) string {
+	if plain, err := url.QueryUnescape(text); err == nil {
+		return plain
+	}
+	return text
+}
+
+// quote returns a receiver's text without the white space around it if it is
+// fit for one line of a log, and "" otherwise. It is shown whole or not at all:
+// a receiver that says back what it was sent may disguise it, and what is cut
+// out of a text says where something was.
+func (ws words) quote(text string) string {
+	text = strings.TrimSpace(text)
+	switch {
+	case !utf8.ValidString(text), utf8.RuneCountInString(text) > maxQuote:
+		return ""
+	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return ""
+	case strings.ContainsAny(text, `%&\`): // what escapes begin with, in URLs, pages and JSON
+		return ""
+	}
+	plain := bare(text)
+	for _, w := range ws {
+		if shares(plain, w) {
+			return ""
+		}
+	}
+	return text
+}
+
+// shares reports whether a text holds a word, or a fragment of it.
+func shares(text, word string) bool {
+	n := min(len(word), fragment)
+	for i := 0; i+n <= len(word); i++ {
+		if strings.Contains(text, word[i:i+n]) {
+			return true
+		}
+	}
+	return false
+}
+
+// bare keeps letters and digits, in lower case, so that neither punctuation nor
+// case nor line breaks hide a word.
+func bare(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, text)
+}
+
+// oneLine makes a text of this machine fit for one line of a log: what is not
+// printable becomes a space, runs of spaces become one, the end is cut off.
+func oneLine(text string) string {
+	text = strings.ToValidUTF8(text, "?")
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
+	if utf8.RuneCountInString(text) > maxQuote {
+		text = string([]rune(text)[:maxQuote-1]) + "…"
+	}
+	return text
+}
