@@ -35,7 +35,7 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			return
 		}
 		in := newLineReader(r)
-		t, err := readHeader(in, names)
+		t, err := readHeader(in, kind, names)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -60,7 +60,7 @@ type table struct {
 
 // readHeader finds the columns with these names. Its errors are no *LineError:
 // nothing follows them.
-func readHeader(in *lineReader, names []string) (*table, error) {
+func readHeader(in *lineReader, kind tasks.Kind, names []string) (*table, error) {
 	t := &table{records: newRecordParser()}
 	var header []string
 	if in.next() {
@@ -88,6 +88,9 @@ func readHeader(in *lineReader, names []string) (*table, error) {
 			return nil, fmt.Errorf("the header names %s twice; want it once", name)
 		}
 		t.columns = append(t.columns, column)
+	}
+	if err := refuseTargets(kind, func(name string) bool { return slices.Contains(header, name) }); err != nil {
+		return nil, errors.New("the header: " + err.Error()) // as a FieldError it would be about a line
 	}
 	return t, nil
 }

@@ -32,6 +32,9 @@ func parseObject(kind tasks.Kind, names []string, text []byte) (tasks.Task, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := refuseTargets(kind, func(name string) bool { return members[name] != nil }); err != nil {
+		return nil, err
+	}
 	if names, err = exportedNames(kind, names, members); err != nil {
 		return nil, err
 	}

@@ -44,6 +44,21 @@ func idNames(kind tasks.Kind) ([]string, error) {
 	}
 }
 
+// refuseTargets refuses for off-boardings what names devices or locks: somebody
+// who meant those would lose every device of their users. named reports whether
+// a column or member is there.
+func refuseTargets(kind tasks.Kind, named func(string) bool) error {
+	if kind != tasks.KindUserOffboard {
+		return nil
+	}
+	for _, name := range []string{"device_id", "lock_id"} {
+		if named(name) {
+			return &tasks.FieldError{Field: name, Problem: "is there, and an off-boarding unbinds every device of the user; want user_id without it, or another kind of task"}
+		}
+	}
+	return nil
+}
+
 // newTask makes a task of its ids, in the order of idNames.
 func newTask(kind tasks.Kind, ids [2]string) (tasks.Task, error) {
 	var t tasks.Task

@@ -224,3 +224,17 @@ func checkAccount(t *testing.T, in string, headers int, read func(io.Reader) ite
 		t.Fatalf("%q: read again (-want +got):\n%s", in, diff)
 	}
 }
+
+func TestOffboardingsAreNotReadFromAFileOfUnbinds(t *testing.T) {
+	t.Parallel()
+	for name, seq := range map[string]iter.Seq2[tasks.Task, error]{
+		"CSV":   enqueue.ReadCSV(tasks.KindUserOffboard, strings.NewReader("user_id,device_id\nu,d\n")),
+		"JSONL": enqueue.ReadJSONL(tasks.KindUserOffboard, strings.NewReader(`{"user_id":"u","lock_id":"l"}`)),
+	} {
+		for task, err := range seq {
+			if err == nil || task != nil || !strings.Contains(err.Error(), "every device") {
+				t.Errorf("%s: %v, %v; want it refused", name, task, err)
+			}
+		}
+	}
+}

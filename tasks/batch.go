@@ -1,9 +1,6 @@
 package tasks
 
-import (
-	"regexp"
-	"time"
-)
+import "time"
 
 // Place is a task's place in a batch. The zero value is no place: the task was
 // enqueued by itself.
@@ -23,11 +20,15 @@ const MaxIndex = 1<<30 - 1
 // In reports whether there is a place at all.
 func (p Place) In() bool { return p.Batch != "" }
 
-var batchPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+// validBatch: ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$.
+func validBatch(s string) bool {
+	return s != "" && alphanumeric(s[0]) && len(s) <= maxTarget &&
+		all(s, func(c byte) bool { return alphanumeric(c) || c == '.' || c == '_' || c == '-' })
+}
 
 // ValidateBatchID reports what is wrong with a batch's ID, as a *FieldError.
 func ValidateBatchID(id string) error {
-	return validatePattern("batch", id, batchPattern,
+	return validateID("batch", id, validBatch,
 		"1 to 64 letters, digits, dots, hyphens or underscores, the first of them a letter or digit")
 }
 
@@ -49,6 +50,8 @@ type Balance struct {
 	Rejected    int64 `json:"rejected"`  // a line that is no task
 	// Done: the whole input is in the batch, and nothing is queued any more.
 	Done bool `json:"done"`
+	// CompletedAt is when it was done for the first time, zero before that.
+	CompletedAt time.Time `json:"-"`
 }
 
 // Unfulfilled is the number of tasks and lines of which nobody can say that

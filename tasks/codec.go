@@ -49,34 +49,27 @@ func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
 // for it with errors.Is.
 var ErrUnknownKind = errors.New("unknown kind")
 
-// wire is the payload as it is written. The order is the order on the wire.
-type wire struct {
-	Version    int    `json:"v"`
-	UserID     string `json:"user_id,omitempty"`
-	DeviceID   string `json:"device_id,omitempty"`
-	LockID     string `json:"lock_id,omitempty"`
-	BatchID    string `json:"completed,omitempty"`
-	Batch      string `json:"batch,omitempty"`
-	Index      *int64 `json:"index,omitempty"`
-	EnqueuedAt string `json:"enqueued_at,omitempty"`
-	NotAfter   string `json:"not_after,omitempty"`
-	NoGuard    bool   `json:"no_guard,omitempty"`
-}
-
 // Encode validates a task and returns its payload.
+//
+// It is written by hand: files of millions of tasks come this way, and every
+// value that is not validated to be visible ASCII is made here.
 func Encode(t Task, in Intent) ([]byte, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	w := wire{Version: Version, UserID: t.User(), NoGuard: in.NoGuard}
+	const usual = 192 // bytes
+	p := payload(append(make([]byte, 0, usual), `{"v":`+strconv.Itoa(Version)...))
 	switch t := t.(type) {
 	case DeviceUnbind:
-		w.DeviceID = t.DeviceID
+		p.text("user_id", t.UserID)
+		p.text("device_id", t.DeviceID)
 	case LockRelease:
-		w.LockID = t.LockID
+		p.text("user_id", t.UserID)
+		p.text("lock_id", t.LockID)
 	case UserOffboard:
+		p.text("user_id", t.UserID)
 	case BatchWebhook:
-		w.BatchID = t.BatchID
+		p.text("batch_id", t.BatchID)
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrUnknownKind, t)
 	}
@@ -84,36 +77,68 @@ func Encode(t Task, in Intent) ([]byte, error) {
 		if err := in.Place.validate(); err != nil {
 			return nil, err
 		}
-		w.Batch, w.Index = in.Place.Batch, &in.Place.Index
+		p.text("batch", in.Place.Batch)
+		p.member("index")
+		p = strconv.AppendInt(p, in.Place.Index, 10)
 	}
-	var err error
-	if w.EnqueuedAt, err = encodeTime("enqueued_at", in.EnqueuedAt); err != nil {
+	if err := p.time("enqueued_at", in.EnqueuedAt); err != nil {
 		return nil, err
 	}
-	if w.NotAfter, err = encodeTime("not_after", in.NotAfter); err != nil {
+	if err := p.time("not_after", in.NotAfter); err != nil {
 		return nil, err
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // a user id may hold & or <; escaping would only make it longer
-	if err := enc.Encode(w); err != nil {
-		return nil, fmt.Errorf("encode %s: %w", t.Kind(), err)
+	if in.NoGuard {
+		p.member("no_guard")
+		p = append(p, "true"...)
 	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+	return append(p, '}'), nil
+}
+
+// payload is one that is being written.
+type payload []byte
+
+// member begins another member.
+func (p *payload) member(name string) { *p = append(*p, `,"`+name+`":`...) }
+
+// text writes a member that is visible ASCII.
+func (p *payload) text(name, s string) {
+	p.member(name)
+	*p = append(*p, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			*p = append(*p, '\\')
+		}
+		*p = append(*p, s[i])
+	}
+	*p = append(*p, '"')
+}
+
+// time writes a member, unless it is zero.
+func (p *payload) time(name string, t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	u := t.UTC()
+	if u.Year() < 0 || u.Year() > maxYear {
+		return &FieldError{Field: name, Problem: fmt.Sprintf("is in the year %d; want 0 to %d", u.Year(), maxYear)}
+	}
+	p.member(name)
+	*p = append(u.AppendFormat(append(*p, '"'), time.RFC3339Nano), '"')
+	return nil
 }
 
 // Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
 // *FieldError that names the offending member.
-func Decode(kind Kind, payload []byte) (Task, Intent, error) {
+func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	own, known := ownMembers(kind)
 	if !known {
 		return nil, Intent{}, fmt.Errorf("%w %s: want one of %v", ErrUnknownKind, excerpt(string(kind)), Kinds())
 	}
-	if len(payload) > MaxPayload {
-		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(payload), MaxPayload)}
+	if len(p) > MaxPayload {
+		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(p), MaxPayload)}
 	}
 	allowed := slices.Concat([]string{"v"}, own, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
-	members, err := readObject(payload, allowed)
+	members, err := readObject(p, allowed)
 	if err != nil {
 		return nil, Intent{}, err
 	}
@@ -166,8 +191,8 @@ func ownMembers(kind Kind) (names []string, known bool) {
 
 // readObject reads one flat JSON object whose members are among those allowed.
 // encoding/json alone would accept a member twice, and its name in any case.
-func readObject(payload []byte, allowed []string) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(payload))
+func readObject(p []byte, allowed []string) (map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(p))
 	dec.UseNumber()
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
 		return nil, &FieldError{Field: "payload", Problem: "is not a JSON object"}
@@ -305,17 +330,6 @@ func timeMember(members map[string]any, name string) (time.Time, error) {
 }
 
 const maxYear = 9999 // RFC 3339 has four digits for the year
-
-func encodeTime(name string, t time.Time) (string, error) {
-	if t.IsZero() {
-		return "", nil
-	}
-	u := t.UTC()
-	if u.Year() < 0 || u.Year() > maxYear {
-		return "", &FieldError{Field: name, Problem: fmt.Sprintf("is in the year %d; want 0 to %d", u.Year(), maxYear)}
-	}
-	return u.Format(time.RFC3339Nano), nil
-}
 
 func jsonType(v any) string {
 	switch v.(type) {

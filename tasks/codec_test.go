@@ -23,6 +23,8 @@ func TestEncodeWritesTheDocumentedWire(t *testing.T) {
 	}{
 		{tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}, tasks.Intent{}, `{"v":1,"user_id":"u-1","device_id":"1775406005920779393"}`},
 		{tasks.LockRelease{UserID: "u&<1>", LockID: lockID}, tasks.Intent{}, `{"v":1,"user_id":"u&<1>","lock_id":"` + lockID + `"}`},
+		{tasks.UserOffboard{UserID: `a"b\c`}, tasks.Intent{Place: tasks.Place{Batch: "b.1", Index: 7}}, `{"v":1,"user_id":"a\"b\\c","batch":"b.1","index":7}`},
+		{tasks.BatchWebhook{BatchID: "b-1"}, tasks.Intent{}, `{"v":1,"batch_id":"b-1"}`},
 		{tasks.LockRelease{UserID: "u", LockID: "l"}, tasks.Intent{EnqueuedAt: at, NotAfter: at, NoGuard: true}, `{"v":1,"user_id":"u","lock_id":"l","enqueued_at":"2026-01-31T08:30:00.005Z","not_after":"2026-01-31T08:30:00.005Z","no_guard":true}`},
 	} {
 		got, err := tasks.Encode(tc.task, tc.intent)
@@ -79,6 +81,15 @@ func TestDecodeNamesTheOffendingMember(t *testing.T) {
 		"lock module letter": {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l@x"}`, "lock_id"},
 		"bad time":           {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","not_after":"soon"}`, "not_after"},
 		"time as number":     {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","enqueued_at":12}`, "enqueued_at"},
+		"no index":           {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b"}`, "index"},
+		"no batch":           {tasks.KindUserOffboard, `{"v":1,"user_id":"u","index":1}`, "batch"},
+		"negative index":     {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":-1}`, "index"},
+		"broken index":       {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1.5}`, "index"},
+		"index as string":    {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":"1"}`, "index"},
+		"huge index":         {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1073741824}`, "index"},
+		"odd batch":          {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"a}b","index":1}`, "batch"},
+		"offboard a device":  {tasks.KindUserOffboard, `{"v":1,"user_id":"u","device_id":"d"}`, `"device_id"`},
+		"webhook of a user":  {tasks.KindBatchWebhook, `{"v":1,"user_id":"u"}`, `"user_id"`},
 		"guard as string":    {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","no_guard":"yes"}`, "no_guard"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,6 +154,7 @@ func FuzzDecode(f *testing.F) {
 		`{"v":1,"user_id":"u-1","device_id":"1775406005920779393"}`,
 		`{"v":1,"user_id":"u","lock_id":"` + lockID + `","enqueued_at":"2026-01-31T08:30:00.005+01:00","not_after":"2026-02-01T00:00:00Z","no_guard":true}`,
 		`{"v":1,"user_id":"\u0075","lock_id":"l","no_guard":false}`,
+		`{"v":1,"user_id":"u\"\\","device_id":"d","batch":"b-1","index":12}`, `{"v":1,"user_id":"u"}`, `{"v":1,"batch_id":"b"}`,
 		`{"v":2}`, `{"v":1,"user_id":["u"]}`, `{`, `null`, ``, `{"v":1,"v":1}`,
 	} {
 		for _, kind := range tasks.Kinds() {

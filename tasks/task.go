@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -186,18 +186,46 @@ const maxUserID = 128
 
 // KooDrive does not specify the format of its ids. These accept every example
 // of the vendor's pages and nothing that could change the meaning of a URL or
-// of a header.
-var (
-	devicePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	lockPattern   = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$`)
-)
+// of a header. They are loops and not patterns because files of millions of ids
+// come this way.
+
+// validDevice: ^[A-Za-z0-9_-]{1,64}$.
+func validDevice(s string) bool {
+	return len(s) <= maxTarget && all(s, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' })
+}
+
+// validLock: ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$.
+func validLock(s string) bool {
+	const maxModule = 8
+	lock, module, hasModule := strings.Cut(s, "@")
+	if hasModule && (len(module) > maxModule || !all(module, func(c byte) bool { return c >= '0' && c <= '9' })) {
+		return false
+	}
+	return len(lock) <= maxTarget && all(lock, func(c byte) bool { return alphanumeric(c) || c == '-' })
+}
+
+const maxTarget = 64
+
+// all reports whether s is not empty, and f holds for each byte.
+func all(s string, f func(byte) bool) bool {
+	for i := range len(s) {
+		if !f(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func alphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
 
 // Validate implements Task.
 func (t DeviceUnbind) Validate() error {
 	if err := validateUserID(t.UserID); err != nil {
 		return err
 	}
-	return validatePattern("device_id", t.DeviceID, devicePattern,
+	return validateID("device_id", t.DeviceID, validDevice,
 		"1 to 64 letters, digits, hyphens or underscores")
 }
 
@@ -206,7 +234,7 @@ func (t LockRelease) Validate() error {
 	if err := validateUserID(t.UserID); err != nil {
 		return err
 	}
-	return validatePattern("lock_id", t.LockID, lockPattern,
+	return validateID("lock_id", t.LockID, validLock,
 		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits")
 }
 
@@ -234,11 +262,11 @@ func validateUserID(s string) error {
 	return nil
 }
 
-func validatePattern(field, s string, pattern *regexp.Regexp, want string) error {
+func validateID(field, s string, valid func(string) bool, want string) error {
 	if s == "" {
 		return &FieldError{Field: field, Problem: "is empty; want " + want}
 	}
-	if !pattern.MatchString(s) {
+	if !valid(s) {
 		return &FieldError{Field: field, Problem: fmt.Sprintf("is %s; want %s", excerpt(s), want)}
 	}
 	return nil

@@ -100,7 +100,7 @@ func (a *announcer) send(ctx context.Context, t tasks.BatchWebhook) pipeline.Ans
 	if err != nil {
 		return pipeline.Answer{Reason: tasks.Waiting, Message: err.Error(), Held: true, Uncalled: true, RetryAfter: announceEvery}
 	}
-	body, err := json.Marshal(notice{Type: "batch.complete", Timestamp: time.Now().UTC(), Data: b})
+	body, err := json.Marshal(notice{Type: "batch.complete", Timestamp: b.CompletedAt, Data: b})
 	if err != nil {
 		return pipeline.Answer{Reason: tasks.Panicked, Message: err.Error()}
 	}

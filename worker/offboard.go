@@ -40,7 +40,7 @@ const maxRounds = 3
 //
 // It waits as a task that is put back uncharged, so that a worker is free for
 // the unbinds. Devices whose unbind is dead are not tried again; if no others
-// are left the off-boarding is dead as well, and a replay of both takes it up.
+// are left the off-boarding is dead as well, until it is replayed.
 //
 // What it has enqueued is noted before it is enqueued, so that a crash at any
 // point repeats a step and skips none.
@@ -62,27 +62,31 @@ func (o *offboarder) do(ctx context.Context, t tasks.UserOffboard, place tasks.P
 	if answer.Reason != tasks.OK && answer.Reason != tasks.Gone {
 		return answer
 	}
-	if len(bound) == 0 {
-		if err := o.producer.Forget(ctx, t, place); err != nil {
+	children := without(bound, s.Dead, t.UserID)
+	if len(children) > 0 && s.Round < maxRounds {
+		if err := o.producer.NextRound(ctx, t, place, s.Round+1, children); err != nil {
 			return unavailable(err)
 		}
-		if s.Round == 0 {
-			return pipeline.Answer{Reason: tasks.Gone}
-		}
-		return pipeline.Answer{Reason: tasks.OK}
+		return o.wait(tasks.Standing{Since: o.now()})
 	}
-	children := without(bound, s.Dead, t.UserID)
-	if len(children) == 0 || s.Round >= maxRounds {
+	// The end: a replay begins from the first round. Who dies after this and
+	// before the outcome is noted leaves a task that begins again as well; what
+	// it has done already is already gone then.
+	if err := o.producer.Forget(ctx, t, place); err != nil {
+		return unavailable(err)
+	}
+	switch {
+	case len(bound) > 0:
 		return pipeline.Answer{
 			Reason:  tasks.StillBound,
 			Message: fmt.Sprintf("%d devices are bound after %d rounds, %d of them with an unbind that is dead", len(bound), s.Round, len(bound)-len(children)),
-			Hint:    "replay the dead unbinds of this user first, then this task",
+			Hint:    "see why the unbinds of this user are dead, mend that, and replay this task: it unbinds what is bound then",
 		}
+	case s.Round == 0:
+		return pipeline.Answer{Reason: tasks.Gone}
+	default:
+		return pipeline.Answer{Reason: tasks.OK}
 	}
-	if err := o.producer.NextRound(ctx, t, place, s.Round+1, children); err != nil {
-		return unavailable(err)
-	}
-	return o.wait(tasks.Standing{Since: o.now()})
 }
 
 // without returns an unbind for each device, but for those whose unbind is dead.

@@ -189,7 +189,12 @@ func endOfBatch(a *app, b tasks.Balance, asJSON bool, err error) error {
 func awaitBatch(a *app, store *batch.Store, id string, timeout time.Duration) (tasks.Balance, error) {
 	shown := newProgress(a.stderr, progressOptions{unit: "tasks"})
 	defer shown.finish()
+	begun := false
 	return waitFor(a, store, id, timeout, func(b tasks.Balance) {
+		if !begun {
+			begun = true
+			shown.startAt(b.Total - b.Queued) // what was done before is no part of the rate
+		}
 		shown.setTotal(b.Total)
 		shown.set(b.Total - b.Queued)
 		if n := b.Dead + b.Rejected; n > 0 {

@@ -24,6 +24,12 @@ import (
 
 func TestChaosAWorkerIsKilled(t *testing.T) { aWorkerIsKilled(t, 100) }
 
+func TestChaosAProducerIsKilled(t *testing.T) { aProducerIsKilled(t, 200_000, 10) }
+
+func TestChaosAWorkerIsKilledDuringABatch(t *testing.T) { aWorkerIsKilledDuringABatch(t, 50_000, 5) }
+
+func TestChaosUsersAreOffboarded(t *testing.T) { usersAreOffboarded(t, 1000) }
+
 func TestChaosRedisIsKilled(t *testing.T) {
 	redisIsKilled(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid

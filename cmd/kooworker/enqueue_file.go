@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,8 +83,8 @@ func (c *enqueueFlags) file(a *app, kind tasks.Kind) error {
 		return err
 	}
 	err = c.many(a, c.File.read(kind, interruptible{a.ctx, in}), in, rejects)
-	if closeErr := rejects.close(); closeErr != nil {
-		err = errors.Join(err, fmt.Errorf("--rejects: %w", closeErr))
+	if failed := rejects.close(); failed != nil {
+		return fmt.Errorf("--rejects: %w", failed) // a list of what is to be repaired must be whole
 	}
 	return err
 }
@@ -128,6 +129,7 @@ type rejects struct {
 	lines   *enqueue.Rejects
 	whyFile *os.File
 	why     *bufio.Writer
+	failed  error
 }
 
 const tellRejects = 10
@@ -141,11 +143,15 @@ func newRejects(path string, stderr io.Writer) (*rejects, error) {
 	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator's own choice
 		return nil, usagef("--rejects: %w", err)
 	}
+	r.lines, r.why = enqueue.NewRejects(r.file), bufio.NewWriter(io.Discard)
+	if info, err := r.file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return r, nil // a pipe or a device: nothing belongs beside it
+	}
 	if r.whyFile, err = os.Create(path + ".reasons"); err != nil { //nolint:gosec // beside it
 		_ = r.file.Close()
 		return nil, usagef("--rejects: %w", err)
 	}
-	r.lines, r.why = enqueue.NewRejects(r.file), bufio.NewWriter(r.whyFile)
+	r.why.Reset(r.whyFile)
 	return r, nil
 }
 
@@ -155,8 +161,8 @@ func (r *rejects) keep(in iter.Seq2[tasks.Task, error]) iter.Seq2[tasks.Task, er
 	return func(yield func(tasks.Task, error) bool) {
 		for t, err := range in {
 			if bad, ok := errors.AsType[*enqueue.LineError](err); ok {
-				if err := r.add(bad); err != nil {
-					yield(nil, fmt.Errorf("--rejects: %w", err))
+				if r.failed = r.add(bad); r.failed != nil {
+					yield(nil, r.failed)
 					return
 				}
 			}
@@ -189,5 +195,9 @@ func (r *rejects) close() error {
 	if r.file == nil {
 		return nil
 	}
-	return errors.Join(r.lines.Flush(), r.file.Close(), r.why.Flush(), r.whyFile.Close())
+	failed := cmp.Or(r.failed, r.lines.Flush(), r.file.Close(), r.why.Flush())
+	if r.whyFile != nil {
+		failed = cmp.Or(failed, r.whyFile.Close())
+	}
+	return failed
 }

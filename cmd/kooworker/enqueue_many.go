@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"time"
 
@@ -72,6 +73,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 	shown := c.progress(a, in)
 	defer shown.finish()
 	if rejects != nil {
+		rejects.stderr = shown // above the bar
 		input = rejects.keep(input)
 	}
 	var batchID string
@@ -122,13 +124,13 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 	return nil
 }
 
-// progress shows how far the input is, on stderr.
+// progress shows how far the input is, on stderr; of a single task, nowhere.
 func (c *enqueueFlags) progress(a *app, in *source) *progress {
-	o := progressOptions{unit: "lines"}
+	out := a.stderr
 	if in == nil {
-		o.every = time.Hour // a single task
+		out = io.Discard
 	}
-	return newProgress(a.stderr, o)
+	return newProgress(out, progressOptions{unit: "lines"})
 }
 
 // await waits for the batch's end.

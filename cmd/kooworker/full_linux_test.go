@@ -13,7 +13,7 @@ func TestRejectsThatCannotBeWrittenAreNotRedisTrouble(t *testing.T) {
 	server := redistest.Start(t)
 	for name, in := range map[string]string{
 		"at the end": "user_id,device_id\nu\n",
-		"midway":     "user_id,device_id\n" + strings.Repeat("u\n", 1000),
+		"midway":     "user_id,device_id\n" + strings.Repeat("u\n", 100_000),
 	} {
 		r := kooworker(t, in, "enqueue", "unbind", "--file", "-", "--rejects", "/dev/full", "--redis-url", server.URL())
 		if r.code != exitFailed || !strings.Contains(r.stderr, "--rejects: ") || !strings.Contains(r.stderr, "no space left") || strings.Contains(r.stderr, "hint") {

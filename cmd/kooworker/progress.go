@@ -91,7 +91,8 @@ func (p *progress) setShare(share float64) { p.share.Store(math.Float64bits(shar
 // detail sets what is said last, such as "12 rejected".
 func (p *progress) detail(text string) { p.suffix.Store(text) }
 
-// Write writes whole lines: above the bar, where there is one.
+// Write writes whole lines: above the bar, where there is one. What is written
+// past it to the same place while the progress is shown gets into its way.
 func (p *progress) Write(lines []byte) (int, error) { return p.out.Write(lines) }
 
 // finish shows how far it has come, and that it goes no further. Only the first
@@ -108,7 +109,7 @@ func (p *progress) finish() {
 // writeLines writes a line from time to time, and a last one, unless there is
 // nothing to tell.
 func (p *progress) writeLines(out io.Writer, every time.Duration) {
-	p.out = out
+	p.out = &lineWriter{w: out}
 	ending, ended := make(chan struct{}), make(chan struct{})
 	told := false
 	go func() {
@@ -118,7 +119,7 @@ func (p *progress) writeLines(out io.Writer, every time.Duration) {
 		for {
 			select {
 			case <-tick.C:
-				say(out, "%s\n", p.line())
+				say(p, "%s\n", p.line())
 				told = true
 			case <-ending:
 				return
@@ -129,9 +130,22 @@ func (p *progress) writeLines(out io.Writer, every time.Duration) {
 		close(ending)
 		<-ended
 		if told || p.done.Load() != p.before.Load() {
-			say(out, "%s\n", p.line())
+			say(p, "%s\n", p.line())
 		}
 	}
+}
+
+// lineWriter keeps the lines of those who write apart.
+type lineWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (l *lineWriter) Write(lines []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(lines)
 }
 
 // drawBar draws a bar where it is known how much there is to do, and a spinner
@@ -235,7 +249,7 @@ func (p *progress) pace(done, total int64) []string {
 func (p *progress) average(done int64) (words []string) {
 	took := p.ended.Sub(p.started).Seconds()
 	if took > 0 {
-		words = append(words, perSecond(float64(done-p.before.Load())/took))
+		words = append(words, perSecond(max(0, float64(done-p.before.Load())/took)))
 	}
 	return append(words, fmt.Sprintf("in %.1f s", took))
 }

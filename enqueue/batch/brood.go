@@ -163,13 +163,9 @@ func (s *Store) RoundEnqueued(ctx context.Context, place tasks.Place, parent str
 	return nil
 }
 
-// forgetAfter is how long the note of a task that is done stays: so long, should
-// its worker die before it says so, the task's next run knows what there was.
-const forgetAfter = 10 * time.Minute
-
-// Forget drops the note of a task's children, soon.
+// Forget drops the note of a task's children.
 func (s *Store) Forget(ctx context.Context, place tasks.Place, parent string) error {
-	if err := s.rdb.PExpire(ctx, broodKey(place, parent), forgetAfter).Err(); err != nil {
+	if err := s.rdb.Unlink(ctx, broodKey(place, parent)).Err(); err != nil {
 		return fmt.Errorf("drop the note of %s: %w", parent, err)
 	}
 	return nil

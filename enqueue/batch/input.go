@@ -133,6 +133,9 @@ func (c Chunk) State(i int) State { return stateAt(c.states, int64(i)) }
 // that are needed at least: the ledger knows of so many, and whether they are the
 // same can be said only when all are there.
 func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest) (c Chunk, more int, err error) {
+	if n < 0 || len(digests) == 0 || len(digests) > ChunkSize {
+		return Chunk{}, 0, fmt.Errorf("batch %s: claim: chunk %d cannot have %d items", id, n, len(digests))
+	}
 	k := keysOf(id)
 	known, before := 0, ""
 	const tries = 5 // each further one means that another producer is at the same chunk
@@ -159,7 +162,10 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 		}
 		there, _ := reply[1].(int64)
 		before, _ = reply[2].(string)
-		if known = int(there); known > len(digests) {
+		switch known = int(there); {
+		case known == 0: // the batch was made again in between
+			continue
+		case known > len(digests):
 			return Chunk{}, known, nil
 		}
 		if same := digests[known-1]; before != string(same[:]) {
@@ -204,6 +210,13 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
 	}
 	args := make([]any, 0, 2*len(marks))
 	for _, m := range marks {
+		// In the middle of the script an error would part states from counters.
+		if m.Index < 0 || m.Index > tasks.MaxIndex {
+			return fmt.Errorf("batch %s: there is no index %d", id, m.Index)
+		}
+		if m.State != Queued && m.State != Duplicate && m.State != Rejected {
+			return fmt.Errorf("batch %s: %s is no mark", id, m.State)
+		}
 		args = append(args, m.Index, uint8(m.State))
 	}
 	n, err := markCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args...).Int64()

@@ -56,17 +56,18 @@ return {news, complete()}
 func (s *Store) Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
 	args := make(map[string][]any)
 	var order []string
+	var failed error
 	for _, r := range receipts {
 		row, err := settleRow(r)
-		if err != nil {
-			return nil, err
+		if err != nil { // it holds up no other
+			failed = errors.Join(failed, err)
+			continue
 		}
 		if args[r.Batch] == nil {
 			order = append(order, r.Batch)
 		}
 		args[r.Batch] = append(args[r.Batch], row...)
 	}
-	var failed error
 	for _, id := range order {
 		reply, err := settleCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Int64Slice()
 		if err == nil && len(reply) != 2 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -151,7 +152,7 @@ func flag(b bool) int {
 }
 
 // balanceFields are what a Balance is read from.
-var balanceFields = append([]string{"created_at", "sealed", "total"}, stateNames[Queued:]...)
+var balanceFields = slices.Concat([]string{"created_at", "sealed", "total"}, stateNames[Queued:], []string{"completed_at"})
 
 // Show returns how a batch stands.
 func (s *Store) Show(ctx context.Context, id string) (tasks.Balance, error) {
@@ -183,6 +184,9 @@ func readBalance(id string, values []any) (tasks.Balance, error) {
 		Superseded: n[6], Dead: n[7], Discarded: n[8], Duplicate: n[9], Rejected: n[10],
 	}
 	b.Done = values[1] != nil && b.Queued == 0
+	if at := n[len(n)-1]; at != 0 {
+		b.CompletedAt = time.UnixMilli(at).UTC()
+	}
 	return b, nil
 }
 

@@ -149,11 +149,11 @@ func TestUnknownHost(t *testing.T) {
 func TestTheStatusCounts(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[string]Answer{
-		"HTTP/1.1 200 OK\nContent-Length: 99\n\nbro":                  {Reason: tasks.OK},
-		"HTTP/1.1 429 Too Many Requests\nContent-Length: 99\n\nbro":   {Reason: tasks.Upstream, Message: "HTTP 429"},
-		"HTTP/1.1 103 Early Hints\n\nHTTP/1.1 204 No Content\n\n":     {Reason: tasks.OK},
-		"HTTP/1.1 500 sec\nret\n\nHTTP/1.1 200 OK\n\n":                {Reason: tasks.Network, Message: "no proper HTTP answer, from the receiver or from a proxy on the way", Hint: hintNetwork},
-		"HTTP/1.1 101 Switching Protocols\nUpgrade: x\n\nnow speak x": {Reason: tasks.Protocol, Message: "HTTP 101", Hint: hintOf(101)},
+		"HTTP/1.1 200 OK\nContent-Length: 99\n\nbro":                                       {Reason: tasks.OK},
+		"HTTP/1.1 429 Too Many Requests\nContent-Length: 99\n\nbro":                        {Reason: tasks.Upstream, Message: "HTTP 429"},
+		"HTTP/1.1 103 Early Hints\n\nHTTP/1.1 204 No Content\n\n":                          {Reason: tasks.OK},
+		"HTTP/1.1 500 sec\nret\n\nHTTP/1.1 200 OK\n\n":                                     {Reason: tasks.Network, Message: "no proper HTTP answer, from the receiver or from a proxy on the way", Hint: hintNetwork},
+		"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\nnow speak x": {Reason: tasks.Protocol, Message: "HTTP 101", Hint: hintOf(101)},
 	} {
 		s := connect(t, raw(t, answer, strings.Contains(answer, "101")).URL, func(cfg *Config) { cfg.Timeout = time.Hour })
 		if a := sendSoon(t.Context(), t, s); a != want {

@@ -13,7 +13,7 @@
 //	POST <Config.URL>
 //	Content-Type: application/json
 //	User-Agent: kooworker
-//	Webhook-Id: batch:webhook::2026-01-31
+//	Webhook-Id: batch-complete-2026-01-31
 //	Webhook-Timestamp: 1769852130
 //	Webhook-Signature: v1,<base64 of HMAC-SHA256(secret, id.timestamp.body)>
 //

@@ -45,12 +45,12 @@ func ExampleVerify() {
 		if err != nil {
 			panic(err)
 		}
-		answer := sender.Send(context.Background(), "batch:webhook::2026-01-31", []byte(`{"id":"2026-01-31","done":true}`))
+		answer := sender.Send(context.Background(), "batch-complete-2026-01-31", []byte(`{"type":"batch.complete"}`))
 		fmt.Printf("%s %q\n", answer.Reason, answer.Message)
 		sender.CloseIdleConnections()
 	}
 	// Output:
-	// batch:webhook::2026-01-31 {"id":"2026-01-31","done":true}
+	// batch-complete-2026-01-31 {"type":"batch.complete"}
 	// ok ""
 	// ok ""
 	// rejected "HTTP 401: no signature of the webhook is by this secret"

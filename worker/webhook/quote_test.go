@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"encoding/base64"
 	"fmt"
 	"html"
 	"io"
@@ -151,6 +152,23 @@ func TestNothingLeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("secret", s.Send(t.Context(), testID, []byte(testBody)), tasks.Unauthorized)
+}
+
+// Both forms of one secret are secret: the text and the key that is in it.
+func TestEncodedSecretsAreNotQuoted(t *testing.T) {
+	t.Parallel()
+	const key = "correct horse battery staple"
+	encoded := base64.StdEncoding.EncodeToString([]byte(key))
+	source, err := StaticSecret("whsec_" + encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, echo := range []string{"whsec_" + encoded, encoded, key} {
+		s := connect(t, serve(t, say(500, "not with "+echo)).URL, func(cfg *Config) { cfg.Secret = source })
+		if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != "HTTP 500" {
+			t.Errorf("%s: got %+v", echo, a)
+		}
+	}
 }
 
 func TestOneLine(t *testing.T) {

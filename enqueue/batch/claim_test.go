@@ -1,0 +1,231 @@
+package batch_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+func TestClaimAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{})
+	all := digests(input("", 700))
+	for n, first := range []int64{0, batch.ChunkSize} {
+		part := chunkOf(all, n)
+		for _, known := range []int{1, 1, 2, 99, len(part), len(part)} {
+			c := b.claim(t, id, n, part[:known])
+			if got := c.Index(0); got != first {
+				t.Errorf("chunk %d begins at %d; want %d", n, got, first)
+			}
+			if got, want := c.Index(known-1), first+int64(known)-1; got != want {
+				t.Errorf("item %d of chunk %d has the index %d; want %d", known-1, n, got, want)
+			}
+			b.mark(t, id, batch.Queued, c.Index(0), c.Index(known/2))
+			if got := b.claim(t, id, n, part[:known]); got.State(0) != batch.Queued || got.State(known/2) != batch.Queued {
+				t.Errorf("claimed again: %s, %s; want what was marked", got.State(0), got.State(known/2))
+			}
+		}
+	}
+	for _, fewer := range []int{1, 511} {
+		if _, more, err := b.store.Claim(t.Context(), id, 0, all[:fewer]); more != batch.ChunkSize || err != nil {
+			t.Errorf("with %d items: more %d, %v; want it told that there are %d", fewer, more, err, batch.ChunkSize)
+		}
+	}
+	b.balance(t, id)
+}
+
+func TestClaimSeesWhatWasSettled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{})
+	all := digests(input("", batch.ChunkSize+5))
+	b.claim(t, id, 0, chunkOf(all, 0))
+	c := b.claim(t, id, 1, chunkOf(all, 1))
+	want := []batch.State{batch.Succeeded, batch.Absent, batch.Dead, batch.Rejected, batch.Duplicate}
+	b.settle(t, receipt(id, c.Index(0), tasks.Succeeded), receipt(id, c.Index(2), tasks.Dead))
+	b.mark(t, id, batch.Rejected, c.Index(3))
+	b.mark(t, id, batch.Duplicate, c.Index(4))
+	c = b.claim(t, id, 1, chunkOf(all, 1))
+	for i, state := range want {
+		if got := c.State(i); got != state {
+			t.Errorf("item %d is %s; want %s", i, got, state)
+		}
+	}
+}
+
+func TestClaimOfAnotherInput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	// with returns the input with another item in one place.
+	with := func(at, n int) []tasks.Task {
+		items := input("", n)
+		items[at] = tasks.LockRelease{UserID: "u", LockID: "l"}
+		return items
+	}
+	for name, tc := range map[string]struct {
+		first, second []tasks.Task
+		chunk         int // in which it is found
+		from, to      int64
+	}{
+		"the first item":           {input("", 600), with(0, 600), 0, 1, 512},
+		"within a full chunk":      {input("", 600), with(300, 600), 0, 1, 512},
+		"the end of a full chunk":  {input("", 600), with(511, 600), 0, 1, 512},
+		"a partly known chunk":     {input("", 600), with(599, 600), 1, 513, 600},
+		"a single item":            {input("", 1), with(0, 1), 0, 1, 1},
+		"longer, and another item": {input("", 600), with(520, 700), 1, 513, 600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			id := b.open(t, batch.Spec{})
+			one, two := digests(tc.first), digests(tc.second)
+			for n := 0; n*batch.ChunkSize < len(one); n++ {
+				b.claim(t, id, n, chunkOf(one, n))
+			}
+			for n := range tc.chunk {
+				b.claim(t, id, n, chunkOf(two, n))
+			}
+			_, more, err := b.store.Claim(t.Context(), id, int64(tc.chunk), chunkOf(two, tc.chunk))
+			other, ok := errors.AsType[*batch.InputError](err)
+			if !ok || more != 0 {
+				t.Fatalf("more %d, %v; want an InputError", more, err)
+			}
+			if other.First != tc.from || other.Last != tc.to || other.ID != id {
+				t.Errorf("items %d to %d of %q; want %d to %d of %q", other.First, other.Last, other.ID, tc.from, tc.to, id)
+			}
+			if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: 0, State: batch.Queued}}); err != nil {
+				t.Errorf("the batch is good for its own input all the same: %v", err)
+			}
+		})
+	}
+}
+
+func TestClaimOfALongerOrShorterInput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, n := range []int{511, 512, 513, 1024} {
+		id, _ := b.sealed(t, batch.Spec{}, n)
+		longer := digests(input("", n+1))
+		chunk := n / batch.ChunkSize
+		_, _, err := b.store.Claim(t.Context(), id, int64(chunk), chunkOf(longer, chunk))
+		if _, ok := errors.AsType[*batch.InputError](err); !ok {
+			t.Errorf("sealed with %d, claimed one more: %v; want an InputError", n, err)
+		}
+		if _, ok := errors.AsType[*batch.InputError](func() error { _, err := b.store.Seal(t.Context(), id, int64(n-1)); return err }()); !ok {
+			t.Errorf("sealed with %d, and with one less: want an InputError", n)
+		}
+		if b.seal(t, id, n); b.balance(t, id).Total != int64(n) {
+			t.Errorf("%+v; want %d tasks", b.balance(t, id), n)
+		}
+	}
+	// It may grow as long as nobody has said that it ended.
+	id := b.open(t, batch.Spec{})
+	b.queue(t, id, 511)
+	b.queue(t, id, 1030)
+	if _, err := b.store.Seal(t.Context(), id, 511); err == nil {
+		t.Error("sealed with fewer items than were claimed")
+	}
+	b.seal(t, id, 1030)
+}
+
+func TestClaimOfABatchThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, id := range []string{"none", "", "a}b"} {
+		_, _, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
+		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}})
+		_, sealed := b.store.Seal(t.Context(), id, 0)
+		for _, err := range []error{claimed, marked, sealed} {
+			if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
+				t.Errorf("%q: %v; want a NotFoundError", id, err)
+			}
+		}
+	}
+	if n := b.rdb.DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("there are %d keys; want none", n)
+	}
+}
+
+// More digests than a chunk has items would reach into the next one.
+func TestClaimOfNoChunk(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{})
+	for _, n := range []int{0, batch.ChunkSize + 1} {
+		if _, _, err := b.store.Claim(t.Context(), id, 0, digests(input("", n))); err == nil {
+			t.Errorf("claimed a chunk of %d items", n)
+		}
+	}
+	if _, _, err := b.store.Claim(t.Context(), id, -1, digests(input("", 1))); err == nil {
+		t.Error("claimed the chunk before the first")
+	}
+}
+
+func TestAFullBatch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	parent := func(id string) tasks.Place { return tasks.Place{Batch: id, Index: 1} }
+	for _, tc := range []struct {
+		next     int64
+		chunk    bool
+		children int // that have room
+	}{
+		{tasks.MaxIndex + 1 - batch.ChunkSize, true, batch.ChunkSize},
+		{tasks.MaxIndex - batch.ChunkSize, true, batch.ChunkSize + 1},
+		{tasks.MaxIndex + 2 - batch.ChunkSize, false, batch.ChunkSize - 1},
+		{tasks.MaxIndex, false, 1},
+		{tasks.MaxIndex + 1, false, 0},
+	} {
+		fill := func() string {
+			id := b.open(t, batch.Spec{})
+			if err := b.rdb.HSet(t.Context(), "kooworker:{batch:"+id+"}:meta", "next", tc.next).Err(); err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		id := fill()
+		c, _, err := b.store.Claim(t.Context(), id, 0, digests(input("", 3)))
+		if full, isFull := errors.AsType[*batch.FullError](err); isFull == tc.chunk || isFull && full.ID != id {
+			t.Errorf("a chunk from %d on: %v; want it full: %t", tc.next, err, !tc.chunk)
+		}
+		if tc.chunk && (c.Index(0) < tc.next || c.Index(batch.ChunkSize-1) > tasks.MaxIndex) {
+			t.Errorf("a chunk from %d on begins at %d", tc.next, c.Index(0))
+		}
+		id = fill()
+		var children []batch.Child
+		for i := range tc.children + 1 {
+			children = append(children, batch.Child{Kind: tasks.KindDeviceUnbind, Target: fmt.Sprint(i)})
+		}
+		err = b.store.NextRound(t.Context(), parent(id), "p", 1, children)
+		if _, isFull := errors.AsType[*batch.FullError](err); !isFull {
+			t.Errorf("%d children from %d on: %v; want it full", len(children), tc.next, err)
+		}
+		if brood, err := b.store.Brood(t.Context(), parent(id), "p"); err != nil || brood.Round != 0 {
+			t.Errorf("noted %+v, %v; want none of them", brood, err)
+		}
+	}
+}
+
+// Two producers at the same chunk, of whom one sees it deleted and made again.
+func TestClaimWhileTheBatchIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{ID: "again"})
+	all := digests(input("", 9))
+	b.claim(t, id, 0, all[:5])
+	calls := 0
+	store := b.hooked("evalsha", func() {
+		if calls++; calls == 2 { // it has been told that 5 are known
+			if err := b.store.Delete(t.Context(), id, true); err != nil {
+				t.Error(err)
+			}
+			b.open(t, batch.Spec{ID: id})
+		}
+	})
+	if _, more, err := store.Claim(t.Context(), id, 0, all); err != nil || more != 0 || calls < 3 {
+		t.Errorf("more %d, %v, after %d calls; want it claimed", more, err, calls)
+	}
+}

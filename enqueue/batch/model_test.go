@@ -1,0 +1,157 @@
+package batch_test
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// model is what a batch should be, in the simplest terms.
+type model struct {
+	id        string
+	receipts  bool
+	digests   []batch.Digest // of its input
+	other     []batch.Digest // of an input that has nothing in common with it
+	open      bool
+	sealed    bool
+	completed bool
+
+	next    int64
+	starts  []int64 // of the chunks
+	known   []int   // items of each
+	given   []int64 // all indexes that somebody was told of
+	states  map[int64]batch.State
+	history []tasks.Receipt
+	broods  map[int64]batch.Brood // by the parent's index
+}
+
+func newModel(id string, items int, receipts bool) *model {
+	return &model{
+		id: id, receipts: receipts, digests: digests(input("", items)), other: digests(input("other", items)),
+		states: map[int64]batch.State{}, broods: map[int64]batch.Brood{},
+	}
+}
+
+// claim says whether so many items of a chunk can be had; if not, how many are
+// known. A chunk that can be had is.
+func (m *model) claim(n, items int) (ok bool, known int) {
+	if n < len(m.known) {
+		known = m.known[n]
+	}
+	switch {
+	case items == known:
+		return true, known
+	case items < known || m.sealed:
+		return false, known
+	}
+	if n == len(m.starts) {
+		start := m.next + m.next%2
+		m.starts, m.known, m.next = append(m.starts, start), append(m.known, 0), start+batch.ChunkSize
+	}
+	for i := m.known[n]; i < items; i++ {
+		m.given = append(m.given, m.starts[n]+int64(i))
+	}
+	m.known[n] = items
+	return true, items
+}
+
+func (m *model) mark(marks []batch.Mark) {
+	for _, mark := range marks {
+		if m.states[mark.Index] == batch.Absent {
+			m.states[mark.Index] = mark.State
+		}
+	}
+}
+
+// settle returns whether it completes the batch.
+func (m *model) settle(receipts []tasks.Receipt) bool {
+	for _, r := range receipts {
+		state := stateOf(r.Outcome)
+		switch was := m.states[r.Index]; was {
+		case batch.Absent, batch.Queued:
+		case batch.Dead, batch.Discarded:
+			if state == was {
+				continue
+			}
+		default:
+			continue
+		}
+		m.states[r.Index] = state
+		m.history = append(m.history, r)
+	}
+	return m.complete()
+}
+
+func stateOf(o tasks.Outcome) batch.State {
+	for s := batch.Succeeded; s <= batch.Discarded; s++ {
+		if s.String() == string(o) {
+			return s
+		}
+	}
+	panic(fmt.Sprintf("%q is no outcome", o))
+}
+
+// items is what the input has, as far as anybody knows.
+func (m *model) items() (n int) {
+	for _, known := range m.known {
+		n += known
+	}
+	return n
+}
+
+func (m *model) seal() bool {
+	m.sealed = true
+	return m.complete()
+}
+
+func (m *model) complete() bool {
+	if m.completed || !m.sealed || m.balance().Queued > 0 {
+		return false
+	}
+	m.completed = true
+	return true
+}
+
+func (m *model) nextRound(parent int64, round int, children []batch.Child) {
+	if round <= m.broods[parent].Round {
+		return
+	}
+	brood := batch.Brood{Round: round, Children: map[batch.Child]int64{}}
+	for _, c := range children {
+		if _, twice := brood.Children[c]; twice {
+			continue
+		}
+		brood.Children[c] = m.next
+		m.states[m.next] = batch.Queued
+		m.given = append(m.given, m.next)
+		m.next++
+	}
+	m.broods[parent] = brood
+}
+
+func (m *model) balance() tasks.Balance {
+	var b tasks.Balance
+	counters := map[batch.State]*int64{
+		batch.Queued: &b.Queued, batch.Succeeded: &b.Succeeded, batch.AlreadyGone: &b.AlreadyGone, batch.Superseded: &b.Superseded,
+		batch.Dead: &b.Dead, batch.Discarded: &b.Discarded, batch.Duplicate: &b.Duplicate, batch.Rejected: &b.Rejected,
+	}
+	for _, state := range m.states {
+		*counters[state]++
+		b.Total++
+	}
+	b.Done = m.sealed && b.Queued == 0
+	return b
+}
+
+// last is the history without what was revised.
+func (m *model) last() []tasks.Receipt {
+	var last []tasks.Receipt
+	for i, r := range m.history {
+		if !slices.ContainsFunc(m.history[i+1:], func(later tasks.Receipt) bool { return later.Index == r.Index }) {
+			last = append(last, r)
+		}
+	}
+	return last
+}

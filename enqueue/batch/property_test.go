@@ -1,0 +1,270 @@
+package batch_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// machine drives the ledger and the models of a few batches, and compares them
+// after each step.
+type machine struct {
+	*bundle
+	tb      testing.TB
+	batches []*model
+	touched map[*model]bool // by this step
+}
+
+func TestTheLedgerIsWhatTheModelIs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	runs := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		runs++
+		m := machine{bundle: b, tb: t, touched: map[*model]bool{}}
+		for i := range 3 {
+			items := rapid.OneOf(rapid.IntRange(0, 6), rapid.SampledFrom([]int{511, 512, 513, 1100})).Draw(rt, "items")
+			m.batches = append(m.batches, newModel(fmt.Sprintf("b%d.%d", runs, i), items, rapid.Bool().Draw(rt, "receipts")))
+		}
+		m.opens(rt)
+		rt.Repeat(map[string]func(*rapid.T){
+			"": m.check, "open": m.opens, "claim": m.claims, "claim2": m.claims, "mark": m.marks, "settle": m.settles, "settle2": m.settles,
+			"seal": m.seals, "round": m.nextRounds, "brood": m.broods,
+		})
+	})
+}
+
+// one draws a batch, which the step will be about.
+func (m *machine) one(rt *rapid.T) *model {
+	one := rapid.SampledFrom(m.batches).Draw(rt, "batch")
+	m.touched[one] = true
+	return one
+}
+
+// missing wants an error that says that the batch is not there.
+func missing(rt *rapid.T, err error) {
+	if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
+		rt.Fatalf("%v; want a NotFoundError", err)
+	}
+}
+
+func (m *machine) opens(rt *rapid.T) {
+	one := m.one(rt)
+	id, resumed, err := m.store.Open(m.tb.Context(), batch.Spec{ID: one.id, NoReceipts: !one.receipts})
+	if err != nil || id != one.id || resumed != one.open {
+		rt.Fatalf("opened %q, resumed %t, %v; want it resumed: %t", id, resumed, err, one.open)
+	}
+	one.open = true
+	_, _, err = m.store.Open(m.tb.Context(), batch.Spec{ID: one.id, NoReceipts: one.receipts})
+	if _, ok := errors.AsType[*batch.SpecError](err); !ok {
+		rt.Fatalf("%v; want a SpecError", err)
+	}
+}
+
+func (m *machine) claims(rt *rapid.T) {
+	one := m.one(rt)
+	n := rapid.IntRange(0, len(one.starts)).Draw(rt, "chunk")
+	if n > 0 && n == len(one.starts) && one.known[n-1] < batch.ChunkSize {
+		n--
+	}
+	part := chunkOf(one.digests, n)
+	if len(part) == 0 {
+		return
+	}
+	items := rapid.OneOf(rapid.IntRange(1, len(part)), rapid.Just(len(part))).Draw(rt, "items")
+	stranger := n < len(one.starts) && rapid.IntRange(0, 4).Draw(rt, "stranger") == 0
+	if stranger {
+		part = chunkOf(one.other, n)
+	}
+	c, more, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
+	if !one.open {
+		missing(rt, err)
+		return
+	}
+	if _, other := errors.AsType[*batch.InputError](err); stranger && items >= one.known[n] {
+		if !other {
+			rt.Fatalf("another input: %v; want an InputError", err)
+		}
+		return
+	}
+	switch ok, known := one.claim(n, items); {
+	case !ok && items < known:
+		if more != known || err != nil {
+			rt.Fatalf("more %d, %v; want %d", more, err, known)
+		}
+	case !ok: // it is sealed
+		if _, other := errors.AsType[*batch.InputError](err); !other {
+			rt.Fatalf("sealed, with %d items: %v; want an InputError", known, err)
+		}
+	case err != nil || more != 0:
+		rt.Fatalf("more %d, %v; want the chunk", more, err)
+	default:
+		for i := range items {
+			index := one.starts[n] + int64(i)
+			if c.Index(i) != index || c.State(i) != one.states[index] {
+				rt.Fatalf("item %d has the index %d and is %s; want %d and %s", i, c.Index(i), c.State(i), index, one.states[index])
+			}
+		}
+	}
+}
+
+func (m *machine) marks(rt *rapid.T) {
+	one := m.one(rt)
+	if len(one.given) == 0 {
+		return
+	}
+	state := rapid.SampledFrom([]batch.State{batch.Queued, batch.Queued, batch.Duplicate, batch.Rejected})
+	marks := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) batch.Mark {
+		return batch.Mark{Index: rapid.SampledFrom(one.given).Draw(rt, "index"), State: state.Draw(rt, "state")}
+	}), 0, 8).Draw(rt, "marks")
+	if rapid.Bool().Draw(rt, "all") {
+		for _, index := range one.given {
+			marks = append(marks, batch.Mark{Index: index, State: batch.Queued})
+		}
+	}
+	if err := m.store.Mark(m.tb.Context(), one.id, marks); err != nil {
+		rt.Fatal(err)
+	}
+	one.mark(marks)
+}
+
+// settles settles receipts of several batches at once.
+func (m *machine) settles(rt *rapid.T) {
+	var all []tasks.Receipt
+	var want []string
+	for range rapid.IntRange(1, 3).Draw(rt, "batches") {
+		one := m.one(rt)
+		if len(one.given) == 0 {
+			continue
+		}
+		outcome := rapid.SampledFrom([]tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Dead, tasks.Discarded})
+		receipts := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) tasks.Receipt {
+			r := receipt(one.id, rapid.SampledFrom(one.given).Draw(rt, "index"), outcome.Draw(rt, "outcome"))
+			r.Attempts, r.UserID = rapid.IntRange(0, 9).Draw(rt, "attempts"), rapid.StringMatching(`[!-~]{1,9}`).Draw(rt, "user")
+			return r
+		}), 1, 8).Draw(rt, "receipts")
+		if rapid.Bool().Draw(rt, "all") {
+			o := outcome.Draw(rt, "outcome")
+			for _, index := range one.given {
+				receipts = append(receipts, receipt(one.id, index, o))
+			}
+		}
+		// The receipts of one batch are settled together, and complete it at the
+		// end or not at all: so are the model's.
+		completed, err := m.store.Settle(m.tb.Context(), append(receipts, receipt("gone", 1, tasks.Dead)))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if want = nil; one.settle(receipts) {
+			want = []string{one.id}
+		}
+		if diff := cmp.Diff(want, completed); diff != "" {
+			rt.Fatalf("completed (-want +got):\n%s", diff)
+		}
+		all = append(all, receipts...)
+	}
+	if completed, err := m.store.Settle(m.tb.Context(), all); err != nil || len(completed) != 0 {
+		// Dead and discarded may change places once more, which the model notes.
+		rt.Fatalf("all of it again completed %q, %v; want nothing new", completed, err)
+	}
+	for _, r := range all {
+		for _, one := range m.batches {
+			if one.id == r.Batch {
+				one.settle([]tasks.Receipt{r})
+			}
+		}
+	}
+}
+
+func (m *machine) seals(rt *rapid.T) {
+	one := m.one(rt)
+	items := one.items() + rapid.SampledFrom([]int{0, 0, 0, 1, -1}).Draw(rt, "off")
+	completed, err := m.store.Seal(m.tb.Context(), one.id, int64(items))
+	switch {
+	case !one.open:
+		missing(rt, err)
+	case items != one.items():
+		if _, other := errors.AsType[*batch.InputError](err); !other {
+			rt.Fatalf("sealed with %d items instead of %d: %v; want an InputError", items, one.items(), err)
+		}
+	default:
+		if want := one.seal(); err != nil || completed != want {
+			rt.Fatalf("sealed: completed %t, %v; want %t", completed, err, want)
+		}
+	}
+}
+
+func (m *machine) nextRounds(rt *rapid.T) {
+	one := m.one(rt)
+	place := tasks.Place{Batch: one.id, Index: int64(rapid.IntRange(0, 2).Draw(rt, "parent"))}
+	round := rapid.IntRange(1, 4).Draw(rt, "round")
+	children := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) batch.Child {
+		return batch.Child{Kind: tasks.KindDeviceUnbind, Target: rapid.StringMatching(`[a-c]`).Draw(rt, "target")}
+	}), 0, 4).Draw(rt, "children")
+	if !one.open {
+		return
+	}
+	if err := m.store.NextRound(m.tb.Context(), place, "p", round, children); err != nil {
+		rt.Fatal(err)
+	}
+	one.nextRound(place.Index, round, children)
+}
+
+func (m *machine) broods(rt *rapid.T) {
+	one := m.one(rt)
+	for parent, want := range one.broods {
+		got, err := m.store.Brood(m.tb.Context(), tasks.Place{Batch: one.id, Index: parent}, "p")
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Brood{}, "Since")); diff != "" || err != nil {
+			rt.Fatalf("the brood of %d: %v (-want +got):\n%s", parent, err, diff)
+		}
+	}
+}
+
+// check compares the batches that the step was about with their models.
+func (m *machine) check(rt *rapid.T) {
+	for one := range m.touched {
+		if !one.open {
+			_, err := m.store.Show(m.tb.Context(), one.id)
+			missing(rt, err)
+			continue
+		}
+		audit, err := m.store.Audit(m.tb.Context(), one.id)
+		if err != nil || !audit.Clean() {
+			rt.Fatalf("audit: %q, %v; want it clean", audit.Problems, err)
+		}
+		if diff := cmp.Diff(one.balance(), standing(m.balance(m.tb, one.id))); diff != "" {
+			rt.Fatalf("balance (-want +got):\n%s", diff)
+		}
+		if !one.receipts {
+			if audit.Receipts != -1 {
+				rt.Fatalf("%d receipts; want -1, for none", audit.Receipts)
+			}
+			continue
+		}
+		if audit.Receipts != int64(len(one.history)) {
+			rt.Fatalf("%d receipts; want %d", audit.Receipts, len(one.history))
+		}
+		history := m.bundle.receipts(m.tb, one.id, batch.ReceiptOptions{History: true})
+		ignore := cmpopts.IgnoreFields(tasks.Receipt{}, "At")
+		if diff := cmp.Diff(one.history, history, ignore); diff != "" {
+			rt.Fatalf("history (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(one.last(), m.bundle.receipts(m.tb, one.id, batch.ReceiptOptions{}), ignore); diff != "" {
+			rt.Fatalf("receipts (-want +got):\n%s", diff)
+		}
+		for i := range history {
+			if i > 0 && history[i].At.Before(history[i-1].At) || time.Since(history[i].At) > time.Hour {
+				rt.Fatalf("receipt %d is of %s, after one of %s", i, history[i].At, history[max(i-1, 0)].At)
+			}
+		}
+	}
+	clear(m.touched)
+}
