@@ -19,19 +19,19 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// unbinds is an input of n unbinds, which differ from those of another name.
-func unbinds(name string, n int) iter.Seq2[tasks.Task, error] {
+// unbinds is an input of n unbinds.
+func unbinds(n int) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
 		for i := range n {
-			if !yield(unbindOf(name, i), nil) {
+			if !yield(unbindOf(i), nil) {
 				return
 			}
 		}
 	}
 }
 
-func unbindOf(name string, i int) tasks.DeviceUnbind {
-	return tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("%s-%d", name, i)}
+func unbindOf(i int) tasks.DeviceUnbind {
+	return tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("d-%d", i)}
 }
 
 // balance returns how a batch stands, and fails the test if its audit does not.
@@ -76,7 +76,7 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Options: []enqueue.Option{enqueue.NoGuard()}}
 	seen := map[int64]enqueue.Status{}
 	o.Each = func(item enqueue.Item) { seen[item.Number] = item.Status }
-	res, err := b.client.Bulk(t.Context(), unbinds("d", n), o)
+	res, err := b.client.Bulk(t.Context(), unbinds(n), o)
 	if want := (enqueue.BulkResult{Batch: "b-1", Total: n, Enqueued: n}); err != nil || res != want {
 		t.Fatalf("%+v, %v; want %+v", res, err, want)
 	}
@@ -102,7 +102,7 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 		}
 	}
 
-	res, err = b.client.Bulk(t.Context(), unbinds("d", n), o)
+	res, err = b.client.Bulk(t.Context(), unbinds(n), o)
 	if want := (enqueue.BulkResult{Batch: "b-1", Total: n, Skipped: n}); err != nil || res != want {
 		t.Errorf("again: %+v, %v; want %+v", res, err, want)
 	}
@@ -112,13 +112,13 @@ func TestBulkRefusesAnotherInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
-	if _, err := b.client.Bulk(t.Context(), unbinds("d", 1300), o); err != nil {
+	if _, err := b.client.Bulk(t.Context(), unbinds(1300), o); err != nil {
 		t.Fatal(err)
 	}
 	changed := func(at int) iter.Seq2[tasks.Task, error] {
 		return func(yield func(tasks.Task, error) bool) {
 			for i := range 1300 {
-				task := unbindOf("d", i)
+				task := unbindOf(i)
 				if i == at {
 					task.UserID = "somebody-else"
 				}
@@ -132,11 +132,11 @@ func TestBulkRefusesAnotherInput(t *testing.T) {
 		"the first item":    changed(0),
 		"within a chunk":    changed(700),
 		"the last item":     changed(1299),
-		"longer":            unbinds("d", 1301),
-		"longer by a chunk": unbinds("d", 2000),
-		"shorter":           unbinds("d", 1299),
-		"empty":             unbinds("d", 0),
-		"shorter by chunks": unbinds("d", 512),
+		"longer":            unbinds(1301),
+		"longer by a chunk": unbinds(2000),
+		"shorter":           unbinds(1299),
+		"empty":             unbinds(0),
+		"shorter by chunks": unbinds(512),
 	} {
 		res, err := b.client.Bulk(t.Context(), input, o)
 		other, refused := errors.AsType[*batch.InputError](err)
@@ -148,7 +148,7 @@ func TestBulkRefusesAnotherInput(t *testing.T) {
 		t.Errorf("after all that: %+v", balance)
 	}
 	o.Options = []enqueue.Option{enqueue.NoGuard()}
-	if _, err := b.client.Bulk(t.Context(), unbinds("d", 1300), o); err == nil || !strings.Contains(err.Error(), "no-guard") {
+	if _, err := b.client.Bulk(t.Context(), unbinds(1300), o); err == nil || !strings.Contains(err.Error(), "no-guard") {
 		t.Errorf("another intent: %v", err)
 	}
 }
@@ -157,11 +157,11 @@ func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	input := func(yield func(tasks.Task, error) bool) {
-		_ = yield(unbindOf("d", 0), nil) &&
+		_ = yield(unbindOf(0), nil) &&
 			yield(nil, &enqueue.LineError{Line: 3, Text: "x", Err: errors.New("is none")}) &&
-			yield(unbindOf("d", 0), nil) &&
+			yield(unbindOf(0), nil) &&
 			yield(tasks.DeviceUnbind{UserID: "u", DeviceID: "../x"}, nil) &&
-			yield(unbindOf("d", 1), nil)
+			yield(unbindOf(1), nil)
 	}
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
 	for try, want := range []enqueue.BulkResult{
@@ -184,11 +184,11 @@ func TestBulkWithoutABatchIsAsManySingleOnes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, want := range []enqueue.BulkResult{{Total: 700, Enqueued: 700}, {Total: 700, Duplicate: 700}} {
-		if res, err := b.client.Bulk(t.Context(), unbinds("d", 700), enqueue.BulkOptions{}); err != nil || res != want {
+		if res, err := b.client.Bulk(t.Context(), unbinds(700), enqueue.BulkOptions{}); err != nil || res != want {
 			t.Errorf("%+v, %v; want %+v", res, err, want)
 		}
 	}
-	if res, err := b.client.Unbind(t.Context(), unbindOf("d", 5)); err != nil || res.Status != enqueue.Duplicate {
+	if res, err := b.client.Unbind(t.Context(), unbindOf(5)); err != nil || res.Status != enqueue.Duplicate {
 		t.Errorf("one of them by itself: %+v, %v", res, err)
 	}
 }
@@ -197,7 +197,7 @@ func TestTwoBatchesOfOneDeviceBothRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"b-1", "b-2"} {
-		if _, err := b.client.Bulk(t.Context(), unbinds("d", 1), enqueue.BulkOptions{Batch: &batch.Spec{ID: id}}); err != nil {
+		if _, err := b.client.Bulk(t.Context(), unbinds(1), enqueue.BulkOptions{Batch: &batch.Spec{ID: id}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -216,13 +216,13 @@ func TestBulkIsResumed(t *testing.T) {
 	interrupted := 0
 	for {
 		ctx, cancel := context.WithCancel(t.Context())
-		left := rand.N(n / 3)
+		left := rand.N(n / 3) //nolint:gosec // any point will do
 		o.Each = func(enqueue.Item) {
 			if left--; left == 0 {
 				cancel()
 			}
 		}
-		res, err := b.client.Bulk(ctx, unbinds("d", n), o)
+		res, err := b.client.Bulk(ctx, unbinds(n), o)
 		cancel()
 		if err == nil {
 			if res.Enqueued+res.Skipped != n {
@@ -235,7 +235,7 @@ func TestBulkIsResumed(t *testing.T) {
 		}
 		if interrupted++; interrupted > 20 {
 			o.Each = nil
-			if _, err := b.client.Bulk(t.Context(), unbinds("d", n), o); err != nil {
+			if _, err := b.client.Bulk(t.Context(), unbinds(n), o); err != nil {
 				t.Fatal(err)
 			}
 			break
@@ -256,7 +256,7 @@ func TestBulkFindsWhatWasStoredAndNotMarked(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
-	if _, err := b.client.Bulk(t.Context(), unbinds("d", 600), o); err != nil {
+	if _, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil {
 		t.Fatal(err)
 	}
 	// As if it had died before the marks of some chunk.
@@ -264,7 +264,7 @@ func TestBulkFindsWhatWasStoredAndNotMarked(t *testing.T) {
 	b.rdb.SetRange(t.Context(), states, 256, strings.Repeat("\x00", 44))
 	b.rdb.HSet(t.Context(), meta, "total", 512, "queued", 512)
 	b.rdb.HDel(t.Context(), meta, "sealed")
-	res, err := b.client.Bulk(t.Context(), unbinds("d", 600), o)
+	res, err := b.client.Bulk(t.Context(), unbinds(600), o)
 	if want := (enqueue.BulkResult{Batch: "b-1", Total: 600, Enqueued: 88, Skipped: 512}); err != nil || res != want {
 		t.Errorf("%+v, %v; want %+v", res, err, want)
 	}
@@ -277,7 +277,7 @@ func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	calls := 0
-	res, err := b.client.Bulk(t.Context(), unbinds("d", 5000), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(enqueue.Item) {
+	res, err := b.client.Bulk(t.Context(), unbinds(5000), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(enqueue.Item) {
 		if calls++; calls%1000 == 1 {
 			b.rdb.ScriptFlush(t.Context())
 		}
@@ -295,7 +295,7 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 	next := make(chan bool)
 	input := func(yield func(tasks.Task, error) bool) {
 		for i := 0; ; i++ {
-			if !<-next || !yield(unbindOf("d", i), nil) {
+			if !<-next || !yield(unbindOf(i), nil) {
 				return
 			}
 		}
@@ -310,7 +310,7 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 		next <- true
 		select {
 		case id := <-seen:
-			if want := tasks.BatchIdentity("b-1", unbindOf("d", i)); id != want {
+			if want := tasks.BatchIdentity("b-1", unbindOf(i)); id != want {
 				t.Errorf("%s; want %s", id, want)
 			}
 		case <-time.After(5 * time.Second):
@@ -322,7 +322,7 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Each = nil
-	if res, err := b.client.Bulk(t.Context(), unbinds("d", 3), o); err != nil || res.Skipped != 3 {
+	if res, err := b.client.Bulk(t.Context(), unbinds(3), o); err != nil || res.Skipped != 3 {
 		t.Errorf("the same in one piece: %+v, %v", res, err)
 	}
 }
@@ -339,14 +339,14 @@ func TestBulkStopsInTime(t *testing.T) {
 		var stopped time.Time
 		input := func(yield func(tasks.Task, error) bool) {
 			for i := range 2000 {
-				if !yield(unbindOf("d", i), nil) {
+				if !yield(unbindOf(i), nil) {
 					return
 				}
 			}
 			hinder(b)
 			time.AfterFunc(time.Second, func() { stopped = time.Now(); cancel() })
 			for i := range 2000 {
-				if !yield(unbindOf("e", i), nil) {
+				if !yield(unbindOf(2000+i), nil) {
 					return
 				}
 			}
@@ -371,7 +371,7 @@ func TestBulkEndsWithItsInput(t *testing.T) {
 	b := setup(t)
 	broken := errors.New("the disk is on fire")
 	input := func(yield func(tasks.Task, error) bool) {
-		_ = yield(unbindOf("d", 0), nil) && yield(nil, broken) && yield(unbindOf("d", 1), nil)
+		_ = yield(unbindOf(0), nil) && yield(nil, broken) && yield(unbindOf(1), nil)
 	}
 	res, err := b.client.Bulk(t.Context(), input, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
 	if _, ok := errors.AsType[*enqueue.InputError](err); !ok || !errors.Is(err, broken) || res.Enqueued != 1 {
@@ -380,7 +380,7 @@ func TestBulkEndsWithItsInput(t *testing.T) {
 	if balance := b.balance(t, "b-1"); balance.Done || balance.Queued != 1 {
 		t.Errorf("%+v", balance)
 	}
-	if res, err := b.client.Bulk(t.Context(), unbinds("d", 0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.balance(t, "b-2").Done {
+	if res, err := b.client.Bulk(t.Context(), unbinds(0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.balance(t, "b-2").Done {
 		t.Errorf("an empty input: %+v, %v", res, err)
 	}
 }
@@ -450,7 +450,7 @@ func TestBulkReportsStatusesInTotals(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var ids []string
-	res, err := b.client.Bulk(t.Context(), unbinds("d", 3), enqueue.BulkOptions{
+	res, err := b.client.Bulk(t.Context(), unbinds(3), enqueue.BulkOptions{
 		Options: []enqueue.Option{enqueue.In(time.Hour)},
 		Each:    func(item enqueue.Item) { ids = append(ids, item.ID) },
 	})

@@ -45,21 +45,21 @@ type recorder struct {
 	last    script
 }
 
-// noScript is what Redis says of a script that it does not know.
-type noScript struct{}
+// noScriptError is what Redis says of a script that it does not know.
+type noScriptError struct{}
 
-var _ redis.Error = noScript{}
+var _ redis.Error = noScriptError{}
 
-func (noScript) Error() string { return "NOSCRIPT No matching script." }
+func (noScriptError) Error() string { return "NOSCRIPT No matching script." }
 
 // RedisError implements redis.Error.
-func (noScript) RedisError() {}
+func (noScriptError) RedisError() {}
 
 // EvalSha implements redis.UniversalClient.
 func (r *recorder) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	cmd := redis.NewCmd(ctx)
 	if _, known := r.sources[sha]; !known {
-		cmd.SetErr(noScript{})
+		cmd.SetErr(noScriptError{})
 		return cmd
 	}
 	r.last = script{sha, keys, args}

@@ -20,6 +20,20 @@
 // connection) leaves open whether the task was stored. Enqueue it again: if it
 // was, the answer is Duplicate.
 //
+// # Many tasks
+//
+// [Client.Bulk] takes an iterator, of [ReadCSV] and [ReadJSONL] or your own, and
+// sends hundreds of tasks in one exchange. With [BulkOptions.Batch] the tasks
+// become a batch: package enqueue/batch keeps account of each, and gives it a
+// receipt when a worker is done with it. Such a task stands for itself and not
+// for its target: another batch that names the same device owes another receipt.
+//
+//	store := batch.NewStore(rdb)
+//	res, err := client.Bulk(ctx, enqueue.ReadCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
+//		Batch: &batch.Spec{ID: "deletions-2026-11-22"},
+//	})
+//	balance, err := store.Wait(ctx, res.Batch, nil)
+//
 // # What Redis promises
 //
 // As much as it is configured to. With appendfsync everysec a crash of the
@@ -32,6 +46,6 @@
 // among them, and a primary that is cut off goes on storing until it notices
 // (min-replicas-to-write on the server bounds that).
 //
-// The package imports the vocabulary, asynq and go-redis, and nothing of the
-// worker.
+// The package imports the vocabulary, the ledger of batches, asynq and go-redis,
+// and nothing of the worker.
 package enqueue

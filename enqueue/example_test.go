@@ -84,3 +84,25 @@ func ExampleReadCSV() {
 	// {u-1 42} <nil>
 	// <nil> line 3: device_id is "not/valid"; want 1 to 64 letters, digits, hyphens or underscores
 }
+
+func ExampleClient_Bulk() {
+	rdb, stop := exampleRedis()
+	defer stop()
+	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	file := strings.NewReader("user_id,device_id\nu-1,42\nu-2,not/valid\nu-3,43\nu-1,42\n")
+	res, err := client.Bulk(context.Background(), enqueue.ReadCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
+		Each: func(item enqueue.Item) {
+			if item.Err != nil {
+				fmt.Println(item.Err)
+			}
+		},
+	})
+	fmt.Printf("%d enqueued, %d duplicate, %d rejected, %v\n", res.Enqueued, res.Duplicate, res.Rejected, err)
+	// Output:
+	// line 3: device_id is "not/valid"; want 1 to 64 letters, digits, hyphens or underscores
+	// 2 enqueued, 1 duplicate, 1 rejected, <nil>
+}

@@ -30,6 +30,9 @@ func newAnnouncer(ledger Ledger, client *asynq.Client, hook *webhook.Sender, log
 	return &announcer{ledger: ledger, client: client, hook: hook, log: log, nudge: make(chan struct{}, 1)}
 }
 
+// unsignedPause is how long a webhook waits whose secret cannot be used.
+const unsignedPause = time.Minute
+
 // announceEvery is how often an announcer looks for batches that were completed
 // by others, who may have died before they said so.
 const announceEvery = 10 * time.Second
@@ -105,5 +108,9 @@ func (a *announcer) send(ctx context.Context, t tasks.BatchWebhook) pipeline.Ans
 		return pipeline.Answer{Reason: tasks.Panicked, Message: err.Error()}
 	}
 	ans := a.hook.Send(ctx, "batch-complete-"+t.BatchID, body)
+	if ans.Reason == tasks.Unauthorized { // our own secret cannot be used: nothing was sent, and nothing will be
+		a.log.Error("the webhook cannot be signed; it waits", zap.String("batch", t.BatchID), zap.String("error", ans.Message), zap.String("hint", ans.Hint))
+		return pipeline.Answer{Reason: tasks.Waiting, Message: ans.Message, Hint: ans.Hint, Held: true, Uncalled: true, RetryAfter: unsignedPause}
+	}
 	return pipeline.Answer{Reason: ans.Reason, Message: ans.Message, Hint: ans.Hint, RetryAfter: ans.RetryAfter}
 }

@@ -1,7 +1,10 @@
 // Package worker composes the consumer: Redis on one side, KooDrive on the
 // other, and between them the packages below it, which do not know each other.
 //
-//	Redis ── asynq servers ("pollers") ── router ─┬─ pipeline ── gate ── koodrive ── KooDrive
+//	Redis ── asynq servers ("pollers") ── router ─┬─ pipeline ─┬─ gate ── koodrive ── KooDrive
+//	  │                                           │            ├─ off-boarding, in rounds
+//	  │                                           │            ├─ webhook
+//	  │                                           │            └─ ledger of batches: Ledger
 //	  │                                           └─ deadletter
 //	  ├─ fleet: how many workers live, and whether all must wait
 //	  └─ recovery: what asynq loses          admin: /healthz /readyz /metrics
@@ -24,5 +27,7 @@
 // head of its queue, uncharged.
 //
 // The package imports its subpackages and asynq, and never package enqueue:
-// producers and workers share only the vocabulary.
+// producers and workers share only the vocabulary. What a worker must enqueue,
+// or tell the ledger of batches, goes through Producer and Ledger, which whoever
+// composes the process fills in.
 package worker

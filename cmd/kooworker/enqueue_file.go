@@ -144,8 +144,13 @@ func newRejects(path string, stderr io.Writer) (*rejects, error) {
 		return nil, usagef("--rejects: %w", err)
 	}
 	r.lines, r.why = enqueue.NewRejects(r.file), bufio.NewWriter(io.Discard)
-	if info, err := r.file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return r, nil // a pipe or a device: nothing belongs beside it
+	info, err := r.file.Stat()
+	if err != nil {
+		_ = r.file.Close()
+		return nil, usagef("--rejects: %w", err)
+	}
+	if !info.Mode().IsRegular() { // a pipe or a device: nothing belongs beside it
+		return r, nil
 	}
 	if r.whyFile, err = os.Create(path + ".reasons"); err != nil { //nolint:gosec // beside it
 		_ = r.file.Close()

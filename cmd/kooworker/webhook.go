@@ -21,7 +21,6 @@ const (
 	envWebhookSecretFile = "KOOWORKER_WEBHOOK_SECRET_FILE"
 )
 
-//nolint:gosec // G101: the names of variables, not what is in them
 const webhookHelp = `Signed as Standard Webhooks say, with the secret in KOOWORKER_WEBHOOK_SECRET, or in the file that KOOWORKER_WEBHOOK_SECRET_FILE names, read again when it changes.`
 
 // sender returns nil if nobody is told.

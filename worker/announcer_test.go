@@ -1,0 +1,107 @@
+package worker_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/webhook"
+)
+
+// hookReceiver is who wants to know of complete batches.
+type hookReceiver struct {
+	*httptest.Server
+	bodies chan string
+}
+
+const hookSecret = "a-secret-of-more-than-16-bytes"
+
+// newHookReceiver refuses the first few posts.
+func newHookReceiver(t *testing.T, refuse int) *hookReceiver {
+	t.Helper()
+	r := &hookReceiver{bodies: make(chan string, 100)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		if err := webhook.Verify(hookSecret, req.Header, body, time.Now(), webhook.Tolerance); err != nil {
+			t.Errorf("the signature: %v", err)
+		}
+		if refuse > 0 {
+			refuse--
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		r.bodies <- string(body)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *hookReceiver) sender(t *testing.T) *webhook.Sender {
+	t.Helper()
+	secret, err := webhook.StaticSecret(hookSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := webhook.New(webhook.Config{URL: r.URL, Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sender
+}
+
+func TestACompleteBatchIsToldOnce(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	receiver := newHookReceiver(t, 1)
+	b := setup(t, api.URL)
+	ledger := newLedger()
+	ledger.size["batch-1"] = 20
+	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
+	for i := range 20 {
+		b.enqueueInBatch(unbindTask(i), tasks.Place{Batch: "batch-1", Index: int64(i)})
+	}
+	b.start()
+	select {
+	case body := <-receiver.bodies:
+		var notice struct {
+			Type string        `json:"type"`
+			Data tasks.Balance `json:"data"`
+		}
+		if err := json.Unmarshal([]byte(body), &notice); err != nil || notice.Type != "batch.complete" || notice.Data.ID != "batch-1" || !notice.Data.Done {
+			t.Errorf("%s, %v", body, err)
+		}
+	case <-time.After(settleIn):
+		t.Fatal("nobody was told")
+	}
+	b.awaitSettled()
+	if n := len(receiver.bodies); n != 0 {
+		t.Errorf("it was told %d times more", n)
+	}
+	if n := b.metric("kooworker_tasks_finished_total", map[string]string{"kind": "batch:webhook", "outcome": "succeeded"}); n != 1 {
+		t.Errorf("%v webhooks are counted", n)
+	}
+}
+
+// A webhook that nobody takes ends as a dead letter, and so does not go on for
+// ever.
+func TestAWebhookThatFailsIsDead(t *testing.T) {
+	t.Parallel()
+	api := newStandIn(t, always(done))
+	receiver := newHookReceiver(t, 1000)
+	b := setup(t, api.URL)
+	ledger := newLedger()
+	ledger.size["batch-1"] = 1
+	b.cfg.Policy.MaxAttempts = 2
+	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
+	b.enqueueInBatch(unbindTask(1), tasks.Place{Batch: "batch-1"})
+	b.start()
+	redistest.Eventually(t, settleIn, "it is dead", func() bool { return b.dead()["batch-1"].Kind == tasks.KindBatchWebhook })
+	if l := b.dead()["batch-1"]; l.Reason != tasks.Upstream || l.Attempts != 2 {
+		t.Errorf("%+v", l)
+	}
+}

@@ -1,0 +1,157 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// fakeUser is a user at KooDrive, and the producer that remembers his rounds.
+type fakeUser struct {
+	bound    []string
+	answer   tasks.Reason // of the list
+	err      error        // of the producer
+	standing tasks.Standing
+	rounds   [][]string // what was enqueued in each
+	forgot   bool
+	lists    int
+}
+
+func (f *fakeUser) Bound(context.Context, string) ([]string, pipeline.Answer) {
+	f.lists++
+	return slices.Clone(f.bound), pipeline.Answer{Reason: f.answer}
+}
+
+func (f *fakeUser) Standing(context.Context, tasks.Task, tasks.Place) (tasks.Standing, error) {
+	return f.standing, f.err
+}
+
+func (f *fakeUser) NextRound(_ context.Context, _ tasks.Task, _ tasks.Place, round int, children []tasks.Task) error {
+	if f.err != nil {
+		return f.err
+	}
+	var ids []string
+	for _, t := range children {
+		ids = append(ids, t.Target())
+	}
+	f.rounds = append(f.rounds, ids)
+	f.standing = tasks.Standing{Round: round, Outstanding: len(children), Since: f.standing.Since}
+	return nil
+}
+
+func (f *fakeUser) Forget(context.Context, tasks.Task, tasks.Place) error {
+	f.forgot = true
+	return f.err
+}
+
+// settle ends a round: what is dead stays bound, and the rest is gone.
+func (f *fakeUser) settle(dead ...string) {
+	f.standing.Outstanding = 0
+	f.bound = nil
+	for _, id := range dead {
+		f.bound = append(f.bound, id)
+		f.standing.Dead = append(f.standing.Dead, tasks.DeviceUnbind{UserID: "u", DeviceID: id})
+	}
+}
+
+func (f *fakeUser) off() *offboarder {
+	return &offboarder{lister: f, producer: f, now: func() time.Time { return time.Unix(1000, 0) }}
+}
+
+func (f *fakeUser) do() pipeline.Answer {
+	return f.off().do(context.Background(), tasks.UserOffboard{UserID: "u"}, tasks.Place{})
+}
+
+func (f *fakeUser) want(t *testing.T, step string, reason tasks.Reason, rounds string) pipeline.Answer {
+	t.Helper()
+	answer := f.do()
+	if answer.Reason != reason || fmt.Sprint(f.rounds) != rounds {
+		t.Errorf("%s: %+v after rounds %v; want %s after %s", step, answer, f.rounds, reason, rounds)
+	}
+	if waits := reason == tasks.Waiting; answer.Held != waits || answer.Uncalled != waits || waits != (answer.RetryAfter > 0) {
+		t.Errorf("%s: %+v; what waits is held back and comes again, and nothing else", step, answer)
+	}
+	return answer
+}
+
+func TestAnOffboardingGoesRoundUntilNothingIsBound(t *testing.T) {
+	t.Parallel()
+	f := &fakeUser{bound: []string{"a", "b"}, answer: tasks.OK}
+	f.want(t, "first", tasks.Waiting, "[[a b]]")
+	f.want(t, "under way", tasks.Waiting, "[[a b]]")
+	if f.lists != 1 {
+		t.Errorf("%d lists; want none while unbinds are under way", f.lists)
+	}
+	f.settle()
+	f.bound = []string{"c"} // bound meanwhile
+	f.want(t, "second", tasks.Waiting, "[[a b] [c]]")
+	f.settle()
+	f.want(t, "end", tasks.OK, "[[a b] [c]]")
+	if !f.forgot {
+		t.Error("the rounds are not forgotten")
+	}
+}
+
+func TestAnOffboardingOfNothingIsDone(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []tasks.Reason{tasks.OK, tasks.Gone} {
+		f := &fakeUser{answer: answer}
+		f.want(t, "at once", tasks.Gone, "[]")
+	}
+}
+
+func TestAnOffboardingEndsAfterThreeRounds(t *testing.T) {
+	t.Parallel()
+	f := &fakeUser{answer: tasks.OK}
+	for round := range 3 {
+		f.bound = []string{fmt.Sprint("d", round)}
+		f.want(t, fmt.Sprint("round ", round+1), tasks.Waiting, fmt.Sprint([]any{[]string{"d0"}, []string{"d1"}, []string{"d2"}}[:round+1]))
+		f.settle()
+	}
+	f.bound = []string{"d3"}
+	answer := f.want(t, "a fourth", tasks.StillBound, "[[d0] [d1] [d2]]")
+	if !strings.Contains(answer.Message, "1 devices are bound after 3 rounds") || answer.Hint == "" || !f.forgot {
+		t.Errorf("%+v", answer)
+	}
+}
+
+func TestAnOffboardingDoesNotRepeatWhatIsDead(t *testing.T) {
+	t.Parallel()
+	f := &fakeUser{bound: []string{"a", "b"}, answer: tasks.OK}
+	f.want(t, "first", tasks.Waiting, "[[a b]]")
+	f.settle("b")
+	f.bound = append(f.bound, "c") // bound meanwhile
+	f.want(t, "second", tasks.Waiting, "[[a b] [c]]")
+	f.settle("b")
+	answer := f.want(t, "only the dead one is left", tasks.StillBound, "[[a b] [c]]")
+	if !strings.Contains(answer.Message, "1 of them with an unbind that is dead") {
+		t.Errorf("%+v", answer)
+	}
+}
+
+func TestAnOffboardingPassesOnWhatTheListMet(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.Forbidden, tasks.Misrouted, tasks.Throttled, tasks.Protocol} {
+		f := &fakeUser{bound: []string{"a"}, answer: reason}
+		f.want(t, "list", reason, "[]")
+	}
+	f := &fakeUser{bound: []string{"a"}, answer: tasks.OK, err: errors.New("Redis is away")}
+	f.want(t, "Redis", tasks.Waiting, "[]")
+}
+
+func TestAnOffboardingLooksLessOftenTheLongerItTakes(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[time.Duration]time.Duration{0: time.Second, 20 * time.Second: 5 * time.Second, time.Hour: time.Minute} {
+		f := &fakeUser{answer: tasks.OK, standing: tasks.Standing{Round: 1, Outstanding: 1, Since: time.Unix(1000, 0).Add(-age)}}
+		if answer := f.do(); answer.RetryAfter != want {
+			t.Errorf("after %s it comes again in %s; want %s", age, answer.RetryAfter, want)
+		}
+	}
+}
