@@ -2,6 +2,7 @@ package enqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -52,8 +53,8 @@ func (f *feeder) all(reading, working context.Context, items <-chan raw) error {
 				return f.end(working)
 			}
 			if item.err != nil && !rejectable(item.err) {
-				if reading.Err() != nil { // which is why it failed
-					return context.Cause(reading)
+				if errors.Is(item.err, context.Canceled) || errors.Is(item.err, context.DeadlineExceeded) {
+					return item.err // the input ends with the same context, and was faster
 				}
 				// What came before it is good.
 				if err := f.flush(working); err != nil {

@@ -62,7 +62,7 @@ func TestOffBoardingsNameNothingButTheUser(t *testing.T) {
 	in := `{"user_id":"u-1"}
 {"kind":"user:offboard","user_id":"u-2","target":""}
 {"kind":"device:unbind","user_id":"u-3","target":"d-1"}
-{"device_id":"d-1"}`
+{"name":"n"}`
 	want := []string{"u-1/", "u-2/", `kind is "device:unbind"; want user:offboard`, "user_id is missing"}
 	if diff := cmp.Diff(want, reasons(enqueue.ReadJSONL(tasks.KindUserOffboard, strings.NewReader(in)))); diff != "" {
 		t.Errorf("JSONL (-want +got):\n%s", diff)

@@ -66,12 +66,13 @@ func TestSecretsStayInTheWorker(t *testing.T) {
 			}))
 			b := setup(t, echo)
 			b.cfg.KooDrive.Authorizer = authorizer
-			b.start()
+			_, stop := b.start()
 			for i := 1; i <= 6; i++ {
 				b.enqueue(unbindTask(i))
 			}
 			redistest.Eventually(t, settleIn, "each was tried", func() bool { return len(signatures) >= 12 })
 			redistest.Eventually(t, settleIn, "one is dead", func() bool { return len(b.dead()) > 0 })
+			stop() // nobody sends signatures any more
 
 			leaks := map[string]string{"the log": b.logs.String()}
 			for _, key := range b.rdb.Keys(t.Context(), "*").Val() {

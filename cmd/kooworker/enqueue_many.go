@@ -98,6 +98,9 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 		},
 	})
 	shown.finish()
+	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
+		err = usagef("--file: %w", bad.Err)
+	}
 	if unusable(err) && res.Total == 0 {
 		return usageError{err} // nothing was done that could be summed up
 	}
@@ -148,12 +151,12 @@ func (c *enqueueFlags) await(a *app, id string) (*tasks.Balance, error) {
 // about Redis.
 func unusable(err error) bool {
 	var (
-		input *enqueue.InputError
+		usage usageError
 		other *batch.InputError
 		spec  *batch.SpecError
 		field *tasks.FieldError
 	)
-	return errors.As(err, &input) || errors.As(err, &other) || errors.As(err, &spec) || errors.As(err, &field)
+	return errors.As(err, &usage) || errors.As(err, &other) || errors.As(err, &spec) || errors.As(err, &field)
 }
 
 // stopped says how to go on after an error, where the same command would.
