@@ -19,6 +19,9 @@ type BulkOptions struct {
 	// Batch puts the tasks into a batch, which is made, or resumed if it is
 	// there. NoGuard follows the option of that name. Nil: no batch.
 	Batch *batch.Spec
+	// Restore enqueues again what the batch counts as queued and no queue holds:
+	// tasks that somebody has deleted there, or that Redis has lost.
+	Restore bool
 	// Options are those of every task.
 	Options []Option
 	// Each is called with what became of each item, by one goroutine at a time

@@ -273,6 +273,33 @@ func TestBulkFindsWhatWasStoredAndNotMarked(t *testing.T) {
 	}
 }
 
+func TestBulkRestoresWhatNoQueueHolds(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+	if _, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{3, 599} {
+		if err := b.inspector.DeleteTask(tasks.QueueUnbind, tasks.BatchIdentity("b-1", unbindOf(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []enqueue.BulkResult{
+		{Batch: "b-1", Total: 600, Skipped: 600},
+		{Batch: "b-1", Total: 600, Skipped: 598, Enqueued: 2},
+		{Batch: "b-1", Total: 600, Skipped: 600},
+	} {
+		if res, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil || res != want {
+			t.Errorf("restore %t: %+v, %v; want %+v", o.Restore, res, err, want)
+		}
+		o.Restore = true
+	}
+	if balance := b.balance(t, "b-1"); balance.Queued != 600 || len(b.queued(t)) != 600 {
+		t.Errorf("%+v", balance)
+	}
+}
+
 func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

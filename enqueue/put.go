@@ -23,10 +23,10 @@ func (b *bulk) put(ctx context.Context, d *dictation, entries []entry) error {
 		e := &entries[i]
 		switch {
 		case e.status == Rejected:
-		case e.state != batch.Absent:
-			e.status = Skipped
-		default:
+		case e.state == batch.Absent, e.state == batch.Queued && b.o.Restore:
 			open = append(open, e)
+		default:
+			e.status = Skipped
 		}
 	}
 	err := b.enqueue(ctx, d, open)
@@ -167,7 +167,12 @@ func (b *bulk) settleOne(ctx context.Context, e *entry) error {
 	// Of one's own it is the entry itself, which a run before has stored and not
 	// marked, or whose reply was lost.
 	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
-	if e.status = Duplicate; err == nil && in.Place.Index == e.index {
+	switch mine := err == nil && in.Place.Index == e.index; {
+	case !mine:
+		e.status = Duplicate
+	case e.state == batch.Queued:
+		e.status = Skipped // nothing to restore
+	default:
 		e.status = Enqueued
 	}
 	return nil

@@ -18,6 +18,7 @@ type batchFlags struct {
 	Batch       string        `env:"KOOWORKER_ENQUEUE_BATCH" placeholder:"ID" help:"Put them into this batch, which keeps account of each. The same command again goes on with what is missing."`
 	Wait        bool          `help:"Wait until each has its outcome. Without --batch, a new one is made."`
 	WaitTimeout time.Duration `name:"wait-timeout" placeholder:"DURATION" help:"Wait no longer than this; exit code 4."`
+	Restore     bool          `help:"Resuming: enqueue again as well what the batch counts as queued and no queue holds, because it was deleted there or Redis has lost it."`
 	NoReceipts  bool          `name:"no-receipts" help:"Count the batch's outcomes, and keep no receipts."`
 	Keep        time.Duration `default:"720h" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
 }
@@ -30,6 +31,8 @@ func (f batchFlags) check() error {
 		return usagef("--batch: %w", tasks.ValidateBatchID(f.Batch))
 	case f.NoReceipts && !f.wanted():
 		return usagef("--no-receipts: only with --batch or --wait")
+	case f.Restore && f.Batch == "":
+		return usagef("--restore: only with --batch")
 	case f.WaitTimeout != 0 && !f.Wait:
 		return usagef("--wait-timeout: only with --wait")
 	case f.WaitTimeout < 0 || f.Keep < time.Minute:
@@ -80,7 +83,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 	start := time.Now()
 	lines := int64(0)
 	res, err := client.Bulk(a.ctx, input, enqueue.BulkOptions{
-		Batch: c.Batch.spec(), Options: c.options(), Timeout: c.Timeout,
+		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		Begun: func(id string, resumed bool) {
 			batchID = id
 			word := "batch"

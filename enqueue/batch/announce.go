@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/redis/go-redis/v9"
+	"slices"
 
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -24,7 +23,7 @@ func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.B
 		ids = ids[len(page):]
 		complete, err := s.completed(ctx, page)
 		if err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 		for _, b := range complete {
 			err := tell(ctx, b)
@@ -39,28 +38,12 @@ func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.B
 	return failed
 }
 
-// completed returns those of the batches that are complete.
+// completed returns those of the batches that are complete. Those that have
+// expired are taken off the list.
 func (s *Store) completed(ctx context.Context, ids []string) ([]tasks.Balance, error) {
-	cmds := make([]*redis.BoolCmd, len(ids))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = p.HExists(ctx, keysOf(id).meta, "completed_at")
-		}
-		return nil
-	})
+	all, err := s.showAll(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("announce batches: %w", err)
+		return nil, err
 	}
-	var balances []tasks.Balance
-	for i, id := range ids {
-		if !cmds[i].Val() {
-			continue
-		}
-		b, err := s.showAll(ctx, []string{id})
-		if err != nil {
-			return nil, err
-		}
-		balances = append(balances, b...)
-	}
-	return balances, nil
+	return slices.DeleteFunc(all, func(b tasks.Balance) bool { return b.CompletedAt.IsZero() }), nil
 }

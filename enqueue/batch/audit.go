@@ -24,7 +24,7 @@ type Audit struct {
 }
 
 // Clean reports whether everything agrees.
-func (a Audit) Clean() bool { return len(a.Problems) == 0 }
+func (a *Audit) Clean() bool { return len(a.Problems) == 0 }
 
 // Audit counts the states of a batch, all as of one moment, and compares them
 // with the counters and with the number of receipts.

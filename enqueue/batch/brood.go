@@ -22,7 +22,8 @@ type Brood struct {
 	Since time.Time
 	// Enqueued: all of them were enqueued at least once.
 	Enqueued bool
-	// Children are they, each with its index in the batch; 0 without one.
+	// Children are they, each with its index in the batch; 0 without one, and the
+	// parent's in one that is gone.
 	Children map[Child]int64
 }
 
@@ -41,7 +42,8 @@ const (
 )
 
 // nextRoundCmd notes the children of a round, and gives each a state in the
-// batch, if there is one. A round that is noted already stays as it is.
+// batch, if there is one. A round that is noted already stays as it is, and a
+// child that is named twice is one.
 //
 // KEYS[1..5] -> meta, states, receipts, revised, slots; of no batch: none
 // KEYS[6]    -> the brood; without a batch KEYS[1]
@@ -50,31 +52,27 @@ const (
 // ARGV[2] -> 1 if there is a batch, else 0
 // ARGV[3] -> ms until the note expires
 // ARGV[4] -> indexes that a batch may have
-// ARGV[5..] -> the children's fields
+// ARGV[5] -> the index of children that have none of their own
+// ARGV[6..] -> the children's fields
 //
-// Returns 1 if it was noted, 0 if it was before, -1 if the batch is gone, and -2
-// if it is full.
+// Returns 1 if it was noted, 0 if it was before, and -1 if the batch is full.
 var nextRoundCmd = redis.NewScript(ledgerLua + `
-local brood, inBatch = KEYS[#KEYS], ARGV[2] == "1"
+local brood, next = KEYS[#KEYS], ARGV[5]
 if tonumber(redis.call("HGET", brood, "round") or 0) >= tonumber(ARGV[1]) then
 	return 0
 end
-local next = 0
+local inBatch = ARGV[2] == "1" and redis.call("HEXISTS", KEYS[1], "next") == 1
 if inBatch then
 	next = redis.call("HGET", KEYS[1], "next")
-	if not next then
+	if next + #ARGV - 5 > tonumber(ARGV[4]) then
 		return -1
-	end
-	if next + #ARGV - 4 > tonumber(ARGV[4]) then
-		return -2
 	end
 end
 local time = redis.call("TIME")
 redis.call("DEL", brood)
 redis.call("HSET", brood, "round", ARGV[1], "since", time[1] * 1000 + math.floor(time[2] / 1000))
-for i = 5, #ARGV do
-	redis.call("HSET", brood, ARGV[i], next)
-	if inBatch then
+for i = 6, #ARGV do
+	if redis.call("HSETNX", brood, ARGV[i], next) == 1 and inBatch then
 		put(next, 0, 1)
 		next = next + 1
 	end
@@ -89,12 +87,15 @@ return 1
 
 // NextRound notes the children of a task before they are enqueued, and makes
 // them part of its batch. parent names the task where it is in no batch.
+//
+// Children of a batch that is gone are noted as well, since its tasks are
+// carried out all the same. They have their parent's index, and leave no receipt.
 func (s *Store) NextRound(ctx context.Context, place tasks.Place, parent string, round int, children []Child) error {
 	keys := []string{broodKey(place, parent)}
 	if place.In() {
 		keys = append(keysOf(place.Batch).ledger(), keys...)
 	}
-	args := []any{round, flag(place.In()), broodLife.Milliseconds(), tasks.MaxIndex + 1}
+	args := []any{round, flag(place.In()), broodLife.Milliseconds(), tasks.MaxIndex + 1, place.Index}
 	for _, c := range children {
 		args = append(args, c.field())
 	}
@@ -103,8 +104,6 @@ func (s *Store) NextRound(ctx context.Context, place tasks.Place, parent string,
 	case err != nil:
 		return fmt.Errorf("note the tasks of %s: %w", parent, err)
 	case n == -1:
-		return &NotFoundError{ID: place.Batch}
-	case n == -2:
 		return &FullError{ID: place.Batch}
 	}
 	return nil
@@ -148,6 +147,8 @@ func (s *Store) Brood(ctx context.Context, place tasks.Place, parent string) (Br
 // KEYS[1] -> the brood
 // --
 // ARGV[1] -> round
+//
+// Returns 1.
 var enqueuedCmd = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "round") == ARGV[1] then
 	redis.call("HSET", KEYS[1], "enqueued", ARGV[1])

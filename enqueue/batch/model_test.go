@@ -3,6 +3,10 @@ package batch_test
 import (
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
@@ -147,11 +151,63 @@ func (m *model) balance() tasks.Balance {
 
 // last is the history without what was revised.
 func (m *model) last() []tasks.Receipt {
+	latest := map[int64]int{}
+	for i, r := range m.history {
+		latest[r.Index] = i
+	}
 	var last []tasks.Receipt
 	for i, r := range m.history {
-		if !slices.ContainsFunc(m.history[i+1:], func(later tasks.Receipt) bool { return later.Index == r.Index }) {
+		if latest[r.Index] == i {
 			last = append(last, r)
 		}
 	}
 	return last
+}
+
+// check compares the batches that the step was about with their models.
+func (m *machine) check(rt *rapid.T) {
+	for one := range m.touched {
+		audit, err := m.store.Audit(m.tb.Context(), one.id)
+		if !one.open {
+			missing(rt, err)
+			continue
+		}
+		if err != nil || !audit.Clean() {
+			rt.Fatalf("audit: %q, %v; want it clean", audit.Problems, err)
+		}
+		shown, err := m.store.Show(m.tb.Context(), one.id)
+		if got, want := standing(shown), one.balance(); got != want || err != nil {
+			rt.Fatalf("%+v, %v; want %+v", got, err, want)
+		}
+		if got := !shown.CompletedAt.IsZero(); got != one.completed {
+			rt.Fatalf("complete at %s; want it complete: %t", shown.CompletedAt, one.completed)
+		}
+		if !one.receipts {
+			if audit.Receipts != -1 {
+				rt.Fatalf("%d receipts; want -1, for none", audit.Receipts)
+			}
+			continue
+		}
+		if audit.Receipts != int64(len(one.history)) {
+			rt.Fatalf("%d receipts; want %d", audit.Receipts, len(one.history))
+		}
+		history := m.bundle.receipts(m.tb, one.id, batch.ReceiptOptions{History: true})
+		same(rt, "history", one.history, history)
+		same(rt, "receipts", one.last(), m.bundle.receipts(m.tb, one.id, batch.ReceiptOptions{}))
+	}
+	clear(m.touched)
+}
+
+// same wants receipts in their order, each noted no earlier than the one before.
+func same(rt *rapid.T, what string, want, got []tasks.Receipt) {
+	var last time.Time
+	for i := range got {
+		if got[i].At.Before(last) {
+			rt.Fatalf("%s: number %d is of %s, after one of %s", what, i, got[i].At, last)
+		}
+		last, got[i].At = got[i].At, time.Time{}
+	}
+	if !slices.Equal(want, got) {
+		rt.Fatalf("%s (-want +got):\n%s", what, cmp.Diff(want, got))
+	}
 }

@@ -44,20 +44,13 @@ const (
 // with it.
 func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.Seq2[tasks.Receipt, error] {
 	return func(yield func(tasks.Receipt, error) bool) {
-		k := keysOf(id)
 		if err := s.hasReceipts(ctx, id); err != nil {
 			yield(tasks.Receipt{}, err)
 			return
 		}
 		from := "-"
 		for {
-			// Before the page: what is written after it was done is no outcome.
-			b, err := s.Show(ctx, id)
-			if err != nil {
-				yield(tasks.Receipt{}, err)
-				return
-			}
-			page, last, err := s.receiptPage(ctx, k, id, from, o)
+			page, last, done, err := s.receiptPage(ctx, id, from, o)
 			if err != nil {
 				yield(tasks.Receipt{}, err)
 				return
@@ -71,7 +64,7 @@ func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.
 				from = "(" + last
 				continue
 			}
-			if !o.Follow || b.Done {
+			if !o.Follow || done {
 				return
 			}
 			pause := time.NewTimer(followEvery)
@@ -103,30 +96,44 @@ func (s *Store) hasReceipts(ctx context.Context, id string) error {
 }
 
 // receiptPage reads one page; last is the ID of its last entry, or "" at the
-// end.
-func (s *Store) receiptPage(ctx context.Context, k keys, id, from string, o ReceiptOptions) (page []tasks.Receipt, last string, err error) {
-	entries, err := s.rdb.XRangeN(ctx, k.receipts, from, "+", receiptPage).Result()
+// end. Whether the batch is there, and is done, is of the same moment: a batch
+// that expires is no end, and after what was there when it was done no other
+// outcome comes.
+func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptions) (page []tasks.Receipt, last string, done bool, err error) {
+	k := keysOf(id)
+	var meta *redis.SliceCmd
+	var stream *redis.XMessageSliceCmd
+	_, err = s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		meta = p.HMGet(ctx, k.meta, balanceFields...)
+		stream = p.XRangeN(ctx, k.receipts, from, "+", receiptPage)
+		return nil
+	})
 	if err != nil {
-		return nil, "", fmt.Errorf("batch %s: receipts: %w", id, err)
+		return nil, "", false, fmt.Errorf("batch %s: receipts: %w", id, err)
 	}
+	b, err := readBalance(id, meta.Val())
+	if err != nil {
+		return nil, "", false, err
+	}
+	entries := stream.Val()
 	if len(entries) == 0 {
-		return nil, "", nil
+		return nil, "", b.Done, nil
 	}
 	indexes := make([]string, len(entries))
 	page = make([]tasks.Receipt, len(entries))
 	for i, e := range entries {
 		if page[i], err = readReceipt(id, e); err != nil {
-			return nil, "", fmt.Errorf("batch %s: receipt %s: %w", id, e.ID, err)
+			return nil, "", false, fmt.Errorf("batch %s: receipt %s: %w", id, e.ID, err)
 		}
 		indexes[i] = strconv.FormatInt(page[i].Index, 10)
 	}
 	last = entries[len(entries)-1].ID
 	if o.History || o.Follow {
-		return page, last, nil
+		return page, last, b.Done, nil
 	}
 	latest, err := s.rdb.HMGet(ctx, k.revised, indexes...).Result()
 	if err != nil {
-		return nil, "", fmt.Errorf("batch %s: receipts: %w", id, err)
+		return nil, "", false, fmt.Errorf("batch %s: receipts: %w", id, err)
 	}
 	kept := page[:0]
 	for i, r := range page {
@@ -134,7 +141,7 @@ func (s *Store) receiptPage(ctx context.Context, k keys, id, from string, o Rece
 			kept = append(kept, r)
 		}
 	}
-	return kept, last, nil
+	return kept, last, b.Done, nil
 }
 
 func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {

@@ -13,7 +13,9 @@ import (
 )
 
 // settleCmd gives outcomes to tasks, and writes their receipts. What has one
-// already keeps it, unless it was dead or discarded.
+// already keeps it, unless it was dead or discarded. An index that was not given
+// out yet is of an earlier batch of that name, or made up: it would take the place
+// of what is to come, and so it is passed over.
 //
 // KEYS -> meta, states, receipts, revised, slots
 // --
@@ -23,16 +25,16 @@ import (
 // Returns the number of outcomes that were news, and 1 if they complete the
 // batch, else 0; -1 and 0 if there is no such batch.
 var settleCmd = redis.NewScript(ledgerLua + `
-local m = redis.call("HMGET", KEYS[1], "v", "with_receipts")
+local m = redis.call("HMGET", KEYS[1], "next", "with_receipts")
 if not m[1] then
 	return {-1, 0}
 end
-local news = 0
+local news, next = 0, tonumber(m[1])
 for i = 1, #ARGV, 9 do
 	local index, new = ARGV[i], tonumber(ARGV[i + 1])
-	local old = get(index)
+	local old = tonumber(index) < next and get(index)
 	-- absent and queued, dead and discarded
-	if old <= 1 or (old == 5 or old == 6) and old ~= new then
+	if old and (old <= 1 or (old == 5 or old == 6) and old ~= new) then
 		put(index, old, new)
 		news = news + 1
 		if m[2] == "1" then
@@ -52,7 +54,8 @@ return {news, complete()}
 // Settle notes what became of tasks of batches, and returns the batches that are
 // complete by it. It returns nil once all is stored, or was stored before, or
 // belongs to a batch that is not there any more. To settle the same outcome
-// twice is to settle it once.
+// twice is to settle it once. A receipt that is none is an error, and holds up no
+// other.
 func (s *Store) Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
 	args := make(map[string][]any)
 	var order []string

@@ -14,7 +14,7 @@ import (
 
 // standing is a balance without what the test does not choose.
 func standing(b tasks.Balance) tasks.Balance {
-	b.ID, b.CreatedAt = "", time.Time{}
+	b.ID, b.CreatedAt, b.CompletedAt = "", time.Time{}, time.Time{}
 	return b
 }
 
@@ -170,6 +170,28 @@ func TestSettleSeveralBatches(t *testing.T) {
 	}
 	b.balance(t, two)
 	b.balance(t, three)
+}
+
+// It is of another batch of that name, or of a producer that made it up. It must
+// not take the place of an item that is still to come, nor fill Redis with
+// absent ones up to its own.
+func TestSettleOfAnIndexThatWasNotGivenOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{})
+	if got := b.settle(t, receipt(id, 1, tasks.Succeeded), receipt(id, tasks.MaxIndex, tasks.Dead)); len(got) != 0 {
+		t.Errorf("completed %q", got)
+	}
+	if got := standing(b.balance(t, id)); got != (tasks.Balance{}) || len(b.ttls(t, id)) != 1 {
+		t.Errorf("%+v, with %v; want an empty batch", got, b.ttls(t, id))
+	}
+	if c := b.claim(t, id, 0, digests(input("", 2))); c.State(1) != batch.Absent {
+		t.Errorf("the item that came later is %s, and would be skipped", c.State(1))
+	}
+	b.settle(t, receipt(id, 1, tasks.Succeeded))
+	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 1, Succeeded: 1}); got != want {
+		t.Errorf("%+v; want %+v", got, want)
+	}
 }
 
 // A row that cannot be written holds up no other.

@@ -57,8 +57,8 @@ func stateAt(states string, i int64) State {
 	return State(b & 0x0f)
 }
 
-// ledgerLua begins the scripts that change states. Their first four KEYS are
-// meta, states, receipts and revised.
+// ledgerLua begins the scripts that change states. Their first five KEYS are
+// meta, states, receipts, revised and slots.
 const ledgerLua = `
 local names = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected"}
 local delta, added = {}, 0
@@ -78,7 +78,8 @@ local function put(index, old, new)
 	delta[new] = (delta[new] or 0) + 1
 end
 
--- Brings the counters up to date.
+-- Brings the counters up to date. A key that came after the batch was complete
+-- must not outlive the others.
 local function balance()
 	for state, n in pairs(delta) do
 		if n ~= 0 then
@@ -88,17 +89,18 @@ local function balance()
 	if added ~= 0 then
 		redis.call("HINCRBY", KEYS[1], "total", added)
 	end
+	local m = redis.call("HMGET", KEYS[1], "completed_at", "keep")
+	if m[1] then
+		for i = 1, 5 do
+			redis.call("PEXPIREAT", KEYS[i], m[1] + m[2])
+		end
+	end
 end
 
 -- Notes that the batch is complete, if it is, and returns 1 the first time.
 local function complete()
 	local m = redis.call("HMGET", KEYS[1], "sealed", "queued", "completed_at", "keep")
-	if m[3] then -- an entry that came later must not outlive the others
-		redis.call("PEXPIREAT", KEYS[3], m[3] + m[4])
-		redis.call("PEXPIREAT", KEYS[4], m[3] + m[4])
-		return 0
-	end
-	if not m[1] or tonumber(m[2]) > 0 then
+	if not m[1] or tonumber(m[2]) > 0 or m[3] then
 		return 0
 	end
 	local time = redis.call("TIME")

@@ -85,7 +85,7 @@ func (e *SpecError) Error() string {
 // ARGV[3] -> 1 if its tasks are not guarded, else 0
 //
 // Returns 1 if it was made, else 0; then the ms in which it was made, whether
-// it has receipts and whether it is unguarded.
+// it has receipts, whether it is unguarded and whether it is complete.
 var openCmd = redis.NewScript(`
 local made = 0
 if redis.call("EXISTS", KEYS[1]) == 0 then
@@ -95,7 +95,7 @@ if redis.call("EXISTS", KEYS[1]) == 0 then
 	made = 1
 end
 local m = redis.call("HMGET", KEYS[1], "created_at", "with_receipts", "no_guard")
-return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3])}
+return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXISTS", KEYS[1], "completed_at")}
 `)
 
 // Open makes a batch, or finds the one that is there. It returns the batch's ID,
@@ -119,8 +119,8 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 		return "", false, fmt.Errorf("batch: to keep it for %s is too short; want at least 1m", spec.Keep)
 	}
 	m, err := openCmd.Run(ctx, s.rdb, []string{keysOf(spec.ID).meta}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
-	if err == nil && len(m) != 4 {
-		err = fmt.Errorf("%d values; want 4", len(m))
+	if err == nil && len(m) != 5 {
+		err = fmt.Errorf("%d values; want 5", len(m))
 	}
 	if err != nil {
 		return "", false, fmt.Errorf("open batch %s: %w", spec.ID, err)
@@ -133,7 +133,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	}
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZAddNX(ctx, allKey, redis.Z{Score: float64(m[1]), Member: spec.ID})
-		if m[0] == 1 {
+		if m[4] == 0 { // what is complete may have been told of
 			p.SAdd(ctx, openKey, spec.ID)
 		}
 		return nil
@@ -265,7 +265,8 @@ const (
 )
 
 // Wait waits until the batch is done, or ctx ends. It calls each, if there is
-// one, with what it sees. When Redis fails it goes on trying for a while.
+// one, with what it sees. When Redis fails in between it goes on trying for a
+// while.
 func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (tasks.Balance, error) {
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
@@ -285,7 +286,7 @@ func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (
 			}
 		case ctx.Err() != nil:
 			return b, ctx.Err()
-		case missing || time.Since(seen) > waitPatience:
+		case missing || b.ID == "" || time.Since(seen) > waitPatience:
 			return b, err
 		}
 		select {

@@ -1,0 +1,108 @@
+package batch_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// setupCluster starts a cluster of one node, which refuses what touches keys of
+// two slots as one of many does.
+func setupCluster(t *testing.T) *bundle {
+	t.Helper()
+	server := redistest.Start(t, "--cluster-enabled", "yes")
+	node := server.Client()
+	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, 20*time.Second, "the cluster is up", func() bool {
+		return strings.Contains(node.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
+	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	return &bundle{store: batch.NewStore(rdb), rdb: rdb, redis: server}
+}
+
+func TestALifeInACluster(t *testing.T) {
+	t.Parallel()
+	b := setupCluster(t)
+	ids := make([]string, 12)
+	for i := range ids { // in slots of their own
+		id, at := b.sealed(t, batch.Spec{}, 600)
+		parent := tasks.Place{Batch: id, Index: at[599]}
+		b.nextRound(t, parent, 1, "a", "b")
+		b.settleAll(t, id, at, tasks.Dead)
+		completed := b.settleAll(t, id, append(slices.Collect(maps.Values(b.brood(t, parent).Children)), at[0]), tasks.Succeeded)
+		if !slices.Equal(completed, []string{id}) {
+			t.Errorf("completed %q; want %s", completed, id)
+		}
+		if err := b.store.RoundEnqueued(t.Context(), parent, "p", 1); err != nil {
+			t.Error(err)
+		}
+		if err := b.store.Forget(t.Context(), parent, "p"); err != nil {
+			t.Error(err)
+		}
+		if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 602, Succeeded: 3, Dead: 599, Done: true}); got != want {
+			t.Errorf("%+v; want %+v", got, want)
+		}
+		if got := len(b.receipts(t, id, batch.ReceiptOptions{})); got != 602 {
+			t.Errorf("%d receipts; want 602", got)
+		}
+		if got, err := b.store.Wait(t.Context(), id, nil); err != nil || !got.Done {
+			t.Errorf("%+v, %v; want it done", got, err)
+		}
+		ids[i] = id
+	}
+	var dead []tasks.Receipt
+	for _, id := range ids {
+		dead = append(dead, receipt(id, 1, tasks.Discarded))
+	}
+	b.settle(t, dead...)
+	b.nextRound(t, tasks.Place{}, 1, "a")
+	if got := b.brood(t, tasks.Place{}); got.Round != 1 {
+		t.Errorf("%+v; want round 1 of a task without a batch", got)
+	}
+	if got := b.announced(t); !slices.Equal(got, ids) {
+		t.Errorf("told of %q; want %q", got, ids)
+	}
+	b.expire(t, ids[0])
+	if err := b.store.Delete(t.Context(), ids[1], false); err != nil {
+		t.Error(err)
+	}
+	want := slices.Clone(ids[2:])
+	slices.Reverse(want)
+	if got := b.list(t); !slices.Equal(got, want) {
+		t.Errorf("%q are listed; want %q", got, want)
+	}
+}
+
+// The keys of a batch lie in one slot, whatever its ID looks like.
+func TestTheKeysOfABatchShareASlot(t *testing.T) {
+	t.Parallel()
+	b := setupCluster(t)
+	for _, id := range []string{"a", "2026-01-31", "a.b_c-d", strings.Repeat("x", 64), "0"} {
+		b.sealed(t, batch.Spec{ID: id}, 1)
+		b.nextRound(t, tasks.Place{Batch: id}, 1, "a")
+		b.settleAll(t, id, []int64{0, batch.ChunkSize}, tasks.Dead)
+		b.settle(t, receipt(id, 0, tasks.Succeeded))
+		names := slices.Sorted(maps.Keys(b.ttls(t, id)))
+		if want := []string{"brood:0", "meta", "receipts", "revised", "slots", "states"}; !slices.Equal(names, want) {
+			t.Errorf("there are %q; want %q", names, want)
+		}
+		slots := map[int64]bool{}
+		for _, name := range names {
+			slots[b.rdb.ClusterKeySlot(t.Context(), "kooworker:{batch:"+id+"}:"+name).Val()] = true
+		}
+		if len(slots) != 1 {
+			t.Errorf("batch %q lies in %d slots", id, len(slots))
+		}
+	}
+}

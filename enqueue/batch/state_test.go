@@ -1,0 +1,105 @@
+package batch
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// What Redis writes with BITFIELD is what stateAt and count read.
+func TestStatesAreWhereRedisPutsThem(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	rapid.Check(t, func(rt *rapid.T) {
+		want := rapid.MapOfN(rapid.Int64Range(0, 600), rapid.Uint8Range(0, 15), 0, 20).Draw(rt, "states")
+		if err := rdb.Del(t.Context(), "states").Err(); err != nil {
+			rt.Fatal(err)
+		}
+		var writes, reads []any
+		for i, state := range want {
+			writes = append(writes, "SET", "u4", fmt.Sprint("#", i), state)
+		}
+		for i := range int64(700) {
+			reads = append(reads, "GET", "u4", fmt.Sprint("#", i))
+		}
+		if err := rdb.BitField(t.Context(), "states", writes...).Err(); err != nil {
+			rt.Fatal(err)
+		}
+		states := rdb.Get(t.Context(), "states").Val()
+		var counts [16]int64
+		for i, read := range rdb.BitField(t.Context(), "states", reads...).Val() {
+			if got := stateAt(states, int64(i)); got != State(want[int64(i)]) || int64(got) != read {
+				rt.Fatalf("%d is %d, and Redis says %d; want %d", i, got, read, want[int64(i)])
+			}
+			counts[want[int64(i)]]++
+		}
+		got := count(states)
+		for state := 1; state < len(got); state++ { // how many are absent depends on the end
+			if got[state] != counts[state] {
+				rt.Fatalf("counted %d of state %d; want %d", got[state], state, counts[state])
+			}
+		}
+	})
+}
+
+// The numbers are written in Redis, and the names are those of counters: neither
+// may change.
+func TestStatesAreNamed(t *testing.T) {
+	t.Parallel()
+	for state, name := range map[State]string{
+		0: "absent", 1: "queued", 2: "succeeded", 3: "already_gone", 4: "superseded", 5: "dead", 6: "discarded", 7: "duplicate", 8: "rejected",
+		9: "state 9", 15: "state 15", 255: "state 255",
+	} {
+		if got := state.String(); got != name {
+			t.Errorf("%d is %q; want %q", state, got, name)
+		}
+	}
+	for state, outcome := range map[State]tasks.Outcome{
+		Succeeded: tasks.Succeeded, AlreadyGone: tasks.AlreadyGone, Superseded: tasks.Superseded, Dead: tasks.Dead, Discarded: tasks.Discarded,
+	} {
+		if got, err := stateOf(outcome); got != state || err != nil {
+			t.Errorf("%s is %s, %v; want %s", outcome, got, err, state)
+		}
+	}
+	for _, outcome := range []tasks.Outcome{"", "absent", "queued", "duplicate", "rejected", "state 9", "Dead"} {
+		if got, err := stateOf(outcome); err == nil {
+			t.Errorf("%q is %s; want an error", outcome, got)
+		}
+	}
+}
+
+// The rolling digest tells items apart however they are cut.
+func TestRoll(t *testing.T) {
+	t.Parallel()
+	seen := map[Digest]string{}
+	for name, feed := range map[string]func(*Roll){
+		"nothing":       func(*Roll) {},
+		"a, b":          func(r *Roll) { r.Task(tasks.DeviceUnbind{UserID: "a", DeviceID: "b"}) },
+		"ab, nothing":   func(r *Roll) { r.Task(tasks.DeviceUnbind{UserID: "ab"}) },
+		"nothing, ab":   func(r *Roll) { r.Task(tasks.DeviceUnbind{DeviceID: "ab"}) },
+		"a lock":        func(r *Roll) { r.Task(tasks.LockRelease{UserID: "a", LockID: "b"}) },
+		"a user":        func(r *Roll) { r.Task(tasks.UserOffboard{UserID: "a"}) },
+		"no task":       func(r *Roll) { r.Reject("device:unbind\x00a\x00b") },
+		"no text":       func(r *Roll) { r.Reject("") },
+		"no text twice": func(r *Roll) { r.Reject(""); r.Reject("") },
+		"r":             func(r *Roll) { r.Reject("r") },
+		"x, y":          func(r *Roll) { r.Reject("x"); r.Reject("y") },
+		"y, x":          func(r *Roll) { r.Reject("y"); r.Reject("x") },
+		"xy":            func(r *Roll) { r.Reject("xy") },
+	} {
+		var one, two Roll
+		feed(&one)
+		feed(&two)
+		if one.Digest() != two.Digest() {
+			t.Errorf("%s has two digests", name)
+		}
+		if other, taken := seen[one.Digest()]; taken {
+			t.Errorf("%s has the digest of %s", name, other)
+		}
+		seen[one.Digest()] = name
+	}
+}
