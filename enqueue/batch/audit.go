@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -26,6 +25,18 @@ type Audit struct {
 // Clean reports whether everything agrees.
 func (a *Audit) Clean() bool { return len(a.Problems) == 0 }
 
+// auditCmd reads a batch as of one moment. It is a script, since a Redis that is
+// full refuses transactions.
+//
+// KEYS -> meta, states, receipts
+// --
+// ARGV -> fields of meta
+//
+// Returns the fields, the states and the number of receipts.
+var auditCmd = redis.NewScript(`
+return {redis.call("HMGET", KEYS[1], unpack(ARGV)), redis.call("GET", KEYS[2]), redis.call("XLEN", KEYS[3])}
+`)
+
 // Audit counts the states of a batch, all as of one moment, and compares them
 // with the counters and with the number of receipts.
 func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
@@ -33,25 +44,28 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	k := keysOf(id)
-	var meta *redis.SliceCmd
-	var extra *redis.SliceCmd
-	var states *redis.StringCmd
-	var receipts *redis.IntCmd
-	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		meta = p.HMGet(ctx, k.meta, balanceFields...)
-		extra = p.HMGet(ctx, k.meta, "with_receipts", "revisions")
-		states = p.Get(ctx, k.states)
-		receipts = p.XLen(ctx, k.receipts)
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	args := []any{"with_receipts", "revisions"}
+	for _, field := range balanceFields {
+		args = append(args, field)
+	}
+	reply, err := auditCmd.Run(ctx, s.rdb, []string{k.meta, k.states, k.receipts}, args...).Slice()
+	if err == nil && len(reply) != 3 {
+		err = fmt.Errorf("%d values; want 3", len(reply))
+	}
+	if err != nil {
 		return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
 	}
-	a := Audit{Receipts: receipts.Val(), Counted: make(map[string]int64), Problems: []string{}}
-	if a.Balance, err = readBalance(id, meta.Val()); err != nil {
+	meta, _ := reply[0].([]any)
+	states, _ := reply[1].(string)
+	a := Audit{Counted: make(map[string]int64), Problems: []string{}}
+	a.Receipts, _ = reply[2].(int64)
+	if len(meta) != len(args) {
+		return Audit{}, &NotFoundError{ID: id}
+	}
+	if a.Balance, err = readBalance(id, meta[2:]); err != nil {
 		return Audit{}, err
 	}
-	counts := count(states.Val())
+	counts := count(states)
 	a.compare("total", a.Balance.Total, sum(counts[Queued:]))
 	for state := Queued; state < numStates; state++ {
 		a.Counted[state.String()] = counts[state]
@@ -62,13 +76,13 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
 		}
 	}
-	with, _ := extra.Val()[0].(string)
+	with, _ := meta[0].(string)
 	if with != "1" {
 		a.Receipts = -1
 		return a, nil
 	}
 	revisions := int64(0)
-	if text, ok := extra.Val()[1].(string); ok {
+	if text, ok := meta[1].(string); ok {
 		if revisions, err = strconv.ParseInt(text, 10, 64); err != nil {
 			return Audit{}, fmt.Errorf("audit batch %s: revisions: %w", id, err)
 		}

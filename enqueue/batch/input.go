@@ -67,6 +67,36 @@ func (e *FullError) Error() string {
 	return fmt.Sprintf("batch %s is full: it has room for %d tasks; want several batches", e.ID, tasks.MaxIndex+1)
 }
 
+// slotLua reads and writes slots: the index of a chunk's first item in four
+// bytes, the number of its items in two, and the digest after them in ten.
+const slotLua = `
+local function number(text)
+	local n = 0
+	for i = 1, #text do
+		n = n * 256 + string.byte(text, i)
+	end
+	return n
+end
+
+local function text(n, size)
+	local out = ""
+	for _ = 1, size do
+		out = string.char(n % 256) .. out
+		n = math.floor(n / 256)
+	end
+	return out
+end
+
+-- The index of the first item, the number of items and the digest.
+local function readSlot(slot)
+	return number(string.sub(slot, 1, 4)), number(string.sub(slot, 5, 6)), string.sub(slot, 7, 16)
+end
+
+local function writeSlot(start, known, digest)
+	return text(start, 4) .. text(known, 2) .. digest
+end
+`
+
 // claimCmd claims a chunk of the input, or as much of it as is there yet.
 //
 // KEYS[1] -> meta
@@ -85,7 +115,7 @@ func (e *FullError) Error() string {
 // the chunk's first item; and the states from there on. The word is "ok";
 // "look" if there are more, fewer or other items known, which the caller must
 // check first; or "gone", "sealed" or "full", and then it is all.
-var claimCmd = redis.NewScript(`
+var claimCmd = redis.NewScript(slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return {"gone"}
 end
@@ -93,7 +123,7 @@ local at = ARGV[1] * 16
 local slot = redis.call("GETRANGE", KEYS[3], at, at + 15)
 local start, known, digest = 0, 0, ""
 if #slot == 16 then
-	start, known, digest = struct.unpack(">I4I2c10", slot)
+	start, known, digest = readSlot(slot)
 end
 if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
 	if known ~= tonumber(ARGV[4]) or known > 0 and digest ~= ARGV[5] or known > tonumber(ARGV[2]) then
@@ -110,7 +140,7 @@ if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
 		end
 		redis.call("HSET", KEYS[1], "next", start + ARGV[6])
 	end
-	redis.call("SETRANGE", KEYS[3], at, struct.pack(">I4I2c10", start, ARGV[2], ARGV[3]))
+	redis.call("SETRANGE", KEYS[3], at, writeSlot(start, tonumber(ARGV[2]), ARGV[3]))
 end
 return {"ok", tonumber(ARGV[2]), ARGV[3], start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
 `)
@@ -187,9 +217,15 @@ var markCmd = redis.NewScript(ledgerLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return -1
 end
+local first, last = tonumber(ARGV[1]), tonumber(ARGV[1])
 for i = 1, #ARGV, 2 do
-	if get(ARGV[i]) == 0 then
-		put(ARGV[i], 0, tonumber(ARGV[i + 1]))
+	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
+end
+read(first, last)
+for i = 1, #ARGV, 2 do
+	local index = tonumber(ARGV[i])
+	if get(index) == 0 then
+		put(index, 0, tonumber(ARGV[i + 1]))
 	end
 end
 balance()
@@ -237,7 +273,7 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
 // ARGV[2] -> items in a full chunk
 //
 // Returns "gone", "shorter", "done" if that completes the batch, or "ok".
-var sealCmd = redis.NewScript(ledgerLua + `
+var sealCmd = redis.NewScript(ledgerLua + slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return "gone"
 end
@@ -245,7 +281,7 @@ local chunks = redis.call("STRLEN", KEYS[5]) / 16
 local items = 0
 if chunks > 0 then
 	local slot = redis.call("GETRANGE", KEYS[5], (chunks - 1) * 16, -1)
-	local _, known = struct.unpack(">I4I2", slot)
+	local _, known = readSlot(slot)
 	items = (chunks - 1) * ARGV[2] + known
 end
 if items ~= tonumber(ARGV[1]) then

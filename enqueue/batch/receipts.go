@@ -96,16 +96,20 @@ func (s *Store) hasReceipts(ctx context.Context, id string) error {
 }
 
 // receiptPage reads one page; last is the ID of its last entry, or "" at the
-// end. Whether the batch is there, and is done, is of the same moment: a batch
-// that expires is no end, and after what was there when it was done no other
-// outcome comes.
+// end.
+//
+// Whether the batch is done is read before: after what was there then no other
+// outcome comes. That it is still there is read after: what has expired is no
+// end. It is no transaction, which a Redis that is full would refuse.
 func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptions) (page []tasks.Receipt, last string, done bool, err error) {
 	k := keysOf(id)
 	var meta *redis.SliceCmd
 	var stream *redis.XMessageSliceCmd
-	_, err = s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+	var there *redis.IntCmd
+	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		meta = p.HMGet(ctx, k.meta, balanceFields...)
 		stream = p.XRangeN(ctx, k.receipts, from, "+", receiptPage)
+		there = p.Exists(ctx, k.meta)
 		return nil
 	})
 	if err != nil {
@@ -114,6 +118,9 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 	b, err := readBalance(id, meta.Val())
 	if err != nil {
 		return nil, "", false, err
+	}
+	if there.Val() == 0 {
+		return nil, "", false, &NotFoundError{ID: id}
 	}
 	entries := stream.Val()
 	if len(entries) == 0 {

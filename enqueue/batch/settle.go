@@ -30,9 +30,14 @@ if not m[1] then
 	return {-1, 0}
 end
 local news, next = 0, tonumber(m[1])
+local first, last = tonumber(ARGV[1]), tonumber(ARGV[1])
 for i = 1, #ARGV, 9 do
-	local index, new = ARGV[i], tonumber(ARGV[i + 1])
-	local old = tonumber(index) < next and get(index)
+	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
+end
+read(first, last)
+for i = 1, #ARGV, 9 do
+	local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+	local old = index < next and get(index)
 	-- absent and queued, dead and discarded
 	if old and (old <= 1 or (old == 5 or old == 6) and old ~= new) then
 		put(index, old, new)

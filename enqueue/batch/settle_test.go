@@ -179,14 +179,14 @@ func TestSettleOfAnIndexThatWasNotGivenOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
-	if got := b.settle(t, receipt(id, 1, tasks.Succeeded), receipt(id, tasks.MaxIndex, tasks.Dead)); len(got) != 0 {
+	if got := b.settle(t, receipt(id, 0, tasks.Succeeded), receipt(id, 1, tasks.Succeeded), receipt(id, tasks.MaxIndex, tasks.Dead)); len(got) != 0 {
 		t.Errorf("completed %q", got)
 	}
 	if got := standing(b.balance(t, id)); got != (tasks.Balance{}) || len(b.ttls(t, id)) != 1 {
 		t.Errorf("%+v, with %v; want an empty batch", got, b.ttls(t, id))
 	}
-	if c := b.claim(t, id, 0, digests(input("", 2))); c.State(1) != batch.Absent {
-		t.Errorf("the item that came later is %s, and would be skipped", c.State(1))
+	if c := b.claim(t, id, 0, digests(input("", 2))); c.State(0) != batch.Absent || c.State(1) != batch.Absent {
+		t.Errorf("the items that came later are %s and %s, and would be skipped", c.State(0), c.State(1))
 	}
 	b.settle(t, receipt(id, 1, tasks.Succeeded))
 	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 1, Succeeded: 1}); got != want {
