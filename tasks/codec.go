@@ -66,8 +66,16 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	case LockRelease:
 		p.text("user_id", t.UserID)
 		p.text("lock_id", t.LockID)
+		if t.Stale.Source != "" {
+			p.text("source", string(t.Stale.Source))
+			if err := p.time("expired_at", t.Stale.ExpiredAt); err != nil {
+				return nil, err
+			}
+		}
 	case UserOffboard:
 		p.text("user_id", t.UserID)
+	case LockSweep:
+		p.sweep(t)
 	case BatchWebhook:
 		p.text("batch_id", t.BatchID)
 	default:
@@ -127,17 +135,36 @@ func (p *payload) time(name string, t time.Time) error {
 	return nil
 }
 
+// sweep writes what is not the default.
+func (p *payload) sweep(t LockSweep) {
+	if t.Grace != 0 {
+		p.text("grace", t.Grace.String())
+	}
+	if t.Max != 0 {
+		p.member("max")
+		*p = strconv.AppendInt(*p, t.Max, 10)
+	}
+	if t.MaxShare != 0 {
+		p.member("max_share")
+		*p = strconv.AppendFloat(*p, t.MaxShare, 'f', -1, 64)
+	}
+	if t.Force {
+		p.member("force")
+		*p = append(*p, "true"...)
+	}
+}
+
 // Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
 // *FieldError that names the offending member.
 func Decode(kind Kind, p []byte) (Task, Intent, error) {
-	own, known := ownMembers(kind)
+	ids, more, known := ownMembers(kind)
 	if !known {
 		return nil, Intent{}, fmt.Errorf("%w %s: want one of %v", ErrUnknownKind, excerpt(string(kind)), Kinds())
 	}
 	if len(p) > MaxPayload {
 		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(p), MaxPayload)}
 	}
-	allowed := slices.Concat([]string{"v"}, own, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
+	allowed := slices.Concat([]string{"v"}, ids, more, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
 	members, err := readObject(p, allowed)
 	if err != nil {
 		return nil, Intent{}, err
@@ -146,7 +173,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 		return nil, Intent{}, err
 	}
 	var values [2]string
-	for i, name := range own {
+	for i, name := range ids {
 		if values[i], err = stringMember(members, name); err != nil {
 			return nil, Intent{}, err
 		}
@@ -160,11 +187,16 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	case KindDeviceUnbind:
 		t = DeviceUnbind{UserID: values[0], DeviceID: values[1]}
 	case KindLockRelease:
-		t = LockRelease{UserID: values[0], LockID: values[1]}
+		t, err = staleMembers(LockRelease{UserID: values[0], LockID: values[1]}, members)
+	case KindLockSweep:
+		t, err = sweepMembers(members)
 	case KindUserOffboard:
 		t = UserOffboard{UserID: values[0]}
 	case KindBatchWebhook:
 		t = BatchWebhook{BatchID: values[0]}
+	}
+	if err != nil {
+		return nil, Intent{}, err
 	}
 	if err := t.Validate(); err != nil {
 		return nil, Intent{}, err
@@ -172,21 +204,79 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	return t, in, nil
 }
 
-// ownMembers are the names of the members that a kind has for itself, at most
-// two.
-func ownMembers(kind Kind) (names []string, known bool) {
+// ownMembers are the names of the members that a kind has for itself: ids, at
+// most two, that must be there, and more that may.
+func ownMembers(kind Kind) (ids, more []string, known bool) {
 	switch kind {
 	case KindDeviceUnbind:
-		return []string{"user_id", "device_id"}, true
+		return []string{"user_id", "device_id"}, nil, true
 	case KindLockRelease:
-		return []string{"user_id", "lock_id"}, true
+		return []string{"user_id", "lock_id"}, []string{"source", "expired_at"}, true
 	case KindUserOffboard:
-		return []string{"user_id"}, true
+		return []string{"user_id"}, nil, true
+	case KindLockSweep:
+		return nil, []string{"grace", "max", "max_share", "force"}, true
 	case KindBatchWebhook:
-		return []string{"batch_id"}, true
+		return []string{"batch_id"}, nil, true
 	default:
-		return nil, false
+		return nil, nil, false
 	}
+}
+
+func staleMembers(t LockRelease, members map[string]any) (Task, error) {
+	if _, there := members["source"]; there {
+		source, err := stringMember(members, "source")
+		if err != nil {
+			return nil, err
+		}
+		t.Stale.Source = Source(source)
+	}
+	at, err := timeMember(members, "expired_at")
+	t.Stale.ExpiredAt = at
+	return t, err
+}
+
+func sweepMembers(members map[string]any) (Task, error) {
+	var t LockSweep
+	if _, there := members["grace"]; there {
+		text, err := stringMember(members, "grace")
+		if err != nil {
+			return nil, err
+		}
+		if t.Grace, err = time.ParseDuration(text); err != nil {
+			return nil, &FieldError{Field: "grace", Problem: "is " + excerpt(text) + "; want a duration such as 2m0s"}
+		}
+	}
+	var err error
+	if v, there := members["max"]; there {
+		n, _ := v.(json.Number)
+		if t.Max, err = strconv.ParseInt(n.String(), 10, 64); err != nil {
+			return nil, &FieldError{Field: "max", Problem: "is " + excerpt(fmt.Sprint(v)) + "; want a whole number"}
+		}
+	}
+	if v, there := members["max_share"]; there {
+		n, _ := v.(json.Number)
+		if t.MaxShare, err = strconv.ParseFloat(n.String(), 64); err != nil {
+			return nil, &FieldError{Field: "max_share", Problem: "is " + excerpt(fmt.Sprint(v)) + "; want a number from 0 to 1"}
+		}
+	}
+	if t.Force, err = boolMember(members, "force"); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// boolMember reads a member that is false where it is not there.
+func boolMember(members map[string]any, name string) (bool, error) {
+	v, there := members[name]
+	if !there {
+		return false, nil
+	}
+	b, ok := v.(bool)
+	if !ok {
+		return false, &FieldError{Field: name, Problem: "is " + jsonType(v) + "; want true or false"}
+	}
+	return b, nil
 }
 
 // readObject reads one flat JSON object whose members are among those allowed.
@@ -268,10 +358,8 @@ func intentMembers(members map[string]any) (Intent, error) {
 	if in.NotAfter, err = timeMember(members, "not_after"); err != nil {
 		return Intent{}, err
 	}
-	if v, ok := members["no_guard"]; ok {
-		if in.NoGuard, ok = v.(bool); !ok {
-			return Intent{}, &FieldError{Field: "no_guard", Problem: "is " + jsonType(v) + "; want true or false"}
-		}
+	if in.NoGuard, err = boolMember(members, "no_guard"); err != nil {
+		return Intent{}, err
 	}
 	if in.Place, err = placeMembers(members); err != nil {
 		return Intent{}, err

@@ -24,6 +24,9 @@ func TestEncodeWritesTheDocumentedWire(t *testing.T) {
 		{tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}, tasks.Intent{}, `{"v":1,"user_id":"u-1","device_id":"1775406005920779393"}`},
 		{tasks.LockRelease{UserID: "u&<1>", LockID: lockID}, tasks.Intent{}, `{"v":1,"user_id":"u&<1>","lock_id":"` + lockID + `"}`},
 		{tasks.UserOffboard{UserID: `a"b\c`}, tasks.Intent{Place: tasks.Place{Batch: "b.1", Index: 7}}, `{"v":1,"user_id":"a\"b\\c","batch":"b.1","index":7}`},
+		{tasks.LockRelease{UserID: "u", LockID: "l", Stale: tasks.Stale{Source: tasks.SourceSQL, ExpiredAt: at}}, tasks.Intent{}, `{"v":1,"user_id":"u","lock_id":"l","source":"sql","expired_at":"2026-01-31T08:30:00.005Z"}`},
+		{tasks.LockSweep{}, tasks.Intent{}, `{"v":1}`},
+		{tasks.LockSweep{Grace: 2 * time.Minute, Max: 10_000, MaxShare: 0.25, Force: true}, tasks.Intent{}, `{"v":1,"grace":"2m0s","max":10000,"max_share":0.25,"force":true}`},
 		{tasks.BatchWebhook{BatchID: "b-1"}, tasks.Intent{}, `{"v":1,"batch_id":"b-1"}`},
 		{tasks.LockRelease{UserID: "u", LockID: "l"}, tasks.Intent{EnqueuedAt: at, NotAfter: at, NoGuard: true}, `{"v":1,"user_id":"u","lock_id":"l","enqueued_at":"2026-01-31T08:30:00.005Z","not_after":"2026-01-31T08:30:00.005Z","no_guard":true}`},
 	} {
@@ -90,6 +93,18 @@ func TestDecodeNamesTheOffendingMember(t *testing.T) {
 		"odd batch":          {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"a}b","index":1}`, "batch"},
 		"offboard a device":  {tasks.KindUserOffboard, `{"v":1,"user_id":"u","device_id":"d"}`, `"device_id"`},
 		"webhook of a user":  {tasks.KindBatchWebhook, `{"v":1,"user_id":"u"}`, `"user_id"`},
+		"no source":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
+		"no expiry":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"sql"}`, "expired_at"},
+		"odd source":         {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"x","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
+		"a stale device":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","source":"sql"}`, `"source"`},
+		"sweep of a user":    {tasks.KindLockSweep, `{"v":1,"user_id":"u"}`, `"user_id"`},
+		"odd grace":          {tasks.KindLockSweep, `{"v":1,"grace":"soon"}`, "grace"},
+		"negative grace":     {tasks.KindLockSweep, `{"v":1,"grace":"-1s"}`, "grace"},
+		"odd max":            {tasks.KindLockSweep, `{"v":1,"max":"1"}`, "max"},
+		"broken max":         {tasks.KindLockSweep, `{"v":1,"max":1.5}`, "max"},
+		"share above one":    {tasks.KindLockSweep, `{"v":1,"max_share":1.5}`, "max_share"},
+		"share as string":    {tasks.KindLockSweep, `{"v":1,"max_share":"1"}`, "max_share"},
+		"force as number":    {tasks.KindLockSweep, `{"v":1,"force":1}`, "force"},
 		"guard as string":    {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","no_guard":"yes"}`, "no_guard"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,6 +170,7 @@ func FuzzDecode(f *testing.F) {
 		`{"v":1,"user_id":"u","lock_id":"` + lockID + `","enqueued_at":"2026-01-31T08:30:00.005+01:00","not_after":"2026-02-01T00:00:00Z","no_guard":true}`,
 		`{"v":1,"user_id":"\u0075","lock_id":"l","no_guard":false}`,
 		`{"v":1,"user_id":"u\"\\","device_id":"d","batch":"b-1","index":12}`, `{"v":1,"user_id":"u"}`, `{"v":1,"batch_id":"b"}`,
+		`{"v":1,"user_id":"u","lock_id":"l","source":"ledger","expired_at":"2026-01-31T08:30:00.005Z"}`, `{"v":1,"grace":"90s","max":5,"max_share":1e-1,"force":false}`,
 		`{"v":2}`, `{"v":1,"user_id":["u"]}`, `{`, `null`, ``, `{"v":1,"v":1}`,
 	} {
 		for _, kind := range tasks.Kinds() {

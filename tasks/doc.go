@@ -14,6 +14,7 @@
 //	device:unbind   unbind     {"v":1,"user_id":"u-1","device_id":"1775406005920779393"}
 //	lock:release    release    {"v":1,"user_id":"u-1","lock_id":"78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
 //	user:offboard   offboard   {"v":1,"user_id":"u-1"}
+//	lock:sweep      sweep      {"v":1,"grace":"2m0s","max":10000,"max_share":0.25}
 //	batch:webhook   webhook    {"v":1,"batch_id":"2026-01-31"}
 //
 // More members may be present:
@@ -21,6 +22,9 @@
 //	enqueued_at   RFC 3339 time at which the producer decided; feeds the guard
 //	              against acting on a stale intent
 //	not_after     RFC 3339 time after which the task must not be carried out
+//	source, expired_at
+//	              of a release that a sweep has enqueued: where the lock was seen,
+//	              and when it expired; both or none
 //	batch, index  its place in a batch, which is owed a receipt; both or none
 //	no_guard      true switches the guard off: the binding must go, however
 //	              often it was renewed since

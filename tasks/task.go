@@ -16,12 +16,13 @@ const (
 	KindDeviceUnbind Kind = "device:unbind"
 	KindLockRelease  Kind = "lock:release"
 	KindUserOffboard Kind = "user:offboard"
+	KindLockSweep    Kind = "lock:sweep"
 	KindBatchWebhook Kind = "batch:webhook"
 )
 
 // Kinds lists every kind, in the order people see them.
 func Kinds() []Kind {
-	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindBatchWebhook}
+	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindLockSweep, KindBatchWebhook}
 }
 
 // The queues. Releases come before unbinds, since a user is waiting for the
@@ -30,6 +31,7 @@ const (
 	QueueRelease    = "release"
 	QueueUnbind     = "unbind"
 	QueueOffboard   = "offboard"
+	QueueSweep      = "sweep"
 	QueueWebhook    = "webhook"
 	QueueDeadLetter = "dead-letter"
 )
@@ -37,7 +39,7 @@ const (
 // QueueWeights tells how often a worker looks into each queue first, relative
 // to the others. No queue starves.
 func QueueWeights() map[string]int {
-	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueWebhook: 1, QueueDeadLetter: 1}
+	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueSweep: 2, QueueWebhook: 1, QueueDeadLetter: 1}
 }
 
 // MaxRetry is the retry limit that a producer gives to asynq. It is far above
@@ -102,7 +104,28 @@ type LockRelease struct {
 	// LockID matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$; what follows the @
 	// is the module that is backed up.
 	LockID string
+	// Stale is why a sweep wants it released, zero for an order of somebody who
+	// knows. The worker looks again first: a lock that was renewed since stays.
+	Stale Stale
 }
+
+// Stale is what a sweep has seen of a lock whose holder went away.
+type Stale struct {
+	// Source is where it has seen it. Empty: nowhere.
+	Source Source
+	// ExpiredAt is when the lock expired, to the millisecond.
+	ExpiredAt time.Time
+}
+
+// Source is a place where it is known which locks there are.
+type Source string
+
+// The sources.
+const (
+	SourceLedger Source = "ledger" // package enqueue/locks
+	SourceFile   Source = "file"
+	SourceSQL    Source = "sql"
+)
 
 // UserOffboard removes every binding between a user and a device, those that
 // are made meanwhile included: it becomes one DeviceUnbind for each device that
@@ -110,6 +133,20 @@ type LockRelease struct {
 type UserOffboard struct {
 	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
 	UserID string
+}
+
+// LockSweep looks for locks whose holder went away, and enqueues a LockRelease
+// for each. A zero means the sweeper's default.
+type LockSweep struct {
+	// Grace is how long after its expiry a lock is still left alone.
+	Grace time.Duration
+	// Max is the most locks that one sweep releases.
+	Max int64
+	// MaxShare is the greatest share of all locks, 0 to 1, that may be stale: more
+	// than that is taken for a mistake, and none is released.
+	MaxShare float64
+	// Force releases whatever is stale, in spite of Max and MaxShare.
+	Force bool
 }
 
 // BatchWebhook tells the outside that a batch is complete. It is enqueued by
@@ -123,6 +160,7 @@ var (
 	_ Task = DeviceUnbind{}
 	_ Task = LockRelease{}
 	_ Task = UserOffboard{}
+	_ Task = LockSweep{}
 	_ Task = BatchWebhook{}
 )
 
@@ -167,6 +205,20 @@ func (t UserOffboard) User() string { return t.UserID }
 func (UserOffboard) Target() string { return "" }
 
 func (UserOffboard) sealed() {}
+
+// Kind returns KindLockSweep.
+func (LockSweep) Kind() Kind { return KindLockSweep }
+
+// Queue returns QueueSweep.
+func (LockSweep) Queue() string { return QueueSweep }
+
+// User returns "".
+func (LockSweep) User() string { return "" }
+
+// Target returns "".
+func (LockSweep) Target() string { return "" }
+
+func (LockSweep) sealed() {}
 
 // Kind returns KindBatchWebhook.
 func (BatchWebhook) Kind() Kind { return KindBatchWebhook }
@@ -234,8 +286,36 @@ func (t LockRelease) Validate() error {
 	if err := validateUserID(t.UserID); err != nil {
 		return err
 	}
-	return validateID("lock_id", t.LockID, validLock,
-		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits")
+	if err := validateID("lock_id", t.LockID, validLock,
+		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits"); err != nil {
+		return err
+	}
+	switch t.Stale.Source {
+	case "":
+		if !t.Stale.ExpiredAt.IsZero() {
+			return &FieldError{Field: "source", Problem: "is missing, and expired_at is there"}
+		}
+	case SourceLedger, SourceFile, SourceSQL:
+		if t.Stale.ExpiredAt.IsZero() {
+			return &FieldError{Field: "expired_at", Problem: "is missing, and source is there"}
+		}
+	default:
+		return &FieldError{Field: "source", Problem: fmt.Sprintf("is %s; want %s, %s or %s", excerpt(string(t.Stale.Source)), SourceLedger, SourceFile, SourceSQL)}
+	}
+	return nil
+}
+
+// Validate implements Task.
+func (t LockSweep) Validate() error {
+	switch {
+	case t.Grace < 0:
+		return &FieldError{Field: "grace", Problem: fmt.Sprintf("is %s; want 0 or more", t.Grace)}
+	case t.Max < 0:
+		return &FieldError{Field: "max", Problem: fmt.Sprintf("is %d; want 0 or more", t.Max)}
+	case t.MaxShare < 0 || t.MaxShare > 1 || t.MaxShare != t.MaxShare:
+		return &FieldError{Field: "max_share", Problem: fmt.Sprintf("is %g; want 0 to 1", t.MaxShare)}
+	}
+	return nil
 }
 
 // Validate implements Task.

@@ -16,8 +16,8 @@
 //	receipts  stream: one entry for each outcome
 //	revised   hash: of what has more than one receipt, the latest
 //
-// Ten million tasks take 5 MB of states and 0.3 MB of slots. Receipts take what
-// they say, some 100 to 250 bytes each.
+// Ten million tasks take 5 MB of states and 0.5 MB of slots. Receipts take what
+// they say, some 75 bytes each, and 280 with a device.
 //
 // A counter changes only in the script that changes a state, so that the total
 // is the sum of the states at any time and after any crash. Audit proves it by

@@ -24,6 +24,7 @@ type produced struct {
 // produce does what a producer does: it claims an input, so many items at a
 // time, marks them as queued, and seals the batch.
 func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int) (p produced) {
+	tb.Helper()
 	for n := 0; n*batch.ChunkSize < len(all); n++ {
 		part := chunkOf(all, n)
 		for known, need := 0, 0; known < len(part); {

@@ -114,8 +114,10 @@ func TestReceiptsTwice(t *testing.T) {
 	all := b.store.Receipts(t.Context(), id, batch.ReceiptOptions{})
 	for range 2 {
 		n := 0
-		for range all {
-			n++
+		for _, err := range all {
+			if n++; err != nil {
+				t.Error(err)
+			}
 		}
 		if n != 3 {
 			t.Errorf("%d receipts; want 3", n)

@@ -67,8 +67,8 @@ func TestListIsLatestFirst(t *testing.T) {
 		t.Errorf("%d batches, of which the latest is %s; want %d, and %s", len(got), got[0], len(want), want[0])
 	}
 	n := 0
-	for range b.store.List(t.Context()) {
-		if n++; n == 3 {
+	for _, err := range b.store.List(t.Context()) {
+		if n++; n == 3 || err != nil {
 			break
 		}
 	}

@@ -1,0 +1,268 @@
+package locks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Source is a place where it is known which locks there are.
+type Source interface {
+	// Counts returns how many locks there are, and how many of them have expired
+	// for longer than the grace.
+	Counts(ctx context.Context, grace time.Duration) (total, stale int64, err error)
+	// Stale yields the latter, oldest first.
+	Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error]
+	// Swept notes that releases are enqueued for these.
+	Swept(ctx context.Context, swept []tasks.Lock) error
+	// Drop forgets what was swept and expired for longer than keep.
+	Drop(ctx context.Context, keep time.Duration) (dropped int64, err error)
+}
+
+// Lease lets one sweep run at a time.
+type Lease interface {
+	// Hold takes the lease for owner, or keeps it; false if somebody else has it.
+	Hold(ctx context.Context, owner string, d time.Duration) (held bool, err error)
+	// Leave gives it back.
+	Leave(ctx context.Context, owner string) error
+}
+
+// Producer enqueues releases in a batch of their own. package enqueue's Client
+// does.
+type Producer interface {
+	// Releases enqueues all of them, and returns the locks of those that are, even
+	// with an error.
+	Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error)
+}
+
+// Options of a sweep.
+type Options struct {
+	tasks.LockSweep
+	// Keep is how long what was swept is remembered after its expiry.
+	Keep time.Duration
+	// DryRun changes nothing. Each calls with each lock that would be released.
+	DryRun bool
+	Each   func(tasks.Lock)
+}
+
+// Defaults of Options.
+const (
+	DefaultGrace    = 2 * time.Minute
+	DefaultMax      = 10_000
+	DefaultMaxShare = 0.25
+	DefaultKeep     = 30 * 24 * time.Hour
+)
+
+func (o Options) withDefaults() Options {
+	o.Grace = cmp.Or(o.Grace, DefaultGrace)
+	o.Max = cmp.Or(o.Max, DefaultMax)
+	o.MaxShare = cmp.Or(o.MaxShare, DefaultMaxShare)
+	o.Keep = cmp.Or(o.Keep, DefaultKeep)
+	return o
+}
+
+// Report is what a sweep has found and done.
+type Report struct {
+	// Total is the number of locks that the source knows.
+	Total int64 `json:"total"`
+	// Stale is the number of those whose holder went away.
+	Stale int64 `json:"stale"`
+	// Enqueued is the number of releases; of a dry run, those that would be.
+	Enqueued int64 `json:"enqueued"`
+	// HeldBack is the number of stale locks that the guard rails keep.
+	HeldBack int64 `json:"held_back"`
+	// Batch is the releases' batch; empty if there are none.
+	Batch string `json:"batch"`
+	// Why says which rail held them back.
+	Why string `json:"why,omitempty"`
+}
+
+// ErrBusy means that another sweep is running.
+var ErrBusy = errors.New("another sweep is running")
+
+// Sweeper sweeps one source. It is safe for concurrent use.
+type Sweeper struct {
+	// Name is what releases are marked with: the kind of the source.
+	Name     tasks.Source
+	Source   Source
+	Lease    Lease
+	Producer Producer
+	Logger   *zap.Logger
+}
+
+const (
+	leaseLife   = 15 * time.Second
+	leaseRenew  = 3 * time.Second
+	sweptAtOnce = 500
+)
+
+// Sweep releases what is stale, within the guard rails. What they hold back is
+// in the report, and not an error.
+func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
+	o = o.withDefaults()
+	if err := o.Validate(); err != nil {
+		return Report{}, err
+	}
+	if o.DryRun {
+		return s.dryRun(ctx, o)
+	}
+	// A new owner each time: the task of a sweep that died runs again, and must
+	// not take a lease for its own that the dead one still holds.
+	owner := uuid.NewString()
+	held, err := s.Lease.Hold(ctx, owner, leaseLife)
+	if err != nil {
+		return Report{}, fmt.Errorf("take the lease of the sweep: %w", err)
+	}
+	if !held {
+		return Report{}, ErrBusy
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	go func() { defer close(done); s.renew(ctx, cancel, owner) }()
+	report, err := s.sweep(ctx, o)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	cancel(nil)
+	<-done
+	if leaveErr := s.Lease.Leave(context.WithoutCancel(ctx), owner); leaveErr != nil {
+		s.Logger.Warn("the lease of the sweep runs out by itself", zap.Error(leaveErr))
+	}
+	return report, err
+}
+
+// renew keeps the lease while the sweep runs, and ends the sweep without it.
+func (s *Sweeper) renew(ctx context.Context, lost context.CancelCauseFunc, owner string) {
+	tick := time.NewTicker(leaseRenew)
+	defer tick.Stop()
+	until := time.Now().Add(leaseLife - leaseRenew)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		held, err := s.Lease.Hold(ctx, owner, leaseLife)
+		switch {
+		case err == nil && held:
+			until = time.Now().Add(leaseLife - leaseRenew)
+		case err == nil, time.Now().After(until):
+			lost(errors.New("the lease of the sweep is lost"))
+			return
+		}
+	}
+}
+
+// plan decides how many of the stale locks may go.
+func (s *Sweeper) plan(ctx context.Context, o Options) (Report, error) {
+	var r Report
+	var err error
+	if r.Total, r.Stale, err = s.Source.Counts(ctx, o.Grace); err != nil {
+		return r, fmt.Errorf("count the locks: %w", err)
+	}
+	r.Enqueued = r.Stale
+	switch {
+	case o.Force:
+	case float64(r.Stale) > o.MaxShare*float64(r.Total):
+		r.Enqueued = 0
+		r.Why = fmt.Sprintf("%d of %d locks are stale, more than the share of %g: does nobody renew them in the ledger?", r.Stale, r.Total, o.MaxShare)
+	case r.Stale > o.Max:
+		r.Enqueued = o.Max
+		r.Why = fmt.Sprintf("%d locks are stale, more than %d go in one sweep", r.Stale, o.Max)
+	}
+	r.HeldBack = r.Stale - r.Enqueued
+	return r, nil
+}
+
+func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
+	r, err := s.plan(ctx, o)
+	if err != nil || o.Each == nil {
+		return r, err
+	}
+	n := int64(0)
+	for l, err := range s.Source.Stale(ctx, o.Grace) {
+		if err != nil {
+			return r, err
+		}
+		if n++; n > r.Enqueued {
+			break
+		}
+		o.Each(l)
+	}
+	return r, nil
+}
+
+func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
+	r, err := s.plan(ctx, o)
+	if err != nil {
+		return r, err
+	}
+	if r.HeldBack > 0 {
+		s.Logger.Error("stale locks are held back", zap.Int64("held_back", r.HeldBack), zap.Int64("stale", r.Stale), zap.Int64("total", r.Total),
+			zap.String("why", r.Why), zap.String("hint", "see that locks are renewed in the ledger; locks sweep --dry-run lists them, and --force releases them"))
+	}
+	if r.Enqueued > 0 {
+		if err := s.release(ctx, o, &r); err != nil {
+			return r, err
+		}
+	}
+	if _, err := s.Source.Drop(ctx, o.Keep); err != nil {
+		return r, fmt.Errorf("drop what was swept long ago: %w", err)
+	}
+	s.Logger.Info("swept", zap.Int64("stale", r.Stale), zap.Int64("enqueued", r.Enqueued), zap.Int64("held_back", r.HeldBack), zap.String("batch", r.Batch))
+	return r, nil
+}
+
+// release enqueues as many releases as the report allows, and notes them.
+func (s *Sweeper) release(ctx context.Context, o Options, r *Report) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("name the batch: %w", err)
+	}
+	r.Batch = "sweep-" + id.String()
+	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(ctx, o.Grace, r.Enqueued))
+	r.Enqueued = int64(len(enqueued))
+	// What is enqueued is noted, whatever came after.
+	for len(enqueued) > 0 {
+		n := min(sweptAtOnce, len(enqueued))
+		page := make([]tasks.Lock, 0, n)
+		for _, t := range enqueued[:n] {
+			if release, ok := t.(tasks.LockRelease); ok {
+				page = append(page, tasks.Lock{UserID: release.UserID, LockID: release.LockID, ExpiresAt: release.Stale.ExpiredAt})
+			}
+		}
+		if noteErr := s.Source.Swept(ctx, page); noteErr != nil {
+			return errors.Join(err, fmt.Errorf("note what was swept: %w", noteErr))
+		}
+		enqueued = enqueued[n:]
+	}
+	return err
+}
+
+// releases yields the tasks for the oldest stale locks.
+func (s *Sweeper) releases(ctx context.Context, grace time.Duration, most int64) iter.Seq2[tasks.Task, error] {
+	return func(yield func(tasks.Task, error) bool) {
+		n := int64(0)
+		for l, err := range s.Source.Stale(ctx, grace) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if n++; n > most {
+				return
+			}
+			if !yield(tasks.LockRelease{UserID: l.UserID, LockID: l.LockID, Stale: tasks.Stale{Source: s.Name, ExpiredAt: l.ExpiresAt}}, nil) {
+				return
+			}
+		}
+	}
+}
