@@ -50,8 +50,13 @@ func (a *announcer) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		limited, cancel := context.WithTimeout(ctx, announceEvery)
-		err := a.ledger.Announce(limited, a.tell)
+		told, err := a.ledger.Announce(limited, a.tell)
 		cancel()
+		for _, b := range told {
+			a.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
+				zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
+				zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
+		}
 		if err != nil && ctx.Err() == nil {
 			a.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
 		}
@@ -64,22 +69,21 @@ func (a *announcer) run(ctx context.Context) {
 	}
 }
 
+// tell enqueues the webhook, if there is one.
 func (a *announcer) tell(ctx context.Context, b tasks.Balance) error {
-	if a.hook != nil {
-		t := tasks.BatchWebhook{BatchID: b.ID}
-		payload, err := tasks.Encode(t, tasks.Intent{EnqueuedAt: time.Now()})
-		if err != nil {
-			return err
-		}
-		_, err = a.client.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), asynq.TaskID(tasks.Identity(t)),
-			asynq.Queue(t.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
-		if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) { // another worker was faster
-			return fmt.Errorf("enqueue the webhook: %w", err)
-		}
+	if a.hook == nil {
+		return nil
 	}
-	a.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
-		zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
-		zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
+	t := tasks.BatchWebhook{BatchID: b.ID}
+	payload, err := tasks.Encode(t, tasks.Intent{EnqueuedAt: time.Now()})
+	if err != nil {
+		return err
+	}
+	_, err = a.client.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), asynq.TaskID(tasks.Identity(t)),
+		asynq.Queue(t.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
+	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) { // another worker was faster
+		return fmt.Errorf("enqueue the webhook: %w", err)
+	}
 	return nil
 }
 

@@ -17,9 +17,10 @@ type Ledger interface {
 	// Settle notes what became of tasks, and returns the batches that are
 	// complete by it. To settle twice is to settle once.
 	Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error)
-	// Announce calls tell for each batch that is complete, once if tell and the
-	// process live, and again if not.
-	Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) error
+	// Announce calls tell for each batch that is complete, again if it fails, the
+	// process dies, or another worker is at it. It returns those of which no other
+	// worker can say that it has told.
+	Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error)
 	// Show returns how a batch stands.
 	Show(ctx context.Context, id string) (tasks.Balance, error)
 }

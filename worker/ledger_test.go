@@ -63,19 +63,21 @@ func (l *memoryLedger) complete(batch string) bool {
 	return n == l.size[batch]
 }
 
-func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) error {
+func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for batch := range l.size {
 		if l.told[batch] || !l.complete(batch) {
 			continue
 		}
-		if err := tell(ctx, tasks.Balance{ID: batch, Total: int64(l.size[batch]), Done: true}); err != nil {
-			return err
+		b := tasks.Balance{ID: batch, Total: int64(l.size[batch]), Done: true}
+		if err := tell(ctx, b); err != nil {
+			return told, err
 		}
 		l.told[batch] = true
+		told = append(told, b)
 	}
-	return nil
+	return told, nil
 }
 
 func (l *memoryLedger) Show(_ context.Context, id string) (tasks.Balance, error) {

@@ -157,9 +157,10 @@ func unusable(err error) bool {
 		usage usageError
 		other *batch.InputError
 		spec  *batch.SpecError
+		used  *batch.UsedError
 		field *tasks.FieldError
 	)
-	return errors.As(err, &usage) || errors.As(err, &other) || errors.As(err, &spec) || errors.As(err, &field)
+	return errors.As(err, &usage) || errors.As(err, &other) || errors.As(err, &spec) || errors.As(err, &used) || errors.As(err, &field)
 }
 
 // stopped says how to go on after an error, where the same command would.

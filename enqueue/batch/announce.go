@@ -10,12 +10,13 @@ import (
 )
 
 // Announce calls tell for each batch that is complete and has not been told of,
-// and then takes it off the list of those. It goes on after an error of tell,
-// and returns what has failed. A crash after tell lets it be told again.
-func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) error {
+// and then takes it off the list of those. It goes on after an error of tell. A
+// crash after tell lets it be told again, and so may two processes at the same
+// time; but only one of them gets the batch among those that it has told of.
+func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error) {
 	ids, err := s.rdb.SMembers(ctx, openKey).Result()
 	if err != nil {
-		return fmt.Errorf("announce batches: %w", err)
+		return nil, fmt.Errorf("announce batches: %w", err)
 	}
 	var failed error
 	for len(ids) > 0 {
@@ -23,19 +24,22 @@ func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.B
 		ids = ids[len(page):]
 		complete, err := s.completed(ctx, page)
 		if err != nil {
-			return errors.Join(failed, err)
+			return told, errors.Join(failed, err)
 		}
 		for _, b := range complete {
-			err := tell(ctx, b)
+			removed, err := int64(0), tell(ctx, b)
 			if err == nil {
-				err = s.rdb.SRem(ctx, openKey, b.ID).Err()
+				removed, err = s.rdb.SRem(ctx, openKey, b.ID).Result()
 			}
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("announce batch %s: %w", b.ID, err))
 			}
+			if removed > 0 {
+				told = append(told, b)
+			}
 		}
 	}
-	return failed
+	return told, failed
 }
 
 // completed returns those of the batches that are complete. Those that have

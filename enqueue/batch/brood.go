@@ -45,8 +45,8 @@ const (
 // batch, if there is one. A round that is noted already stays as it is, and a
 // child that is named twice is one.
 //
-// KEYS[1..5] -> meta, states, receipts, revised, slots; of no batch: none
-// KEYS[6]    -> the brood; without a batch KEYS[1]
+// KEYS[1..6] -> meta, states, receipts, revised, slots, used; of no batch: none
+// KEYS[7]    -> the brood; without a batch KEYS[1]
 // --
 // ARGV[1] -> round
 // ARGV[2] -> 1 if there is a batch, else 0

@@ -186,7 +186,7 @@ func TestChildrenOfABatchThatIsGone(t *testing.T) {
 	if got := b.settle(t, receipt(id, parent.Index, tasks.Succeeded)); len(got) != 0 {
 		t.Errorf("completed %q", got)
 	}
-	if got := slices.Sorted(maps.Keys(b.ttls(t, id))); !slices.Equal(got, []string{"brood:4", "brood:6"}) {
-		t.Errorf("there are %q; want nothing but the notes", got)
+	if got := slices.Sorted(maps.Keys(b.ttls(t, id))); !slices.Equal(got, []string{"brood:4", "brood:6", "used"}) {
+		t.Errorf("there are %q; want nothing but the notes, and that the name is used", got)
 	}
 }

@@ -94,7 +94,7 @@ func TestTheKeysOfABatchShareASlot(t *testing.T) {
 		b.settleAll(t, id, []int64{0, batch.ChunkSize}, tasks.Dead)
 		b.settle(t, receipt(id, 0, tasks.Succeeded))
 		names := slices.Sorted(maps.Keys(b.ttls(t, id)))
-		if want := []string{"brood:0", "meta", "receipts", "revised", "slots", "states"}; !slices.Equal(names, want) {
+		if want := []string{"brood:0", "meta", "receipts", "revised", "slots", "states", "used"}; !slices.Equal(names, want) {
 			t.Errorf("there are %q; want %q", names, want)
 		}
 		slots := map[int64]bool{}

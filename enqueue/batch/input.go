@@ -208,7 +208,7 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 
 // markCmd gives states to what has none.
 //
-// KEYS -> meta, states, receipts, revised, slots
+// KEYS -> meta, states, receipts, revised, slots, used
 // --
 // ARGV -> index and state, in turn
 //
@@ -267,7 +267,7 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
 
 // sealCmd notes that the whole input is in the batch.
 //
-// KEYS -> meta, states, receipts, revised, slots
+// KEYS -> meta, states, receipts, revised, slots, used
 // --
 // ARGV[1] -> items of the input
 // ARGV[2] -> items in a full chunk

@@ -14,18 +14,20 @@ const (
 
 // keys are the keys of one batch. The braces make a Redis cluster keep them
 // together.
-type keys struct{ meta, states, slots, receipts, revised string }
+type keys struct{ meta, states, slots, receipts, revised, used string }
 
 func keysOf(id string) keys {
 	prefix := prefixOf(id)
-	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised"}
+	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised", prefix + "used"}
 }
 
 func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
 
-// ledger are the first KEYS of every script that changes states. Slots come
-// last, for those that want them; all expire together.
-func (k keys) ledger() []string { return []string{k.meta, k.states, k.receipts, k.revised, k.slots} }
+// ledger are the first KEYS of every script that changes states. All expire
+// together, but for the last, which outlives them.
+func (k keys) ledger() []string {
+	return []string{k.meta, k.states, k.receipts, k.revised, k.slots, k.used}
+}
 
 // broodKey is the note of the children of a task.
 func broodKey(place tasks.Place, identity string) string {

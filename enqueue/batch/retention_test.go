@@ -15,6 +15,10 @@ import (
 func (b *bundle) expiring(tb testing.TB, id string, keep time.Duration, want ...string) {
 	tb.Helper()
 	ttls := b.ttls(tb, id)
+	if used, there := ttls["used"]; !there || used <= 90*24*time.Hour {
+		tb.Errorf("the name is kept for %s; want it to outlive the others by 90 days", used)
+	}
+	delete(ttls, "used")
 	if got := slices.Sorted(maps.Keys(ttls)); !slices.Equal(got, want) {
 		tb.Errorf("there are %q; want %q", got, want)
 	}

@@ -17,7 +17,7 @@ import (
 // out yet is of an earlier batch of that name, or made up: it would take the place
 // of what is to come, and so it is passed over.
 //
-// KEYS -> meta, states, receipts, revised, slots
+// KEYS -> meta, states, receipts, revised, slots, used
 // --
 // ARGV -> of each receipt: index, state, kind, user, target, outcome, reason,
 // attempts, device

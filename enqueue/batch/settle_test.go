@@ -182,7 +182,7 @@ func TestSettleOfAnIndexThatWasNotGivenOut(t *testing.T) {
 	if got := b.settle(t, receipt(id, 0, tasks.Succeeded), receipt(id, 1, tasks.Succeeded), receipt(id, tasks.MaxIndex, tasks.Dead)); len(got) != 0 {
 		t.Errorf("completed %q", got)
 	}
-	if got := standing(b.balance(t, id)); got != (tasks.Balance{}) || len(b.ttls(t, id)) != 1 {
+	if got := standing(b.balance(t, id)); got != (tasks.Balance{}) || len(b.ttls(t, id)) != 2 {
 		t.Errorf("%+v, with %v; want an empty batch", got, b.ttls(t, id))
 	}
 	if c := b.claim(t, id, 0, digests(input("", 2))); c.State(0) != batch.Absent || c.State(1) != batch.Absent {

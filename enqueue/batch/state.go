@@ -57,8 +57,8 @@ func stateAt(states string, i int64) State {
 	return State(b & 0x0f)
 }
 
-// ledgerLua begins the scripts that change states. Their first five KEYS are
-// meta, states, receipts, revised and slots.
+// ledgerLua begins the scripts that change states. Their first six KEYS are
+// meta, states, receipts, revised, slots and used.
 const ledgerLua = `
 local names = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected"}
 local delta, added = {}, 0
@@ -155,9 +155,10 @@ local function complete()
 	local time = redis.call("TIME")
 	local now = time[1] * 1000 + math.floor(time[2] / 1000)
 	redis.call("HSET", KEYS[1], "completed_at", now)
-	for _, key in ipairs(KEYS) do
-		redis.call("PEXPIREAT", key, now + m[4])
+	for i = 1, 5 do
+		redis.call("PEXPIREAT", KEYS[i], now + m[4])
 	end
+	redis.call("PEXPIREAT", KEYS[6], now + m[4] + 90 * 24 * 3600 * 1000)
 	return 1
 end
 `

@@ -24,6 +24,10 @@ type Store struct {
 // NewStore returns a Store over a client, which stays the caller's to close.
 func NewStore(rdb redis.UniversalClient) *Store { return &Store{rdb: rdb} }
 
+// usedFor is how long the name of a batch that has gone is not given out again.
+// state.go has it as well.
+const usedFor = 90 * 24 * time.Hour
+
 // DefaultKeep is how long a batch is kept after its completion.
 const DefaultKeep = 30 * 24 * time.Hour
 
@@ -76,23 +80,39 @@ func (e *SpecError) Error() string {
 	return fmt.Sprintf("batch %s was made with %s=%t and cannot be resumed with %t", e.ID, e.Field, e.Was, e.Is)
 }
 
+// UsedError means that there was a batch of this name. Its tasks may still be
+// outstanding, or dead and replayed one day, and would settle as tasks of the new
+// one: for 90 days after it has gone the name is not given out again.
+type UsedError struct{ ID string }
+
+// Error implements error.
+func (e *UsedError) Error() string {
+	return fmt.Sprintf("there was a batch %s, which has expired or was deleted; want another ID", e.ID)
+}
+
 // openCmd makes a batch, unless it is there.
 //
 // KEYS[1] -> meta
+// KEYS[2] -> used
 // --
 // ARGV[1] -> ms to keep it after its completion
 // ARGV[2] -> 1 if receipts are to be written, else 0
 // ARGV[3] -> 1 if its tasks are not guarded, else 0
 //
-// Returns 1 if it was made, else 0; then the ms in which it was made, whether
+// Returns nothing if there was one of that name before. Else 1 if it was made, or
+// 0; then the ms in which it was made, whether
 // it has receipts, whether it is unguarded and whether it is complete.
 var openCmd = redis.NewScript(`
 local made = 0
 if redis.call("EXISTS", KEYS[1]) == 0 then
+	if redis.call("EXISTS", KEYS[2]) == 1 then
+		return {}
+	end
 	local time = redis.call("TIME")
 	redis.call("HSET", KEYS[1], "v", 1, "created_at", time[1] * 1000 + math.floor(time[2] / 1000), "keep", ARGV[1],
 		"with_receipts", ARGV[2], "no_guard", ARGV[3], "next", 0, "total", 0, "queued", 0)
 	made = 1
+	redis.call("SET", KEYS[2], "")
 end
 local m = redis.call("HMGET", KEYS[1], "created_at", "with_receipts", "no_guard")
 return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXISTS", KEYS[1], "completed_at")}
@@ -118,7 +138,10 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	if spec.Keep < time.Minute {
 		return "", false, fmt.Errorf("batch: to keep it for %s is too short; want at least 1m", spec.Keep)
 	}
-	m, err := openCmd.Run(ctx, s.rdb, []string{keysOf(spec.ID).meta}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
+	m, err := openCmd.Run(ctx, s.rdb, []string{keysOf(spec.ID).meta, keysOf(spec.ID).used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
+	if err == nil && len(m) == 0 {
+		return "", false, &UsedError{ID: spec.ID}
+	}
 	if err == nil && len(m) != 5 {
 		err = fmt.Errorf("%d values; want 5", len(m))
 	}
@@ -318,7 +341,13 @@ func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	if !b.Done && !force {
 		return &NotDoneError{Balance: b}
 	}
-	if err := s.rdb.Unlink(ctx, keysOf(id).ledger()...).Err(); err != nil {
+	k := keysOf(id)
+	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.PExpire(ctx, k.used, usedFor)
+		p.Unlink(ctx, k.meta, k.states, k.receipts, k.revised, k.slots)
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("delete batch %s: %w", id, err)
 	}
 	_, err = s.showAll(ctx, []string{id}) // which takes it off the list

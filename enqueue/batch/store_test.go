@@ -129,8 +129,10 @@ func TestDelete(t *testing.T) {
 	if err := b.store.Delete(t.Context(), done, true); err == nil {
 		t.Error("deleted twice")
 	}
-	if names := b.rdb.Keys(t.Context(), "*").Val(); len(names) != 0 {
-		t.Errorf("%q are left", names)
+	for _, name := range b.rdb.Keys(t.Context(), "*").Val() {
+		if !strings.HasSuffix(name, ":used") {
+			t.Errorf("%q is left", name)
+		}
 	}
 }
 
@@ -212,5 +214,25 @@ func TestIDsSort(t *testing.T) {
 	}
 	if !slices.IsSorted(ids) || len(slices.Compact(ids)) != 1000 {
 		t.Errorf("not in order: %q", ids)
+	}
+}
+
+// The tasks of a batch may outlive it, and must not settle as another's.
+func TestANameIsNotGivenOutTwice(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	done, _ := b.sealed(t, batch.Spec{ID: "done"}, 0)
+	open := b.open(t, batch.Spec{ID: "open"})
+	for _, id := range []string{done, open} {
+		if err := b.store.Delete(t.Context(), id, true); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := b.store.Open(t.Context(), batch.Spec{ID: id})
+		if used, ok := errors.AsType[*batch.UsedError](err); !ok || used.ID != id {
+			t.Errorf("%s again: %v; want it refused", id, err)
+		}
+		if ttl := b.rdb.TTL(t.Context(), "kooworker:{batch:"+id+"}:used").Val(); ttl < 89*24*time.Hour || ttl > 90*24*time.Hour {
+			t.Errorf("the name of %s is kept for %s; want 90 days", id, ttl)
+		}
 	}
 }
