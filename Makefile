@@ -39,8 +39,8 @@ build: ## Build bin/kooworker
 	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/kooworker ./cmd/kooworker
 
 .PHONY: test
-test: ## Run the tests, against real Redis servers, with the race detector
-	@.ci/need redis-server gcc
+test: ## Run the tests, against real servers, with the race detector
+	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
 .PHONY: chaos
@@ -72,7 +72,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out
-	@.ci/need redis-server
+	@.ci/need redis-server postgres mariadbd mariadb-install-db
 	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
 	@go tool cover -func=coverage.out | tail -n 1
 

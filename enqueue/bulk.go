@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -123,18 +122,6 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 		return BulkResult{}, err
 	}
 	b := &bulk{client: c, o: o, noGuard: opts.noGuard, timeout: cmp.Or(o.Timeout, defaultBulkTimeout), store: batch.NewStore(c.rdb)}
-	if o.Batch != nil {
-		spec := *o.Batch
-		spec.NoGuard = opts.noGuard
-		id, resumed, err := b.store.Open(ctx, spec)
-		if err != nil {
-			return BulkResult{}, fmt.Errorf("enqueue: %w", err)
-		}
-		b.result.Batch = id
-		if o.Begun != nil {
-			o.Begun(id, resumed)
-		}
-	}
 	err = b.run(ctx, input)
 	return b.result, err
 }
@@ -165,7 +152,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	defer stopWorking()
 	defer context.AfterFunc(reading, func() { time.AfterFunc(grace, stopWorking) })()
 
-	jobs := make(chan []entry)
+	jobs := make(chan job)
 	var workers sync.WaitGroup
 	for range exchanges {
 		workers.Go(func() {
@@ -187,11 +174,37 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	if err != nil || !b.batched() {
 		return err
 	}
+	if err := b.open(ctx); err != nil { // the input is empty
+		return err
+	}
 	_, err = b.store.Seal(ctx, b.result.Batch, feed.read)
 	return err
 }
 
-func (b *bulk) batched() bool { return b.result.Batch != "" }
+func (b *bulk) batched() bool { return b.o.Batch != nil }
+
+// open makes the batch, or finds it, when there is something to put into it: of
+// an input that cannot be read nothing stays.
+func (b *bulk) open(ctx context.Context) error {
+	if b.result.Batch != "" {
+		return nil
+	}
+	spec := *b.o.Batch
+	spec.NoGuard = b.noGuard
+	id, resumed := "", false
+	err := b.patiently(ctx, func(ctx context.Context) (err error) {
+		id, resumed, err = b.store.Open(ctx, spec)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.result.Batch = id
+	if b.o.Begun != nil {
+		b.o.Begun(id, resumed)
+	}
+	return nil
+}
 
 // read pulls the input in a goroutine of its own, since it may block. The last
 // item may be an error that ends it.

@@ -407,6 +407,12 @@ func TestBulkEndsWithItsInput(t *testing.T) {
 	if balance := b.balance(t, "b-1"); balance.Done || balance.Queued != 1 {
 		t.Errorf("%+v", balance)
 	}
+	if _, err := b.client.Bulk(t.Context(), func(yield func(tasks.Task, error) bool) { yield(nil, broken) }, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-3"}}); !errors.Is(err, broken) {
+		t.Errorf("an input that cannot be read: %v", err)
+	}
+	if _, err := batch.NewStore(b.rdb).Show(t.Context(), "b-3"); err == nil {
+		t.Error("an input that cannot be read leaves a batch")
+	}
 	if res, err := b.client.Bulk(t.Context(), unbinds(0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.balance(t, "b-2").Done {
 		t.Errorf("an empty input: %+v, %v", res, err)
 	}

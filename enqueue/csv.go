@@ -45,6 +45,9 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			if err != nil {
 				return nil, err
 			}
+			if slices.Equal(ids[:len(names)], names) {
+				return nil, errors.New("is a header once more; files with headers cannot be joined as they are")
+			}
 			return newTask(kind, ids)
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -101,22 +102,30 @@ type sent struct {
 	err    error
 }
 
-// send sends scripts in one exchange. An error of the exchange as a whole is
+// send sends scripts in one exchange, and behind them a token of the proof, if
+// there is one: without it nobody could say later that they are still there. An error of the exchange as a whole is
 // every script's error; it leaves open which of them were carried out.
-func (d *dictation) send(ctx context.Context, scripts []script, queues []any) []sent {
+func (d *dictation) send(ctx context.Context, scripts []script, queues []any, proof *batch.Proof) (out []sent, token string, err error) {
 	var wait *redis.Cmd
+	var written *redis.StatusCmd
 	cmds := make([]*redis.Cmd, len(scripts))
-	_, err := d.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = d.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.SAdd(ctx, allQueues, queues...)
 		for i, s := range scripts {
 			cmds[i] = p.EvalSha(ctx, s.sha, s.keys, s.args...)
+		}
+		if proof != nil {
+			token, written = proof.Token(ctx, p)
 		}
 		if d.client.replicas != nil {
 			wait = d.client.replicas.wait(ctx, p)
 		}
 		return nil
 	})
-	out := make([]sent, len(scripts))
+	if written != nil && written.Err() != nil {
+		return nil, "", written.Err()
+	}
+	out = make([]sent, len(scripts))
 	for i, cmd := range cmds {
 		n, cmdErr := cmd.Int()
 		out[i] = sent{stored: n == 1, err: cmdErr}
@@ -130,7 +139,7 @@ func (d *dictation) send(ctx context.Context, scripts []script, queues []any) []
 			out[i].err = errors.Join(out[i].err, waitErr)
 		}
 	}
-	return out
+	return out, token, nil
 }
 
 // load makes Redis know asynq's scripts: after a start, a failover or a flush it

@@ -22,13 +22,20 @@ type entry struct {
 	err    error  // why it was rejected
 }
 
+// job is what a worker is to do: some entries of one chunk.
+type job struct {
+	chunk   batch.Chunk
+	entries []entry
+}
+
 // feeder cuts the input into chunks, claims them for the batch, one after the
 // other so that the indexes follow the input, and hands them to the workers.
 type feeder struct {
 	bulk *bulk
-	jobs chan<- []entry
+	jobs chan<- job
 
 	roll    batch.Roll
+	chunk   batch.Chunk    // the current one, as it was claimed last
 	read    int64          // items so far
 	digests []batch.Digest // after each item of the current chunk
 	waiting []entry        // the last items of the chunk, which are still to be handed over
@@ -122,17 +129,21 @@ func (f *feeder) flush(working context.Context) error {
 		return nil
 	}
 	if f.bulk.batched() {
+		if err := f.bulk.open(working); err != nil {
+			return err
+		}
 		claimed, err := f.claim(working)
 		if err != nil || f.need > len(f.digests) {
 			return err
 		}
+		f.chunk = claimed
 		first := len(f.digests) - len(f.waiting)
 		for i := range f.waiting {
 			f.waiting[i].index, f.waiting[i].state = claimed.Index(first+i), claimed.State(first+i)
 		}
 	}
 	select {
-	case f.jobs <- f.waiting:
+	case f.jobs <- job{f.chunk, f.waiting}:
 		f.waiting = nil // it is the worker's now
 		return nil
 	case <-working.Done():

@@ -13,32 +13,63 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// put enqueues entries, marks them in the batch and reports them: in this order,
-// since a mark without its task would be a task that is lost. A process that
-// dies in between leaves tasks without a mark, which who resumes finds in their
-// place.
-func (b *bulk) put(ctx context.Context, d *dictation, entries []entry) error {
+// put enqueues the entries of a job, marks them in the batch and reports them: in
+// this order, since a mark without its task would be a task that is lost. A
+// process that dies in between leaves tasks without a mark, which who resumes
+// finds in their place. When Redis has lost them in between, it begins anew.
+func (b *bulk) put(ctx context.Context, d *dictation, j job) error {
+	const tries = 3
+	var err error
+	for range tries {
+		if err = b.once(ctx, d, j); !isLost(err) {
+			break
+		}
+	}
+	b.report(slices.DeleteFunc(slices.Clone(j.entries), func(e entry) bool { return e.status == "" }))
+	return err
+}
+
+func isLost(err error) bool {
+	_, lost := errors.AsType[*batch.LostError](err)
+	return lost
+}
+
+func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
 	var open []*entry
-	for i := range entries {
-		e := &entries[i]
+	for i := range j.entries {
+		e := &j.entries[i]
 		switch {
-		case e.status == Rejected:
+		case e.task == nil:
+			e.status = Rejected
 		case e.state == batch.Absent, e.state == batch.Queued && b.o.Restore:
+			e.status = ""
 			open = append(open, e)
 		default:
 			e.status = Skipped
 		}
 	}
-	err := b.enqueue(ctx, d, open)
-	if b.batched() {
-		err = errors.Join(err, b.mark(ctx, entries))
+	if !b.batched() {
+		return b.enqueue(ctx, d, open, nil)
 	}
-	b.report(slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.status == "" }))
-	return err
+	proof := batch.NewProof(b.result.Batch, j.chunk)
+	if err := b.enqueue(ctx, d, open, proof); err != nil {
+		// What has been stored so far is found again by who resumes.
+		for _, e := range open {
+			e.status = ""
+		}
+		return err
+	}
+	if err := b.mark(ctx, j.entries, proof); err != nil {
+		for _, e := range open {
+			e.status = ""
+		}
+		return err
+	}
+	return nil
 }
 
 // mark gives the entries their states in the batch.
-func (b *bulk) mark(ctx context.Context, entries []entry) error {
+func (b *bulk) mark(ctx context.Context, entries []entry, proof *batch.Proof) error {
 	marks := make([]batch.Mark, 0, len(entries))
 	for _, e := range entries {
 		switch {
@@ -52,27 +83,27 @@ func (b *bulk) mark(ctx context.Context, entries []entry) error {
 		}
 	}
 	return b.patiently(ctx, func(ctx context.Context) error {
-		_, err := underContext(ctx, func() (struct{}, error) { return struct{}{}, b.store.Mark(ctx, b.result.Batch, marks) })
+		_, err := underContext(ctx, func() (struct{}, error) { return struct{}{}, b.store.Mark(ctx, b.result.Batch, marks, proof) })
 		return err
 	})
 }
 
 // enqueue gives entries their status. Those that have none when it returns an
 // error may be stored or not.
-func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry) error {
+func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *batch.Proof) error {
 	return b.patiently(ctx, func(ctx context.Context) error {
 		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
 		if len(open) == 0 {
 			return nil
 		}
-		taken, err := b.exchange(ctx, d, open)
+		taken, err := b.exchange(ctx, d, open, proof)
 		return errors.Join(err, b.settleTaken(ctx, taken))
 	})
 }
 
 // exchange tries to store entries, in one exchange. It returns those whose place
 // is taken.
-func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry) (taken []*entry, err error) {
+func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof *batch.Proof) (taken []*entry, err error) {
 	now := b.client.now()
 	o, err := compose(now, b.o.Options)
 	if err != nil {
@@ -100,12 +131,22 @@ func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry) (taken
 			queues = append(queues, q)
 		}
 	}
-	results, err := underContext(ctx, func() ([]sent, error) { return d.send(ctx, scripts, queues), nil })
+	type answer struct {
+		results []sent
+		token   string
+	}
+	said, err := underContext(ctx, func() (a answer, err error) {
+		a.results, a.token, err = d.send(ctx, scripts, queues, proof)
+		return a, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	if proof != nil {
+		proof.Add(said.token)
+	}
 	unknown := false
-	for i, r := range results {
+	for i, r := range said.results {
 		switch {
 		case isNoScript(r.err):
 			unknown = true
@@ -209,9 +250,13 @@ func final(err error) bool {
 		gone     *batch.NotFoundError
 		input    *batch.InputError
 		full     *batch.FullError
+		lost     *batch.LostError
+		spec     *batch.SpecError
+		used     *batch.UsedError
 		replicas *NotReplicatedError
 	)
-	return errors.As(err, &field) || errors.As(err, &gone) || errors.As(err, &input) || errors.As(err, &full) || errors.As(err, &replicas)
+	return errors.As(err, &field) || errors.As(err, &gone) || errors.As(err, &input) || errors.As(err, &full) || errors.As(err, &lost) ||
+		errors.As(err, &spec) || errors.As(err, &used) || errors.As(err, &replicas)
 }
 
 func asLine(err error) (*LineError, bool) { return errors.AsType[*LineError](err) }

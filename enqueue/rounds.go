@@ -115,7 +115,11 @@ func (d *dictation) sendAll(ctx context.Context, scripts []script, queues []any)
 	const tries = 2
 	for try := range tries {
 		unknown := false
-		for _, r := range d.send(ctx, scripts, queues) {
+		results, _, err := d.send(ctx, scripts, queues, nil)
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
 			if isNoScript(r.err) && try+1 < tries {
 				unknown = true
 			} else if r.err != nil {

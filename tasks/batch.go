@@ -75,6 +75,9 @@ type Receipt struct {
 	// Device is the device that an unbind removed, as the API described it; nil
 	// where it did not.
 	Device *Device `json:"device"`
+	// Again marks a dead letter that was replayed and is dead once more, which is
+	// news though the outcome is the same.
+	Again bool `json:"-"`
 }
 
 // Device is a device as the API describes it.

@@ -51,6 +51,7 @@ const (
 	Archived    Reason = "archived"     // asynq or an operator archived it, and its error does not say why
 	StillBound  Reason = "still_bound"  // an off-boarding went round, and devices are bound all the same
 	Waiting     Reason = "waiting"      // it waits for the tasks that it has enqueued
+	Outdated    Reason = "superseded"   // the intent is stale: there is a newer one
 )
 
 // Reasons lists every reason.
@@ -58,7 +59,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Gone, Invalid, Forbidden, Unauthorized, Throttled, Upstream, TimedOut,
 		Network, Protocol, Misrouted, Rejected,
-		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting,
+		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting, Outdated,
 	}
 }
 

@@ -13,8 +13,9 @@ import (
 
 // calls carries tasks out: each kind by the part that knows how.
 type calls struct {
-	koodrive gated
+	koodrive koodriveAPI
 	offboard *offboarder
+	sweep    *sweeps
 	announce *announcer
 }
 
@@ -25,6 +26,8 @@ func (c calls) Do(ctx context.Context, t tasks.Task, in tasks.Intent) pipeline.A
 	switch t := t.(type) {
 	case tasks.UserOffboard:
 		return c.offboard.do(ctx, t, in.Place)
+	case tasks.LockSweep:
+		return c.sweep.do(ctx, t)
 	case tasks.BatchWebhook:
 		return c.announce.send(ctx, t)
 	default:

@@ -32,6 +32,11 @@ type Config struct {
 	// Producer enqueues what off-boardings find: an *enqueue.Client over the
 	// same Redis.
 	Producer Producer
+	// Locks is the ledger of backup locks: a *locks.Keeping over the same Redis.
+	// Default: none is kept, and sweeps wait for a worker that has one.
+	Locks Locks
+	// LedgerKeep is how long the ledger remembers what was swept. Default 30 days.
+	LedgerKeep time.Duration
 	// Webhook is told of each batch that is complete. Default: nobody.
 	Webhook *webhook.Sender
 

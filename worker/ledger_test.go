@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"strings"
 	"sync"
@@ -101,6 +102,10 @@ func (noProducer) Standing(context.Context, tasks.Task, tasks.Place) (tasks.Stan
 
 func (noProducer) NextRound(context.Context, tasks.Task, tasks.Place, int, []tasks.Task) error {
 	return errors.New("not in this test")
+}
+
+func (noProducer) Releases(context.Context, string, iter.Seq2[tasks.Task, error]) ([]tasks.Task, error) {
+	return nil, errors.New("not in this test")
 }
 
 func (noProducer) Forget(context.Context, tasks.Task, tasks.Place) error {

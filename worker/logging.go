@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -24,6 +25,9 @@ const (
 	sampleFirst      = 3
 	sampleThereafter = 100
 )
+
+// AsynqLogger returns a logger for asynq's schedulers.
+func AsynqLogger(log *zap.Logger) asynq.Logger { return newAsynqLogger(log) }
 
 func newAsynqLogger(log *zap.Logger) asynqLogger {
 	return asynqLogger{Sampled(log.Named("asynq"))}
@@ -56,10 +60,17 @@ func (l asynqLogger) Fatal(args ...any) { l.write(zap.ErrorLevel, args) }
 // taskID is how asynq names a task in its lines.
 var taskID = regexp.MustCompile(`\bid=(\S+)`)
 
+// sharedClient is what a scheduler says at its end of a client that is not its
+// own to close, which is as it should be.
+const sharedClient = "redis connection is shared"
+
 // write makes the task's id a field: lines that differ in nothing else are one
 // to the sampler.
 func (l asynqLogger) write(level zapcore.Level, args []any) {
 	text := fmt.Sprint(args...)
+	if strings.Contains(text, sharedClient) {
+		level = zap.DebugLevel
+	}
 	var fields []zap.Field
 	if id := taskID.FindStringSubmatch(text); id != nil {
 		text = taskID.ReplaceAllLiteralString(text, "id=…")

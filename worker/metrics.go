@@ -9,6 +9,7 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -20,6 +21,7 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	repairs  *prometheus.CounterVec
+	sweeps   *prometheus.GaugeVec
 }
 
 var (
@@ -52,8 +54,12 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, e
 			Name: "kooworker_repairs_total",
 			Help: "What was found amiss in the queues, and put right or reported.",
 		}, []string{"queue", "repair"}),
+		sweeps: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kooworker_sweep_locks",
+			Help: "Backup locks that the last sweep of this worker found: all, stale, enqueued for their release, and held back by the guard rails.",
+		}, []string{"state"}),
 	}
-	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, newGateMetrics(status)} {
+	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, m.sweeps, newGateMetrics(status)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
@@ -79,6 +85,13 @@ func (m *metrics) Observe(e pipeline.Event) {
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
 	if v.Action != pipeline.Again {
 		m.finished.WithLabelValues(kind, string(v.Outcome)).Inc()
+	}
+}
+
+// swept takes note of a sweep.
+func (m *metrics) swept(r locks.Report) {
+	for state, n := range map[string]int64{"all": r.Total, "stale": r.Stale, "enqueued": r.Enqueued, "held_back": r.HeldBack} {
+		m.sweeps.WithLabelValues(state).Set(float64(n))
 	}
 }
 

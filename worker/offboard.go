@@ -6,12 +6,19 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// Producer enqueues what a task leads to: the unbinds of an off-boarding. They
-// come in rounds. package enqueue's Client is one.
+// Producer enqueues what a task leads to: the unbinds of an off-boarding, which
+// come in rounds, and the releases of a sweep. Package enqueue's Client is one.
 type Producer interface {
+	Rounds
+	locks.Producer
+}
+
+// Rounds enqueues what a task leads to, in rounds.
+type Rounds interface {
 	// Standing returns how the parent's latest round stands. What a crash has
 	// kept from being enqueued is enqueued now.
 	Standing(ctx context.Context, parent tasks.Task, place tasks.Place) (tasks.Standing, error)
@@ -46,7 +53,7 @@ const maxRounds = 3
 // point repeats a step and skips none.
 type offboarder struct {
 	lister   lister
-	producer Producer
+	producer Rounds
 	now      func() time.Time
 }
 

@@ -78,7 +78,8 @@ func (w *Worker) compose() (err error) {
 	upstream := gated{api{w.client}, w.gate}
 	flow, err := pipeline.New(pipeline.Config{
 		API: calls{
-			koodrive: upstream,
+			koodrive: newKeeper(upstream, w.cfg.Locks, w.cfg.KooDrive),
+			sweep:    newSweeps(w.cfg, metrics),
 			offboard: &offboarder{lister: upstream, producer: w.cfg.Producer, now: time.Now},
 			announce: w.announce,
 		},

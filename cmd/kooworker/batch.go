@@ -73,10 +73,10 @@ func (c *batchListCmd) Run(a *app) error {
 			continue
 		}
 		if n == 1 {
-			say(out, "CREATED\tID\tTOTAL\tQUEUED\tSUCCEEDED\tALREADY GONE\tDEAD\tREJECTED\tDONE\n")
+			say(out, "CREATED\tID\tTOTAL\tQUEUED\tSUCCEEDED\tALREADY GONE\tSUPERSEDED\tDEAD\tDISCARDED\tDUPLICATE\tREJECTED\tDONE\n")
 		}
-		say(out, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
-			b.Succeeded, b.AlreadyGone, b.Dead, b.Rejected, yesNo(b.Done))
+		say(out, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
+			b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected, yesNo(b.Done))
 	}
 	if n == 0 && !c.JSON {
 		say(out, "No batches.\n")

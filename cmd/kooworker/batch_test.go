@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -211,6 +213,46 @@ func TestRejectsCanBeRepairedAndFedIn(t *testing.T) {
 	}
 	if r := kooworker(t, "", "enqueue", "unbind", "--file", repaired, "--batch", "b-2", "--json", "--redis-url", server.URL()); r.code != exitDone || r.object(t)["enqueued"] != 2.0 {
 		t.Errorf("repaired: %+v", r)
+	}
+}
+
+func TestTheFileThatIsReadIsNotOverwritten(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "devices.csv"), filepath.Join(dir, "link.csv")
+	if err := errors.Join(os.WriteFile(file, []byte(csvOf(3)), 0o600), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, rejects := range []string{file, link} {
+		r := kooworker(t, "", "enqueue", "unbind", "--file", file, "--rejects", rejects, "--redis-url", server.URL())
+		if r.code != exitUsage || !strings.Contains(r.stderr, "is the file that is read") {
+			t.Errorf("%s: %+v", rejects, r)
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != csvOf(3) {
+		t.Errorf("the file is %q, %v", text, err)
+	}
+}
+
+// A Redis that hangs does not hold whoever has had enough of waiting.
+func TestCtrlCWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	if r := kooworker(t, csvOf(10), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v", r)
+	}
+	waiting := startProcess(t, nil, "batch", "wait", "b-1", "--redis-url", server.URL())
+	elapse(time.Second) // until it waits
+	server.Freeze()
+	defer server.Thaw()
+	showing := startProcess(t, nil, "batch", "show", "b-1", "--redis-url", server.URL())
+	elapse(500 * time.Millisecond) // until it hangs
+	for name, p := range map[string]*process{"wait": waiting, "show": showing} {
+		start := time.Now()
+		if code := p.end(t, syscall.SIGINT); code != exitFailed || time.Since(start) > 2*time.Second || !strings.Contains(p.log(), "interrupted") {
+			t.Errorf("%s: exit %d after %s: %s", name, code, time.Since(start), p.log())
+		}
 	}
 }
 

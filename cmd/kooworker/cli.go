@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -32,6 +33,8 @@ type cli struct {
 	Worker    workerCmd    `cmd:"" help:"Carry tasks out until SIGTERM or SIGINT."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Look at batches: progress, balance and receipts."`
+	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and sweep those whose holder went away."`
+	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule; every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Look at what failed for good; replay, discard or export it."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
@@ -79,6 +82,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			{Key: "log", Title: "Logging (to stderr):"},
 			{Key: "koodrive", Title: "KooDrive:", Description: credentialsHelp},
 			{Key: "retry", Title: "Retries:"},
+			{Key: "sweep", Title: "Sweeps of stale locks:"},
 			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
 		}),
@@ -98,7 +102,47 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return report(stderr, usagef("%w; see %s --help", err, commandOf(err)))
 	}
 	defer flags.Log.release()
-	return report(stderr, kctx.Run(&app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, flags: &flags}))
+	return report(stderr, interruptibly(ctx, patienceOf(kctx.Command()), func() error {
+		return kctx.Run(&app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, flags: &flags})
+	}))
+}
+
+// patienceOf is how long a command may go on when it is interrupted; 0 is as long
+// as it likes.
+func patienceOf(command string) time.Duration {
+	name, _, _ := strings.Cut(command, " ")
+	switch name {
+	case "worker", "scheduler", "simulator", "demo": // they stop in order, and in time
+		return 0
+	case "enqueue": // brings to its end what is under way, and says how to go on
+		return 2500 * time.Millisecond
+	default:
+		return time.Second
+	}
+}
+
+// interruptibly leaves a command behind that does not end when it is interrupted:
+// one that waits for a Redis that hangs, which go-redis does until its own
+// time-out.
+func interruptibly(ctx context.Context, patience time.Duration, command func() error) error {
+	if patience == 0 {
+		return command()
+	}
+	done := make(chan error, 1)
+	go func() { done <- command() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.C:
+		return errors.New("interrupted while Redis did not answer")
+	}
 }
 
 // commandOf names the command whose help explains a parse error.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue"
@@ -151,6 +152,18 @@ func (c *enqueueFlags) client(a *app, poolSize int) (client *enqueue.Client, don
 	return client, func() { _ = rdb.Close() }, nil
 }
 
+// redisHints are for what a Redis says that can be reached.
+//
+//nolint:gosec // G101: the words of Redis' errors
+var redisHints = map[string]string{
+	"OOM ":       "Redis is full: give it more memory (maxmemory), or let workers make room",
+	"READONLY ":  "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
+	"LOADING ":   "Redis is still reading its data: try again in a moment",
+	"NOAUTH ":    "Redis wants a password: give it in --redis-url",
+	"WRONGPASS ": "Redis refuses the user or password of --redis-url",
+	"MISCONF ":   "Redis cannot persist, and takes no more until it can: look at its log and its disk",
+}
+
 // redisError is an error of Redis with what to do about it.
 type redisError struct{ err error }
 
@@ -162,6 +175,11 @@ func (e redisError) Hint() string {
 	var inner interface{ Hint() string }
 	if errors.As(e.err, &inner) {
 		return inner.Hint()
+	}
+	for prefix, hint := range redisHints {
+		if strings.Contains(e.err.Error(), prefix) {
+			return hint
+		}
 	}
 	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
 }

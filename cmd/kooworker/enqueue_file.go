@@ -45,7 +45,8 @@ func (f fileFlags) read(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, erro
 // source is an input that is being read, and how much of it has been.
 type source struct {
 	io.ReadCloser
-	size int64 // 0: not known
+	info os.FileInfo // nil: not known
+	size int64       // 0: not known
 	read atomic.Int64
 }
 
@@ -58,15 +59,19 @@ func (s *source) Read(p []byte) (int, error) {
 
 func (f fileFlags) open(stdin io.Reader) (*source, error) {
 	if f.File == "-" {
-		return &source{ReadCloser: io.NopCloser(stdin)}, nil
+		s := &source{ReadCloser: io.NopCloser(stdin)}
+		if file, ok := stdin.(*os.File); ok {
+			s.info, _ = file.Stat()
+		}
+		return s, nil
 	}
 	file, err := os.Open(f.File)
 	if err != nil {
 		return nil, usagef("--file: %w", err)
 	}
 	s := &source{ReadCloser: file}
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-		s.size = info.Size()
+	if s.info, err = file.Stat(); err == nil && s.info.Mode().IsRegular() {
+		s.size = s.info.Size()
 	}
 	return s, nil
 }
@@ -78,7 +83,7 @@ func (c *enqueueFlags) file(a *app, kind tasks.Kind) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	rejects, err := newRejects(c.File.Rejects, a.stderr)
+	rejects, err := newRejects(c.File.Rejects, in, a.stderr)
 	if err != nil {
 		return err
 	}
@@ -134,12 +139,15 @@ type rejects struct {
 
 const tellRejects = 10
 
-func newRejects(path string, stderr io.Writer) (*rejects, error) {
+func newRejects(path string, in *source, stderr io.Writer) (*rejects, error) {
 	r := &rejects{stderr: stderr}
 	if path == "" {
 		return r, nil
 	}
 	var err error
+	if there, err := os.Stat(path); err == nil && in.info != nil && os.SameFile(there, in.info) {
+		return nil, usagef("--rejects: %s is the file that is read; want another one", path)
+	}
 	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator's own choice
 		return nil, usagef("--rejects: %w", err)
 	}

@@ -79,7 +79,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 		rejects.stderr = shown // above the bar
 		input = rejects.keep(input)
 	}
-	var batchID string
+	batchID := c.Batch.Batch
 	start := time.Now()
 	lines := int64(0)
 	res, err := client.Bulk(a.ctx, input, enqueue.BulkOptions{
@@ -108,7 +108,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 		return usageError{err} // nothing was done that could be summed up
 	}
 	sum := bulkSummary{
-		Batch: res.Batch, Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
+		Batch: batchID, Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
 		Seconds: time.Since(start).Seconds(),
 	}
 	var waited error

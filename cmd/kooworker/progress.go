@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,7 @@ type progress struct {
 // newProgress shows the progress until finish is called.
 func newProgress(out io.Writer, o progressOptions) *progress {
 	p := beginProgress(o)
-	if isTerminal(out) {
+	if isTerminal(out) && os.Getenv("TERM") != "dumb" {
 		p.drawBar(out)
 	} else {
 		p.writeLines(out, cmp.Or(o.every, 5*time.Second))

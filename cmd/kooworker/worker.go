@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strconv"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -20,6 +23,10 @@ type workerCmd struct {
 	KooDrive koodriveFlags `embed:""`
 	Retry    retryFlags    `embed:""`
 	Webhook  webhookFlags  `embed:""`
+
+	WithScheduler bool          `name:"with-scheduler" group:"sweep" help:"Run the scheduler of sweeps in this process as well."`
+	Schedule      scheduleFlags `embed:""`
+	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"720h" placeholder:"DURATION" help:"Remember locks that were swept for this long (${default})."`
 
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks worked on at a time (${default})."`
 	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them take tasks from a distant Redis faster (${default})."`
@@ -52,6 +59,9 @@ func vars() kong.Vars {
 		"concurrency":      itoa(worker.DefaultConcurrency),
 		"pollers":          itoa(worker.DefaultPollers),
 		"max_crashes":      itoa(recovery.DefaultMaxCrashes),
+		"grace":            short(locks.DefaultGrace),
+		"max_locks":        itoa(locks.DefaultMax),
+		"max_share":        ftoa(locks.DefaultMaxShare),
 		"guard_after":      short(pipeline.DefaultGuardAfter),
 		"startup_timeout":  short(worker.DefaultStartupTimeout),
 		"shutdown_timeout": short(worker.DefaultShutdownTimeout),
@@ -134,13 +144,23 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: api, Logger: log, Ledger: batch.NewStore(shared), Producer: producer, Webhook: hook,
+		Locks: enqueuelocks.Keeping{Store: enqueuelocks.NewStore(shared)}, LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})
 	if err != nil {
 		return usageError{err}
 	}
-	err = w.Run(a.ctx)
+	ctx, stop := context.WithCancel(a.ctx)
+	defer stop()
+	if c.WithScheduler {
+		ended, err := c.Schedule.start(ctx, shared, log)
+		if err != nil {
+			return err
+		}
+		defer func() { stop(); <-ended }()
+	}
+	err = w.Run(ctx)
 	if _, unfit := errors.AsType[*worker.UnfitRedisError](err); unfit {
 		return usageError{err}
 	}

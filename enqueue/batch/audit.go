@@ -44,7 +44,7 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	k := keysOf(id)
-	args := []any{"with_receipts", "revisions"}
+	args := []any{"with_receipts", "revisions", "sealed", "children"}
 	for _, field := range balanceFields {
 		args = append(args, field)
 	}
@@ -62,7 +62,7 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 	if len(meta) != len(args) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
-	if a.Balance, err = readBalance(id, meta[2:]); err != nil {
+	if a.Balance, err = readBalance(id, meta[4:]); err != nil {
 		return Audit{}, err
 	}
 	counts := count(states)
@@ -75,6 +75,9 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		if counts[state] > 0 {
 			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
 		}
+	}
+	if err := a.checkInput(meta[2], meta[3]); err != nil {
+		return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
 	}
 	with, _ := meta[0].(string)
 	if with != "1" {
@@ -92,6 +95,28 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		a.Problems = append(a.Problems, fmt.Sprintf("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, settled, revisions))
 	}
 	return a, nil
+}
+
+// checkInput looks for items of the input that have no state.
+func (a *Audit) checkInput(sealed, children any) error {
+	if sealed == nil {
+		return nil
+	}
+	var n [2]int64
+	for i, v := range []any{sealed, children} {
+		text, there := v.(string)
+		if !there {
+			continue
+		}
+		var err error
+		if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+			return fmt.Errorf("%q is no number", text)
+		}
+	}
+	if want := n[0] + n[1]; a.Balance.Total != want {
+		a.Problems = append(a.Problems, fmt.Sprintf("the total is %d; want %d, for %d items of the input and %d that off-boardings found", a.Balance.Total, want, n[0], n[1]))
+	}
+	return nil
 }
 
 func (a *Audit) compare(name string, counter, counted int64) {

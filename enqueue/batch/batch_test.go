@@ -116,7 +116,7 @@ func (b *bundle) mark(tb testing.TB, id string, state batch.State, indexes ...in
 	for i, index := range indexes {
 		marks[i] = batch.Mark{Index: index, State: state}
 	}
-	if err := b.store.Mark(tb.Context(), id, marks); err != nil {
+	if err := b.store.Mark(tb.Context(), id, marks, nil); err != nil {
 		tb.Fatal(err)
 	}
 }

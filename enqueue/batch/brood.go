@@ -80,6 +80,7 @@ end
 redis.call("PEXPIRE", brood, ARGV[3])
 if inBatch then
 	redis.call("HSET", KEYS[1], "next", next)
+	redis.call("HINCRBY", KEYS[1], "children", added)
 	balance()
 end
 return 1

@@ -96,7 +96,7 @@ func TestClaimOfAnotherInput(t *testing.T) {
 			if other.First != tc.from || other.Last != tc.to || other.ID != id {
 				t.Errorf("items %d to %d of %q; want %d to %d of %q", other.First, other.Last, other.ID, tc.from, tc.to, id)
 			}
-			if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: 0, State: batch.Queued}}); err != nil {
+			if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil); err != nil {
 				t.Errorf("the batch is good for its own input all the same: %v", err)
 			}
 		})
@@ -136,7 +136,7 @@ func TestClaimOfABatchThatIsNotThere(t *testing.T) {
 	b := setup(t)
 	for _, id := range []string{"none", "", "a}b"} {
 		_, _, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
-		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}})
+		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}}, nil)
 		_, sealed := b.store.Seal(t.Context(), id, 0)
 		for _, err := range []error{claimed, marked, sealed} {
 			if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {

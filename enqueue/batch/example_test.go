@@ -28,7 +28,7 @@ func fill(ctx context.Context, store *batch.Store, id string) error {
 	unbind := tasks.DeviceUnbind{UserID: "u-1", DeviceID: "42"}
 	roll.Task(unbind)
 	_, _, claimed := store.Claim(ctx, id, 0, []batch.Digest{roll.Digest()})
-	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}})
+	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil)
 	_, sealed := store.Seal(ctx, id, 1)
 	_, settled := store.Settle(ctx, []tasks.Receipt{{
 		Place: tasks.Place{Batch: id, Index: 0}, Kind: unbind.Kind(), UserID: unbind.UserID, Target: unbind.DeviceID,

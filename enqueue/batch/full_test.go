@@ -30,7 +30,7 @@ func TestAFullRedis(t *testing.T) {
 	_, sealed := b.store.Seal(t.Context(), id, 3)
 	for step, err := range map[string]error{
 		"open": opened, "claim": claimed, "settle": settled, "seal": sealed,
-		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[2] + 1, State: batch.Queued}}),
+		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[2] + 1, State: batch.Queued}}, nil),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", step)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -57,6 +59,21 @@ func (e *InputError) Error() string {
 // Hint says what to do about it.
 func (e *InputError) Hint() string {
 	return "resume it with the input that it was begun with, or put this one into a batch of its own"
+}
+
+// LostError means that Redis has lost a part of the batch that it had
+// acknowledged: its primary has failed before a replica had it, or it has
+// restarted from a snapshot.
+type LostError struct{ ID string }
+
+// Error implements error.
+func (e *LostError) Error() string {
+	return fmt.Sprintf("Redis has lost a part of batch %s that it had acknowledged, in a failover or a restart", e.ID)
+}
+
+// Hint says what to do about it.
+func (e *LostError) Hint() string {
+	return "the same command again enqueues what is missing; persistence and --min-replicas make it rarer"
 }
 
 // FullError means that a batch has no room for more.
@@ -114,12 +131,16 @@ end
 // Returns a word; the items that the ledger knows of, their digest; the index of
 // the chunk's first item; and the states from there on. The word is "ok";
 // "look" if there are more, fewer or other items known, which the caller must
-// check first; or "gone", "sealed" or "full", and then it is all.
+// check first; or "gone", "lost" (the chunk before it), "sealed" or "full", and
+// then it is all.
 var claimCmd = redis.NewScript(slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return {"gone"}
 end
 local at = ARGV[1] * 16
+if redis.call("STRLEN", KEYS[3]) < at then
+	return {"lost"}
+end
 local slot = redis.call("GETRANGE", KEYS[3], at, at + 15)
 local start, known, digest = 0, 0, ""
 if #slot == 16 then
@@ -129,7 +150,8 @@ if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
 	if known ~= tonumber(ARGV[4]) or known > 0 and digest ~= ARGV[5] or known > tonumber(ARGV[2]) then
 		return {"look", known, digest}
 	end
-	if redis.call("HEXISTS", KEYS[1], "sealed") == 1 then
+	local sealed = redis.call("HGET", KEYS[1], "sealed")
+	if sealed and ARGV[1] * ARGV[6] + ARGV[2] > tonumber(sealed) then
 		return {"sealed"}
 	end
 	if known == 0 then
@@ -147,6 +169,7 @@ return {"ok", tonumber(ARGV[2]), ARGV[3], start, redis.call("GETRANGE", KEYS[2],
 
 // Chunk is a claimed part of the input.
 type Chunk struct {
+	number int64
 	first  int64
 	states string
 }
@@ -179,11 +202,14 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 		switch word, _ := reply[0].(string); {
 		case word == "gone":
 			return Chunk{}, 0, &NotFoundError{ID: id}
+		case word == "lost":
+			return Chunk{}, 0, &LostError{ID: id}
 		case word == "full":
 			return Chunk{}, 0, &FullError{ID: id}
 		case word == "sealed":
 			return Chunk{}, 0, &InputError{ID: id, First: n*ChunkSize + 1, Problem: "this one is longer"}
 		case word == "ok" && len(reply) == 5:
+			c.number = n
 			c.first, _ = reply[3].(int64)
 			c.states, _ = reply[4].(string)
 			return c, 0, nil
@@ -206,23 +232,38 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 	return Chunk{}, 0, fmt.Errorf("batch %s: claim: another producer is at it", id)
 }
 
-// markCmd gives states to what has none.
+// markCmd gives states to what has none, provided that Redis has lost nothing
+// since.
 //
-// KEYS -> meta, states, receipts, revised, slots, used
+// KEYS -> meta, states, receipts, revised, slots, used, and the proof's tokens
 // --
-// ARGV -> index and state, in turn
+// ARGV[1] -> number of the chunk; -1 if there is no proof
+// ARGV[2] -> index of its first item
+// ARGV[3..] -> index and state, in turn
 //
-// Returns how many had none; -1 if there is no such batch.
-var markCmd = redis.NewScript(ledgerLua + `
+// Returns how many had none; -1 if there is no such batch, -2 if the chunk or a
+// token is not there.
+var markCmd = redis.NewScript(ledgerLua + slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return -1
 end
-local first, last = tonumber(ARGV[1]), tonumber(ARGV[1])
-for i = 1, #ARGV, 2 do
+local n = tonumber(ARGV[1])
+if n >= 0 then
+	local slot = redis.call("GETRANGE", KEYS[5], n * 16, n * 16 + 15)
+	local whole = #slot == 16 and readSlot(slot) == tonumber(ARGV[2])
+	for i = 7, #KEYS do
+		whole = redis.call("DEL", KEYS[i]) == 1 and whole
+	end
+	if not whole then
+		return -2
+	end
+end
+local first, last = tonumber(ARGV[3]), tonumber(ARGV[3])
+for i = 3, #ARGV, 2 do
 	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
 end
 read(first, last)
-for i = 1, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
 	local index = tonumber(ARGV[i])
 	if get(index) == 0 then
 		put(index, 0, tonumber(ARGV[i + 1]))
@@ -238,13 +279,45 @@ type Mark struct {
 	State State // Queued, Duplicate or Rejected
 }
 
+// Proof shows that Redis has lost nothing between a chunk's tasks and its marks.
+// What takes over after a failure knows a beginning of what was written, and no
+// more: so a token that was written behind tasks proves, as long as it is there,
+// that they are there too.
+type Proof struct {
+	id     string
+	chunk  Chunk
+	tokens []string // their keys
+}
+
+// tokenLife is for those that nobody asks for, because their producer has died.
+const tokenLife = time.Hour
+
+// NewProof returns a proof for the tasks of this chunk, without a token so far.
+func NewProof(id string, c Chunk) *Proof { return &Proof{id: id, chunk: c} }
+
+// Token writes another token behind what a pipeline has. Only if that succeeds it
+// is to be added.
+func (p *Proof) Token(ctx context.Context, pipe redis.Pipeliner) (key string, written *redis.StatusCmd) {
+	key = prefixOf(p.id) + "token:" + uuid.NewString()
+	return key, pipe.Set(ctx, key, "", tokenLife)
+}
+
+// Add makes a token that was written a part of the proof.
+func (p *Proof) Add(key string) { p.tokens = append(p.tokens, key) }
+
 // Mark gives states to those indexes that have none. It is called after asynq
-// has the tasks.
-func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
+// has the tasks. A *LostError means that it may not have them any more, and that
+// nothing was marked; the proof, if there is one, is used up by then.
+func (s *Store) Mark(ctx context.Context, id string, marks []Mark, proof *Proof) error {
 	if len(marks) == 0 {
 		return nil
 	}
-	args := make([]any, 0, 2*len(marks))
+	keys, args := keysOf(id).ledger(), make([]any, 0, 2+2*len(marks))
+	if proof == nil {
+		args = append(args, -1, 0)
+	} else {
+		keys, args = append(keys, proof.tokens...), append(args, proof.chunk.number, proof.chunk.first)
+	}
 	for _, m := range marks {
 		// In the middle of the script an error would part states from counters.
 		if m.Index < 0 || m.Index > tasks.MaxIndex {
@@ -255,12 +328,14 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
 		}
 		args = append(args, m.Index, uint8(m.State))
 	}
-	n, err := markCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args...).Int64()
-	if err != nil {
+	n, err := markCmd.Run(ctx, s.rdb, keys, args...).Int64()
+	switch {
+	case err != nil:
 		return fmt.Errorf("batch %s: mark: %w", id, err)
-	}
-	if n < 0 {
+	case n == -1:
 		return &NotFoundError{ID: id}
+	case n == -2:
+		return &LostError{ID: id}
 	}
 	return nil
 }
@@ -272,7 +347,8 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark) error {
 // ARGV[1] -> items of the input
 // ARGV[2] -> items in a full chunk
 //
-// Returns "gone", "shorter", "done" if that completes the batch, or "ok".
+// Returns "gone", "shorter", "lost" if not every item has a state, "done" if that
+// completes the batch, or "ok".
 var sealCmd = redis.NewScript(ledgerLua + slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return "gone"
@@ -284,8 +360,13 @@ if chunks > 0 then
 	local _, known = readSlot(slot)
 	items = (chunks - 1) * ARGV[2] + known
 end
-if items ~= tonumber(ARGV[1]) then
+if items > tonumber(ARGV[1]) then
 	return "shorter"
+end
+-- Every state is counted in the total, those of the input and of children.
+local m = redis.call("HMGET", KEYS[1], "total", "children")
+if items < tonumber(ARGV[1]) or m[1] - (m[2] or 0) ~= items then
+	return "lost"
 end
 redis.call("HSETNX", KEYS[1], "sealed", ARGV[1])
 if complete() == 1 then
@@ -304,6 +385,8 @@ func (s *Store) Seal(ctx context.Context, id string, items int64) (completed boo
 	switch word {
 	case "gone":
 		return false, &NotFoundError{ID: id}
+	case "lost":
+		return false, &LostError{ID: id}
 	case "shorter":
 		return false, &InputError{ID: id, First: items + 1, Problem: "this one is shorter"}
 	default:

@@ -54,7 +54,7 @@ func TestMemory(t *testing.T) {
 		for i := range digests {
 			marks[i] = batch.Mark{Index: c.Index(i), State: batch.Queued}
 		}
-		if err := b.store.Mark(t.Context(), id, marks[:len(digests)]); err != nil {
+		if err := b.store.Mark(t.Context(), id, marks[:len(digests)], nil); err != nil {
 			t.Fatal(err)
 		}
 	}

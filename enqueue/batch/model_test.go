@@ -105,6 +105,18 @@ func (m *model) items() (n int) {
 	return n
 }
 
+// gaps reports whether an item of the input has no state.
+func (m *model) gaps() bool {
+	for n, start := range m.starts {
+		for i := range m.known[n] {
+			if m.states[start+int64(i)] == batch.Absent {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (m *model) seal() bool {
 	m.sealed = true
 	return m.complete()

@@ -50,7 +50,7 @@ func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int)
 					marks = append(marks, batch.Mark{Index: c.Index(known), State: batch.Queued})
 				}
 			}
-			if p.err = b.store.Mark(tb.Context(), id, marks); p.err != nil {
+			if p.err = b.store.Mark(tb.Context(), id, marks, nil); p.err != nil {
 				return p
 			}
 		}

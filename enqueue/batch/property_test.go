@@ -129,7 +129,7 @@ func (m *machine) marks(rt *rapid.T) {
 			marks = append(marks, batch.Mark{Index: index, State: batch.Queued})
 		}
 	}
-	if err := m.store.Mark(m.tb.Context(), one.id, marks); err != nil {
+	if err := m.store.Mark(m.tb.Context(), one.id, marks, nil); err != nil {
 		rt.Fatal(err)
 	}
 	one.mark(marks)
@@ -184,7 +184,11 @@ func (m *machine) seals(rt *rapid.T) {
 	switch {
 	case !one.open:
 		missing(rt, err)
-	case items != one.items():
+	case items > one.items() || items == one.items() && one.gaps():
+		if _, lost := errors.AsType[*batch.LostError](err); !lost {
+			rt.Fatalf("sealed with %d items of %d: %v; want a LostError", items, one.items(), err)
+		}
+	case items < one.items():
 		if _, other := errors.AsType[*batch.InputError](err); !other {
 			rt.Fatalf("sealed with %d items instead of %d: %v; want an InputError", items, one.items(), err)
 		}

@@ -13,14 +13,15 @@ import (
 )
 
 // settleCmd gives outcomes to tasks, and writes their receipts. What has one
-// already keeps it, unless it was dead or discarded. An index that was not given
+// already keeps it, unless it was dead or discarded; what was replayed may be dead
+// again. An index that was not given
 // out yet is of an earlier batch of that name, or made up: it would take the place
 // of what is to come, and so it is passed over.
 //
 // KEYS -> meta, states, receipts, revised, slots, used
 // --
 // ARGV -> of each receipt: index, state, kind, user, target, outcome, reason,
-// attempts, device
+// attempts, device, and 1 if it is dead again, else 0
 //
 // Returns the number of outcomes that were news, and 1 if they complete the
 // batch, else 0; -1 and 0 if there is no such batch.
@@ -31,15 +32,16 @@ if not m[1] then
 end
 local news, next = 0, tonumber(m[1])
 local first, last = tonumber(ARGV[1]), tonumber(ARGV[1])
-for i = 1, #ARGV, 9 do
+for i = 1, #ARGV, 10 do
 	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
 end
 read(first, last)
-for i = 1, #ARGV, 9 do
+for i = 1, #ARGV, 10 do
 	local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
 	local old = index < next and get(index)
+	local again = old == 5 and new == 5 and ARGV[i + 9] == "1"
 	-- absent and queued, dead and discarded
-	if old and (old <= 1 or (old == 5 or old == 6) and old ~= new) then
+	if old and (old <= 1 or (old == 5 or old == 6) and old ~= new or again) then
 		put(index, old, new)
 		news = news + 1
 		if m[2] == "1" then
@@ -112,6 +114,6 @@ func settleRow(r tasks.Receipt) ([]any, error) {
 		device = string(text)
 	}
 	return []any{
-		r.Index, uint8(state), string(r.Kind), r.UserID, r.Target, string(r.Outcome), string(r.Reason), strconv.Itoa(r.Attempts), device,
+		r.Index, uint8(state), string(r.Kind), r.UserID, r.Target, string(r.Outcome), string(r.Reason), strconv.Itoa(r.Attempts), device, flag(r.Again),
 	}, nil
 }

@@ -172,6 +172,37 @@ func TestSettleSeveralBatches(t *testing.T) {
 	b.balance(t, three)
 }
 
+func TestWhatWasReplayedMayBeDeadAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id, at := b.sealed(t, batch.Spec{}, 1)
+	dead := receipt(id, at[0], tasks.Dead)
+	b.settle(t, dead)
+	b.settle(t, dead) // the same run once more, after a crash
+	again := dead
+	again.Again, again.Reason, again.Attempts = true, tasks.Rejected, 2
+	b.settle(t, again)
+	if balance := b.balance(t, id); balance.Dead != 1 || balance.Total != 1 {
+		t.Errorf("%+v; want one that is dead", balance)
+	}
+	var last, all []tasks.Receipt
+	for r, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = append(last, r)
+	}
+	for r, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{History: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	if len(last) != 1 || len(all) != 2 || last[0].Reason != tasks.Rejected || last[0].Attempts != 2 {
+		t.Errorf("the last is %+v, of %d", last, len(all))
+	}
+}
+
 // It is of another batch of that name, or of a producer that made it up. It must
 // not take the place of an item that is still to come, nor fill Redis with
 // absent ones up to its own.
@@ -237,7 +268,7 @@ func TestMarkRefusesWhatIsNoMark(t *testing.T) {
 		"negative index":  {Index: -1, State: batch.Queued},
 		"index too large": {Index: tasks.MaxIndex + 1, State: batch.Queued},
 	} {
-		if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[0] + 1, State: batch.Queued}, bad}); err == nil {
+		if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[0] + 1, State: batch.Queued}, bad}, nil); err == nil {
 			t.Errorf("%s: marked", name)
 		}
 	}

@@ -296,7 +296,7 @@ func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (
 	var b tasks.Balance
 	seen := time.Now()
 	for {
-		now, err := s.Show(ctx, id)
+		now, err := s.showUnder(ctx, id)
 		_, missing := errors.AsType[*NotFoundError](err)
 		switch {
 		case err == nil:
@@ -317,6 +317,26 @@ func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (
 			return b, ctx.Err()
 		case <-tick.C:
 		}
+	}
+}
+
+// showUnder ends with ctx: go-redis waits for a Redis that hangs until its own
+// time-out.
+func (s *Store) showUnder(ctx context.Context, id string) (tasks.Balance, error) {
+	type result struct {
+		balance tasks.Balance
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b, err := s.Show(ctx, id)
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.balance, r.err
+	case <-ctx.Done():
+		return tasks.Balance{}, ctx.Err()
 	}
 }
 

@@ -40,6 +40,8 @@ type Answer struct {
 	Held bool
 	// Uncalled marks an answer of our own: no call was made.
 	Uncalled bool
+	// Superseded: the intent is stale, nothing was done, and nothing is to be done.
+	Superseded bool
 	// Device is the device that an unbind removed, nil where it is not known.
 	Device *tasks.Device
 }
@@ -161,111 +163,101 @@ func New(cfg Config) (*Pipeline, error) {
 // told to asynq, by Settle.
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
 	start := p.now()
-	task, intent, res := p.decode(d)
+	task, intent, answer := p.decode(d)
 	if task != nil {
-		res = p.attempt(ctx, task, intent)
+		answer = p.attempt(ctx, task, intent)
 	}
-	verdict := p.classify(ctx, d, res)
+	verdict := p.classify(ctx, d, answer)
 	verdict = p.settle(ctx, d, task, intent, verdict)
 	if verdict.Action != Again && intent.Place.In() {
-		verdict = p.receipt(ctx, d, task, intent.Place, res.Device, verdict)
+		verdict = p.receipt(ctx, d, task, intent.Place, answer.Device, verdict)
 	}
 
 	event := Event{Delivery: d, Task: task, Verdict: verdict, Took: p.now().Sub(start)}
-	p.journal.record(event, res.Answer)
+	p.journal.record(event, answer)
 	if p.observer != nil {
 		p.observer.Observe(event)
 	}
 	return verdict
 }
 
-// result is the end of an attempt before it is judged.
-type result struct {
-	Answer
-	superseded bool // the intent was stale, and nothing was done
-}
-
-// decode turns bytes into a task. Where there is none, the result says why.
-func (p *Pipeline) decode(d Delivery) (tasks.Task, tasks.Intent, result) {
+// decode turns bytes into a task. Where there is none, the answer says why.
+func (p *Pipeline) decode(d Delivery) (tasks.Task, tasks.Intent, Answer) {
 	task, intent, err := tasks.Decode(d.Kind, d.Payload)
 	switch {
 	case errors.Is(err, tasks.ErrUnknownKind):
-		return nil, tasks.Intent{}, result{Answer: Answer{
+		return nil, tasks.Intent{}, Answer{
 			Reason: tasks.UnknownKind, Message: err.Error(),
 			Hint: "a newer producer may have written it: upgrade the workers, then replay",
-		}}
+		}
 	case err != nil:
-		return nil, tasks.Intent{}, result{Answer: Answer{Reason: tasks.Undecodable, Message: err.Error()}}
+		return nil, tasks.Intent{}, Answer{Reason: tasks.Undecodable, Message: err.Error()}
 	}
-	return task, intent, result{}
+	return task, intent, Answer{}
 }
 
 // attempt admits and calls. A panic in either is an answer like any other: the
 // stack goes to the log and the task will be tried again.
-func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.Intent) (res result) {
+func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.Intent) (answer Answer) {
 	defer func() {
 		if x := recover(); x != nil {
 			p.journal.panicked(task, x, debug.Stack())
-			res = result{Answer: Answer{Reason: tasks.Panicked, Message: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"}}
+			answer = Answer{Reason: tasks.Panicked, Message: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"}
 		}
 	}()
 	ctx, cancel := ownDeadline(ctx, p.now())
 	defer cancel()
-	if res, admitted := p.admit(ctx, task, intent); !admitted {
-		return res
+	if answer, admitted := p.admit(ctx, task, intent); !admitted {
+		return answer
 	}
-	return result{Answer: p.api.Do(ctx, task, intent)}
+	return p.api.Do(ctx, task, intent)
 }
 
 // admit decides whether the task may still be carried out; where it may not,
-// the result says why.
-func (p *Pipeline) admit(ctx context.Context, task tasks.Task, intent tasks.Intent) (result, bool) {
+// the answer says why.
+func (p *Pipeline) admit(ctx context.Context, task tasks.Task, intent tasks.Intent) (Answer, bool) {
 	if !intent.NotAfter.IsZero() && p.now().After(intent.NotAfter) {
-		return result{Answer: Answer{
-			Reason: tasks.Expired, Message: "its not_after, " + intent.NotAfter.Format(time.RFC3339) + ", has passed",
-		}}, false
+		return Answer{Reason: tasks.Expired, Message: "its not_after, " + intent.NotAfter.Format(time.RFC3339) + ", has passed"}, false
 	}
 	unbind, ok := task.(tasks.DeviceUnbind)
 	if !ok || intent.NoGuard || intent.EnqueuedAt.IsZero() || p.now().Sub(intent.EnqueuedAt) < p.guardAfter {
-		return result{}, true
+		return Answer{}, true
 	}
 	bound, answer := p.api.BoundSince(ctx, unbind)
 	switch {
 	case answer.Reason == tasks.Gone: // nothing is listed for this user; the call itself will tell
-		return result{}, true
+		return Answer{}, true
 	case answer.Reason != tasks.OK:
-		return result{Answer: answer}, false
+		return answer, false
 	case bound.After(intent.EnqueuedAt):
-		return result{superseded: true, Answer: Answer{
-			Reason: tasks.OK, Message: "bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued",
-		}}, false
+		return Answer{Reason: tasks.OK, Superseded: true, Message: "bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued"}, false
 	}
-	return result{}, true
+	return Answer{}, true
 }
 
-// classify turns the result into a verdict.
-func (p *Pipeline) classify(ctx context.Context, d Delivery, res result) Verdict {
-	if res.superseded {
-		return Verdict{Action: Finish, Outcome: tasks.Superseded, Reason: tasks.OK, Attempt: d.Attempts}
+// classify turns an answer into a verdict.
+func (p *Pipeline) classify(ctx context.Context, d Delivery, answer Answer) Verdict {
+	if answer.Superseded {
+		return Verdict{Action: Finish, Outcome: tasks.Superseded, Reason: tasks.Outdated, Attempt: d.Attempts}
 	}
-	if ctx.Err() != nil && res.Reason != tasks.OK && res.Reason != tasks.Gone {
+	if ctx.Err() != nil && answer.Reason != tasks.OK && answer.Reason != tasks.Gone {
 		// Cut short by a shutdown, an operator's cancel or a lost lease. asynq
 		// has most likely put it back already; if not: soon, and uncharged.
-		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(res.Answer)}
+		return Verdict{Action: Again, Reason: answer.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(answer)}
 	}
-	if res.Held {
-		delay := res.RetryAfter
+	if answer.Held {
+		delay := answer.RetryAfter
 		if delay <= 0 {
 			delay = p.policy.pause()
 		}
-		return Verdict{Action: Again, Reason: res.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(res.Answer)}
+		return Verdict{Action: Again, Reason: answer.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(answer)}
 	}
-	v := p.policy.Judge(res.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, res.RetryAfter)
+	v := p.policy.Judge(answer.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, answer.RetryAfter)
 	if d.Replay && v.Charged && v.Action == Again {
 		v.Action, v.Outcome, v.Delay = Park, tasks.Dead, 0
 	}
 	if v.Action != Finish {
-		v.Error = errorLine(res.Answer)
+		v.Error = errorLine(answer)
 	}
 	return v
 }
@@ -314,6 +306,7 @@ func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, pla
 	r := tasks.Receipt{
 		Place: place, Kind: d.Kind, UserID: task.User(), Target: task.Target(),
 		Outcome: v.Outcome, Reason: v.Reason, Attempts: v.Attempt, Device: device,
+		Again: d.Replay && v.Action == Park,
 	}
 	if v.Action == Finish {
 		r.Attempts++ // the answer that finished it is charged to nobody

@@ -173,9 +173,9 @@ func (f *File) Close() error {
 
 // fileIndex is what a file said when it looked like info.
 type fileIndex struct {
-	info   fs.FileInfo
-	racy   bool // the file may have changed since, and look the same
-	locks  map[[2]string]fileEntry
+	info  fs.FileInfo
+	racy  bool // the file may have changed since, and look the same
+	locks map[[2]string]fileEntry
 }
 
 type fileEntry struct {

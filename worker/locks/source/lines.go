@@ -73,7 +73,7 @@ func (l *lineReader) next() bool {
 			l.long = true
 			_, err = l.in.ReadSlice('\n')
 		}
-		atEnd := err == io.EOF //nolint:errorlint // wrapped, it is somebody's failure and not the end of the file
+		atEnd := err == io.EOF // wrapped, it is somebody's failure and not the end of the file
 		if err != nil && !(atEnd && (len(text) > 0 || l.long)) {
 			if !atEnd {
 				l.err = err
@@ -224,7 +224,7 @@ func parseObject(text []byte) (values fields, err error) {
 	if _, err := in.Token(); err != nil {
 		return values, fmt.Errorf("is not JSON: %w", err)
 	}
-	if _, err := in.Token(); err != io.EOF { //nolint:errorlint // the decoder's own
+	if _, err := in.Token(); err != io.EOF {
 		return values, errors.New("has something behind its JSON object")
 	}
 	for i, name := range columnNames {

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+type locksCmd struct {
+	Track  locksTrackCmd  `cmd:"" help:"Note a backup lock that somebody has taken, or many from a file."`
+	Renew  locksRenewCmd  `cmd:"" help:"Note that a lock was renewed. Exit code 3: it is being released just now."`
+	Forget locksForgetCmd `cmd:"" help:"Note that a lock was released by its holder."`
+	List   locksListCmd   `cmd:"" help:"List the locks that are known, soonest expiry first."`
+	Sweep  locksSweepCmd  `cmd:"" help:"Release the locks whose holder went away. Exit code 3: some are held back."`
+}
+
+// lockFlags name one lock, or a file of them.
+type lockFlags struct {
+	UserID  string    `name:"user-id" placeholder:"ID" help:"KooDrive user the lock belongs to."`
+	LockID  string    `name:"lock-id" placeholder:"ID" help:"The lock."`
+	File    fileFlags `embed:""`
+	JSON    bool      `help:"Print JSON."`
+	expires time.Duration
+}
+
+type locksTrackCmd struct {
+	lockFlags
+	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed (${default})."`
+}
+
+type locksRenewCmd struct {
+	lockFlags
+	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed again (${default})."`
+}
+
+type locksForgetCmd struct {
+	lockFlags
+}
+
+// Run implements the command.
+func (c *locksTrackCmd) Run(a *app) error {
+	c.expires = c.ExpiresIn
+	return c.run(a, func(s *locks.Store) lockChange { return s.Track })
+}
+
+// Run implements the command.
+func (c *locksRenewCmd) Run(a *app) error {
+	c.expires = c.ExpiresIn
+	return c.run(a, func(s *locks.Store) lockChange { return s.Renew })
+}
+
+// Run implements the command.
+func (c *locksForgetCmd) Run(a *app) error {
+	c.expires = locks.DefaultLife // not looked at
+	return c.run(a, func(s *locks.Store) lockChange {
+		return func(ctx context.Context, entries []locks.Entry) ([]locks.Status, error) {
+			ids := make([]locks.ID, len(entries))
+			for i, e := range entries {
+				ids[i] = e.ID()
+			}
+			return s.Forget(ctx, ids)
+		}
+	})
+}
+
+func lockStore(a *app) (store *locks.Store, done func(), err error) {
+	a.flags.Log.quiet(a.stderr)
+	rdb, err := a.flags.Redis.client(4)
+	if err != nil {
+		return nil, nil, err
+	}
+	return locks.NewStore(rdb), func() { _ = rdb.Close() }, nil
+}
+
+// lockChange is what a command does to locks.
+type lockChange func(context.Context, []locks.Entry) ([]locks.Status, error)
+
+// lockLine is what is printed of one lock.
+type lockLine struct {
+	UserID string       `json:"user_id"`
+	LockID string       `json:"lock_id"`
+	Status locks.Status `json:"status"`
+}
+
+// run changes one lock, or those of a file.
+func (c *lockFlags) run(a *app, change func(*locks.Store) lockChange) error {
+	if c.expires <= 0 {
+		return usagef("--expires-in: %s; want more than 0, such as 10m", c.expires)
+	}
+	if c.File.File != "" {
+		if c.UserID+c.LockID != "" {
+			return usagef("--file: leave out --user-id and --lock-id, which the file holds")
+		}
+		return c.many(a, change)
+	}
+	if err := c.File.refuse(); err != nil {
+		return err
+	}
+	id := locks.ID{UserID: c.UserID, LockID: c.LockID}
+	if c.UserID == "" || c.LockID == "" {
+		return usagef("want --user-id and --lock-id, or --file")
+	}
+	if err := id.Validate(); err != nil {
+		return usageError{err}
+	}
+	store, done, err := lockStore(a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	statuses, err := change(store)(a.ctx, []locks.Entry{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: c.expires}})
+	if err != nil {
+		return redisError{err}
+	}
+	if c.JSON {
+		err = writeJSON(a.stdout, lockLine{c.UserID, c.LockID, statuses[0]})
+	} else {
+		say(a.stdout, "%s %s\n", statuses[0], c.LockID)
+	}
+	if err == nil && refusedLock(statuses[0]) {
+		return errPartial
+	}
+	return err
+}
+
+// refusedLock reports whether a status says that what was asked for is not so.
+func refusedLock(s locks.Status) bool {
+	return s == locks.Releasing || s == locks.Refused || s == locks.Swept
+}
+
+// lockSummary is what is printed of a file.
+type lockSummary struct {
+	Total    int64                  `json:"total"`
+	Rejected int64                  `json:"rejected"`
+	ByStatus map[locks.Status]int64 `json:"by_status"`
+}
+
+// lockPage is how many locks go to the ledger in one call.
+const lockPage = 5000
+
+// many changes the locks of a file.
+func (c *lockFlags) many(a *app, change func(*locks.Store) lockChange) error {
+	in, err := c.File.open(a.stdin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	rejects, err := newRejects(c.File.Rejects, in, a.stderr)
+	if err != nil {
+		return err
+	}
+	store, done, err := lockStore(a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	sum := lockSummary{ByStatus: map[locks.Status]int64{}}
+	refused := false
+	for page, err := range lockPages(rejects.keep(c.File.read(tasks.KindLockRelease, interruptible{a.ctx, in})), c.expires, &sum) {
+		if err != nil {
+			_ = rejects.close()
+			return usagef("--file: %w", err)
+		}
+		statuses, err := change(store)(a.ctx, page)
+		if err != nil {
+			_ = rejects.close()
+			return fmt.Errorf("stopped after %d lines: %w; the same command again does no harm", sum.Total, redisError{err})
+		}
+		for _, s := range statuses {
+			sum.ByStatus[s]++
+			refused = refused || refusedLock(s)
+		}
+	}
+	if err := rejects.close(); err != nil {
+		return fmt.Errorf("--rejects: %w", err)
+	}
+	if c.JSON {
+		err = writeJSON(a.stdout, sum)
+	} else {
+		say(a.stdout, "%d lines: %v, %d rejected\n", sum.Total, sum.ByStatus, sum.Rejected)
+	}
+	if err == nil && (refused || sum.Rejected > 0) {
+		return errPartial
+	}
+	return err
+}
+
+// lockPages cuts a file into pages, and counts its lines.
+func lockPages(in iter.Seq2[tasks.Task, error], expires time.Duration, sum *lockSummary) iter.Seq2[[]locks.Entry, error] {
+	return func(yield func([]locks.Entry, error) bool) {
+		var page []locks.Entry
+		for t, err := range in {
+			if _, bad := errors.AsType[*enqueue.LineError](err); bad {
+				sum.Total++
+				sum.Rejected++
+				continue
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			sum.Total++
+			page = append(page, locks.Entry{UserID: t.User(), LockID: t.Target(), ExpiresIn: expires})
+			if len(page) == lockPage {
+				if !yield(page, nil) {
+					return
+				}
+				page = nil
+			}
+		}
+		if len(page) > 0 {
+			yield(page, nil)
+		}
+	}
+}
+
+type locksListCmd struct {
+	UserID string        `name:"user-id" placeholder:"ID" help:"Only this user's."`
+	Stale  bool          `help:"Only those whose holder went away."`
+	Grace  time.Duration `default:"${grace}" help:"Time after the expiry for which a lock is left alone (${default})."`
+	JSON   bool          `help:"Print JSON lines."`
+}
+
+// listedLock is a lock as list prints it.
+type listedLock struct {
+	UserID    string    `json:"user_id"`
+	LockID    string    `json:"lock_id"`
+	Module    string    `json:"module"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Swept     bool      `json:"swept"`
+}
+
+// Run implements the command.
+func (c *locksListCmd) Run(a *app) error {
+	store, done, err := lockStore(a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	all := store.List(a.ctx, locks.Filter{UserID: c.UserID})
+	if c.Stale {
+		all = store.Stale(a.ctx, c.Grace)
+	}
+	buffered := bufio.NewWriter(a.stdout)
+	out := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
+	n := 0
+	for l, err := range all {
+		if err != nil {
+			return redisError{err}
+		}
+		if c.UserID != "" && l.UserID != c.UserID {
+			continue
+		}
+		if n++; c.JSON {
+			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, l.Module(), l.ExpiresAt, l.Swept}); err != nil {
+				return err
+			}
+			continue
+		}
+		if n == 1 {
+			say(out, "EXPIRES\tUSER\tLOCK\tSWEPT\n")
+		}
+		say(out, "%s\t%s\t%s\t%s\n", l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID, yesNo(l.Swept))
+	}
+	if n == 0 && !c.JSON {
+		say(out, "No locks.\n")
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+)
+
+// trackLocks tracks n locks, of which the first stale have expired long ago, and
+// lets KooDrive hold all of them.
+func trackLocks(t *testing.T, server *redistest.Server, sim *simulator.Simulator, n, stale int) {
+	t.Helper()
+	entries := make([]locks.Entry, n)
+	for i := range entries {
+		entries[i] = locks.Entry{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("lock-%d@102", i), ExpiresIn: time.Hour}
+		if i < stale {
+			entries[i].ExpiresIn, entries[i].ExpiresAt = 0, time.Now().Add(-time.Hour)
+		}
+		sim.AddLock(entries[i].UserID, entries[i].LockID, time.Now().Add(time.Hour))
+	}
+	if _, err := locks.NewStore(server.Client()).Track(t.Context(), entries); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASweepReleasesExactlyTheStaleLocks(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	sim, url := startSimulator(t)
+	const n, stale = 100, 40
+	trackLocks(t, server, sim, n, stale)
+	startWorker(t, server, url)
+	sweep := func(args ...string) result {
+		t.Helper()
+		return kooworker(t, "", append([]string{"locks", "sweep", "--json", "--redis-url", server.URL()}, args...)...)
+	}
+	r := sweep() // 40 % are more than the default share
+	if o := r.object(t); r.code != exitPartial || o["stale"] != 40.0 || o["enqueued"] != 0.0 || o["held_back"] != 40.0 || !strings.Contains(r.stderr, "held_back") {
+		t.Errorf("%+v", r)
+	}
+	dry := sweep("--max-share", "0.5", "--dry-run")
+	if r := kooworker(t, "", "locks", "sweep", "--max-share", "0.5", "--dry-run", "--redis-url", server.URL()); strings.Count(r.stdout, "lock-") != stale {
+		t.Errorf("a dry run lists: %+v", r)
+	}
+	r = sweep("--max-share", "0.5")
+	if r.code != exitDone || r.object(t)["enqueued"] != 40.0 || dry.object(t)["enqueued"] != 40.0 || dry.object(t)["stale"] != r.object(t)["stale"] {
+		t.Errorf("%+v, after the dry run %+v", r, dry)
+	}
+	id, _ := r.object(t)["batch"].(string)
+	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "60s", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v", r)
+	}
+	if diff := cmp.Diff(map[string]float64{"total": 40, "succeeded": 40}, counts(show(t, server, id))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for i := range n {
+		if held := len(sim.Locks(fmt.Sprintf("user-%d", i))) == 1; held != (i >= stale) {
+			t.Errorf("lock %d is held: %t", i, held)
+		}
+	}
+	left := kooworker(t, "", "locks", "list", "--json", "--redis-url", server.URL()).lines(t)
+	if len(left) != n-stale {
+		t.Errorf("the ledger keeps %d locks; want %d", len(left), n-stale)
+	}
+	if r := sweep(); r.code != exitDone || r.object(t)["stale"] != 0.0 {
+		t.Errorf("again: %+v", r)
+	}
+}
+
+func TestWhatIsRenewedAfterTheSweepStays(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	sim, url := startSimulator(t)
+	trackLocks(t, server, sim, 3, 3)
+	r := kooworker(t, "", "locks", "sweep", "--max-share", "1", "--json", "--redis-url", server.URL())
+	id, _ := r.object(t)["batch"].(string)
+	for verb, user := range map[string]string{"renew": "user-0", "forget": "user-1"} {
+		lock := strings.Replace(user, "user", "lock", 1) + "@102"
+		if r := kooworker(t, "", "locks", verb, "--user-id", user, "--lock-id", lock, "--redis-url", server.URL()); r.code != exitDone {
+			t.Errorf("%s: %+v", verb, r)
+		}
+	}
+	startWorker(t, server, url)
+	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "60s", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v", r)
+	}
+	if diff := cmp.Diff(map[string]float64{"total": 3, "succeeded": 1, "superseded": 2}, counts(show(t, server, id))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if stats := sim.Stats(); stats.Released != 1 {
+		t.Errorf("%d locks were released", stats.Released)
+	}
+}
+
+func TestAScheduledSweepReleases(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	sim, url := startSimulator(t)
+	trackLocks(t, server, sim, 10, 2)
+	startWorker(t, server, url, "--with-scheduler", "--sweep-every", "1s")
+	redistest.Eventually(t, 30*time.Second, "the stale ones are released", func() bool { return sim.Stats().Released == 2 })
+	left := kooworker(t, "", "locks", "list", "--json", "--redis-url", server.URL()).lines(t)
+	if len(left) > 10 || len(left) < 8 {
+		t.Errorf("%d are left", len(left))
+	}
+}
+
+func TestLocksOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	lock := func(args ...string) result {
+		t.Helper()
+		return kooworker(t, "user_id,lock_id\nu,l-1@102\nu,bad lock\nv,l-2\n", append(append([]string{"locks"}, args...), "--redis-url", server.URL())...)
+	}
+	if r := lock("track", "--user-id", "u", "--lock-id", "l@102", "--expires-in", "5m", "--json"); r.code != exitDone || r.object(t)["status"] != "tracked" {
+		t.Errorf("%+v", r)
+	}
+	if r := lock("renew", "--user-id", "u", "--lock-id", "l@102"); r.code != exitDone || r.stdout != "renewed l@102\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := lock("track", "--file", "-", "--json"); r.code != exitPartial || r.object(t)["total"] != 3.0 || r.object(t)["rejected"] != 1.0 {
+		t.Errorf("%+v", r)
+	}
+	if lines := lock("list", "--user-id", "u", "--json").lines(t); len(lines) != 2 || lines[0]["module"] != "102" {
+		t.Errorf("%v", lines)
+	}
+	if r := lock("forget", "--user-id", "u", "--lock-id", "l@102"); r.code != exitDone || r.stdout != "forgotten l@102\n" {
+		t.Errorf("%+v", r)
+	}
+	for _, args := range [][]string{
+		{"track", "--user-id", "u"}, {"track", "--user-id", "u", "--lock-id", "../x"}, {"track", "--user-id", "u", "--lock-id", "l", "--expires-in=-1s"},
+		{"sweep", "--max-share", "2"}, {"sweep", "--max", "0"}, {"track", "--file", "-", "--user-id", "u"},
+	} {
+		if r := lock(args...); r.code != exitUsage {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	for _, args := range [][]string{{}, {"--sweep-every", "1500ms"}, {"--sweep-cron", "x"}, {"--sweep-cron", "* * * * *", "--sweep-every", "2s"}, {"--sweep-cron", "* * * * *", "--sweep-zone", "Nowhere"}} {
+		if r := kooworker(t, "", append([]string{"scheduler", "--redis-url", server.URL()}, args...)...); r.code != exitUsage {
+			t.Errorf("scheduler %v: %+v", args, r)
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package enqueue_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/redistest"
+)
+
+// Redis restarts from a snapshot in the middle of a bulk, as it may without
+// appendonly; a failover to a replica that lags behind is no different. The
+// producer must not report what is not there.
+func TestBulkNoticesWhatRedisHasLost(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]struct{ save, kill int }{"in the middle": {5_000, 20_000}, "near the end": {38_000, 39_990}} {
+		server := redistest.Start(t)
+		client, err := enqueue.New(enqueue.Config{Redis: server.Client()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bundle{client: client, redis: server, rdb: server.Client(), inspector: asynq.NewInspectorFromRedisClient(server.Client())}
+		const n = 40_000
+		o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
+		seen := 0
+		o.Each = func(enqueue.Item) {
+			switch seen++; seen {
+			case at.save:
+				if err := b.rdb.Save(t.Context()).Err(); err != nil {
+					t.Error(err)
+				}
+			case at.kill:
+				server.Kill()
+				server.Restart()
+			}
+		}
+		_, err = client.Bulk(t.Context(), unbinds(n), o)
+		if lost, ok := errors.AsType[*batch.LostError](err); !ok || lost.Hint() == "" {
+			t.Errorf("%s: %v; want it to say that something is lost", name, err)
+		}
+		if balance := b.balance(t, "b-1"); balance.Done || balance.Total >= n {
+			t.Errorf("%s: %+v", name, balance)
+		}
+		o.Each = nil
+		res, err := client.Bulk(t.Context(), unbinds(n), o)
+		if err != nil || res.Enqueued+res.Skipped != n || res.Skipped == 0 {
+			t.Errorf("%s: again: %+v, %v", name, res, err)
+		}
+		if balance := b.balance(t, "b-1"); balance.Queued != n {
+			t.Errorf("%s: again: %+v", name, balance)
+		}
+		queued := b.queued(t)
+		for i := range n {
+			if len(queued[unbindOf(i).DeviceID]) != 1 {
+				t.Fatalf("%s: %s is queued %d times", name, unbindOf(i).DeviceID, len(queued[unbindOf(i).DeviceID]))
+			}
+		}
+	}
+}

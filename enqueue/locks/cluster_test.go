@@ -1,0 +1,55 @@
+package locks_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
+)
+
+// A cluster of one node refuses what touches keys of two slots as one of many
+// does.
+func TestALifeInACluster(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--cluster-enabled", "yes")
+	node := server.Client()
+	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, 20*time.Second, "the cluster is up", func() bool {
+		return strings.Contains(node.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
+	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	b := &bundle{store: locks.NewStore(rdb), rdb: rdb, redis: server, start: time.Now().Truncate(time.Millisecond).UTC()}
+
+	b.track(t, b.at(id(1), -h), b.at(id(2), -h), b.at(id(3), -h), b.at(id(4), h))
+	stale := collect(t, b.store.Stale(t.Context(), 0))
+	if len(stale) != 3 {
+		t.Fatalf("%v; want 3", stale)
+	}
+	if err := b.store.Swept(t.Context(), stale); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range []step{claim(-h), giveBack, claim(-h), released} {
+		if _, err := s(t.Context(), b); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+	if _, err := b.store.Forget(t.Context(), []locks.ID{id(2)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.counts(t, 0); got != (locks.Counts{Total: 2, Swept: 1}) {
+		t.Errorf("%+v; want 2, of which 1 swept", got)
+	}
+	if n, err := b.store.Drop(t.Context(), 0); n != 1 || err != nil {
+		t.Errorf("dropped %d, %v; want 1", n, err)
+	}
+	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != 1 || got[0].ID() != id(4) {
+		t.Errorf("%v; want the live one", got)
+	}
+}

@@ -1,0 +1,123 @@
+package locks
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Keeping is the ledger as workers and sweeps need it: in the words of the
+// vocabulary, since package worker does not know this one.
+type Keeping struct {
+	Store *Store
+}
+
+// Counts returns how many locks there are, and how many of them are stale.
+func (k Keeping) Counts(ctx context.Context, grace time.Duration) (total, stale int64, err error) {
+	n, err := k.Store.Counts(ctx, grace)
+	return n.Total, n.Stale, err
+}
+
+// Stale yields the stale locks, oldest first.
+func (k Keeping) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
+		for l, err := range k.Store.Stale(ctx, grace) {
+			if !yield(tasks.Lock{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt}, err) {
+				return
+			}
+		}
+	}
+}
+
+// Swept notes that releases are enqueued for these.
+func (k Keeping) Swept(ctx context.Context, swept []tasks.Lock) error {
+	out := make([]Lock, len(swept))
+	for i, l := range swept {
+		out[i] = Lock{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt}
+	}
+	return k.Store.Swept(ctx, out)
+}
+
+// Drop forgets what was swept and expired for longer than keep.
+func (k Keeping) Drop(ctx context.Context, keep time.Duration) (int64, error) {
+	return k.Store.Drop(ctx, keep)
+}
+
+// Claim is called just before a sweep's release. If refused is empty nobody can
+// renew the lock until the claim is ended, or over.
+func (k Keeping) Claim(ctx context.Context, t tasks.LockRelease, hold time.Duration) (ticket int64, refused string, err error) {
+	c, err := k.Store.Claim(ctx, ID{t.UserID, t.LockID}, t.Stale.ExpiredAt, hold)
+	if err != nil || c.Status == Claimed {
+		return c.Ticket, "", err
+	}
+	return 0, string(c.Status), nil
+}
+
+// End ends a claim; gone says that the lock is released.
+func (k Keeping) End(ctx context.Context, t tasks.LockRelease, ticket int64, gone bool) error {
+	c := Claim{ID: ID{t.UserID, t.LockID}, Seen: t.Stale.ExpiredAt, Ticket: ticket}
+	if gone {
+		return k.Store.Released(ctx, []Claim{c})
+	}
+	if ticket == 0 {
+		return nil
+	}
+	return k.Store.GiveBack(ctx, c)
+}
+
+// sweepingKey is who sweeps.
+const sweepingKey = "{kooworker:locks}:sweeping"
+
+// holdCmd takes a lease, or keeps it.
+//
+// KEYS[1] -> {kooworker:locks}:sweeping
+// --
+// ARGV[1] -> owner
+// ARGV[2] -> ms until it runs out
+//
+// Returns 1 if the owner has it, else 0.
+var holdCmd = redis.NewScript(`
+local owner = redis.call("GET", KEYS[1])
+if owner and owner ~= ARGV[1] then
+	return 0
+end
+redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+return 1
+`)
+
+// Hold takes the lease of the sweep for owner, or keeps it: one sweep runs at a
+// time.
+func (k Keeping) Hold(ctx context.Context, owner string, d time.Duration) (held bool, err error) {
+	n, err := holdCmd.Run(ctx, k.Store.rdb, []string{sweepingKey}, owner, d.Milliseconds()).Int()
+	if err != nil {
+		return false, fmt.Errorf("locks: hold the lease of the sweep: %w", err)
+	}
+	return n == 1, nil
+}
+
+// leaveCmd gives a lease back.
+//
+// KEYS[1] -> {kooworker:locks}:sweeping
+// --
+// ARGV[1] -> owner
+//
+// Returns 1 if the owner had it, else 0.
+var leaveCmd = redis.NewScript(`
+if redis.call("GET", KEYS[1]) ~= ARGV[1] then
+	return 0
+end
+return redis.call("DEL", KEYS[1])
+`)
+
+// Leave gives the lease back.
+func (k Keeping) Leave(ctx context.Context, owner string) error {
+	if err := leaveCmd.Run(ctx, k.Store.rdb, []string{sweepingKey}, owner).Err(); err != nil {
+		return fmt.Errorf("locks: leave the lease of the sweep: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package locks
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Counts says how the ledger stands.
+type Counts struct {
+	// Total is the number of locks in it, the swept ones included.
+	Total int64
+	// Stale is the number of those that a sweep would take: their expiry and the
+	// grace are over, and their release is not enqueued.
+	Stale int64
+	// Swept is the number of those whose release is enqueued, or dead.
+	Swept int64
+	// Now is when that was, by Redis' clock.
+	Now time.Time
+}
+
+// countCmd counts the locks, all as of one moment.
+//
+// KEYS -> expiry, swept
+// --
+// ARGV[1] -> ms of grace
+//
+// Returns the number of those in expiry and in swept, the number of the stale
+// ones, and now in ms.
+var countCmd = redis.NewScript(nowLua + `
+return {redis.call("ZCARD", KEYS[1]), redis.call("ZCARD", KEYS[2]), redis.call("ZCOUNT", KEYS[1], "-inf", now - ARGV[1]), now}
+`)
+
+// Counts counts the locks; a lock is stale once its expiry has been over for as
+// long as grace.
+func (s *Store) Counts(ctx context.Context, grace time.Duration) (Counts, error) {
+	if err := validGrace(grace); err != nil {
+		return Counts{}, err
+	}
+	n, err := countCmd.Run(ctx, s.rdb, []string{expiryKey, sweptKey}, millisUp(grace)).Int64Slice()
+	if err == nil && len(n) != 4 {
+		err = fmt.Errorf("%d values; want 4", len(n))
+	}
+	if err != nil {
+		return Counts{}, fmt.Errorf("locks: count: %w", err)
+	}
+	return Counts{Total: n[0] + n[1], Swept: n[1], Stale: n[2], Now: time.UnixMilli(n[3]).UTC()}, nil
+}
+
+func validGrace(grace time.Duration) error {
+	if grace < 0 || grace > MaxDistance {
+		return fmt.Errorf("locks: a grace of %s; want 0s to %s", grace, MaxDistance)
+	}
+	return nil
+}
+
+// pageCmd reads a page of a sorted set, by score and then by member.
+//
+// It goes on after a member that may have left meanwhile: among those of its
+// score it looks for the first that is greater. That compares bytes, as Redis
+// does; Lua would compare by the locale of the server.
+//
+// KEYS[1] -> the set
+// --
+// ARGV[1] -> members in a page
+// ARGV[2] -> ms of grace
+// ARGV[3] -> the highest score, "" for now without the grace
+// ARGV[4] -> the member after which to go on, "" to begin
+// ARGV[5] -> its score
+//
+// Returns the highest score, then the members with their scores in turn. It
+// changes nothing.
+var pageCmd = redis.NewScript(nowLua + `
+local function after(a, b)
+	for i = 1, math.min(#a, #b) do
+		local x, y = string.byte(a, i), string.byte(b, i)
+		if x ~= y then
+			return x > y
+		end
+	end
+	return #a > #b
+end
+
+local highest = tonumber(ARGV[3]) or now - ARGV[2]
+local first = 0
+if ARGV[4] ~= "" then
+	first = redis.call("ZCOUNT", KEYS[1], "-inf", "(" .. ARGV[5])
+	local last = redis.call("ZCOUNT", KEYS[1], "-inf", ARGV[5])
+	while first < last do
+		local middle = math.floor((first + last) / 2)
+		if after(redis.call("ZRANGE", KEYS[1], middle, middle)[1], ARGV[4]) then
+			last = middle
+		else
+			first = middle + 1
+		end
+	end
+end
+local rows = redis.call("ZRANGE", KEYS[1], first, first + ARGV[1] - 1, "WITHSCORES")
+local out = {string.format("%.0f", highest)}
+for i = 1, #rows, 2 do
+	if tonumber(rows[i + 1]) > highest then
+		break
+	end
+	out[#out + 1] = rows[i]
+	out[#out + 1] = rows[i + 1]
+end
+return out
+`)
+
+// everything is a score that is higher than any.
+const everything = 1 << 53
+
+// pages yields the locks of a set whose score is not above the highest; "" is
+// now without the grace, as it is at the first page.
+func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[Lock, error] {
+	return func(yield func(Lock, error) bool) {
+		member, score := "", "0"
+		for {
+			rows, err := pageCmd.Run(ctx, s.rdb, []string{key}, chunk, millisUp(grace), highest, member, score).StringSlice()
+			if err == nil && len(rows)%2 != 1 {
+				err = fmt.Errorf("cannot read %d values", len(rows))
+			}
+			if err != nil {
+				yield(Lock{}, fmt.Errorf("locks: list: %w", err))
+				return
+			}
+			highest, rows = rows[0], rows[1:]
+			for i := 0; i < len(rows); i += 2 {
+				member, score = rows[i], rows[i+1]
+				lock, err := lockOf(member, score)
+				lock.Swept = key == sweptKey
+				if !yield(lock, err) || err != nil {
+					return
+				}
+			}
+			if len(rows) < 2*chunk {
+				return
+			}
+		}
+	}
+}
+
+// Stale yields the locks that a sweep should take, as of the moment in which it
+// begins: those in expiry whose expiry has been over for as long as grace, the
+// oldest first. Each is yielded once. One that is renewed, forgotten or swept
+// before it is reached is not yielded; nothing is skipped for that. It ends after
+// the first error.
+func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[Lock, error] {
+	return func(yield func(Lock, error) bool) {
+		if err := validGrace(grace); err != nil {
+			yield(Lock{}, err)
+			return
+		}
+		// A lock comes again if it is given a later expiry that is over as well.
+		seen := make(map[ID]struct{})
+		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
+			if err == nil {
+				if _, twice := seen[lock.ID()]; twice {
+					continue
+				}
+				seen[lock.ID()] = struct{}{}
+			}
+			if !yield(lock, err) {
+				return
+			}
+		}
+	}
+}
+
+// Filter says which locks are listed. The zero value: all.
+type Filter struct {
+	// UserID: those of this user only. Empty: of all.
+	UserID string
+	// StaleOnly: only what a sweep would take, with this Grace; see Store.Stale.
+	StaleOnly bool
+	Grace     time.Duration
+}
+
+// List yields locks for people: first those that were swept and are not known to
+// be released, then those that somebody holds, each the oldest first. What
+// changes meanwhile may be missing or come twice. It ends after the first error.
+func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
+	return func(yield func(Lock, error) bool) {
+		all := strconv.Itoa(everything)
+		lists := []iter.Seq2[Lock, error]{s.pages(ctx, sweptKey, all, 0), s.pages(ctx, expiryKey, all, 0)}
+		if f.StaleOnly {
+			lists = []iter.Seq2[Lock, error]{s.Stale(ctx, f.Grace)}
+		}
+		for _, list := range lists {
+			for lock, err := range list {
+				if err == nil && f.UserID != "" && f.UserID != lock.UserID {
+					continue
+				}
+				if !yield(lock, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}

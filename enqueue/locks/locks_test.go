@@ -1,0 +1,276 @@
+package locks_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	expiryKey = "{kooworker:locks}:expiry"
+	sweptKey  = "{kooworker:locks}:swept"
+	claimsKey = "{kooworker:locks}:claims"
+)
+
+// bundle is a ledger in a Redis of its own.
+type bundle struct {
+	store *locks.Store
+	rdb   redis.UniversalClient
+	redis *redistest.Server
+	// start is about when it began, in whole milliseconds.
+	start time.Time
+	claim locks.Claim // the last one
+}
+
+func setup(tb testing.TB) *bundle {
+	tb.Helper()
+	server := redistest.Start(tb)
+	rdb := server.Client()
+	return &bundle{store: locks.NewStore(rdb), rdb: rdb, redis: server, start: time.Now().Truncate(time.Millisecond).UTC()}
+}
+
+// at returns an entry that expires so long after the start.
+func (b *bundle) at(id locks.ID, d time.Duration) locks.Entry {
+	return locks.Entry{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
+}
+
+func (b *bundle) lock(id locks.ID, d time.Duration) locks.Lock {
+	return locks.Lock{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
+}
+
+func id(n int) locks.ID {
+	return locks.ID{UserID: fmt.Sprint("u-", n%7), LockID: fmt.Sprintf("lock-%06d@102", n)}
+}
+
+// track tracks, and wants all to be tracked.
+func (b *bundle) track(tb testing.TB, entries ...locks.Entry) {
+	tb.Helper()
+	answers, err := b.store.Track(tb.Context(), entries)
+	if err != nil || len(answers) != len(entries) {
+		tb.Fatalf("%d answers, %v; want %d", len(answers), err, len(entries))
+	}
+	for _, answer := range answers {
+		if answer != locks.Tracked {
+			tb.Fatalf("%s; want it tracked", answer)
+		}
+	}
+}
+
+// where tells how a lock lies in Redis, such as "swept -1h0m0s claimed".
+func (b *bundle) where(tb testing.TB, id locks.ID) string {
+	tb.Helper()
+	var words []string
+	member := id.UserID + " " + id.LockID
+	for _, key := range []string{expiryKey, sweptKey, claimsKey} {
+		score, err := b.rdb.ZScore(tb.Context(), key, member).Result()
+		if errors.Is(err, redis.Nil) {
+			continue
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if key == claimsKey {
+			words = append(words, "claimed")
+			continue
+		}
+		words = append(words, strings.TrimPrefix(key, "{kooworker:locks}:"), time.UnixMilli(int64(score)).Sub(b.start).String())
+	}
+	return strings.Join(words, " ")
+}
+
+func TestExpiriesAreRedis(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	before := b.rdb.Time(t.Context()).Val()
+	b.track(t, locks.Entry{UserID: "u", LockID: "default"}, locks.Entry{UserID: "u", LockID: "life@7", ExpiresIn: 1500 * time.Microsecond})
+	after := b.rdb.Time(t.Context()).Val()
+	got := map[string]locks.Lock{}
+	for lock, err := range b.store.List(t.Context(), locks.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[lock.LockID] = lock
+	}
+	for name, life := range map[string]time.Duration{"default": locks.DefaultLife, "life@7": 2 * time.Millisecond} {
+		at := got[name].ExpiresAt
+		if at.Before(before.Add(life).Truncate(time.Millisecond)) || at.After(after.Add(life)) {
+			t.Errorf("%s expires at %s; want %s after %s", name, at, life, before)
+		}
+	}
+	if m := got["life@7"].Module(); m != "7" {
+		t.Errorf("module %q; want 7", m)
+	}
+	if m := got["default"].Module(); m != "" {
+		t.Errorf("module %q; want none", m)
+	}
+}
+
+// What SQL knows to the microsecond is seen as it was tracked.
+func TestFractionsOfAMillisecond(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	at := b.start.Add(-h + 300*time.Microsecond)
+	b.track(t, locks.Entry{UserID: "u", LockID: "l", ExpiresAt: at})
+	c, err := b.store.Claim(t.Context(), locks.ID{UserID: "u", LockID: "l"}, at, h)
+	if err != nil || c.Status != locks.Claimed {
+		t.Fatalf("%+v, %v; want it claimed", c, err)
+	}
+	if err := b.store.Released(t.Context(), []locks.Claim{c}); err != nil {
+		t.Fatal(err)
+	}
+	if counts := b.counts(t, 0); counts.Total != 0 {
+		t.Errorf("%+v; want nothing left", counts)
+	}
+}
+
+func TestStaleOfALock(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
+	for grace, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
+		if got := (locks.Lock{ExpiresAt: now.Add(-time.Minute)}).Stale(now, grace); got != want {
+			t.Errorf("with a grace of %s: %t; want %t", grace, got, want)
+		}
+	}
+}
+
+// What is not valid changes nothing, also not what is beside it.
+func TestNotValid(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ctx, s, good := t.Context(), b.store, id(1)
+	bad := locks.ID{UserID: "u", LockID: "l l"}
+	_, tracked := s.Track(ctx, []locks.Entry{b.at(good, h), b.at(bad, h)})
+	_, renewed := s.Renew(ctx, []locks.Entry{b.at(good, h), {UserID: "u u", LockID: "l"}})
+	_, negative := s.Renew(ctx, []locks.Entry{b.at(good, h), {UserID: "u", LockID: "l", ExpiresIn: -1}})
+	_, forgotten := s.Forget(ctx, []locks.ID{good, bad})
+	_, claimed := s.Claim(ctx, bad, b.start, h)
+	_, unseen := s.Claim(ctx, good, time.Time{}, h)
+	_, noHold := s.Claim(ctx, good, b.start, 0)
+	_, longHold := s.Claim(ctx, good, b.start, 24*h)
+	_, counted := s.Counts(ctx, -1)
+	_, dropped := s.Drop(ctx, -1)
+	var stale, list error
+	for _, stale = range s.Stale(ctx, -1) {
+		continue
+	}
+	for _, list = range s.List(ctx, locks.Filter{StaleOnly: true, Grace: -1}) {
+		continue
+	}
+	for name, err := range map[string]error{
+		"track": tracked, "renew": renewed, "negative": negative, "forget": forgotten, "claim": claimed, "unseen": unseen,
+		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "stale": stale, "list": list,
+		"swept": s.Swept(ctx, []locks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.GiveBack(ctx, locks.Claim{ID: bad}),
+		"released": s.Released(ctx, []locks.Claim{{ID: good}, {ID: bad}}),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		_, field := errors.AsType[*tasks.FieldError](err)
+		if want := slices.Contains([]string{"track", "renew", "forget", "claim", "swept", "give back", "released"}, name); field != want {
+			t.Errorf("%s: %v; want a FieldError: %t", name, err, want)
+		}
+	}
+	if n := b.rdb.DBSize(ctx).Val(); n != 0 {
+		t.Errorf("%d keys; want none", n)
+	}
+	for _, empty := range []error{
+		s.Swept(ctx, nil), s.Released(ctx, nil), func() error { _, err := s.Track(ctx, nil); return err }(),
+	} {
+		if empty != nil {
+			t.Errorf("nothing: %v; want it done", empty)
+		}
+	}
+}
+
+// When Redis is gone, what was answered so far is told.
+func TestAnErrorHalfWay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	rdb := b.redis.Client()
+	calls := 0
+	rdb.AddHook(before{"evalsha", func() error {
+		if calls++; calls == 3 { // the first is answered by NOSCRIPT
+			return errors.New("cut off")
+		}
+		return nil
+	}})
+	store := locks.NewStore(rdb)
+	entries := make([]locks.Entry, 1200)
+	for i := range entries {
+		entries[i] = b.at(id(i), h)
+	}
+	answers, err := store.Track(t.Context(), entries)
+	if err == nil || len(answers) == 0 || len(answers)%500 != 0 || len(answers) == len(entries) {
+		t.Fatalf("%d answers, %v; want those of whole chunks, and an error", len(answers), err)
+	}
+	done := len(answers)
+	answers, err = store.Track(t.Context(), entries)
+	for i, answer := range answers {
+		if want := map[bool]locks.Status{true: locks.Unchanged, false: locks.Tracked}[i < done]; answer != want {
+			t.Fatalf("number %d, the second time: %s; want %s", i, answer, want)
+		}
+	}
+	if err != nil || len(answers) != len(entries) {
+		t.Errorf("%d answers, %v; want all", len(answers), err)
+	}
+}
+
+// A Redis that is full refuses what would be noted, and does nothing by halves;
+// what is gone can be taken out.
+func TestAFullRedis(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.track(t, b.at(id(1), -h), b.at(id(2), -h), b.at(id(3), -h))
+	if _, err := claim(-h)(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.store.Track(t.Context(), []locks.Entry{b.at(id(4), h)}); err == nil {
+		t.Error("tracked, and Redis is full")
+	}
+	if c, err := b.store.Claim(t.Context(), id(2), b.start, h); err == nil && b.where(t, id(2)) != "swept -1h0m0s claimed" {
+		t.Errorf("%+v; want the claim to be noted", c)
+	}
+	if err := b.store.Swept(t.Context(), []locks.Lock{b.lock(id(3), -h)}); err == nil && b.where(t, id(3)) != "swept -1h0m0s" {
+		t.Error("swept by halves")
+	}
+	if _, err := released(t.Context(), b); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.store.Forget(t.Context(), []locks.ID{id(2)}); err != nil {
+		t.Error(err)
+	}
+	if counts := b.counts(t, 0); counts.Total != 1 {
+		t.Errorf("%+v; want one left", counts)
+	}
+	if got := b.where(t, id(3)); got != "swept -1h0m0s" && got != "expiry -1h0m0s" {
+		t.Errorf("it is in %q", got)
+	}
+}
+
+func (b *bundle) counts(tb testing.TB, grace time.Duration) locks.Counts {
+	tb.Helper()
+	counts, err := b.store.Counts(tb.Context(), grace)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if since := time.Since(counts.Now).Abs(); since > time.Minute {
+		tb.Errorf("counted %s ago", since)
+	}
+	counts.Now = time.Time{}
+	return counts
+}

@@ -1,0 +1,189 @@
+package locks_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+)
+
+// extender is Track or Renew.
+type extender = func(context.Context, []locks.Entry) ([]locks.Status, error)
+
+// held is a lock with one holder, and KooDrive's count of its releases.
+type held struct {
+	id       locks.ID
+	released atomic.Int64
+}
+
+// hold is for how long a claim lasts; its worker gives up after half of it.
+const hold = 500 * time.Millisecond
+
+// Holders track, renew and forget their locks, while sweeps release what is
+// stale: a lock whose last accepted word was to renew it is never released.
+func TestHoldersAndSweepsRace(t *testing.T) {
+	t.Parallel()
+	const holders, each, sweeps = 6, 8, 4
+	rounds := 120
+	if testing.Short() {
+		rounds = 20
+	}
+	b := setup(t)
+	all := make(map[locks.ID]*held)
+	var work, sweeping sync.WaitGroup
+	for i := range holders {
+		var mine []*held
+		for j := range each {
+			l := &held{id: id(i*each + j)}
+			all[l.id] = l
+			mine = append(mine, l)
+		}
+		work.Go(func() { b.hold(t, mine, rounds) })
+	}
+	stop, cancel := context.WithCancel(t.Context())
+	var total, answers tally
+	for range sweeps {
+		sweeping.Go(func() {
+			for stop.Err() == nil && !t.Failed() {
+				b.sweepAndRelease(t, all, &total, &answers)
+			}
+		})
+	}
+	work.Wait()
+	cancel()
+	sweeping.Wait()
+	t.Logf("releases: %v; claims: %v", total.String(), answers.String())
+	if total.of("released") == 0 || answers.of(string(locks.Renewed)) == 0 {
+		t.Error("nothing has raced")
+	}
+	// What is live now is live in the ledger, and stays so.
+	b.sweepAndRelease(t, all, &total, &answers)
+	for _, l := range all {
+		if c, err := b.store.Claim(t.Context(), l.id, b.start, h); err != nil || c.Status == locks.Claimed {
+			t.Errorf("%v: %s, %v; want it kept from being released", l.id, c.Status, err)
+		}
+	}
+}
+
+// hold is a holder. Whenever it was told that a lock is safe, no release of it
+// may follow until its own next word.
+func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
+	t.Helper()
+	safe := make(map[*held]int64) // releases when it was told so
+	say := func(l *held, do extender, d time.Duration) {
+		answers, err := do(t.Context(), []locks.Entry{b.at(l.id, d)})
+		if err != nil || len(answers) != 1 {
+			t.Errorf("%v, %v", answers, err)
+			return
+		}
+		switch answers[0] {
+		case locks.Tracked, locks.Renewed, locks.Unchanged:
+			if d > 0 {
+				if _, already := safe[l]; !already {
+					safe[l] = l.released.Load()
+				}
+			}
+		default:
+		}
+	}
+	kept := func(l *held) {
+		if was, ok := safe[l]; ok && l.released.Load() != was {
+			t.Errorf("%v was released, and its last accepted word was to renew it", l.id)
+		}
+	}
+	for range rounds {
+		for _, l := range mine {
+			kept(l)
+			stale := -time.Duration(1+rand.IntN(1000)) * time.Second //nolint:gosec // any will do
+			switch rand.IntN(6) {                                    //nolint:gosec // any will do
+			case 0, 1:
+				delete(safe, l)
+				if _, err := b.store.Forget(t.Context(), []locks.ID{l.id}); err != nil {
+					t.Error(err)
+				}
+				say(l, b.store.Track, stale)
+			case 2:
+				say(l, b.store.Renew, stale)
+			case 3:
+				say(l, b.store.Track, h)
+			default:
+				say(l, b.store.Renew, h)
+			}
+		}
+	}
+	for i, l := range mine { // half of them end as live ones, the others as forgotten
+		kept(l)
+		delete(safe, l)
+		if i%2 == 0 {
+			if _, err := b.store.Forget(t.Context(), []locks.ID{l.id}); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		for start := time.Now(); !t.Failed(); {
+			say(l, b.store.Renew, h)
+			if _, ok := safe[l]; ok {
+				break
+			}
+			if time.Since(start) > time.Minute {
+				t.Errorf("%v is being released for ever", l.id)
+			}
+		}
+	}
+	t.Cleanup(func() {
+		for _, l := range mine {
+			kept(l)
+		}
+	})
+}
+
+// sweepAndRelease is a sweep and its workers, which crash and give back now and
+// then.
+func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, answers *tally) {
+	t.Helper()
+	var stale []locks.Lock
+	for lock, err := range b.store.Stale(t.Context(), 0) {
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		stale = append(stale, lock)
+	}
+	if rand.IntN(4) > 0 { //nolint:gosec // any will do
+		if err := b.store.Swept(t.Context(), stale); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, lock := range stale {
+		deadline := time.Now().Add(hold / 2)
+		c, err := b.store.Claim(t.Context(), lock.ID(), lock.ExpiresAt, hold)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answers.add(string(c.Status))
+		if c.Status != locks.Claimed {
+			continue
+		}
+		switch what := rand.IntN(8); { //nolint:gosec // any will do
+		case what == 0:
+			total.add("crashed")
+		case what < 4 || time.Now().After(deadline):
+			total.add("given back")
+			err = b.store.GiveBack(t.Context(), c)
+		default:
+			runtime.Gosched()
+			all[lock.ID()].released.Add(1)
+			total.add("released")
+			err = b.store.Released(t.Context(), []locks.Claim{c})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+)
+
+// Not parallel, as everything here that breaks a server: see servers_test.go.
+func TestAConnectionThatBreaksHalfWay(t *testing.T) {
+	for name, crash := range map[string]func(t *testing.T, d *database){
+		"connection": func(t *testing.T, d *database) {
+			t.Helper()
+			d.exec(t, d.pick("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kooworker'",
+				fmt.Sprintf("KILL %d", connectionID(t, d))))
+		},
+		"process": func(t *testing.T, d *database) {
+			t.Helper()
+			if d.name == "MariaDB" {
+				d.restart(t)
+				return
+			}
+			if err := syscall.Kill(connectionID(t, d), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"server": func(t *testing.T, d *database) {
+			t.Helper()
+			d.restart(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, d := range both(t) {
+				t.Run(d.name, func(t *testing.T) {
+					s := d.open(t, d.long())
+					var got listed
+					for l, err := range s.Locks(t.Context()) {
+						if err != nil {
+							got.err = err
+							continue
+						}
+						if got.locks = append(got.locks, l); len(got.locks) == 100 {
+							crash(t, d)
+						}
+					}
+					if got.err == nil || asRowError(got.err) != nil || len(got.locks) >= 50_000 {
+						t.Fatalf("got %d locks and %v", len(got.locks), got.err)
+					}
+					t.Logf("%d locks, then %v; hint: %s", len(got.locks), got.err, hintIn(got.err))
+					if hintIn(got.err) != hintBroke {
+						t.Errorf("got the hint %q", hintIn(got.err))
+					}
+					redistest.Eventually(t, 30*time.Second, "the server is there again", func() bool { return d.admin.PingContext(t.Context()) == nil })
+					if _, found, err := s.Look(t.Context(), "u7", "l7"); err != nil || !found {
+						t.Errorf("a look got %t, %v", found, err)
+					}
+					if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 50_000 {
+						t.Errorf("the next list has %d locks, and %v", len(got.locks), got.err)
+					}
+				})
+			}
+		})
+	}
+}
+
+// connectionID is the connection that reads, or the process behind it.
+func connectionID(t *testing.T, d *database) (id int) {
+	t.Helper()
+	if err := d.admin.QueryRowContext(t.Context(), d.pick(
+		"SELECT pid FROM pg_stat_activity WHERE application_name = 'kooworker' AND state = 'active'",
+		"SELECT id FROM information_schema.processlist WHERE info LIKE '%REPEAT%' AND id <> CONNECTION_ID()")).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// All idle connections die at once, and the next call does not notice.
+func TestIdleConnectionsThatDied(t *testing.T) {
+	for _, d := range both(t) {
+		t.Run(d.name, func(t *testing.T) {
+			s := d.open(t, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
+			done := make(chan error, maxConns)
+			for range maxConns {
+				go func() {
+					_, _, err := s.Look(t.Context(), "u1", "l1")
+					done <- err
+				}()
+			}
+			for range maxConns {
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.restart(t)
+			if _, found, err := s.Look(t.Context(), "u1", "l1"); err != nil || !found {
+				t.Errorf("got %t, %v", found, err)
+			}
+		})
+	}
+}
+
+func TestADatabaseThatIsDownAtFirst(t *testing.T) {
+	for _, d := range both(t) {
+		t.Run(d.name, func(t *testing.T) {
+			d.kill(syscall.SIGKILL)
+			s, err := New(Config{DSN: d.dsn(), Query: "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Close() }()
+			got := list(t, s.Locks(t.Context()))
+			if got.err == nil || !strings.Contains(got.err.Error(), "connection refused") || hintIn(got.err) != hintReach {
+				t.Errorf("got %v; hint: %s", got.err, hintIn(got.err))
+			}
+			t.Log(got.err)
+			d.restart(t)
+			if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 1 {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// encoded is a password as it has to be in a URL.
+func encoded(password string) string {
+	return strings.TrimPrefix(url.UserPassword("", password).String(), ":")
+}
+
+func TestPasswordsAreNotShown(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr/t:p@ss?w#rd%41"
+	parts := []string{"s3cr", "p@ss", "w#rd", encoded(secret), url.QueryEscape(secret), url.PathEscape(secret)}
+	check := func(t *testing.T, what string, err error) {
+		t.Helper()
+		if err == nil {
+			t.Errorf("%s: no error", what)
+			return
+		}
+		for ; err != nil; err = errors.Unwrap(err) {
+			for _, shown := range []string{err.Error(), hintIn(err), fmt.Sprintf("%+v %#v", err, err)} {
+				for _, part := range parts {
+					if strings.Contains(shown, part) {
+						t.Errorf("%s: %q is in %s", what, part, shown)
+					}
+				}
+			}
+		}
+	}
+	const query = "SELECT 1"
+	for _, dsn := range []string{
+		"postgres://me:" + secret + "@127.0.0.1:1/db", "mysql://me:" + secret + "@127.0.0.1:1/db",
+		"postgres://me:12/" + secret + "@127.0.0.1:1/db", "mysql://me:12?" + secret + "@127.0.0.1:1/db",
+		"postgres://me:s3cr%zz@127.0.0.1:1/db", "postgres://me:s3cr@127.0.0.1:port/db", "mysql://me:s3cr@127.0.0.1:port/db",
+		"postgres://me:s3cr@127.0.0.1:1/db?sslmode=s3cr", "postgres://me:s3cr@127.0.0.1:1/db?timezone=CET",
+		"mysql://me:s3cr@127.0.0.1:1/db?tls=s3cr", "mysql://me:s3cr@/db", "mysql://me:s3cr@127.0.0.1:1/db?loc=Europe%2FBerlin",
+		"mysql://me:s3cr@127.0.0.1:1/db?time_zone=%27SYSTEM%27", "mysql://me:s3cr@127.0.0.1:1/db?multiStatements=true",
+		"host=127.0.0.1 port=s3cr password=" + secret, "host=127.0.0.1 password='" + secret, "password=s3cr host=127.0.0.1 sslmode=x",
+		"me:" + secret + "@127.0.0.1:1/db", "me:" + secret + "@s3cr(127.0.0.1:1)/db", "me:" + secret, "me:" + secret + "@tcp(127.0.0.1:1",
+		"postgres://me:" + url.PathEscape(secret) + "@127.0.0.1:1/db", "mysql://me:12@s3cr/p@ss@127.0.0.1:1/db",
+		"jdbc:postgresql://me:" + secret + "@127.0.0.1:1/db", secret,
+	} {
+		_, err := New(Config{DSN: dsn, Query: query})
+		check(t, dsn, err)
+		if hintIn(err) == "" {
+			t.Errorf("%s: %v has no hint", dsn, err)
+		}
+	}
+	for _, dsn := range []string{
+		"postgres://me:" + encoded(secret) + "@127.0.0.1:1/db", "mysql://me:" + encoded(secret) + "@127.0.0.1:1/db",
+		"postgres://127.0.0.1:1/db?user=me&password=" + url.QueryEscape(secret),
+		"host=127.0.0.1 port=1 user=me password='" + secret + "'", "me:" + secret + "@tcp(127.0.0.1:1)/db",
+	} {
+		s, err := New(Config{DSN: dsn, Query: query})
+		if err != nil {
+			t.Errorf("%s: %v", dsn, err)
+			continue
+		}
+		refused := s.Check(t.Context())
+		check(t, dsn, refused)
+		if hintIn(refused) != hintReach {
+			t.Errorf("%s: %v; hint: %s", dsn, refused, hintIn(refused))
+		}
+		check(t, "the source", fmt.Errorf("%v %+v %#v %s", s, s, s, s))
+		cfg := Config{DSN: dsn, Query: query}
+		check(t, "the configuration", fmt.Errorf("%v %+v %#v %s", cfg, cfg, cfg, cfg))
+		_ = s.Close()
+	}
+	for _, d := range both(t) {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Open(t.Context(), d.dsnAs("admin", encoded(secret)), query)
+			check(t, d.name, err)
+			if hintIn(err) != hintLogin {
+				t.Errorf("got %v; hint: %s", err, hintIn(err))
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// What is in the DSN arrives: the driver's own form, and escapes.
+func TestDSNForms(t *testing.T) {
+	t.Parallel()
+	for _, d := range both(t) {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			const password = "a/b:c@d?e#f%41 ü"
+			const name = "visitor"
+			d.exec(t, d.pick("CREATE USER visitor PASSWORD '"+password+"'", "CREATE USER visitor@'%' IDENTIFIED BY '"+password+"'"))
+			if d.name == "MariaDB" {
+				d.exec(t, "GRANT SELECT ON test.* TO visitor@'%'")
+			}
+			t.Cleanup(func() { _, _ = d.admin.ExecContext(context.Background(), "DROP USER visitor") })
+			for _, dsn := range []string{
+				d.dsnAs(name, encoded(password)),
+				d.pick(fmt.Sprintf("host=127.0.0.1 port=%d user=visitor password='%s' dbname=postgres", d.port, password), "visitor:"+password+"@tcp("+d.addr()+")/test"),
+				d.pick("postgresql", "mariadb") + strings.TrimPrefix(d.dsn(), d.scheme),
+			} {
+				s, err := Open(t.Context(), dsn, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
+				if err != nil {
+					t.Errorf("%s: %v", dsn, err)
+					continue
+				}
+				_ = s.Close()
+			}
+		})
+	}
+}
+
+func TestConfigs(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"no DSN":   {Query: "SELECT 1"},
+		"no query": {DSN: "postgres://127.0.0.1/db", Query: " ;\n"},
+		"timeout":  {DSN: "postgres://127.0.0.1/db", Query: "SELECT 1", Timeout: -1},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: is taken", name)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openFile(t *testing.T, name, content string) *File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	write(t, path, content)
+	f, err := OpenFile(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+const long = "0123456789"
+
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
+	one := []Lock{{"u1", "l1@1", at}}
+	for name, tc := range map[string]struct {
+		file, content string
+		locks         []Lock
+		rows          []string // how they begin
+		err           string
+	}{
+		"csv":            {"f.csv", "user_id,lock_id,expires_at\nu1,l1@1,2026-01-31T08:30:00Z\n", one, nil, ""},
+		"any order":      {"f", "\xef\xbb\xbfx, Expires_At ,lock_id,\"user_id\"\r\n\"a,b\",2026-01-31T10:30:00+02:00,l1@1,u1\r\n\r\n", one, nil, ""},
+		"no last ending": {"f.csv", "user_id,lock_id,expires_at\nu1,l1@1,2026-01-31T08:30:00Z,,", one, nil, ""},
+		"bad lines": {
+			"f.csv", "user_id,lock_id,expires_at\nu1,l1\n\nu 1,l1,2026-01-31T08:30:00Z\nu1,l1,2026-01-31T08:30:00\nu1,l1,2026-01-31T08:30:00Z,x\n" +
+				strings.Repeat(long, 7000) + "\nu1,l\"1,\n,l1,2026-01-31T08:30:00Z\nu1,l1,\nu1,l1,0001-01-01T00:00:00Z\nu1,l1@1,2026-01-31T08:30:00Z\n" + strings.Repeat(long, 20000),
+			one,
+			[]string{
+				"line 2: has 2 columns", "line 4: user_id ", `line 5 (user u1, lock l1): expires_at is "2026-01-31T08:30:00"; want RFC 3339`, "line 6: has 4 columns",
+				"line 7: is longer", "line 8: bare", "line 9: user_id is empty", "line 10 (user u1, lock l1): expires_at is empty", "line 11 (user u1, lock l1): expires_at is in the year 1", "line 13: is longer",
+			},
+			"",
+		},
+		"empty":       {"f.csv", "", nil, nil, "must be a header with user_id, lock_id and expires_at"},
+		"no header":   {"f.csv", "u1,l1@1,2026-01-31T08:30:00Z\n", nil, nil, "must be a header"},
+		"no expiry":   {"f.csv", "user_id,lock_id\nu,l\n", nil, nil, "must be a header"},
+		"twice":       {"f.csv", "user_id,lock_id,expires_at,user_id\n", nil, nil, "names user_id twice"},
+		"long header": {"f.csv", strings.Repeat(long, 7000), nil, nil, "the header is longer"},
+		"jsonl":       {"f.jsonl", `{"lock_id":"l1@1","x":{"user_id":[1]},"user_id":"u1","expires_at":"2026-01-31T08:30:00Z"}`, one, nil, ""},
+		"empty jsonl": {"f.ndjson", "\n", nil, nil, ""},
+		"bad objects": {
+			"f.jsonl", "[]\n{\n{\"user_id\":1}\n{\"user_id\":\"u\"}\n{\"user_id\":\"u\",\"user_id\":\"v\"}\n" +
+				`{"user_id":"u","lock_id":"l","expires_at":1769848200}` + "\n" + `{"user_id":"u","lock_id":"l","expires_at":null} {}` + "\n" +
+				`{"user_id":"u","lock_id":"l"}` + "\n" + `{"user_id":"u1","lock_id":"l1@1","expires_at":"2026-01-31T08:30:00Z"}`,
+			one,
+			[]string{
+				"line 1: is not a JSON object", "line 2: is not JSON", "line 3: user_id is 1; want a string", "line 4: lock_id is missing", "line 5: user_id is given twice",
+				"line 6 (user u, lock l): expires_at is 1769848200; want a string", "line 7: has something behind", "line 8 (user u, lock l): expires_at is missing",
+			},
+			"",
+		},
+	} {
+		got := list(t, openFile(t, tc.file, tc.content).Locks(t.Context()))
+		if diff := cmp.Diff(tc.locks, got.locks); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		for i := range max(len(got.rows), len(tc.rows)) {
+			if i >= len(got.rows) || i >= len(tc.rows) || !strings.HasPrefix(got.rows[i].Error(), tc.rows[i]) {
+				t.Errorf("%s: got %v, want %q", name, got.rows, tc.rows)
+				break
+			}
+		}
+		if (tc.err == "") != (got.err == nil) || got.err != nil && (!strings.Contains(got.err.Error(), tc.err) || hintIn(got.err) == "") {
+			t.Errorf("%s: got %v", name, got.err)
+		}
+	}
+}
+
+func TestLookIntoAFile(t *testing.T) {
+	t.Parallel()
+	const header = "user_id,lock_id,expires_at\n"
+	f := openFile(t, "f.csv", header+"u1,l1,2026-01-31T08:30:00Z\nu1,l1,2026-01-31T09:30:00Z\nu1,l1,2026-01-31T07:30:00Z\nu2,l2,soon\nu3,l3,2026-01-31T08:30:00Z\nu3,l3,\n")
+	look := func(user, lock string) string {
+		t.Helper()
+		l, found, err := f.Look(t.Context(), user, lock)
+		switch {
+		case asRowError(err) != nil:
+			return "bad"
+		case err != nil:
+			t.Fatal(err)
+		case !found:
+			return "gone"
+		}
+		return l.ExpiresAt.Format("15:04")
+	}
+	for id, want := range map[[2]string]string{{"u1", "l1"}: "09:30", {"u2", "l2"}: "bad", {"u3", "l3"}: "bad", {"u1", "l2"}: "gone"} {
+		if got := look(id[0], id[1]); got != want {
+			t.Errorf("%s: got %s, want %s", id, got, want)
+		}
+	}
+	// Of the same size, within the same instant for all that the file system says.
+	info, err := os.Stat(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f.path, header+"u1,l1,2026-01-31T08:30:00Z\n")
+	if got := look("u1", "l1"); got != "08:30" {
+		t.Errorf("got %s", got)
+	}
+	write(t, f.path, header+"u1,l1,2026-01-31T08:45:00Z\n")
+	if err := os.Chtimes(f.path, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if got := look("u1", "l1"); got != "08:45" {
+		t.Errorf("renewed in the same instant: got %s", got)
+	}
+	// An old file is indexed once, and again when it is another one.
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(f.path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	look("u1", "l1")
+	index := f.index
+	if look("u1", "l1"); f.index != index {
+		t.Error("it is read again")
+	}
+	write(t, f.path+".new", header+"u1,l1,2026-01-31T08:50:00Z\n")
+	if err := errors.Join(os.Chtimes(f.path+".new", old, old), os.Rename(f.path+".new", f.path)); err != nil {
+		t.Fatal(err)
+	}
+	if got := look("u1", "l1"); got != "08:50" {
+		t.Errorf("renamed: got %s", got)
+	}
+	if err := os.Remove(f.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := f.Look(t.Context(), "u1", "l1"); !errors.Is(err, os.ErrNotExist) || found || hintIn(err) == "" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFileThatChangesWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	f := openFile(t, "f.csv", "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\nu2,l2,2026-01-31T08:30:00Z\n")
+	var last error
+	for _, err := range f.Locks(t.Context()) {
+		if last = err; err == nil {
+			write(t, f.path, "user_id,lock_id,expires_at\n")
+		}
+	}
+	if last == nil || !strings.Contains(last.Error(), "changed while it was read") {
+		t.Errorf("got %v", last)
+	}
+}
+
+func TestFilesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for path, format := range map[string]Format{dir: "", filepath.Join(dir, "none"): CSV, "/dev/null": "", filepath.Join(dir, "f"): "xml"} {
+		if _, err := OpenFile(path, format); err == nil {
+			t.Errorf("%s is taken", path)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := openFile(t, "f.csv", "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\n")
+	if got := list(t, f.Locks(ctx)); !errors.Is(got.err, context.Canceled) || len(got.locks) > 0 {
+		t.Errorf("got %+v", got)
+	}
+	if _, _, err := f.Look(ctx, "u1", "l1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whatever a file holds, a lock that comes out of it is one that can be
+// released, and every line has a number.
+func FuzzReadFile(f *testing.F) {
+	f.Add("user_id,lock_id,expires_at\nu1,\"l1@1\",2026-01-31T08:30:00Z\r\n", false)
+	f.Add(`{"user_id":"u1","lock_id":"l1","expires_at":"2026-01-31T08:30:00.5+02:00"}`, true)
+	f.Add(`{"user_id":"u1","lock_id":"\u0000","expires_at":{"a":[]}}`+"\n\n{", true)
+	f.Fuzz(func(t *testing.T, content string, jsonl bool) {
+		read := readCSV
+		if jsonl {
+			read = readJSONL
+		}
+		last := 0
+		for l, err := range read(strings.NewReader(content)) {
+			row := asRowError(err)
+			switch {
+			case err == nil:
+				if _, wrong := readLock(1, [2]string{l.UserID, l.LockID}, func() (time.Time, error) { return l.ExpiresAt, nil }); wrong != nil {
+					t.Errorf("got %+v: %v", l, wrong)
+				}
+			case row != nil:
+				if row.Row <= last || row.Error() == "" {
+					t.Errorf("row %d after %d", row.Row, last)
+				}
+				last = row.Row
+			}
+		}
+	})
+}
+
+func ExampleOpenFile() {
+	dir, err := os.MkdirTemp("", "locks")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "locks.csv")
+	if err := os.WriteFile(path, []byte("user_id,lock_id,expires_at\nu1,backup-7@3,2026-01-31T08:30:00Z\nu2,backup-8,soon\n"), 0o600); err != nil {
+		fmt.Println(err)
+		return
+	}
+	f, err := OpenFile(path, "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	for l, err := range f.Locks(context.Background()) {
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println(l.UserID, l.LockID, l.ExpiresAt)
+	}
+	// Output:
+	// u1 backup-7@3 2026-01-31 08:30:00 +0000 UTC
+	// line 3 (user u2, lock backup-8): expires_at is "soon"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z
+}

@@ -1,0 +1,100 @@
+package source
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+const mysqlShape = "want mysql://user:password@host:3306/database, or user:password@tcp(host:3306)/database" + encodeHint
+
+// mysqlDialect is for MySQL and MariaDB.
+func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
+	if !isUTC(cfg.Loc.String()) {
+		return nil, errTimeZone("loc")
+	}
+	for name, value := range cfg.Params {
+		if strings.EqualFold(name, "time_zone") {
+			if !isUTC(strings.Trim(value, `'"`)) {
+				return nil, errTimeZone(name)
+			}
+			delete(cfg.Params, name)
+		}
+	}
+	if cfg.MultiStatements {
+		return nil, &Error{message: "the DSN sets multiStatements", hint: "leave it out: the locks' query is one statement"}
+	}
+	if cfg.Params == nil {
+		cfg.Params = make(map[string]string)
+	}
+	cfg.Params["time_zone"] = "'+00:00'" // UTC by name would need the server's zone tables
+	cfg.Loc, cfg.ParseTime = time.UTC, true
+	cfg.ColumnsWithAlias, cfg.InterpolateParams = false, false
+	cfg.Logger = &mysql.NopLogger{} // what it logs is returned as well
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, errMySQL()
+	}
+	return &dialect{
+		where:     "MySQL at " + cfg.Addr + "/" + cfg.DBName,
+		connector: connector,
+		hide:      hider(append(secrets, cfg.Passwd)...),
+		sameLock:  "locks.user_id = ? AND locks.lock_id = ?",
+		limit:     limitMySQL,
+		explain:   explainMySQL,
+		textTypes: []string{"VARCHAR", "CHAR", "TEXT", "TINYTEXT", "MEDIUMTEXT", "LONGTEXT", "VARBINARY", "BINARY", "BLOB", "NULL"},
+		timeTypes: []string{"DATETIME", "TIMESTAMP"},
+		castTo:    "CHAR",
+		fromUnix:  "FROM_UNIXTIME(expires_at)",
+	}, nil
+}
+
+func errMySQL() error {
+	return &Error{message: "the DSN is not one of MySQL", hint: mysqlShape}
+}
+
+// unknownVariable is what a server says to another's name of a setting.
+const unknownVariable = 1193
+
+// limitMySQL knows both names: MariaDB's in seconds, MySQL's in milliseconds.
+func limitMySQL(ctx context.Context, tx *sql.Tx, left time.Duration) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_statement_time = %.3f", max(left.Seconds(), 0.001)))
+	if my, ok := errors.AsType[*mysql.MySQLError](err); ok && my.Number == unknownVariable {
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_execution_time = %d", max(left.Milliseconds(), 1)))
+	}
+	return err
+}
+
+// explainMySQL knows the numbers of https://mariadb.com/kb/en/mariadb-error-codes
+// and https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html.
+func explainMySQL(err error) fault {
+	my, ok := errors.AsType[*mysql.MySQLError](err)
+	if !ok {
+		return fault{}
+	}
+	f := fault{cause: my, hint: hintByHand}
+	switch my.Number {
+	case 1969, 3024: // MariaDB's, MySQL's
+		f.tooLong = true
+	case 1045, 1130, 1698: // password, host, no password
+		f.hint = hintLogin
+	case 1044, 1142, 1143: // database, table, column
+		f.hint = hintGrant
+	case 1049, 1054, 1146, 1305: // no database, column, table, function
+		f.hint = hintNames
+	case 1064, 1792: // syntax, read-only
+		f.hint = hintSelect
+	case 1060: // what a subquery yields has a name twice
+		f.hint = "name the columns that are wanted instead of *"
+	case 1040, 1203, 1226:
+		f.hint = hintBusy
+	case 1053, 1317, 1927: // going down, interrupted, killed
+		f.hint = hintBroke
+	}
+	return f
+}
