@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -43,12 +44,15 @@ var _ koodriveAPI = keeper{}
 // gate, and then calls.
 const claimHold = 2 * time.Minute
 
+// claimMost is how long a claim lives at most: for so long nobody could renew.
+const claimMost = time.Hour
+
 // claimMargin is what a call that was given up may still do at KooDrive.
 const claimMargin = 30 * time.Second
 
 func newKeeper(api koodriveAPI, ledger Locks, cfg koodrive.Config) keeper {
 	const calls = 3 // the call, another with a fresh credential, and time to spare
-	return keeper{api, ledger, max(claimHold, calls*cfg.CallTimeout)}
+	return keeper{api, ledger, min(max(claimHold, calls*cfg.CallTimeout), claimMost)}
 }
 
 // Do implements koodriveAPI.
@@ -57,6 +61,10 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	if !ok || k.ledger == nil && release.Stale == (tasks.Stale{}) {
 		return k.koodriveAPI.Do(ctx, t)
 	}
+	// What is called must be over before the claim is. Redis may answer late, and
+	// may have taken the claim at once: the time runs from here.
+	call, cancel := context.WithTimeout(ctx, k.hold-claimMargin)
+	defer cancel()
 	var ticket int64
 	if release.Stale != (tasks.Stale{}) {
 		if k.ledger == nil {
@@ -67,17 +75,17 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 		}
 		var refused string
 		var err error
-		ticket, refused, err = k.ledger.Claim(ctx, release, k.hold)
+		ticket, refused, err = k.ledger.Claim(call, release, k.hold)
 		switch {
 		case err != nil:
 			return unavailable(err)
 		case refused != "":
 			return pipeline.Answer{Reason: tasks.OK, Superseded: true, Message: "the lock is not stale any more: " + refused}
+		case call.Err() != nil: // no time is left to call
+			_ = k.end(ctx, release, ticket, false) // or else it runs out
+			return unavailable(fmt.Errorf("claim the lock: %w", call.Err()))
 		}
 	}
-	// What is called must be over before the claim is.
-	call, cancel := context.WithTimeout(ctx, k.hold-claimMargin)
-	defer cancel()
 	answer := k.koodriveAPI.Do(call, t)
 	gone := answer.Reason == tasks.OK || answer.Reason == tasks.Gone
 	if !gone && mayHaveReleased(answer) {
@@ -92,9 +100,11 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 // mayHaveReleased reports whether KooDrive may have released the lock, or may
 // still do so, though it did not say so.
 func mayHaveReleased(a pipeline.Answer) bool {
-	if a.Uncalled || a.Held {
+	if a.Uncalled {
 		return false
 	}
+	// An answer that is held back says nothing about that: the call that closes
+	// the gate was made.
 	switch a.Reason {
 	case tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Panicked:
 		return true

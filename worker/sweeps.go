@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -36,7 +38,7 @@ func (s *sweeps) do(ctx context.Context, t tasks.LockSweep) pipeline.Answer {
 	report, err := s.sweeper.Sweep(ctx, locks.Options{LockSweep: t, Keep: s.keep})
 	if err != nil {
 		if !errors.Is(err, locks.ErrBusy) {
-			s.sweeper.Logger.Warn("the sweep was cut short; what is left is for the next try")
+			s.sweeper.Logger.Warn("the sweep was cut short; what is left is for the next try", zap.Error(err))
 		}
 		return unavailable(err)
 	}

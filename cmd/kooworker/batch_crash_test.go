@@ -39,7 +39,7 @@ func aProducerIsKilled(t *testing.T, lines, kills int) {
 		redistest.Eventually(t, 20*time.Second, "it has begun", func() bool {
 			return p.log() != ""
 		})
-		elapse(rand.N(time.Duration(lines) * 5 * time.Microsecond)) //nolint:gosec // up to about half of what it takes
+		elapse(rand.N(time.Duration(lines) * 3 * time.Microsecond)) //nolint:gosec // less than what the rest takes
 		if p.end(t, syscall.SIGKILL) == -1 {
 			killed++
 			continue

@@ -102,6 +102,7 @@ const (
 	leaseLife   = 15 * time.Second
 	leaseRenew  = 3 * time.Second
 	sweptAtOnce = 500
+	sweptWithin = 5 * time.Second // of one such page
 )
 
 // Sweep releases what is stale, within the guard rails. What they hold back is
@@ -116,7 +117,7 @@ func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	}
 	// A new owner each time: the task of a sweep that died runs again, and must
 	// not take a lease for its own that the dead one still holds.
-	owner := uuid.NewString()
+	owner, asked := uuid.NewString(), time.Now()
 	held, err := s.Lease.Hold(ctx, owner, leaseLife)
 	if err != nil {
 		return Report{}, fmt.Errorf("take the lease of the sweep: %w", err)
@@ -127,7 +128,7 @@ func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	done := make(chan struct{})
-	go func() { defer close(done); s.renew(ctx, cancel, owner) }()
+	go func() { defer close(done); s.renew(ctx, cancel, owner, asked) }()
 	report, err := s.sweep(ctx, o)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
@@ -140,22 +141,26 @@ func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	return report, err
 }
 
-// renew keeps the lease while the sweep runs, and ends the sweep without it.
-func (s *Sweeper) renew(ctx context.Context, lost context.CancelCauseFunc, owner string) {
+// renew keeps the lease while the sweep runs, and ends the sweep without it. The
+// lease was asked for at a time; it is given up before Redis could let it go.
+func (s *Sweeper) renew(ctx context.Context, lost context.CancelCauseFunc, owner string, asked time.Time) {
 	tick := time.NewTicker(leaseRenew)
 	defer tick.Stop()
-	until := time.Now().Add(leaseLife - leaseRenew)
+	until := asked.Add(leaseLife - leaseRenew)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		held, err := s.Lease.Hold(ctx, owner, leaseLife)
+		asked = time.Now()
+		limited, cancel := context.WithTimeout(ctx, leaseRenew)
+		held, err := s.Lease.Hold(limited, owner, leaseLife)
+		cancel()
 		switch {
 		case err == nil && held:
-			until = time.Now().Add(leaseLife - leaseRenew)
-		case err == nil, time.Now().After(until):
+			until = asked.Add(leaseLife - leaseRenew)
+		case err == nil, !time.Now().Before(until):
 			lost(errors.New("the lease of the sweep is lost"))
 			return
 		}
@@ -230,8 +235,10 @@ func (s *Sweeper) release(ctx context.Context, o Options, r *Report) error {
 	}
 	r.Batch = "sweep-" + id.String()
 	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(ctx, o.Grace, r.Enqueued))
-	r.Enqueued = int64(len(enqueued))
-	// What is enqueued is noted, whatever came after.
+	if r.Enqueued = int64(len(enqueued)); r.Enqueued == 0 {
+		r.Batch = "" // all were renewed since they were counted
+	}
+	// What is enqueued is noted, whatever came after: the end of the sweep, too.
 	for len(enqueued) > 0 {
 		n := min(sweptAtOnce, len(enqueued))
 		page := make([]tasks.Lock, 0, n)
@@ -240,7 +247,10 @@ func (s *Sweeper) release(ctx context.Context, o Options, r *Report) error {
 				page = append(page, tasks.Lock{UserID: release.UserID, LockID: release.LockID, ExpiresAt: release.Stale.ExpiredAt})
 			}
 		}
-		if noteErr := s.Source.Swept(ctx, page); noteErr != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweptWithin)
+		noteErr := s.Source.Swept(limited, page)
+		cancel()
+		if noteErr != nil {
 			return errors.Join(err, fmt.Errorf("note what was swept: %w", noteErr))
 		}
 		enqueued = enqueued[n:]

@@ -61,7 +61,10 @@ func setup(t *testing.T, args ...string) *bundle {
 		t: t, redis: server, rdb: rdb, client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
 		parker: &parker{parked: map[string]recovery.Task{}, raw: map[string]recovery.Raw{}}, counts: &counts{n: map[recovery.Repair]int{}},
 	}
-	b.cfg = recovery.Config{Redis: server.Client(), Parker: b.parker, Observer: b.counts, Settle: 1}
+	b.cfg = recovery.Config{
+		Redis: server.Client(), Parker: b.parker, Observer: b.counts, Settle: 1,
+		Queues: []string{dead, tasks.QueueRelease, unbind}, // so many as the tests count on
+	}
 	return b
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/redistest"
-	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -141,7 +140,7 @@ func TestAQueueThatIsForgottenOrPaused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.passes(1)
-	if n := b.rdb.SCard(t.Context(), "asynq:queues").Val(); int(n) != len(tasks.QueueWeights()) {
+	if n := b.rdb.SCard(t.Context(), "asynq:queues").Val(); int(n) != len(b.cfg.Queues) {
 		t.Errorf("%d queues are registered", n)
 	}
 	b.must(b.inspector.PauseQueue(unbind))

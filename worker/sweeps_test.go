@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// fakeSwept is a ledger with so many locks, of which so many are stale.
+type fakeSwept struct {
+	total, stale int64
+	busy         bool
+	err          error
+	kept         time.Duration
+	n            int
+}
+
+func (f *fakeSwept) Counts(context.Context, time.Duration) (total, stale int64, err error) {
+	return f.total, f.stale, f.err
+}
+
+func (f *fakeSwept) Stale(context.Context, time.Duration) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
+		for range f.stale {
+			if !yield(tasks.Lock{UserID: "u", LockID: "l", ExpiresAt: time.UnixMilli(1000)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeSwept) Swept(context.Context, []tasks.Lock) error { return nil }
+
+func (f *fakeSwept) Drop(_ context.Context, keep time.Duration) (int64, error) {
+	f.kept = keep
+	return 0, nil
+}
+
+func (f *fakeSwept) Hold(context.Context, string, time.Duration) (bool, error) { return !f.busy, nil }
+func (f *fakeSwept) Leave(context.Context, string) error                       { return nil }
+
+func (f *fakeSwept) Releases(_ context.Context, _ string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	for t, err := range releases {
+		if err != nil {
+			return enqueued, err
+		}
+		enqueued = append(enqueued, t)
+	}
+	f.n = len(enqueued)
+	return enqueued, nil
+}
+
+func TestASweepIsATask(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	m, err := newMetrics(registry, func() gate.Status { return gate.Status{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeSwept{total: 100, stale: 12}
+	s := &sweeps{
+		sweeper: &locks.Sweeper{Name: tasks.SourceLedger, Source: f, Lease: f, Producer: f, Logger: zap.NewNop()},
+		keep:    time.Hour, metrics: m,
+	}
+	if a := s.do(t.Context(), tasks.LockSweep{Max: 10}); a != (pipeline.Answer{Reason: tasks.OK}) || f.n != 10 || f.kept != time.Hour {
+		t.Errorf("%+v after %d releases, kept for %s", a, f.n, f.kept)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if labels := metric.GetLabel(); len(labels) == 1 && labels[0].GetName() == "state" {
+				got[labels[0].GetValue()] = metric.GetGauge().GetValue()
+			}
+		}
+	}
+	for state, want := range map[string]float64{"all": 100, "stale": 12, "enqueued": 10, "held_back": 2} {
+		if got[state] != want {
+			t.Errorf("the metric %s is %g; want %g", state, got[state], want)
+		}
+	}
+	for name, f := range map[string]*fakeSwept{"busy": {busy: true}, "Redis": {err: errors.New("Redis is away")}} {
+		s.sweeper = &locks.Sweeper{Source: f, Lease: f, Producer: f, Logger: zap.NewNop()}
+		if a := s.do(t.Context(), tasks.LockSweep{}); a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
+			t.Errorf("%s: %+v; want it to wait, uncharged", name, a)
+		}
+	}
+}
+
+func TestASweepWithoutALedgerWaits(t *testing.T) {
+	t.Parallel()
+	a := newSweeps(Config{}, nil).do(t.Context(), tasks.LockSweep{})
+	if a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
+		t.Errorf("%+v; want it to wait, uncharged", a)
+	}
+}
