@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -61,12 +62,17 @@ func (t ticker) slot(at time.Time) time.Time {
 	if t.every > 0 {
 		return at.Truncate(t.every)
 	}
-	const late = 30 * time.Second // a tick may come so late and is still itself
-	last := at
-	for next := t.cron.Next(at.In(t.loc).Add(-late)); !next.IsZero() && !next.After(at); next = t.cron.Next(next) {
-		last = next
+	// The last one that was due, however late this is.
+	for _, back := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 32 * 24 * time.Hour, 5 * 366 * 24 * time.Hour} {
+		last := time.Time{}
+		for next := t.cron.Next(at.In(t.loc).Add(-back)); !next.IsZero() && !next.After(at); next = t.cron.Next(next) {
+			last = next
+		}
+		if !last.IsZero() {
+			return last
+		}
 	}
-	return last
+	return at
 }
 
 // missed returns the latest tick that was due after last and not after now.
@@ -143,16 +149,29 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return err
 	}
 	const heartbeat = 2 * time.Second // asynqmon lists what has beaten once
+	// The task's own options, which asynq puts before the entry's, and which
+	// nobody reads but who enqueues: so the ID can be another one at each tick. One
+	// tick at a time has them, from Pre to Post.
+	var (
+		mu   sync.Mutex
+		slot time.Time
+		own  = []asynq.Option{asynq.TaskID("")}
+	)
 	scheduler := asynq.NewSchedulerFromRedisClient(s.rdb, &asynq.SchedulerOpts{
 		Location: s.tick.loc, HeartbeatInterval: heartbeat, Logger: s.asynq,
-		// The options are the entry's own: what is put into them here is used.
-		PreEnqueueFunc: func(_ *asynq.Task, opts []asynq.Option) { opts[0] = asynq.TaskID(s.id(s.tick.slot(s.now()))) },
+		PreEnqueueFunc: func(*asynq.Task, []asynq.Option) {
+			mu.Lock()
+			slot = s.tick.slot(s.now())
+			own[0] = asynq.TaskID(s.id(slot))
+		},
 		PostEnqueueFunc: func(_ *asynq.TaskInfo, err error) {
-			s.ticked(context.WithoutCancel(ctx), s.tick.slot(s.now()), err)
+			at := slot
+			mu.Unlock()
+			s.ticked(context.WithoutCancel(ctx), at, err)
 		},
 	})
-	task := asynq.NewTask(string(s.sweep.Kind()), payload)
-	if _, err := scheduler.Register(s.tick.spec, task, s.options("")...); err != nil {
+	task := asynq.NewTask(string(s.sweep.Kind()), payload, own...)
+	if _, err := scheduler.Register(s.tick.spec, task, s.options()...); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	if err := scheduler.Start(); err != nil {
@@ -169,15 +188,15 @@ func (s *Scheduler) id(slot time.Time) string {
 	return tasks.Identity(s.sweep) + ":" + s.tick.spec + ":" + slot.UTC().Format(time.RFC3339)
 }
 
-// options of a sweep's task; the first is its ID.
-func (s *Scheduler) options(id string) []asynq.Option {
+// options of a sweep's task, without its ID.
+func (s *Scheduler) options() []asynq.Option {
 	const cronKept = 10 * time.Minute // replicas differ by their clocks
 	kept := cronKept
 	if s.tick.every > 0 {
 		kept = s.tick.every + time.Minute
 	}
 	return []asynq.Option{
-		asynq.TaskID(id), asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout), asynq.Retention(kept),
+		asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout), asynq.Retention(kept),
 	}
 }
 
@@ -239,7 +258,7 @@ func (s *Scheduler) catchUp(ctx context.Context, payload []byte) error {
 	if !missed {
 		return nil
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), s.options(s.id(slot))...)
+	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.options(), asynq.TaskID(s.id(slot)))...)
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("catch up a missed sweep: %w", err)
 	}
