@@ -203,11 +203,14 @@ func TestEscapedEchoesAreRecognized(t *testing.T) {
 func FuzzReplaceSecrets(f *testing.F) {
 	f.Add(`tok/en+=="&`, "before ")
 	f.Add(`(?i)[a-z]*\`, "")
+	f.Add("0A", "00AA")
 	f.Fuzz(func(t *testing.T, secret, text string) {
 		if checkSecret("it", secret) != nil {
 			return
 		}
-		if got := replaceSecrets(text+secret, secret); strings.Contains(strings.ReplaceAll(got, redacted, ""), secret) && !strings.Contains(redacted, secret) {
+		// What stood on both sides of an echo does not become one by its removal.
+		const gap = "\x00" // in no secret
+		if got := replaceSecrets(text+secret, secret); strings.Contains(strings.ReplaceAll(got, redacted, gap), secret) && !strings.Contains(redacted, secret) {
 			t.Errorf("%q is left in %q", secret, got)
 		}
 	})
