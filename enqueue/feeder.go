@@ -106,7 +106,7 @@ func (f *feeder) add(item raw) {
 
 // textOf is what tells a rejected item from others.
 func textOf(item raw) string {
-	if line, ok := asLine(item.err); ok {
+	if line, ok := errors.AsType[*LineError](item.err); ok {
 		return line.Text
 	}
 	return fmt.Sprintf("%v %v", item.task, item.err)

@@ -52,20 +52,17 @@ func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
 		return b.enqueue(ctx, d, open, nil)
 	}
 	proof := batch.NewProof(b.result.Batch, j.chunk)
-	if err := b.enqueue(ctx, d, open, proof); err != nil {
+	err := b.enqueue(ctx, d, open, proof)
+	if err == nil {
+		err = b.mark(ctx, j.entries, proof)
+	}
+	if err != nil {
 		// What has been stored so far is found again by who resumes.
 		for _, e := range open {
 			e.status = ""
 		}
-		return err
 	}
-	if err := b.mark(ctx, j.entries, proof); err != nil {
-		for _, e := range open {
-			e.status = ""
-		}
-		return err
-	}
-	return nil
+	return err
 }
 
 // mark gives the entries their states in the batch.
@@ -166,8 +163,9 @@ func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof 
 	return taken, err
 }
 
-// errAgain asks for another try at once.
-var errAgain = errors.New("asynq's scripts were not loaded")
+// errAgain asks for another try: asynq's scripts are loaded now, or what was in
+// the way has just gone.
+var errAgain = errors.New("asynq's scripts, or what was in the way, have just changed")
 
 // looks is how many entries are looked up at a time.
 const looks = 16
@@ -258,5 +256,3 @@ func final(err error) bool {
 	return errors.As(err, &field) || errors.As(err, &gone) || errors.As(err, &input) || errors.As(err, &full) || errors.As(err, &lost) ||
 		errors.As(err, &spec) || errors.As(err, &used) || errors.As(err, &replicas)
 }
-
-func asLine(err error) (*LineError, bool) { return errors.AsType[*LineError](err) }

@@ -1,9 +1,6 @@
 package tasks
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // Lock is a backup lock that somebody holds, or held.
 type Lock struct {
@@ -11,11 +8,4 @@ type Lock struct {
 	LockID string
 	// ExpiresAt is when KooDrive lets it go by itself, to the millisecond.
 	ExpiresAt time.Time
-}
-
-// Module is what is backed up: what follows the @ of the lock's ID, such as 102
-// for the address book; "" where nothing does.
-func (l Lock) Module() string {
-	_, module, _ := strings.Cut(l.LockID, "@")
-	return module
 }

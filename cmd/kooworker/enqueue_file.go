@@ -76,17 +76,27 @@ func (f fileFlags) open(stdin io.Reader) (*source, error) {
 	return s, nil
 }
 
+// begin opens the file that is read, and those that keep what is refused of it.
+func (f fileFlags) begin(a *app) (*source, *rejects, error) {
+	in, err := f.open(a.stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	rejects, err := newRejects(f.Rejects, in, a.stderr)
+	if err != nil {
+		_ = in.Close()
+		return nil, nil, err
+	}
+	return in, rejects, nil
+}
+
 // file enqueues a file.
 func (c *enqueueFlags) file(a *app, kind tasks.Kind) error {
-	in, err := c.File.open(a.stdin)
+	in, rejects, err := c.File.begin(a)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	rejects, err := newRejects(c.File.Rejects, in, a.stderr)
-	if err != nil {
-		return err
-	}
 	err = c.many(a, c.File.read(kind, interruptible{a.ctx, in}), in, rejects)
 	if failed := rejects.close(); failed != nil {
 		return fmt.Errorf("--rejects: %w", failed) // a list of what is to be repaired must be whole

@@ -26,9 +26,12 @@ type batchFlags struct {
 func (f batchFlags) wanted() bool { return f.Batch != "" || f.Wait }
 
 func (f batchFlags) check() error {
+	if f.Batch != "" {
+		if err := tasks.ValidateBatchID(f.Batch); err != nil {
+			return usagef("--batch: %w", err)
+		}
+	}
 	switch {
-	case f.Batch != "" && tasks.ValidateBatchID(f.Batch) != nil:
-		return usagef("--batch: %w", tasks.ValidateBatchID(f.Batch))
 	case f.NoReceipts && !f.wanted():
 		return usagef("--no-receipts: only with --batch or --wait")
 	case f.Restore && f.Batch == "":

@@ -148,15 +148,11 @@ const lockPage = 5000
 
 // many changes the locks of a file.
 func (c *lockFlags) many(a *app, change func(*locks.Store) lockChange) error {
-	in, err := c.File.open(a.stdin)
+	in, rejects, err := c.File.begin(a)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	rejects, err := newRejects(c.File.Rejects, in, a.stderr)
-	if err != nil {
-		return err
-	}
 	store, done, err := lockStore(a)
 	if err != nil {
 		return err
@@ -245,19 +241,12 @@ func (c *locksListCmd) Run(a *app) error {
 		return err
 	}
 	defer done()
-	all := store.List(a.ctx, locks.Filter{UserID: c.UserID})
-	if c.Stale {
-		all = store.Stale(a.ctx, c.Grace)
-	}
 	buffered := bufio.NewWriter(a.stdout)
 	out := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
 	n := 0
-	for l, err := range all {
+	for l, err := range store.List(a.ctx, locks.Filter{UserID: c.UserID, StaleOnly: c.Stale, Grace: c.Grace}) {
 		if err != nil {
 			return redisError{err}
-		}
-		if c.UserID != "" && l.UserID != c.UserID {
-			continue
 		}
 		if n++; c.JSON {
 			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, l.Module(), l.ExpiresAt, l.Swept}); err != nil {

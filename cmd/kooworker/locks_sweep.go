@@ -41,13 +41,8 @@ type locksSweepCmd struct {
 
 // sweepReport is the contract's object.
 type sweepReport struct {
-	Stale    int64  `json:"stale"`
-	Enqueued int64  `json:"enqueued"`
-	HeldBack int64  `json:"held_back"`
-	Total    int64  `json:"total"`
-	Batch    string `json:"batch"`
-	DryRun   bool   `json:"dry_run"`
-	Why      string `json:"why,omitempty"`
+	locks.Report
+	DryRun bool `json:"dry_run"`
 }
 
 // Run implements the command.
@@ -92,7 +87,7 @@ func (c *locksSweepCmd) Run(a *app) error {
 func (c *locksSweepCmd) report(a *app, r locks.Report) error {
 	switch {
 	case c.JSON:
-		if err := writeJSON(a.stdout, sweepReport{r.Stale, r.Enqueued, r.HeldBack, r.Total, r.Batch, c.DryRun, r.Why}); err != nil {
+		if err := writeJSON(a.stdout, sweepReport{r, c.DryRun}); err != nil {
 			return err
 		}
 	case c.DryRun:

@@ -30,8 +30,9 @@
 //	   └──▶ duplicate, rejected, or any outcome at once
 //
 // A dead letter that is replayed and dies again gets another receipt, since its
-// reason and attempts are new. What has succeeded stays so: the second run of a task that was carried out,
-// but not settled, finds it already gone, and changes nothing.
+// reason and attempts are new. What has succeeded stays so: the second run of a
+// task that was carried out, but not settled, finds it already gone, and changes
+// nothing.
 //
 // # The input
 //
