@@ -110,7 +110,7 @@ func ownMembers(kind Kind) (ids, more []string, known bool) {
 	case KindUserOffboard:
 		return []string{"user_id"}, nil, true
 	case KindLockSweep:
-		return nil, []string{"grace", "max", "max_share", "force"}, true
+		return nil, []string{"source", "grace", "max", "max_share", "force"}, true
 	case KindBatchWebhook:
 		return []string{"batch_id"}, nil, true
 	default:
@@ -119,20 +119,33 @@ func ownMembers(kind Kind) (ids, more []string, known bool) {
 }
 
 func staleMembers(t LockRelease, members map[string]any) (Task, error) {
-	if _, there := members["source"]; there {
-		source, err := stringMember(members, "source")
-		if err != nil {
-			return nil, err
-		}
-		t.Stale.Source = Source(source)
+	var err error
+	if t.Stale.Source, err = sourceMember(members); err != nil {
+		return nil, err
 	}
-	at, err := timeMember(members, "expired_at")
-	t.Stale.ExpiredAt = at
+	t.Stale.ExpiredAt, err = timeMember(members, "expired_at")
 	return t, err
+}
+
+// sourceMember is empty where it is not there; an empty one that is there names
+// none.
+func sourceMember(members map[string]any) (Source, error) {
+	if _, there := members["source"]; !there {
+		return "", nil
+	}
+	text, err := stringMember(members, "source")
+	if err != nil {
+		return "", err
+	}
+	return Source(text), Source(text).validate()
 }
 
 func sweepMembers(members map[string]any) (Task, error) {
 	var t LockSweep
+	var err error
+	if t.Source, err = sourceMember(members); err != nil {
+		return nil, err
+	}
 	if _, there := members["grace"]; there {
 		text, err := stringMember(members, "grace")
 		if err != nil {
@@ -142,7 +155,6 @@ func sweepMembers(members map[string]any) (Task, error) {
 			return nil, &FieldError{Field: "grace", Problem: "is " + excerpt(text) + "; want a duration such as 2m0s"}
 		}
 	}
-	var err error
 	if v, there := members["max"]; there {
 		n, _ := v.(json.Number)
 		if t.Max, err = strconv.ParseInt(n.String(), 10, 64); err != nil {

@@ -94,6 +94,9 @@ func (p *payload) time(name string, t time.Time) error {
 
 // sweep writes what is not the default.
 func (p *payload) sweep(t LockSweep) {
+	if t.Source != "" {
+		p.text("source", string(t.Source))
+	}
 	if t.Grace != 0 {
 		p.text("grace", t.Grace.String())
 	}

@@ -49,8 +49,9 @@ const (
 	Panicked    Reason = "panic"        // the worker's own code failed
 	Crashed     Reason = "crashed"      // it kept killing its worker
 	Archived    Reason = "archived"     // asynq or an operator archived it, and its error does not say why
-	StillBound  Reason = "still_bound"  // an off-boarding went round, and devices are bound all the same
-	Waiting     Reason = "waiting"      // it waits for the tasks that it has enqueued
+	StillBound  Reason = "still_bound"  // an off-boarding went round, and devices are bound or locks held all the same
+	Waiting     Reason = "waiting"      // it waits for something else than KooDrive
+	Unlisted    Reason = "unlisted"     // a sweep's source did not say which locks there are
 	Outdated    Reason = "superseded"   // the intent is stale: there is a newer one
 )
 
@@ -59,7 +60,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Gone, Invalid, Forbidden, Unauthorized, Throttled, Upstream, TimedOut,
 		Network, Protocol, Misrouted, Rejected,
-		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting, Outdated,
+		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting, Unlisted, Outdated,
 	}
 }
 

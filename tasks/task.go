@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -127,6 +128,9 @@ const (
 	SourceSQL    Source = "sql"
 )
 
+// Sources lists every source.
+func Sources() []Source { return []Source{SourceLedger, SourceFile, SourceSQL} }
+
 // UserOffboard removes every binding between a user and a device, those that
 // are made meanwhile included: it becomes one DeviceUnbind for each device that
 // KooDrive lists, and is done when it lists none.
@@ -138,6 +142,8 @@ type UserOffboard struct {
 // LockSweep looks for locks whose holder went away, and enqueues a LockRelease
 // for each. A zero means the sweeper's default.
 type LockSweep struct {
+	// Source is where it looks. Empty: the ledger.
+	Source Source
 	// Grace is how long after its expiry a lock is still left alone.
 	Grace time.Duration
 	// Max is the most locks that one sweep releases.
@@ -290,17 +296,21 @@ func (t LockRelease) Validate() error {
 		"1 to 64 letters, digits or hyphens, and optionally @ with 1 to 8 digits"); err != nil {
 		return err
 	}
-	switch t.Stale.Source {
-	case "":
-		if !t.Stale.ExpiredAt.IsZero() {
-			return &FieldError{Field: "source", Problem: "is missing, and expired_at is there"}
-		}
-	case SourceLedger, SourceFile, SourceSQL:
-		if t.Stale.ExpiredAt.IsZero() {
-			return &FieldError{Field: "expired_at", Problem: "is missing, and source is there"}
-		}
+	switch {
+	case t.Stale == Stale{}:
+		return nil
+	case t.Stale.Source == "":
+		return &FieldError{Field: "source", Problem: "is missing, and expired_at is there"}
+	case t.Stale.ExpiredAt.IsZero():
+		return &FieldError{Field: "expired_at", Problem: "is missing, and source is there"}
 	default:
-		return &FieldError{Field: "source", Problem: fmt.Sprintf("is %s; want %s, %s or %s", excerpt(string(t.Stale.Source)), SourceLedger, SourceFile, SourceSQL)}
+		return t.Stale.Source.validate()
+	}
+}
+
+func (s Source) validate() error {
+	if !slices.Contains(Sources(), s) {
+		return &FieldError{Field: "source", Problem: fmt.Sprintf("is %s; want one of %v", excerpt(string(s)), Sources())}
 	}
 	return nil
 }
@@ -314,6 +324,8 @@ func (t LockSweep) Validate() error {
 		return &FieldError{Field: "max", Problem: fmt.Sprintf("is %d; want 0 or more", t.Max)}
 	case t.MaxShare < 0 || t.MaxShare > 1 || t.MaxShare != t.MaxShare:
 		return &FieldError{Field: "max_share", Problem: fmt.Sprintf("is %g; want 0 to 1", t.MaxShare)}
+	case t.Source != "":
+		return t.Source.validate()
 	}
 	return nil
 }
