@@ -4,8 +4,8 @@ import "time"
 
 // Lock is a backup lock that somebody holds, or held.
 type Lock struct {
-	UserID string
-	LockID string
-	// ExpiresAt is when KooDrive lets it go by itself, to the millisecond.
+	// UserID and LockID are those of LockRelease.
+	UserID, LockID string
+	// ExpiresAt is when its holder has to have renewed it.
 	ExpiresAt time.Time
 }

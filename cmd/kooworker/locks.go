@@ -249,7 +249,7 @@ func (c *locksListCmd) Run(a *app) error {
 			return redisError{err}
 		}
 		if n++; c.JSON {
-			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, l.Module(), l.ExpiresAt, l.Swept}); err != nil {
+			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, locks.IDOf(l.Lock).Module(), l.ExpiresAt, l.Swept}); err != nil {
 				return err
 			}
 			continue

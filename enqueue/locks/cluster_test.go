@@ -49,7 +49,7 @@ func TestALifeInACluster(t *testing.T) {
 	if n, err := b.store.Drop(t.Context(), 0); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v; want 1", n, err)
 	}
-	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != 1 || got[0].ID() != id(4) {
+	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != 1 || locks.IDOf(got[0].Lock) != id(4) {
 		t.Errorf("%v; want the live one", got)
 	}
 }

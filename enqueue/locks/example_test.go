@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // exampleRedis stands for your Redis.
@@ -51,12 +52,13 @@ func ExampleStore_Claim() {
 			fmt.Println(err)
 			return
 		}
-		fmt.Println("stale:", lock.UserID, lock.Module())
-		if err := store.Swept(ctx, []locks.Lock{lock}); err != nil {
+		id := locks.IDOf(lock)
+		fmt.Println("stale:", id.UserID, id.Module())
+		if err := store.Swept(ctx, []tasks.Lock{lock}); err != nil {
 			fmt.Println(err)
 			return
 		}
-		claim, err := store.Claim(ctx, lock.ID(), lock.ExpiresAt, time.Minute) // then a worker
+		claim, err := store.Claim(ctx, id, lock.ExpiresAt, time.Minute) // then a worker
 		fmt.Println(claim.Status, err)
 		fmt.Println(store.Renew(ctx, []locks.Entry{{UserID: "u-1", LockID: "78e41c7e@102"}}))
 		fmt.Println(store.Released(ctx, []locks.Claim{claim}))

@@ -25,22 +25,12 @@ func (k Keeping) Counts(ctx context.Context, grace time.Duration) (total, stale 
 
 // Stale yields the stale locks, oldest first.
 func (k Keeping) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
-	return func(yield func(tasks.Lock, error) bool) {
-		for l, err := range k.Store.Stale(ctx, grace) {
-			if !yield(tasks.Lock{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt}, err) {
-				return
-			}
-		}
-	}
+	return k.Store.Stale(ctx, grace)
 }
 
 // Swept notes that releases are enqueued for these.
 func (k Keeping) Swept(ctx context.Context, swept []tasks.Lock) error {
-	out := make([]Lock, len(swept))
-	for i, l := range swept {
-		out[i] = Lock{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt}
-	}
-	return k.Store.Swept(ctx, out)
+	return k.Store.Swept(ctx, swept)
 }
 
 // Drop forgets what was swept and expired for longer than keep.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Counts says how the ledger stands.
@@ -116,8 +118,8 @@ const everything = 1 << 53
 
 // pages yields the locks of a set whose score is not above the highest; "" is
 // now without the grace, as it is at the first page.
-func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) {
+func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
 		member, score := "", "0"
 		for {
 			rows, err := pageCmd.Run(ctx, s.rdb, []string{key}, chunk, millisUp(grace), highest, member, score).StringSlice()
@@ -125,14 +127,13 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 				err = fmt.Errorf("cannot read %d values", len(rows))
 			}
 			if err != nil {
-				yield(Lock{}, fmt.Errorf("locks: list: %w", err))
+				yield(tasks.Lock{}, fmt.Errorf("locks: list: %w", err))
 				return
 			}
 			highest, rows = rows[0], rows[1:]
 			for i := 0; i < len(rows); i += 2 {
 				member, score = rows[i], rows[i+1]
 				lock, err := lockOf(member, score)
-				lock.Swept = key == sweptKey
 				if !yield(lock, err) || err != nil {
 					return
 				}
@@ -149,20 +150,21 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 // oldest first. Each is yielded once. One that is renewed, forgotten or swept
 // before it is reached is not yielded; nothing is skipped for that. It ends after
 // the first error.
-func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) {
+func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
 		if err := validGrace(grace); err != nil {
-			yield(Lock{}, err)
+			yield(tasks.Lock{}, err)
 			return
 		}
 		// A lock comes again if it is given a later expiry that is over as well.
 		seen := make(map[ID]struct{})
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
 			if err == nil {
-				if _, twice := seen[lock.ID()]; twice {
+				id := IDOf(lock)
+				if _, twice := seen[id]; twice {
 					continue
 				}
-				seen[lock.ID()] = struct{}{}
+				seen[id] = struct{}{}
 			}
 			if !yield(lock, err) {
 				return
@@ -186,16 +188,17 @@ type Filter struct {
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
 	return func(yield func(Lock, error) bool) {
 		all := strconv.Itoa(everything)
-		lists := []iter.Seq2[Lock, error]{s.pages(ctx, sweptKey, all, 0), s.pages(ctx, expiryKey, all, 0)}
+		lists := []iter.Seq2[tasks.Lock, error]{s.pages(ctx, sweptKey, all, 0), s.pages(ctx, expiryKey, all, 0)}
 		if f.StaleOnly {
-			lists = []iter.Seq2[Lock, error]{s.Stale(ctx, f.Grace)}
+			lists = []iter.Seq2[tasks.Lock, error]{s.Stale(ctx, f.Grace)}
 		}
-		for _, list := range lists {
+		for i, list := range lists {
+			swept := i == 0 && !f.StaleOnly
 			for lock, err := range list {
 				if err == nil && f.UserID != "" && f.UserID != lock.UserID {
 					continue
 				}
-				if !yield(lock, err) || err != nil {
+				if !yield(Lock{lock, swept}, err) || err != nil {
 					return
 				}
 			}

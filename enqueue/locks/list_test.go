@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // collect reads a list to its end.
-func collect(tb testing.TB, list iter.Seq2[locks.Lock, error]) []locks.Lock {
+func collect[L any](tb testing.TB, list iter.Seq2[L, error]) []L {
 	tb.Helper()
-	var all []locks.Lock
+	var all []L
 	for lock, err := range list {
 		if err != nil {
 			tb.Fatal(err)
@@ -34,13 +35,12 @@ func TestCountsAndLists(t *testing.T) {
 		t.Errorf("%+v; want none", got)
 	}
 	old, older, live, gone := b.lock(id(1), -h), b.lock(id(2), -2*h), b.lock(id(3), h), b.lock(id(8), -3*h)
-	for _, l := range []locks.Lock{old, older, live, gone} {
+	for _, l := range []tasks.Lock{old, older, live, gone} {
 		b.track(t, locks.Entry{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt})
 	}
-	if err := b.store.Swept(t.Context(), []locks.Lock{gone}); err != nil {
+	if err := b.store.Swept(t.Context(), []tasks.Lock{gone}); err != nil {
 		t.Fatal(err)
 	}
-	gone.Swept = true
 	for grace, want := range map[time.Duration]int64{0: 2, h - time.Second: 2, h + time.Minute: 1, 2*h + time.Minute: 0} {
 		if got := b.counts(t, grace); got != (locks.Counts{Total: 4, Stale: want, Swept: 1}) {
 			t.Errorf("with a grace of %s: %+v; want 4, of which %d stale and 1 swept", grace, got, want)
@@ -53,12 +53,12 @@ func TestCountsAndLists(t *testing.T) {
 		filter locks.Filter
 		want   []locks.Lock
 	}{
-		{locks.Filter{}, []locks.Lock{gone, older, old, live}},
-		{locks.Filter{UserID: "u-1"}, []locks.Lock{gone, old}},
+		{locks.Filter{}, []locks.Lock{{gone, true}, {older, false}, {old, false}, {live, false}}},
+		{locks.Filter{UserID: "u-1"}, []locks.Lock{{gone, true}, {old, false}}},
 		{locks.Filter{UserID: "nobody"}, nil},
-		{locks.Filter{StaleOnly: true}, []locks.Lock{older, old}},
-		{locks.Filter{StaleOnly: true, Grace: h + time.Minute}, []locks.Lock{older}},
-		{locks.Filter{StaleOnly: true, UserID: "u-1"}, []locks.Lock{old}},
+		{locks.Filter{StaleOnly: true}, []locks.Lock{{older, false}, {old, false}}},
+		{locks.Filter{StaleOnly: true, Grace: h + time.Minute}, []locks.Lock{{older, false}}},
+		{locks.Filter{StaleOnly: true, UserID: "u-1"}, []locks.Lock{{old, false}}},
 	} {
 		if diff := cmp.Diff(tc.want, collect(t, b.store.List(t.Context(), tc.filter))); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", tc.filter, diff)
@@ -98,11 +98,11 @@ func TestPagesOfEqualScores(t *testing.T) {
 	b.track(t, entries...)
 	b.track(t, b.at(id(1), -2*h), b.at(id(2), -time.Minute), b.at(id(3), h))
 	got := collect(t, b.store.Stale(t.Context(), 0))
-	if len(got) != n+2 || got[0].ID() != id(1) || got[n+1].ID() != id(2) {
+	if len(got) != n+2 || locks.IDOf(got[0]) != id(1) || locks.IDOf(got[n+1]) != id(2) {
 		t.Fatalf("%d, from %v to %v", len(got), got[0], got[len(got)-1])
 	}
-	member := func(l locks.Lock) string { return l.UserID + " " + l.LockID }
-	if !slices.IsSortedFunc(got[1:n+1], func(a, b locks.Lock) int { return strings.Compare(member(a), member(b)) }) {
+	member := func(l tasks.Lock) string { return l.UserID + " " + l.LockID }
+	if !slices.IsSortedFunc(got[1:n+1], func(a, b tasks.Lock) int { return strings.Compare(member(a), member(b)) }) {
 		t.Error("those of one expiry are not sorted")
 	}
 	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != n+3 {
@@ -113,18 +113,18 @@ func TestPagesOfEqualScores(t *testing.T) {
 // The pages are read while what they hold is taken away, renewed and added to.
 func TestPagesWhileTheLedgerMoves(t *testing.T) {
 	t.Parallel()
-	for name, move := range map[string]func(*bundle, []locks.Lock) error{
-		"nothing": func(*bundle, []locks.Lock) error { return nil },
-		"swept":   func(b *bundle, page []locks.Lock) error { return b.store.Swept(t.Context(), page) },
-		"forgotten": func(b *bundle, page []locks.Lock) error {
+	for name, move := range map[string]func(*bundle, []tasks.Lock) error{
+		"nothing": func(*bundle, []tasks.Lock) error { return nil },
+		"swept":   func(b *bundle, page []tasks.Lock) error { return b.store.Swept(t.Context(), page) },
+		"forgotten": func(b *bundle, page []tasks.Lock) error {
 			for _, l := range page {
-				if _, err := b.store.Forget(t.Context(), []locks.ID{l.ID()}); err != nil {
+				if _, err := b.store.Forget(t.Context(), []locks.ID{locks.IDOf(l)}); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-		"renewed, and over again": func(b *bundle, page []locks.Lock) error {
+		"renewed, and over again": func(b *bundle, page []tasks.Lock) error {
 			for i, l := range page {
 				at := l.ExpiresAt.Add(time.Duration(i%20) * time.Minute)
 				if i%2 == 0 {
@@ -146,17 +146,17 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 				entries[i] = b.at(id(i), -h-time.Duration(i%3)*time.Minute)
 			}
 			b.track(t, entries...)
-			var page []locks.Lock
+			var page []tasks.Lock
 			seen := map[locks.ID]bool{}
 			at, added := time.Time{}, 0
 			for lock, err := range b.store.Stale(t.Context(), 0) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if seen[lock.ID()] {
+				if seen[locks.IDOf(lock)] {
 					t.Fatalf("%v comes twice", lock)
 				}
-				if seen[lock.ID()] = true; lock.ExpiresAt.Before(at) {
+				if seen[locks.IDOf(lock)] = true; lock.ExpiresAt.Before(at) {
 					t.Fatalf("%v comes after one of %s", lock, at)
 				}
 				at = lock.ExpiresAt
@@ -202,7 +202,7 @@ func TestDropInPieces(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1700
-	entries, swept := make([]locks.Entry, n), make([]locks.Lock, n)
+	entries, swept := make([]locks.Entry, n), make([]tasks.Lock, n)
 	for i := range entries {
 		entries[i], swept[i] = b.at(id(i), -h), b.lock(id(i), -h)
 	}
@@ -256,7 +256,7 @@ func TestWhereAPageEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			if read == page {
-				if _, err := b.store.Forget(t.Context(), []locks.ID{lock.ID()}); err != nil {
+				if _, err := b.store.Forget(t.Context(), []locks.ID{locks.IDOf(lock.Lock)}); err != nil {
 					t.Fatal(err)
 				}
 			}

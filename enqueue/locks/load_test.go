@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // slowest pings Redis on a connection of its own until it is stopped, and
@@ -68,7 +69,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 		}
 		return nil
 	})
-	var stale []locks.Lock
+	var stale []tasks.Lock
 	b.timed(t, "stale, of one expiry", func() error { stale = collect(t, b.store.Stale(ctx, 2*time.Minute)); return nil })
 	if len(stale) != dead {
 		t.Errorf("%d stale; want %d", len(stale), dead)
@@ -77,7 +78,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 	claims := make([]locks.Claim, 1000)
 	b.timed(t, "1000 claims, one by one", func() (err error) {
 		for i := range claims {
-			if claims[i], err = b.store.Claim(ctx, stale[i].ID(), stale[i].ExpiresAt, time.Minute); err != nil {
+			if claims[i], err = b.store.Claim(ctx, locks.IDOf(stale[i]), stale[i].ExpiresAt, time.Minute); err != nil {
 				return err
 			}
 		}

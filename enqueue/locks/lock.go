@@ -23,6 +23,9 @@ type ID struct {
 	UserID, LockID string
 }
 
+// IDOf returns a lock's name.
+func IDOf(l tasks.Lock) ID { return ID{l.UserID, l.LockID} }
+
 // Module returns the module that is backed up: what follows the @ of the lock's
 // id, "" if it has none.
 func (id ID) Module() string {
@@ -39,34 +42,21 @@ func (id ID) Validate() error {
 func (id ID) member() string { return id.UserID + " " + id.LockID }
 
 // Lock is a lock that the ledger knows.
+//
+// Its expiry is in whole milliseconds by Redis' clock.
 type Lock struct {
-	UserID, LockID string
-	// ExpiresAt is when it expires, unless it is renewed; in whole milliseconds
-	// by Redis' clock.
-	ExpiresAt time.Time
+	tasks.Lock
 	// Swept: its release was enqueued.
 	Swept bool
 }
 
-// ID returns its name.
-func (l Lock) ID() ID { return ID{l.UserID, l.LockID} }
-
-// Module returns the module that is backed up, as ID.Module does.
-func (l Lock) Module() string { return l.ID().Module() }
-
-// Stale reports whether its expiry has been over for as long as grace, or
-// longer.
-func (l Lock) Stale(now time.Time, grace time.Duration) bool {
-	return !l.ExpiresAt.Add(grace).After(now)
-}
-
-func lockOf(member, score string) (Lock, error) {
+func lockOf(member, score string) (tasks.Lock, error) {
 	user, lock, ok := strings.Cut(member, " ")
 	var ms int64
 	if _, err := fmt.Sscan(score, &ms); !ok || err != nil {
-		return Lock{}, fmt.Errorf("locks: the ledger holds %q with the expiry %q, which nobody here wrote", member, score)
+		return tasks.Lock{}, fmt.Errorf("locks: the ledger holds %q with the expiry %q, which nobody here wrote", member, score)
 	}
-	return Lock{UserID: user, LockID: lock, ExpiresAt: time.UnixMilli(ms).UTC()}, nil
+	return tasks.Lock{UserID: user, LockID: lock, ExpiresAt: time.UnixMilli(ms).UTC()}, nil
 }
 
 // Entry is what a holder says of its lock.

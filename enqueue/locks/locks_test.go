@@ -46,8 +46,8 @@ func (b *bundle) at(id locks.ID, d time.Duration) locks.Entry {
 	return locks.Entry{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
 
-func (b *bundle) lock(id locks.ID, d time.Duration) locks.Lock {
-	return locks.Lock{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
+func (b *bundle) lock(id locks.ID, d time.Duration) tasks.Lock {
+	return tasks.Lock{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
 
 func id(n int) locks.ID {
@@ -109,10 +109,10 @@ func TestExpiriesAreRedis(t *testing.T) {
 			t.Errorf("%s expires at %s; want %s after %s", name, at, life, before)
 		}
 	}
-	if m := got["life@7"].Module(); m != "7" {
+	if m := locks.IDOf(got["life@7"].Lock).Module(); m != "7" {
 		t.Errorf("module %q; want 7", m)
 	}
-	if m := got["default"].Module(); m != "" {
+	if m := locks.IDOf(got["default"].Lock).Module(); m != "" {
 		t.Errorf("module %q; want none", m)
 	}
 }
@@ -132,16 +132,6 @@ func TestFractionsOfAMillisecond(t *testing.T) {
 	}
 	if counts := b.counts(t, 0); counts.Total != 0 {
 		t.Errorf("%+v; want nothing left", counts)
-	}
-}
-
-func TestStaleOfALock(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
-	for grace, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
-		if got := (locks.Lock{ExpiresAt: now.Add(-time.Minute)}).Stale(now, grace); got != want {
-			t.Errorf("with a grace of %s: %t; want %t", grace, got, want)
-		}
 	}
 }
 
@@ -171,7 +161,7 @@ func TestNotValid(t *testing.T) {
 	for name, err := range map[string]error{
 		"track": tracked, "renew": renewed, "negative": negative, "forget": forgotten, "claim": claimed, "unseen": unseen,
 		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "stale": stale, "list": list,
-		"swept": s.Swept(ctx, []locks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.GiveBack(ctx, locks.Claim{ID: bad}),
+		"swept": s.Swept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.GiveBack(ctx, locks.Claim{ID: bad}),
 		"released": s.Released(ctx, []locks.Claim{{ID: good}, {ID: bad}}),
 	} {
 		if err == nil {
@@ -245,7 +235,7 @@ func TestAFullRedis(t *testing.T) {
 	if c, err := b.store.Claim(t.Context(), id(2), b.start, h); err == nil && b.where(t, id(2)) != "swept -1h0m0s claimed" {
 		t.Errorf("%+v; want the claim to be noted", c)
 	}
-	if err := b.store.Swept(t.Context(), []locks.Lock{b.lock(id(3), -h)}); err == nil && b.where(t, id(3)) != "swept -1h0m0s" {
+	if err := b.store.Swept(t.Context(), []tasks.Lock{b.lock(id(3), -h)}); err == nil && b.where(t, id(3)) != "swept -1h0m0s" {
 		t.Error("swept by halves")
 	}
 	if _, err := released(t.Context(), b); err != nil {

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // clock is a Redis whose time the test moves. Only minutes count: it begins half
@@ -198,10 +199,10 @@ func (m *machine) forgets(rt *rapid.T) {
 // sweeps1 looks for what is stale, and remembers it.
 func (m *machine) sweeps1(rt *rapid.T) {
 	grace := rapid.IntRange(0, 4).Draw(rt, "grace")
-	var want, got []locks.Lock
+	var want, got []tasks.Lock
 	for n, l := range m.models {
 		if l.where == "expiry" && l.expiry+grace <= m.now {
-			want = append(want, locks.Lock{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(l.expiry)})
+			want = append(want, tasks.Lock{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(l.expiry)})
 			m.sweeps = append(m.sweeps, seenLock{n, l.expiry})
 		}
 	}
@@ -217,8 +218,8 @@ func (m *machine) sweeps1(rt *rapid.T) {
 	}
 }
 
-func sorted(all []locks.Lock) {
-	slices.SortFunc(all, func(a, b locks.Lock) int {
+func sorted(all []tasks.Lock) {
+	slices.SortFunc(all, func(a, b tasks.Lock) int {
 		if c := a.ExpiresAt.Compare(b.ExpiresAt); c != 0 {
 			return c
 		}
@@ -236,7 +237,7 @@ func (m *machine) seen(rt *rapid.T) seenLock {
 
 func (m *machine) swept(rt *rapid.T) {
 	s := m.seen(rt)
-	if err := m.store.Swept(m.t.Context(), []locks.Lock{{UserID: id(s.lock).UserID, LockID: id(s.lock).LockID, ExpiresAt: m.at(s.expiry)}}); err != nil {
+	if err := m.store.Swept(m.t.Context(), []tasks.Lock{{UserID: id(s.lock).UserID, LockID: id(s.lock).LockID, ExpiresAt: m.at(s.expiry)}}); err != nil {
 		rt.Fatal(err)
 	}
 	if l := m.models[s.lock]; l.where == "expiry" && l.expiry == s.expiry {
@@ -357,10 +358,11 @@ func (m *machine) drop(rt *rapid.T) {
 
 // check compares the ledger with the models.
 func (m *machine) check(rt *rapid.T) {
-	var want, swept, got []locks.Lock
+	var want, swept []tasks.Lock
+	var got []locks.Lock
 	counts := locks.Counts{}
 	for n, l := range m.models {
-		lock := locks.Lock{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(l.expiry)}
+		lock := tasks.Lock{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(l.expiry)}
 		switch l.where {
 		case "expiry":
 			want = append(want, lock)
@@ -369,7 +371,6 @@ func (m *machine) check(rt *rapid.T) {
 				counts.Stale++
 			}
 		case "swept":
-			lock.Swept = true
 			swept = append(swept, lock)
 			counts.Total++
 			counts.Swept++
@@ -383,7 +384,11 @@ func (m *machine) check(rt *rapid.T) {
 		}
 		got = append(got, lock)
 	}
-	if diff := cmp.Diff(append(swept, want...), got); diff != "" {
+	var all []locks.Lock
+	for i, lock := range append(swept, want...) {
+		all = append(all, locks.Lock{Lock: lock, Swept: i < len(swept)})
+	}
+	if diff := cmp.Diff(all, got); diff != "" {
 		rt.Fatalf("the ledger (-want +got):\n%s", diff)
 	}
 	is, err := m.store.Counts(m.t.Context(), 0)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // extender is Track or Renew.
@@ -146,7 +147,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 // then.
 func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, answers *tally) {
 	t.Helper()
-	var stale []locks.Lock
+	var stale []tasks.Lock
 	for lock, err := range b.store.Stale(t.Context(), 0) {
 		if err != nil {
 			t.Error(err)
@@ -161,7 +162,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, an
 	}
 	for _, lock := range stale {
 		deadline := time.Now().Add(hold / 2)
-		c, err := b.store.Claim(t.Context(), lock.ID(), lock.ExpiresAt, hold)
+		c, err := b.store.Claim(t.Context(), locks.IDOf(lock), lock.ExpiresAt, hold)
 		if err != nil {
 			t.Error(err)
 			return
@@ -178,7 +179,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, an
 			err = b.store.GiveBack(t.Context(), c)
 		default:
 			runtime.Gosched()
-			all[lock.ID()].released.Add(1)
+			all[locks.IDOf(lock)].released.Add(1)
 			total.add("released")
 			err = b.store.Released(t.Context(), []locks.Claim{c})
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // sweptCmd moves locks from expiry to swept.
@@ -35,13 +37,14 @@ return words
 // takes them again. A lock whose expiry is not the one that was seen any more
 // stays as it is. It is called after asynq has the releases: were it called
 // before, a crash in between would lose them. To do it again is safe.
-func (s *Store) Swept(ctx context.Context, locks []Lock) error {
+func (s *Store) Swept(ctx context.Context, locks []tasks.Lock) error {
 	rows := make([][]any, len(locks))
 	for i, l := range locks {
-		if err := l.ID().Validate(); err != nil {
+		id := IDOf(l)
+		if err := id.Validate(); err != nil {
 			return fmt.Errorf("locks: swept number %d: %w", i+1, err)
 		}
-		rows[i] = []any{l.ID().member(), millisAt(l.ExpiresAt)}
+		rows[i] = []any{id.member(), millisAt(l.ExpiresAt)}
 	}
 	_, err := s.bulk(ctx, "swept", sweptCmd, rows)
 	return err

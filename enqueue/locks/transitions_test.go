@@ -10,6 +10,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // step does one thing to lock 1 and returns the answer.
@@ -40,7 +41,7 @@ func first(answers []locks.Status, err error) (locks.Status, error) {
 
 func swept(d time.Duration) step {
 	return func(ctx context.Context, b *bundle) (locks.Status, error) {
-		return "", b.store.Swept(ctx, []locks.Lock{b.lock(id(1), d)})
+		return "", b.store.Swept(ctx, []tasks.Lock{b.lock(id(1), d)})
 	}
 }
 

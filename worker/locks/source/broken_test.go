@@ -58,7 +58,7 @@ func TestAConnectionThatBreaksHalfWay(t *testing.T) {
 						t.Errorf("got the hint %q", hintIn(got.err))
 					}
 					redistest.Eventually(t, 30*time.Second, "the server is there again", func() bool { return d.admin.PingContext(t.Context()) == nil })
-					if _, found, err := s.Look(t.Context(), "u7", "l7"); err != nil || !found {
+					if _, found, err := lookAt(t.Context(), s, "u7", "l7"); err != nil || !found {
 						t.Errorf("a look got %t, %v", found, err)
 					}
 					if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 50_000 {
@@ -89,7 +89,7 @@ func TestIdleConnectionsThatDied(t *testing.T) {
 			done := make(chan error, maxConns)
 			for range maxConns {
 				go func() {
-					_, _, err := s.Look(t.Context(), "u1", "l1")
+					_, _, err := lookAt(t.Context(), s, "u1", "l1")
 					done <- err
 				}()
 			}
@@ -99,7 +99,7 @@ func TestIdleConnectionsThatDied(t *testing.T) {
 				}
 			}
 			d.restart(t)
-			if _, found, err := s.Look(t.Context(), "u1", "l1"); err != nil || !found {
+			if _, found, err := lookAt(t.Context(), s, "u1", "l1"); err != nil || !found {
 				t.Errorf("got %t, %v", found, err)
 			}
 		})

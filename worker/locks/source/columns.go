@@ -67,12 +67,12 @@ func (s *SQL) checkType(column, is string) error {
 }
 
 // lock makes a lock of the row that was scanned last.
-func (c *columns) lock(row int) (Lock, *RowError) {
+func (c *columns) lock(row int) (tasks.Lock, *RowError) {
 	var ids [2]string
 	for i := range ids {
 		var ok bool
 		if ids[i], ok = text(c.values[i]); !ok {
-			return Lock{}, &RowError{Row: row, Err: notRead(columnNames[i], c.values[i])}
+			return tasks.Lock{}, &RowError{Row: row, Err: notRead(columnNames[i], c.values[i])}
 		}
 	}
 	return readLock(row, ids, func() (time.Time, error) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Format is how a file is written.
@@ -84,12 +86,15 @@ func fileError(err error) error {
 	return &Error{message: "the locks' file: " + err.Error(), hint: hint, cause: err}
 }
 
+// Kind implements Source.
+func (*File) Kind() tasks.Source { return tasks.SourceFile }
+
 // Locks implements Source.
-func (f *File) Locks(ctx context.Context) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) {
+func (f *File) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
 		in, err := f.open()
 		if err != nil {
-			yield(Lock{}, err)
+			yield(tasks.Lock{}, err)
 			return
 		}
 		defer func() { _ = in.Close() }()
@@ -98,15 +103,15 @@ func (f *File) Locks(ctx context.Context) iter.Seq2[Lock, error] {
 }
 
 // read yields the locks of the opened file.
-func (f *File) read(ctx context.Context, in *os.File, yield func(Lock, error) bool) {
+func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, error) bool) {
 	before, err := in.Stat()
 	if err != nil {
-		yield(Lock{}, fileError(err))
+		yield(tasks.Lock{}, fileError(err))
 		return
 	}
 	for l, err := range f.parse(in) {
 		if ctx.Err() != nil {
-			yield(Lock{}, &Error{message: "the locks' file: " + context.Cause(ctx).Error(), cause: ctx.Err()})
+			yield(tasks.Lock{}, &Error{message: "the locks' file: " + context.Cause(ctx).Error(), cause: ctx.Err()})
 			return
 		}
 		if !yield(l, err) || err != nil && asRowError(err) == nil {
@@ -116,16 +121,16 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(Lock, error) bo
 	after, err := in.Stat()
 	switch {
 	case err != nil:
-		yield(Lock{}, fileError(err))
+		yield(tasks.Lock{}, fileError(err))
 	case !sameContent(before, after):
-		yield(Lock{}, &Error{
+		yield(tasks.Lock{}, &Error{
 			message: "the locks' file: " + f.path + " changed while it was read",
 			hint:    "write a new file and rename it to this name, so that it is always whole",
 		})
 	}
 }
 
-func (f *File) parse(r io.Reader) iter.Seq2[Lock, error] {
+func (f *File) parse(r io.Reader) iter.Seq2[tasks.Lock, error] {
 	if f.format == JSONL {
 		return readJSONL(r)
 	}
@@ -134,33 +139,30 @@ func (f *File) parse(r io.Reader) iter.Seq2[Lock, error] {
 
 // Look implements Source. It reads the whole file when that has changed since
 // the last Look, or was changed within the last two seconds, and otherwise finds
-// the lock in an index in memory, of about 150 bytes a lock.
-func (f *File) Look(ctx context.Context, userID, lockID string) (Lock, bool, error) {
+// the locks in an index in memory, of about 150 bytes a lock.
+func (f *File) Look(ctx context.Context, names []Name) ([]Sight, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	in, err := f.open()
 	if err != nil {
-		return Lock{}, false, err
+		return nil, err
 	}
 	defer func() { _ = in.Close() }()
 	info, err := in.Stat()
 	if err != nil {
-		return Lock{}, false, fileError(err)
+		return nil, fileError(err)
 	}
 	if !f.index.isOf(info) {
 		f.index = nil
 		if f.index, err = f.readIndex(ctx, in, info); err != nil {
-			return Lock{}, false, err
+			return nil, err
 		}
 	}
-	entry, found := f.index.locks[[2]string{userID, lockID}]
-	if entry.bad != nil {
-		return Lock{}, false, entry.bad
+	sights := make([]Sight, len(names))
+	for i, name := range names {
+		sights[i] = f.index.locks[name]
 	}
-	if !found {
-		return Lock{}, false, nil
-	}
-	return Lock{UserID: userID, LockID: lockID, ExpiresAt: entry.expiresAt}, true, nil
+	return sights, nil
 }
 
 // Close implements Source. It never fails.
@@ -175,12 +177,7 @@ func (f *File) Close() error {
 type fileIndex struct {
 	info  fs.FileInfo
 	racy  bool // the file may have changed since, and look the same
-	locks map[[2]string]fileEntry
-}
-
-type fileEntry struct {
-	expiresAt time.Time
-	bad       *RowError // its line is malformed, or one of its lines
+	locks map[Name]Sight
 }
 
 // raceWindow is longer than the steps in which file systems count modification
@@ -191,10 +188,10 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 	x := &fileIndex{
 		info:  info,
 		racy:  f.now().Sub(info.ModTime()) < raceWindow,
-		locks: make(map[[2]string]fileEntry),
+		locks: make(map[Name]Sight),
 	}
 	var failed error
-	f.read(ctx, in, func(l Lock, err error) bool {
+	f.read(ctx, in, func(l tasks.Lock, err error) bool {
 		row := asRowError(err)
 		switch {
 		case err != nil && row == nil:
@@ -202,16 +199,19 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 			return false
 		case row != nil && row.UserID == "": // nobody can ask for it
 		case row != nil:
-			x.locks[[2]string{row.UserID, row.LockID}] = fileEntry{bad: row}
+			x.add(Name{row.UserID, row.LockID}, time.Time{}, row)
 		default:
-			id := [2]string{l.UserID, l.LockID}
-			if old, there := x.locks[id]; !there || old.bad == nil && old.expiresAt.Before(l.ExpiresAt) {
-				x.locks[id] = fileEntry{expiresAt: l.ExpiresAt}
-			}
+			x.add(Name{l.UserID, l.LockID}, l.ExpiresAt, nil)
 		}
 		return true
 	})
 	return x, failed
+}
+
+func (x *fileIndex) add(name Name, expiresAt time.Time, bad *RowError) {
+	s := x.locks[name]
+	s.add(expiresAt, bad)
+	x.locks[name] = s
 }
 
 func (x *fileIndex) isOf(info fs.FileInfo) bool {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 func write(t *testing.T, path, content string) {
@@ -37,10 +39,10 @@ const long = "0123456789"
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
-	one := []Lock{{"u1", "l1@1", at}}
+	one := []tasks.Lock{{UserID: "u1", LockID: "l1@1", ExpiresAt: at}}
 	for name, tc := range map[string]struct {
 		file, content string
-		locks         []Lock
+		locks         []tasks.Lock
 		rows          []string // how they begin
 		err           string
 	}{
@@ -98,7 +100,7 @@ func TestLookIntoAFile(t *testing.T) {
 	f := openFile(t, "f.csv", header+"u1,l1,2026-01-31T08:30:00Z\nu1,l1,2026-01-31T09:30:00Z\nu1,l1,2026-01-31T07:30:00Z\nu2,l2,soon\nu3,l3,2026-01-31T08:30:00Z\nu3,l3,\n")
 	look := func(user, lock string) string {
 		t.Helper()
-		l, found, err := f.Look(t.Context(), user, lock)
+		l, found, err := lookAt(t.Context(), f, user, lock)
 		switch {
 		case asRowError(err) != nil:
 			return "bad"
@@ -150,7 +152,7 @@ func TestLookIntoAFile(t *testing.T) {
 	if err := os.Remove(f.path); err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := f.Look(t.Context(), "u1", "l1"); !errors.Is(err, os.ErrNotExist) || found || hintIn(err) == "" {
+	if _, found, err := lookAt(t.Context(), f, "u1", "l1"); !errors.Is(err, os.ErrNotExist) || found || hintIn(err) == "" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -183,7 +185,7 @@ func TestFilesThatAreRefused(t *testing.T) {
 	if got := list(t, f.Locks(ctx)); !errors.Is(got.err, context.Canceled) || len(got.locks) > 0 {
 		t.Errorf("got %+v", got)
 	}
-	if _, _, err := f.Look(ctx, "u1", "l1"); !errors.Is(err, context.Canceled) {
+	if _, _, err := lookAt(ctx, f, "u1", "l1"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

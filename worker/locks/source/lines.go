@@ -27,12 +27,12 @@ const (
 type fields [len(columnNames)]string
 
 // readCSV yields the locks of a CSV file.
-func readCSV(r io.Reader) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) {
+func readCSV(r io.Reader) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
 		in := newLineReader(r)
 		t, err := readHeader(in)
 		if err != nil {
-			yield(Lock{}, &Error{message: "the locks' file: " + err.Error(), hint: "the first line of CSV names the columns: user_id,lock_id,expires_at", cause: err})
+			yield(tasks.Lock{}, &Error{message: "the locks' file: " + err.Error(), hint: "the first line of CSV names the columns: user_id,lock_id,expires_at", cause: err})
 			return
 		}
 		in.each(yield, t.fields)
@@ -40,8 +40,8 @@ func readCSV(r io.Reader) iter.Seq2[Lock, error] {
 }
 
 // readJSONL yields the locks of a file with one JSON object a line.
-func readJSONL(r io.Reader) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) { newLineReader(r).each(yield, parseObject) }
+func readJSONL(r io.Reader) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) { newLineReader(r).each(yield, parseObject) }
 }
 
 // lineReader takes a file apart. What was read of a line when the reader failed
@@ -90,12 +90,12 @@ func (l *lineReader) next() bool {
 }
 
 // each yields what becomes of every line that is left.
-func (l *lineReader) each(yield func(Lock, error) bool, parse func(text []byte) (fields, error)) {
+func (l *lineReader) each(yield func(tasks.Lock, error) bool, parse func(text []byte) (fields, error)) {
 	for l.next() {
 		lock, row := l.lock(parse)
 		if row != nil {
 			row.line = true
-			if !yield(Lock{}, row) {
+			if !yield(tasks.Lock{}, row) {
 				return
 			}
 		} else if !yield(lock, nil) {
@@ -103,18 +103,18 @@ func (l *lineReader) each(yield func(Lock, error) bool, parse func(text []byte) 
 		}
 	}
 	if l.err != nil {
-		yield(Lock{}, fileError(l.err))
+		yield(tasks.Lock{}, fileError(l.err))
 	}
 }
 
-func (l *lineReader) lock(parse func(text []byte) (fields, error)) (Lock, *RowError) {
+func (l *lineReader) lock(parse func(text []byte) (fields, error)) (tasks.Lock, *RowError) {
 	if l.long {
-		return Lock{}, &RowError{Row: l.line, Err: fmt.Errorf("is longer than %d bytes", maxLine)}
+		return tasks.Lock{}, &RowError{Row: l.line, Err: fmt.Errorf("is longer than %d bytes", maxLine)}
 	}
 	values, err := parse(l.text)
 	// A parser that fails at the expiry alone returns the ids: see readLock.
 	if err != nil && values[0] == "" {
-		return Lock{}, &RowError{Row: l.line, Err: err}
+		return tasks.Lock{}, &RowError{Row: l.line, Err: err}
 	}
 	return readLock(l.line, [2]string{values[0], values[1]}, func() (time.Time, error) {
 		if err != nil {

@@ -44,7 +44,7 @@ func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
 		where:     "MySQL at " + cfg.Addr + "/" + cfg.DBName,
 		connector: connector,
 		hide:      hider(append(secrets, cfg.Passwd)...),
-		sameLock:  "locks.user_id = ? AND locks.lock_id = ?",
+		sameLock:  func(int) string { return "(locks.user_id = ? AND locks.lock_id = ?)" },
 		limit:     limitMySQL,
 		explain:   explainMySQL,
 		textTypes: []string{"VARCHAR", "CHAR", "TEXT", "TINYTEXT", "MEDIUMTEXT", "LONGTEXT", "VARBINARY", "BINARY", "BLOB", "NULL"},

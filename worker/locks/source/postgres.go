@@ -45,8 +45,10 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 		// something is asked of it.
 		connector: stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(
 			func(context.Context, stdlib.ShouldPingParams) bool { return true })),
-		hide:      hider(append(secrets, cfg.Password)...),
-		sameLock:  "CAST(locks.user_id AS text) = $1 AND CAST(locks.lock_id AS text) = $2",
+		hide: hider(append(secrets, cfg.Password)...),
+		sameLock: func(n int) string {
+			return fmt.Sprintf("(CAST(locks.user_id AS text) = $%d AND CAST(locks.lock_id AS text) = $%d)", n, n+1)
+		},
 		limit:     limitPostgres,
 		explain:   explainPostgres,
 		textTypes: []string{"TEXT", "VARCHAR", "BPCHAR", "NAME", "UUID"},

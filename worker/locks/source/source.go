@@ -11,24 +11,17 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Lock is a backup lock that a source knows.
-type Lock struct {
-	// UserID and LockID are well formed as tasks.LockRelease says.
-	UserID, LockID string
-	// ExpiresAt is when the lock's holder has to have renewed it, in UTC.
-	ExpiresAt time.Time
-}
-
 // Source is where locks are known.
 type Source interface {
-	// Locks yields all locks. One that is malformed is yielded as a *RowError,
-	// and the next ones follow; any other error is the last, and means that the
-	// list is incomplete.
-	Locks(ctx context.Context) iter.Seq2[Lock, error]
-	// Look returns the lock as it is now; found is false if it is gone. With an
-	// error nothing is known, and the lock must not be released. Of a lock that
-	// is there more than once it returns the one that expires last.
-	Look(ctx context.Context, userID, lockID string) (l Lock, found bool, err error)
+	// Kind is the word for it in tasks and reports.
+	Kind() tasks.Source
+	// Locks yields all locks, with expiries in UTC. One that is malformed is
+	// yielded as a *RowError, and the next ones follow; any other error is the
+	// last, and means that the list is incomplete.
+	Locks(ctx context.Context) iter.Seq2[tasks.Lock, error]
+	// Look says how these locks are now, in their order. With an error nothing is
+	// known, and none of them must be released.
+	Look(ctx context.Context, names []Name) ([]Sight, error)
 	// Close lets go of what the source holds open.
 	Close() error
 }
@@ -37,6 +30,33 @@ var (
 	_ Source = (*File)(nil)
 	_ Source = (*SQL)(nil)
 )
+
+// Name names a lock.
+type Name struct {
+	UserID, LockID string
+}
+
+// Sight is what a source says of one lock.
+type Sight struct {
+	// Found: it is there. Else it is gone.
+	Found bool
+	// ExpiresAt is its expiry, in UTC: of a lock that is there more than once, the
+	// latest.
+	ExpiresAt time.Time
+	// Err: what is there cannot be read, and the lock must not be released.
+	Err *RowError
+}
+
+// add takes another row of the same lock into account.
+func (s *Sight) add(expiresAt time.Time, bad *RowError) {
+	s.Found = true
+	if bad != nil {
+		s.Err = bad
+	}
+	if s.ExpiresAt.Before(expiresAt) {
+		s.ExpiresAt = expiresAt
+	}
+}
 
 // RowError is one row that is no lock.
 type RowError struct {
@@ -78,17 +98,17 @@ var columnNames = [...]string{userColumn, lockColumn, expiryColumn}
 
 // readLock makes a lock of what stands in a row. expiry is called when the ids
 // are well formed: an error can then say of which lock it is.
-func readLock(row int, ids [2]string, expiry func() (time.Time, error)) (Lock, *RowError) {
-	l := Lock{UserID: ids[0], LockID: ids[1]}
+func readLock(row int, ids [2]string, expiry func() (time.Time, error)) (tasks.Lock, *RowError) {
+	l := tasks.Lock{UserID: ids[0], LockID: ids[1]}
 	if err := (tasks.LockRelease{UserID: l.UserID, LockID: l.LockID}).Validate(); err != nil {
-		return Lock{}, &RowError{Row: row, Err: err}
+		return tasks.Lock{}, &RowError{Row: row, Err: err}
 	}
 	at, err := expiry()
 	if err == nil {
 		err = checkExpiry(at)
 	}
 	if err != nil {
-		return Lock{}, &RowError{Row: row, UserID: l.UserID, LockID: l.LockID, Err: err}
+		return tasks.Lock{}, &RowError{Row: row, UserID: l.UserID, LockID: l.LockID, Err: err}
 	}
 	l.ExpiresAt = at.UTC()
 	return l, nil

@@ -6,9 +6,13 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // SQL is a query of a database, see Config. It may be used by many goroutines.
@@ -33,6 +37,9 @@ func (s *SQL) Close() error {
 	return nil
 }
 
+// Kind implements Source.
+func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
+
 // Check connects and lets the database read the query, without running it.
 func (s *SQL) Check(ctx context.Context) error {
 	if err := s.run(ctx, s.wrapped("*", "LIMIT 0"), nil, nil); err != nil {
@@ -53,60 +60,79 @@ func (s *SQL) checkOnce(ctx context.Context) error {
 
 // Locks implements Source. Rows are read as they are consumed, in one read-only
 // transaction.
-func (s *SQL) Locks(ctx context.Context) iter.Seq2[Lock, error] {
-	return func(yield func(Lock, error) bool) {
+func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
 		err := s.checkOnce(ctx)
 		if err == nil {
-			err = s.run(ctx, s.query, nil, func(l Lock, row *RowError) bool {
+			err = s.run(ctx, s.query, nil, func(l tasks.Lock, row *RowError) bool {
 				if row != nil {
-					return yield(Lock{}, row)
+					return yield(tasks.Lock{}, row)
 				}
 				return yield(l, nil)
 			})
 		}
 		if err != nil {
-			yield(Lock{}, err)
+			yield(tasks.Lock{}, err)
 		}
 	}
 }
 
-// maxSame bounds the rows that one Look reads.
-const maxSame = 100
+const (
+	lookAtOnce = 100 // locks in one query
+	// maxSame bounds the rows that a Look reads, for each lock.
+	maxSame = 100
+)
 
-// Look implements Source.
-func (s *SQL) Look(ctx context.Context, userID, lockID string) (newest Lock, found bool, err error) {
+// Look implements Source. It asks for up to 100 locks in one query.
+func (s *SQL) Look(ctx context.Context, names []Name) ([]Sight, error) {
 	if err := s.checkOnce(ctx); err != nil {
-		return Lock{}, false, err
+		return nil, err
 	}
-	var (
-		bad  *RowError
-		rows int
-	)
+	sights := make([]Sight, 0, len(names))
+	for page := range slices.Chunk(names, lookAtOnce) {
+		of, err := s.look(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range page {
+			sights = append(sights, of[name])
+		}
+	}
+	return sights, nil
+}
+
+func (s *SQL) look(ctx context.Context, names []Name) (map[Name]Sight, error) {
+	of := make(map[Name]Sight, len(names))
+	conditions, args := make([]string, len(names)), make([]any, 0, 2*len(names))
+	for i, name := range names {
+		of[name] = Sight{}
+		conditions[i] = s.dialect.sameLock(len(args) + 1)
+		args = append(args, name.UserID, name.LockID)
+	}
 	columns := userColumn + ", " + lockColumn + ", " + expiryColumn
-	text := s.wrapped(columns, "WHERE "+s.dialect.sameLock+" LIMIT "+strconv.Itoa(maxSame+1))
-	err = s.run(ctx, text, []any{userID, lockID}, func(l Lock, row *RowError) bool {
+	most, rows := maxSame*len(names), 0
+	text := s.wrapped(columns, "WHERE "+strings.Join(conditions, " OR ")+" LIMIT "+strconv.Itoa(most+1))
+	err := s.run(ctx, text, args, func(l tasks.Lock, row *RowError) bool {
 		rows++
-		switch {
+		name := Name{l.UserID, l.LockID}
+		if row != nil {
+			name = Name{row.UserID, row.LockID}
+		}
 		// To a database, ids may be equal that differ in case or spaces.
-		case row != nil && row.UserID == userID && row.LockID == lockID:
-			bad = row
-		case row == nil && l.UserID == userID && l.LockID == lockID:
-			if !found || newest.ExpiresAt.Before(l.ExpiresAt) {
-				newest, found = l, true
-			}
+		if sight, asked := of[name]; asked {
+			sight.add(l.ExpiresAt, row)
+			of[name] = sight
 		}
 		return true
 	})
-	switch {
-	case err != nil:
-		return Lock{}, false, err
-	case bad != nil:
-		return Lock{}, false, bad
-	case rows > maxSame:
-		return Lock{}, false, s.error(fmt.Sprintf("the query yields more than %d rows for lock %s of user %s", maxSame, lockID, userID),
+	if err != nil {
+		return nil, err
+	}
+	if rows > most {
+		return nil, s.error(fmt.Sprintf("the query yields more than %d rows for %d locks, of which the first is %s of user %s", most, len(names), names[0].LockID, names[0].UserID),
 			"let it yield one row for a lock, with the latest expires_at", nil)
 	}
-	return newest, found, nil
+	return of, nil
 }
 
 // wrapped asks for a part of what the query yields. The line breaks are for a
@@ -116,7 +142,7 @@ func (s *SQL) wrapped(columns, rest string) string {
 }
 
 // run reads the rows of one query. It returns nil when each had enough.
-func (s *SQL) run(ctx context.Context, text string, args []any, each func(Lock, *RowError) (more bool)) error {
+func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.Lock, *RowError) (more bool)) error {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	tx, err := s.begin(limited)
