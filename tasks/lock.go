@@ -1,6 +1,9 @@
 package tasks
 
-import "time"
+import (
+	"iter"
+	"time"
+)
 
 // Lock is a backup lock that somebody holds, or held.
 type Lock struct {
@@ -8,4 +11,20 @@ type Lock struct {
 	UserID, LockID string
 	// ExpiresAt is when its holder has to have renewed it.
 	ExpiresAt time.Time
+}
+
+// Survey is how the locks of a source stand.
+type Survey struct {
+	// Total is the number of locks that it knows.
+	Total int64
+	// Stale is the number of those whose holder went away, and whose release was
+	// not enqueued yet.
+	Stale int64
+	// Oldest yields stale ones, the oldest first. An error is the last.
+	Oldest iter.Seq2[Lock, error]
+	// Unreadable is the number of those of which it cannot be told whether they
+	// are stale. They are in none of the other numbers.
+	Unreadable int64
+	// FirstUnreadable says what is wrong with one of them.
+	FirstUnreadable error
 }

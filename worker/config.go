@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/worker/koodrive"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 	"github.com/kooworker/kooworker/worker/webhook"
@@ -35,7 +36,11 @@ type Config struct {
 	// Locks is the ledger of backup locks: a *locks.Keeping over the same Redis.
 	// Default: none is kept, and sweeps wait for a worker that has one.
 	Locks Locks
-	// LedgerKeep is how long the ledger remembers what was swept. Default 30 days.
+	// Sources are where locks are known besides that ledger, one of a kind; they
+	// need it. Default: none.
+	Sources []*locks.Listed
+	// LedgerKeep is how long it is remembered what was swept: of the ledger, from
+	// its expiry, and of Sources, from when it was last seen there. Default 30 days.
 	LedgerKeep time.Duration
 	// Webhook is told of each batch that is complete. Default: nobody.
 	Webhook *webhook.Sender
@@ -130,6 +135,8 @@ func (c Config) validate() error {
 		return errors.New("worker: Config.Redis is required")
 	case c.Ledger == nil || c.Producer == nil:
 		return errors.New("worker: Config.Ledger and Config.Producer are required; see enqueue/batch.NewStore and enqueue.New")
+	case len(c.Sources) > 0 && c.Locks == nil:
+		return errors.New("worker: Config.Sources need Config.Locks, which keeps sweeps apart")
 	case c.Concurrency < 1 || c.Concurrency > maxConcurrency:
 		return fmt.Errorf("worker: concurrency is %d; want 1 to %d", c.Concurrency, maxConcurrency)
 	case c.Pollers < 1 || c.Pollers > maxPollers:

@@ -62,6 +62,9 @@ func (g gated) through(ctx context.Context, call func(context.Context) pipeline.
 	var answer pipeline.Answer
 	refusal := g.gate.Do(ctx, func(ctx context.Context) gate.Answer {
 		answer = call(ctx)
+		if answer.Uncalled {
+			return gate.Answer{Reason: tasks.Waiting} // which says nothing about KooDrive
+		}
 		return gate.Answer{Reason: answer.Reason, RetryAfter: answer.RetryAfter}
 	})
 	switch {

@@ -19,8 +19,9 @@ type Locks interface {
 	locks.Source
 	locks.Lease
 	// Claim is called just before a release that a sweep has enqueued. If refused
-	// is empty nobody can renew the lock until the claim is ended, or over; else it
-	// says why the lock must stay.
+	// is empty nobody can renew the lock in the ledger until the claim is ended, or
+	// over; else it says why the lock must stay. Only a lock that was found in the
+	// ledger must be there.
 	Claim(ctx context.Context, t tasks.LockRelease, hold time.Duration) (ticket int64, refused string, err error)
 	// End ends a claim; gone says that the lock is released, by whomever.
 	End(ctx context.Context, t tasks.LockRelease, ticket int64, gone bool) error
@@ -32,10 +33,13 @@ type Locks interface {
 // From the claim to its end a renewal is refused. So a renewal that was accepted
 // is one that no release can overtake. A process that dies in between leaves the
 // claim to end by itself, and the release to run again.
+//
+// A lock that was found elsewhere is looked for there as well.
 type keeper struct {
 	koodriveAPI
-	ledger Locks // nil: no ledger is kept
-	hold   time.Duration
+	ledger  Locks // nil: no ledger is kept
+	sources *listed
+	hold    time.Duration
 }
 
 var _ koodriveAPI = keeper{}
@@ -50,9 +54,9 @@ const claimMost = time.Hour
 // claimMargin is what a call that was given up may still do at KooDrive.
 const claimMargin = 30 * time.Second
 
-func newKeeper(api koodriveAPI, ledger Locks, cfg koodrive.Config) keeper {
+func newKeeper(api koodriveAPI, ledger Locks, sources *listed, cfg koodrive.Config) keeper {
 	const calls = 3 // the call, another with a fresh credential, and time to spare
-	return keeper{api, ledger, min(max(claimHold, calls*cfg.CallTimeout), claimMost)}
+	return keeper{api, ledger, sources, min(max(claimHold, calls*cfg.CallTimeout), claimMost)}
 }
 
 // Do implements koodriveAPI.
@@ -67,11 +71,8 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	defer cancel()
 	var ticket int64
 	if release.Stale != (tasks.Stale{}) {
-		if k.ledger == nil {
-			return pipeline.Answer{
-				Reason: tasks.Waiting, Message: "this worker keeps no ledger of locks, and cannot look whether this one was renewed",
-				Held: true, Uncalled: true, RetryAfter: announceEvery,
-			}
+		if k.ledger == nil || !k.sources.know(release.Stale.Source) {
+			return k.sources.wait(release.Stale.Source)
 		}
 		var refused string
 		var err error
@@ -80,10 +81,15 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 		case err != nil:
 			return unavailable(err)
 		case refused != "":
-			return pipeline.Answer{Reason: tasks.OK, Superseded: true, Message: "the lock is not stale any more: " + refused}
+			return superseded(refused)
 		case call.Err() != nil: // no time is left to call
 			_ = k.end(ctx, release, ticket, false) // or else it runs out
 			return unavailable(fmt.Errorf("claim the lock: %w", call.Err()))
+		}
+		var stays *pipeline.Answer
+		if call, stays = k.sources.look(call, release); stays != nil {
+			_ = k.end(ctx, release, ticket, false)
+			return *stays
 		}
 	}
 	answer := k.koodriveAPI.Do(call, t)
@@ -95,6 +101,10 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 		return unavailable(err) // it runs again, and finds it already gone
 	}
 	return answer
+}
+
+func superseded(why string) pipeline.Answer {
+	return pipeline.Answer{Reason: tasks.OK, Superseded: true, Uncalled: true, Message: "the lock is not stale any more: " + why}
 }
 
 // mayHaveReleased reports whether KooDrive may have released the lock, or may

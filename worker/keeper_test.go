@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -55,7 +57,7 @@ func (f *fakeClaims) Devices(context.Context, string) ([]koodrive.Device, pipeli
 }
 
 func (f *fakeClaims) do(t tasks.Task) pipeline.Answer {
-	return newKeeper(f, f, koodrive.Config{}).Do(context.Background(), t)
+	return newKeeper(f, f, newListed(nil, zap.NewNop()), koodrive.Config{}).Do(context.Background(), t)
 }
 
 func (f *fakeClaims) want(t *testing.T, what string, said ...string) {
@@ -104,7 +106,7 @@ func TestOtherTasksAreNotTheKeepersBusiness(t *testing.T) {
 func TestWithoutALedgerOnlySweptLocksWait(t *testing.T) {
 	t.Parallel()
 	f := &fakeClaims{answer: pipeline.Answer{Reason: tasks.OK}}
-	k := newKeeper(f, nil, koodrive.Config{})
+	k := newKeeper(f, nil, newListed(nil, zap.NewNop()), koodrive.Config{})
 	if a := k.Do(t.Context(), staleRelease); a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
 		t.Errorf("%+v; want it to wait, uncharged", a)
 	}
@@ -218,7 +220,7 @@ func TestAClaimThatCameTooLateIsNotUsed(t *testing.T) {
 func TestAClaimIsLongerThanItsCalls(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[time.Duration]time.Duration{0: claimHold, time.Minute: 3 * time.Minute, 30 * time.Minute: time.Hour} {
-		if k := newKeeper(nil, nil, koodrive.Config{CallTimeout: timeout}); k.hold != want {
+		if k := newKeeper(nil, nil, nil, koodrive.Config{CallTimeout: timeout}); k.hold != want {
 			t.Errorf("with calls of %s a claim is for %s; want %s", timeout, k.hold, want)
 		}
 	}

@@ -56,8 +56,8 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, e
 		}, []string{"queue", "repair"}),
 		sweeps: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kooworker_sweep_locks",
-			Help: "Backup locks that the last sweep of this worker found: all, stale, enqueued for their release, and held back by the guard rails.",
-		}, []string{"state"}),
+			Help: "Backup locks that the last sweep of this worker found: all, stale, enqueued for their release, held back by the guard rails, and unreadable.",
+		}, []string{"source", "state"}),
 	}
 	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, m.sweeps, newGateMetrics(status)} {
 		if err := r.Register(c); err != nil {
@@ -88,10 +88,13 @@ func (m *metrics) Observe(e pipeline.Event) {
 	}
 }
 
-// swept takes note of a sweep.
+// swept takes note of a sweep, unless it knows nothing: it did not come so far.
 func (m *metrics) swept(r locks.Report) {
-	for state, n := range map[string]int64{"all": r.Total, "stale": r.Stale, "enqueued": r.Enqueued, "held_back": r.HeldBack} {
-		m.sweeps.WithLabelValues(state).Set(float64(n))
+	if r.Source == "" {
+		return
+	}
+	for state, n := range map[string]int64{"all": r.Total, "stale": r.Stale, "enqueued": r.Enqueued, "held_back": r.HeldBack, "unreadable": r.Unreadable} {
+		m.sweeps.WithLabelValues(string(r.Source), state).Set(float64(n))
 	}
 }
 

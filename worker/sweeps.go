@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -14,34 +15,46 @@ import (
 
 // sweeps carries lock:sweep tasks out.
 type sweeps struct {
-	sweeper *locks.Sweeper // nil: no ledger of locks is kept
-	keep    time.Duration
-	metrics *metrics
+	sweepers map[tasks.Source]*locks.Sweeper
+	sources  *listed
+	keep     time.Duration
+	metrics  *metrics
+	log      *zap.Logger
 }
 
-func newSweeps(cfg Config, m *metrics) *sweeps {
-	s := &sweeps{keep: cfg.LedgerKeep, metrics: m}
+func newSweeps(cfg Config, sources *listed, m *metrics) *sweeps {
+	s := &sweeps{sweepers: make(map[tasks.Source]*locks.Sweeper), sources: sources, keep: cfg.LedgerKeep, metrics: m, log: cfg.Logger.Named("sweep")}
 	if cfg.Locks != nil {
-		s.sweeper = &locks.Sweeper{
-			Name: tasks.SourceLedger, Source: cfg.Locks, Lease: cfg.Locks, Producer: cfg.Producer, Logger: cfg.Logger.Named("sweep"),
+		s.add(cfg, cfg.Locks)
+		for _, listed := range cfg.Sources {
+			s.add(cfg, listed)
 		}
 	}
 	return s
 }
 
-// do sweeps once. A sweep is not charged for what stands in its way: all that it
-// needs is Redis, and another sweep's end.
+func (s *sweeps) add(cfg Config, source locks.Source) {
+	s.sweepers[source.Kind()] = &locks.Sweeper{Source: source, Lease: cfg.Locks, Producer: cfg.Producer, Logger: s.log}
+}
+
+// do sweeps once. A sweep is charged for a source that fails, and for nothing
+// else that stands in its way: Redis, another sweep, a worker without the source.
 func (s *sweeps) do(ctx context.Context, t tasks.LockSweep) pipeline.Answer {
-	if s.sweeper == nil {
-		return pipeline.Answer{Reason: tasks.Waiting, Message: "this worker keeps no ledger of locks", Held: true, Uncalled: true, RetryAfter: announceEvery}
+	source := cmp.Or(t.Source, tasks.SourceLedger)
+	sweeper := s.sweepers[source]
+	if sweeper == nil {
+		return s.sources.wait(source)
 	}
-	report, err := s.sweeper.Sweep(ctx, locks.Options{LockSweep: t, Keep: s.keep})
+	report, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, Keep: s.keep})
+	s.metrics.swept(report)
+	if failed, ok := errors.AsType[*locks.ListError](err); ok {
+		return pipeline.Answer{Reason: tasks.Unlisted, Message: failed.Error(), Hint: failed.Hint(), Uncalled: true}
+	}
 	if err != nil {
 		if !errors.Is(err, locks.ErrBusy) {
-			s.sweeper.Logger.Warn("the sweep was cut short; what is left is for the next try", zap.Error(err))
+			s.log.Warn("the sweep was cut short; what is left is for the next try", zap.String("source", string(source)), zap.Error(err))
 		}
 		return unavailable(err)
 	}
-	s.metrics.swept(report)
 	return pipeline.Answer{Reason: tasks.OK}
 }

@@ -25,11 +25,13 @@ type fakeSwept struct {
 	n            int
 }
 
-func (f *fakeSwept) Counts(context.Context, time.Duration) (total, stale int64, err error) {
-	return f.total, f.stale, f.err
+func (f *fakeSwept) Kind() tasks.Source { return tasks.SourceLedger }
+
+func (f *fakeSwept) Survey(context.Context, time.Duration, int64) (tasks.Survey, error) {
+	return tasks.Survey{Total: f.total, Stale: f.stale, Oldest: f.oldest()}, f.err
 }
 
-func (f *fakeSwept) Stale(context.Context, time.Duration) iter.Seq2[tasks.Lock, error] {
+func (f *fakeSwept) oldest() iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		for range f.stale {
 			if !yield(tasks.Lock{UserID: "u", LockID: "l", ExpiresAt: time.UnixMilli(1000)}, nil) {
@@ -68,10 +70,10 @@ func TestASweepIsATask(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fakeSwept{total: 100, stale: 12}
-	s := &sweeps{
-		sweeper: &locks.Sweeper{Name: tasks.SourceLedger, Source: f, Lease: f, Producer: f, Logger: zap.NewNop()},
-		keep:    time.Hour, metrics: m,
+	sweeper := func(f *fakeSwept) map[tasks.Source]*locks.Sweeper {
+		return map[tasks.Source]*locks.Sweeper{tasks.SourceLedger: {Source: f, Lease: f, Producer: f, Logger: zap.NewNop()}}
 	}
+	s := &sweeps{sweepers: sweeper(f), keep: time.Hour, metrics: m, log: zap.NewNop()}
 	if a := s.do(t.Context(), tasks.LockSweep{Max: 10}); a != (pipeline.Answer{Reason: tasks.OK}) || f.n != 10 || f.kept != time.Hour {
 		t.Errorf("%+v after %d releases, kept for %s", a, f.n, f.kept)
 	}
@@ -82,8 +84,8 @@ func TestASweepIsATask(t *testing.T) {
 	got := map[string]float64{}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
-			if labels := metric.GetLabel(); len(labels) == 1 && labels[0].GetName() == "state" {
-				got[labels[0].GetValue()] = metric.GetGauge().GetValue()
+			if labels := metric.GetLabel(); len(labels) == 2 && labels[0].GetValue() == "ledger" && labels[1].GetName() == "state" {
+				got[labels[1].GetValue()] = metric.GetGauge().GetValue()
 			}
 		}
 	}
@@ -93,7 +95,7 @@ func TestASweepIsATask(t *testing.T) {
 		}
 	}
 	for name, f := range map[string]*fakeSwept{"busy": {busy: true}, "Redis": {err: errors.New("Redis is away")}} {
-		s.sweeper = &locks.Sweeper{Source: f, Lease: f, Producer: f, Logger: zap.NewNop()}
+		s.sweepers = sweeper(f)
 		if a := s.do(t.Context(), tasks.LockSweep{}); a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
 			t.Errorf("%s: %+v; want it to wait, uncharged", name, a)
 		}
@@ -102,8 +104,11 @@ func TestASweepIsATask(t *testing.T) {
 
 func TestASweepWithoutALedgerWaits(t *testing.T) {
 	t.Parallel()
-	a := newSweeps(Config{}, nil).do(t.Context(), tasks.LockSweep{})
-	if a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
-		t.Errorf("%+v; want it to wait, uncharged", a)
+	s := newSweeps(Config{Logger: zap.NewNop()}, newListed(nil, zap.NewNop()), nil)
+	for _, sweep := range []tasks.LockSweep{{}, {Source: tasks.SourceSQL}} {
+		a := s.do(t.Context(), sweep)
+		if a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
+			t.Errorf("%+v: %+v; want it to wait, uncharged", sweep, a)
+		}
 	}
 }

@@ -75,11 +75,12 @@ func (w *Worker) compose() (err error) {
 	letters := deadletter.NewStore(w.rdb)
 	w.announce = newAnnouncer(w.cfg.Ledger, asynq.NewClientFromRedisClient(w.rdb), w.cfg.Webhook, w.log)
 	ledger := newSettler(w.cfg.Ledger, w.announce.completed)
-	upstream := gated{api{w.client}, w.gate}
+	sources := newListed(w.cfg.Sources, w.log)
+	upstream := gated{lookout{api{w.client}, sources}, w.gate}
 	flow, err := pipeline.New(pipeline.Config{
 		API: calls{
-			koodrive: newKeeper(upstream, w.cfg.Locks, w.cfg.KooDrive),
-			sweep:    newSweeps(w.cfg, metrics),
+			koodrive: newKeeper(upstream, w.cfg.Locks, sources, w.cfg.KooDrive),
+			sweep:    newSweeps(w.cfg, sources, metrics),
 			offboard: &offboarder{lister: upstream, producer: w.cfg.Producer, now: time.Now},
 			announce: w.announce,
 		},
@@ -172,6 +173,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	wg.Go(func() { w.fleet.run(beside) })
 	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
 	wg.Go(func() { w.announce.run(beside) })
+	for _, source := range w.cfg.Sources {
+		wg.Go(func() { source.Attend(beside) })
+	}
 
 	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
 	// their call give way at once.

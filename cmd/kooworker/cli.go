@@ -83,6 +83,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			{Key: "koodrive", Title: "KooDrive:", Description: credentialsHelp},
 			{Key: "retry", Title: "Retries:"},
 			{Key: "sweep", Title: "Sweeps of stale locks:"},
+			{Key: "source", Title: "Sources of locks:", Description: sourceHelp},
 			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
 		}),
@@ -114,7 +115,7 @@ func patienceOf(command string) time.Duration {
 	switch name {
 	case "worker", "scheduler", "simulator", "demo": // they stop in order, and in time
 		return 0
-	case "enqueue": // brings to its end what is under way, and says how to go on
+	case "enqueue", "locks": // bring to its end what is under way, and say how to go on
 		return 2500 * time.Millisecond
 	default:
 		return time.Second

@@ -3,26 +3,36 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks"
+	locksource "github.com/kooworker/kooworker/worker/locks/source"
 )
 
 // sweepFlags are the guard rails.
 type sweepFlags struct {
 	Grace    time.Duration `group:"sweep" default:"${grace}" help:"Time after the expiry for which a lock is left alone (${default})."`
-	Max      int64         `group:"sweep" default:"${max_locks}" placeholder:"N" help:"Most locks that one sweep releases (${default})."`
-	MaxShare float64       `name:"max-share" group:"sweep" default:"${max_share}" placeholder:"F" help:"Greatest share of all locks, 0 to 1, that may be stale; if there are more, none is released (${default})."`
+	Max      *int64        `group:"sweep" placeholder:"N" help:"Most locks that one sweep releases (${max_locks}; of one by hand with --max-share, as many as that allows)."`
+	MaxShare *float64      `name:"max-share" group:"sweep" placeholder:"F" help:"Greatest share of all locks, 0 to 1, that may be stale; if there are more, none is released (${max_share})."`
 }
 
 // sweep checks the flags. A zero would mean the default, and nobody means that
 // who writes it.
-func (f sweepFlags) sweep() (tasks.LockSweep, error) {
-	t := tasks.LockSweep{Grace: f.Grace, Max: f.Max, MaxShare: f.MaxShare}
-	if f.Grace == 0 || f.Max == 0 || f.MaxShare == 0 {
+func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
+	t := tasks.LockSweep{Source: from, Grace: f.Grace}
+	if f.Max != nil {
+		t.Max = *f.Max
+	}
+	if f.MaxShare != nil {
+		t.MaxShare = *f.MaxShare
+	}
+	if f.Grace == 0 || f.Max != nil && t.Max == 0 || f.MaxShare != nil && t.MaxShare == 0 {
 		return t, usagef("--grace, --max, --max-share: want more than 0")
 	}
 	if err := t.Validate(); err != nil {
@@ -33,10 +43,26 @@ func (f sweepFlags) sweep() (tasks.LockSweep, error) {
 
 type locksSweepCmd struct {
 	sweepFlags
+	Source sourceFlags   `embed:""`
 	Force  bool          `group:"sweep" help:"Release whatever is stale, in spite of --max and --max-share."`
 	DryRun bool          `name:"dry-run" help:"Only say which would be released."`
 	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember what was swept for this long (${default})."`
 	JSON   bool          `help:"Print one JSON object."`
+}
+
+// sweep is what is asked for. Whoever says by hand which share may go has said how
+// many: the default of --max is for those who say nothing.
+func (c *locksSweepCmd) sweep() (tasks.LockSweep, error) {
+	from, err := c.Source.kind("")
+	if err != nil {
+		return tasks.LockSweep{}, err
+	}
+	t, err := c.sweepFlags.sweep(from)
+	if c.MaxShare != nil && c.Max == nil {
+		t.Max = math.MaxInt64
+	}
+	t.Force = c.Force
+	return t, err
 }
 
 // sweepReport is the contract's object.
@@ -51,10 +77,14 @@ func (c *locksSweepCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	t.Force = c.Force
 	if c.Keep <= 0 {
 		return usagef("--ledger-keep: %s; want more than 0", c.Keep)
 	}
+	sources, err := c.Source.open()
+	if err != nil {
+		return err
+	}
+	defer closeSources(sources)
 	rdb, err := a.flags.Redis.client(bulkPool)
 	if err != nil {
 		return err
@@ -67,7 +97,10 @@ func (c *locksSweepCmd) Run(a *app) error {
 		return err
 	}
 	ledger := enqueuelocks.Keeping{Store: enqueuelocks.NewStore(rdb)}
-	sweeper := locks.Sweeper{Name: tasks.SourceLedger, Source: ledger, Lease: ledger, Producer: producer, Logger: log.logger(a.stderr)}
+	sweeper := locks.Sweeper{Source: ledger, Lease: ledger, Producer: producer, Logger: log.logger(a.stderr)}
+	for _, source := range listed(rdb, sources) {
+		sweeper.Source = source
+	}
 	o := locks.Options{LockSweep: t, Keep: c.Keep, DryRun: c.DryRun}
 	if c.DryRun && !c.JSON {
 		o.Each = func(l tasks.Lock) {
@@ -78,10 +111,26 @@ func (c *locksSweepCmd) Run(a *app) error {
 	if errors.Is(err, locks.ErrBusy) {
 		return fmt.Errorf("%w; try again when it is done", err)
 	}
+	if failed, ok := errors.AsType[*locks.ListError](err); ok {
+		return fmt.Errorf("nothing was enqueued: %w", failed)
+	}
 	if err != nil {
-		return redisError{err}
+		return fmt.Errorf("stopped after %d releases: %w; the same command again goes on", r.Enqueued, redisError{err})
+	}
+	if r.Enqueued > 0 {
+		c.warn(a, rdb, sources)
 	}
 	return c.report(a, r)
+}
+
+// warn says what keeps the releases from being carried out.
+func (c *locksSweepCmd) warn(a *app, rdb redis.UniversalClient, sources []locksource.Source) {
+	for _, s := range sources {
+		attended, err := enqueuelocks.NewNotes(rdb, s.Kind()).Attended(a.ctx)
+		if err == nil && !attended {
+			say(a.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
+		}
+	}
 }
 
 func (c *locksSweepCmd) report(a *app, r locks.Report) error {
@@ -99,9 +148,14 @@ func (c *locksSweepCmd) report(a *app, r locks.Report) error {
 		}
 		say(a.stdout, "\n")
 	}
-	if r.HeldBack == 0 {
-		return nil
+	if r.Unreadable > 0 {
+		say(a.stderr, "kooworker: %d cannot be read, and stay; the first: %s\n", r.Unreadable, r.FirstUnreadable)
 	}
-	say(a.stderr, "kooworker: %d are held back: %s\nhint: look at them with --dry-run; --max, --max-share and --force let them go\n", r.HeldBack, r.Why)
-	return errPartial
+	if r.HeldBack > 0 {
+		say(a.stderr, "kooworker: %d are held back: %s\nhint: look at them with --dry-run; --max, --max-share and --force let them go\n", r.HeldBack, r.Why)
+	}
+	if r.Unreadable+r.HeldBack > 0 {
+		return errPartial
+	}
+	return nil
 }

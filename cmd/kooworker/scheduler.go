@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/locks"
 )
@@ -16,8 +17,10 @@ import (
 type scheduleFlags struct {
 	Every time.Duration `name:"sweep-every" group:"sweep" placeholder:"DURATION" help:"Sweep so often, in whole seconds."`
 	Cron  string        `name:"sweep-cron" group:"sweep" placeholder:"SPEC" help:"Sweep when this cron specification of five fields says so, such as '*/10 * * * *'."`
+	From  tasks.Source  `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep what this source knows: ledger, file or sql (the one of --source-file or --source-dsn, else the ledger)."`
 	Zone  string        `name:"sweep-zone" group:"sweep" default:"UTC" placeholder:"ZONE" help:"Time zone of --sweep-cron, such as Europe/Berlin (${default})."`
 	sweepFlags
+	Source sourceFlags `embed:""`
 }
 
 type schedulerCmd struct {
@@ -49,7 +52,11 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	if err != nil {
 		return nil, usagef("--sweep-zone: %w; want a name such as UTC or Europe/Berlin", err)
 	}
-	sweep, err := f.sweep()
+	from, err := f.Source.kind(f.From)
+	if err != nil {
+		return nil, err
+	}
+	sweep, err := f.sweep(from)
 	if err != nil {
 		return nil, err
 	}

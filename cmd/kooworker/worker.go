@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
@@ -136,6 +137,11 @@ func (c *workerCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	sources, err := c.Schedule.Source.open()
+	if err != nil {
+		return err
+	}
+	defer closeSources(sources)
 	shared := newRedis()
 	defer func() { _ = shared.Close() }()
 	producer, err := enqueue.New(enqueue.Config{Redis: shared})
@@ -144,7 +150,7 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: api, Logger: log, Ledger: batch.NewStore(shared), Producer: producer, Webhook: hook,
-		Locks: enqueuelocks.Keeping{Store: enqueuelocks.NewStore(shared)}, LedgerKeep: c.LedgerKeep,
+		Locks: enqueuelocks.Keeping{Store: enqueuelocks.NewStore(shared)}, Sources: listed(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})
@@ -153,6 +159,9 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
+	if err := checkSources(ctx, sources); err != nil {
+		log.Error("sweeps and releases wait until this is put right", zap.Error(err))
+	}
 	if c.WithScheduler {
 		ended, err := c.Schedule.start(ctx, shared, log)
 		if err != nil {

@@ -32,6 +32,7 @@ const maxHold = time.Hour
 // ARGV[1] -> the member
 // ARGV[2] -> the expiry in ms that was seen
 // ARGV[3] -> ms to hold
+// ARGV[4] -> 1 if the ledger need not know the lock, else 0
 //
 // Returns the Status and the ticket. A lock that is in swept before its expiry
 // (the clock was set back) is put back into expiry, for a later sweep.
@@ -41,7 +42,7 @@ for _, old in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now, "LIMIT", 
 end
 local member, seen = ARGV[1], tonumber(ARGV[2])
 local tracked, swept = score(KEYS[1], member), score(KEYS[2], member)
-local expiry = tracked or swept
+local expiry = tracked or swept or ARGV[4] == "1" and seen
 if not expiry then
 	return {"forgotten", "0"}
 end
@@ -75,6 +76,16 @@ return {"claimed", string.format("%.0f", ticket)}
 // The caller must have given up its call when hold has passed since before it
 // called Claim. The same task may claim again.
 func (s *Store) Claim(ctx context.Context, id ID, seen time.Time, hold time.Duration) (Claim, error) {
+	return s.claim(ctx, id, seen, hold, 0)
+}
+
+// ClaimListed is Claim for a lock that was found elsewhere; see Notes. The ledger
+// need not know it, and if it does its word counts as well.
+func (s *Store) ClaimListed(ctx context.Context, id ID, seen time.Time, hold time.Duration) (Claim, error) {
+	return s.claim(ctx, id, seen, hold, 1)
+}
+
+func (s *Store) claim(ctx context.Context, id ID, seen time.Time, hold time.Duration, listed int) (Claim, error) {
 	if err := id.Validate(); err != nil {
 		return Claim{}, fmt.Errorf("locks: claim: %w", err)
 	}
@@ -84,7 +95,7 @@ func (s *Store) Claim(ctx context.Context, id ID, seen time.Time, hold time.Dura
 	if hold < time.Millisecond || hold > maxHold {
 		return Claim{}, fmt.Errorf("locks: claim %s for %s; want 1ms to %s", id.LockID, hold, maxHold)
 	}
-	reply, err := claimCmd.Run(ctx, s.rdb, keys(), id.member(), millisAt(seen), millisUp(hold)).StringSlice()
+	reply, err := claimCmd.Run(ctx, s.rdb, keys(), id.member(), millisAt(seen), millisUp(hold), listed).StringSlice()
 	if err == nil && len(reply) != 2 {
 		err = fmt.Errorf("%d values; want 2", len(reply))
 	}

@@ -3,7 +3,6 @@ package locks
 import (
 	"context"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,15 +16,14 @@ type Keeping struct {
 	Store *Store
 }
 
-// Counts returns how many locks there are, and how many of them are stale.
-func (k Keeping) Counts(ctx context.Context, grace time.Duration) (total, stale int64, err error) {
-	n, err := k.Store.Counts(ctx, grace)
-	return n.Total, n.Stale, err
-}
+// Kind is the word for the ledger as a source.
+func (Keeping) Kind() tasks.Source { return tasks.SourceLedger }
 
-// Stale yields the stale locks, oldest first.
-func (k Keeping) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
-	return k.Store.Stale(ctx, grace)
+// Survey counts the locks, and yields all stale ones, which it reads as they are
+// wanted.
+func (k Keeping) Survey(ctx context.Context, grace time.Duration, _ int64) (tasks.Survey, error) {
+	n, err := k.Store.Counts(ctx, grace)
+	return tasks.Survey{Total: n.Total, Stale: n.Stale, Oldest: k.Store.Stale(ctx, grace)}, err
 }
 
 // Swept notes that releases are enqueued for these.
@@ -39,9 +37,13 @@ func (k Keeping) Drop(ctx context.Context, keep time.Duration) (int64, error) {
 }
 
 // Claim is called just before a sweep's release. If refused is empty nobody can
-// renew the lock until the claim is ended, or over.
+// renew the lock in the ledger until the claim is ended, or over.
 func (k Keeping) Claim(ctx context.Context, t tasks.LockRelease, hold time.Duration) (ticket int64, refused string, err error) {
-	c, err := k.Store.Claim(ctx, ID{t.UserID, t.LockID}, t.Stale.ExpiredAt, hold)
+	claim := k.Store.Claim
+	if t.Stale.Source != tasks.SourceLedger {
+		claim = k.Store.ClaimListed
+	}
+	c, err := claim(ctx, ID{t.UserID, t.LockID}, t.Stale.ExpiredAt, hold)
 	if err != nil || c.Status == Claimed {
 		return c.Ticket, "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,16 +15,18 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Source is a place where it is known which locks there are.
+// Source is a place where it is known which locks there are: the ledger, which
+// is in package enqueue/locks, or a Listed.
 type Source interface {
-	// Counts returns how many locks there are, and how many of them have expired
-	// for longer than the grace.
-	Counts(ctx context.Context, grace time.Duration) (total, stale int64, err error)
-	// Stale yields the latter, oldest first.
-	Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error]
+	// Kind is what its releases are marked with.
+	Kind() tasks.Source
+	// Survey says how the locks stand. A lock is stale once its expiry has been
+	// over for as long as grace, by Redis' clock. No more than most of the stale
+	// ones are wanted.
+	Survey(ctx context.Context, grace time.Duration, most int64) (tasks.Survey, error)
 	// Swept notes that releases are enqueued for these.
 	Swept(ctx context.Context, swept []tasks.Lock) error
-	// Drop forgets what was swept and expired for longer than keep.
+	// Drop forgets what was swept, and is of no use any more since keep ago.
 	Drop(ctx context.Context, keep time.Duration) (dropped int64, err error)
 }
 
@@ -71,6 +74,8 @@ func (o Options) withDefaults() Options {
 
 // Report is what a sweep has found and done.
 type Report struct {
+	// Source is where it looked.
+	Source tasks.Source `json:"source"`
 	// Total is the number of locks that the source knows.
 	Total int64 `json:"total"`
 	// Stale is the number of those whose holder went away.
@@ -79,10 +84,15 @@ type Report struct {
 	Enqueued int64 `json:"enqueued"`
 	// HeldBack is the number of stale locks that the guard rails keep.
 	HeldBack int64 `json:"held_back"`
+	// Unreadable is the number of those of which the source does not say clearly
+	// when they expire. They stay, and are in none of the other numbers.
+	Unreadable int64 `json:"unreadable"`
 	// Batch is the releases' batch; empty if there are none.
 	Batch string `json:"batch"`
 	// Why says which rail held them back.
 	Why string `json:"why,omitempty"`
+	// FirstUnreadable says what is wrong with one of the unreadable ones.
+	FirstUnreadable string `json:"first_unreadable,omitempty"`
 }
 
 // ErrBusy means that another sweep is running.
@@ -90,8 +100,6 @@ var ErrBusy = errors.New("another sweep is running")
 
 // Sweeper sweeps one source. It is safe for concurrent use.
 type Sweeper struct {
-	// Name is what releases are marked with: the kind of the source.
-	Name     tasks.Source
 	Source   Source
 	Lease    Lease
 	Producer Producer
@@ -106,7 +114,8 @@ const (
 )
 
 // Sweep releases what is stale, within the guard rails. What they hold back is
-// in the report, and not an error.
+// in the report, and not an error. With an error the report says what was done
+// before; it is empty if the locks could not be surveyed.
 func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	o = o.withDefaults()
 	if err := o.Validate(); err != nil {
@@ -167,39 +176,59 @@ func (s *Sweeper) renew(ctx context.Context, lost context.CancelCauseFunc, owner
 	}
 }
 
-// plan decides how many of the stale locks may go.
-func (s *Sweeper) plan(ctx context.Context, o Options) (Report, error) {
-	var r Report
-	var err error
-	if r.Total, r.Stale, err = s.Source.Counts(ctx, o.Grace); err != nil {
-		return r, fmt.Errorf("count the locks: %w", err)
+// plan decides how many of the stale locks may go, and yields these.
+func (s *Sweeper) plan(ctx context.Context, o Options) (Report, iter.Seq2[tasks.Lock, error], error) {
+	most := o.Max
+	if o.Force {
+		most = math.MaxInt64
 	}
-	r.Enqueued = r.Stale
+	is, err := s.Source.Survey(ctx, o.Grace, most)
+	if err != nil {
+		return Report{}, nil, fmt.Errorf("survey the locks: %w", err)
+	}
+	r := Report{Source: s.Source.Kind(), Total: is.Total, Stale: is.Stale, Enqueued: is.Stale, Unreadable: is.Unreadable}
+	if is.FirstUnreadable != nil {
+		r.FirstUnreadable = is.FirstUnreadable.Error()
+	}
 	switch {
 	case o.Force:
 	case float64(r.Stale) > o.MaxShare*float64(r.Total):
 		r.Enqueued = 0
-		r.Why = fmt.Sprintf("%d of %d locks are stale, more than the share of %g: does nobody renew them in the ledger?", r.Stale, r.Total, o.MaxShare)
+		r.Why = fmt.Sprintf("%d of %d locks are stale, more than the share of %g: does nobody renew them in the %s?", r.Stale, r.Total, o.MaxShare, places[r.Source])
 	case r.Stale > o.Max:
 		r.Enqueued = o.Max
 		r.Why = fmt.Sprintf("%d locks are stale, more than %d go in one sweep", r.Stale, o.Max)
 	}
 	r.HeldBack = r.Stale - r.Enqueued
-	return r, nil
+	return r, first(r.Enqueued, is.Oldest), nil
+}
+
+// places are the sources in words.
+var places = map[tasks.Source]string{tasks.SourceLedger: "ledger", tasks.SourceFile: "file", tasks.SourceSQL: "database"}
+
+// first yields the first n, and errors before them.
+func first(n int64, all iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
+		if n == 0 {
+			return
+		}
+		left := n
+		for l, err := range all {
+			if left--; !yield(l, err) || err != nil || left == 0 {
+				return
+			}
+		}
+	}
 }
 
 func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
-	r, err := s.plan(ctx, o)
+	r, oldest, err := s.plan(ctx, o)
 	if err != nil || o.Each == nil {
 		return r, err
 	}
-	n := int64(0)
-	for l, err := range s.Source.Stale(ctx, o.Grace) {
+	for l, err := range oldest {
 		if err != nil {
 			return r, err
-		}
-		if n++; n > r.Enqueued {
-			break
 		}
 		o.Each(l)
 	}
@@ -207,34 +236,38 @@ func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
 }
 
 func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
-	r, err := s.plan(ctx, o)
+	r, oldest, err := s.plan(ctx, o)
 	if err != nil {
 		return r, err
 	}
+	source := zap.String("source", string(r.Source))
 	if r.HeldBack > 0 {
-		s.Logger.Error("stale locks are held back", zap.Int64("held_back", r.HeldBack), zap.Int64("stale", r.Stale), zap.Int64("total", r.Total),
-			zap.String("why", r.Why), zap.String("hint", "see that locks are renewed in the ledger; locks sweep --dry-run lists them, and --force releases them"))
+		s.Logger.Error("stale locks are held back", source, zap.Int64("held_back", r.HeldBack), zap.Int64("stale", r.Stale), zap.Int64("total", r.Total),
+			zap.String("why", r.Why), zap.String("hint", "see that locks are renewed in the "+places[r.Source]+"; locks sweep --dry-run lists them, and --force releases them"))
+	}
+	if r.Unreadable > 0 {
+		s.Logger.Error("locks cannot be read, and stay", source, zap.Int64("unreadable", r.Unreadable), zap.String("first", r.FirstUnreadable))
 	}
 	if r.Enqueued > 0 {
-		if err := s.release(ctx, o, &r); err != nil {
+		if err := s.release(ctx, oldest, &r); err != nil {
 			return r, err
 		}
 	}
 	if _, err := s.Source.Drop(ctx, o.Keep); err != nil {
 		return r, fmt.Errorf("drop what was swept long ago: %w", err)
 	}
-	s.Logger.Info("swept", zap.Int64("stale", r.Stale), zap.Int64("enqueued", r.Enqueued), zap.Int64("held_back", r.HeldBack), zap.String("batch", r.Batch))
+	s.Logger.Info("swept", source, zap.Int64("stale", r.Stale), zap.Int64("enqueued", r.Enqueued), zap.Int64("held_back", r.HeldBack), zap.String("batch", r.Batch))
 	return r, nil
 }
 
-// release enqueues as many releases as the report allows, and notes them.
-func (s *Sweeper) release(ctx context.Context, o Options, r *Report) error {
+// release enqueues the releases of these locks, and notes them.
+func (s *Sweeper) release(ctx context.Context, oldest iter.Seq2[tasks.Lock, error], r *Report) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return fmt.Errorf("name the batch: %w", err)
 	}
 	r.Batch = "sweep-" + id.String()
-	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(ctx, o.Grace, r.Enqueued))
+	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(oldest))
 	if r.Enqueued = int64(len(enqueued)); r.Enqueued == 0 {
 		r.Batch = "" // all were renewed since they were counted
 	}
@@ -258,19 +291,15 @@ func (s *Sweeper) release(ctx context.Context, o Options, r *Report) error {
 	return err
 }
 
-// releases yields the tasks for the oldest stale locks.
-func (s *Sweeper) releases(ctx context.Context, grace time.Duration, most int64) iter.Seq2[tasks.Task, error] {
+// releases yields the tasks for locks.
+func (s *Sweeper) releases(oldest iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
-		n := int64(0)
-		for l, err := range s.Source.Stale(ctx, grace) {
+		for l, err := range oldest {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if n++; n > most {
-				return
-			}
-			if !yield(tasks.LockRelease{UserID: l.UserID, LockID: l.LockID, Stale: tasks.Stale{Source: s.Name, ExpiredAt: l.ExpiresAt}}, nil) {
+			if !yield(tasks.LockRelease{UserID: l.UserID, LockID: l.LockID, Stale: tasks.Stale{Source: s.Source.Kind(), ExpiredAt: l.ExpiresAt}}, nil) {
 				return
 			}
 		}

@@ -49,14 +49,17 @@ func lockName(n int) string { return fmt.Sprintf("lock-%04d@102", n) }
 
 var epoch = time.UnixMilli(1_700_000_000_000)
 
-func (f *fakeLedger) Counts(context.Context, time.Duration) (total, stale int64, err error) {
+func (f *fakeLedger) Kind() tasks.Source { return tasks.SourceLedger }
+
+func (f *fakeLedger) Survey(context.Context, time.Duration, int64) (tasks.Survey, error) {
+	is := tasks.Survey{Total: f.total, Stale: int64(f.stale), Oldest: f.oldest()}
 	if f.counted > 0 {
-		return f.total, f.counted, f.countErr
+		is.Stale = f.counted
 	}
-	return f.total, int64(f.stale), f.countErr
+	return is, f.countErr
 }
 
-func (f *fakeLedger) Stale(context.Context, time.Duration) iter.Seq2[tasks.Lock, error] {
+func (f *fakeLedger) oldest() iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		for n := range f.stale {
 			if !yield(tasks.Lock{UserID: "u", LockID: lockName(n), ExpiresAt: epoch.Add(time.Duration(n) * time.Second)}, nil) {
@@ -131,7 +134,7 @@ func (f *fakeLedger) Releases(ctx context.Context, batch string, releases iter.S
 }
 
 func (f *fakeLedger) sweeper(log *zap.Logger) *Sweeper {
-	return &Sweeper{Name: tasks.SourceLedger, Source: f, Lease: f, Producer: f, Logger: log}
+	return &Sweeper{Source: f, Lease: f, Producer: f, Logger: log}
 }
 
 func (f *fakeLedger) sweep(t *testing.T, o Options) (Report, error) {
@@ -240,11 +243,11 @@ func TestTheGuardRails(t *testing.T) {
 
 func TestADryRunWithoutALookAtEach(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 10, stale: 2}
+	f := &fakeLedger{total: 20, stale: 2}
 	if r, err := f.sweep(t, Options{DryRun: true}); err != nil || r.Enqueued != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	f.staleErr = errors.New("the source broke")
+	f.counted, f.staleErr = 3, errors.New("the source broke")
 	if _, err := f.sweep(t, Options{DryRun: true, Each: func(tasks.Lock) {}}); !errors.Is(err, f.staleErr) {
 		t.Errorf("%v; want the source's error", err)
 	}

@@ -1,0 +1,107 @@
+package locks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/kooworker/kooworker/worker/locks/source"
+)
+
+// looks gathers the looks of concurrent releases: while the list is asked about
+// some locks the next ones gather, and are asked about together. Where the list
+// fails it is left alone for a while.
+type looks struct {
+	list    source.Source
+	breaker *gobreaker.CircuitBreaker[[]source.Sight]
+
+	mu      sync.Mutex
+	busy    bool
+	waiting []look
+
+	failed error // the list's last error; of drain alone
+}
+
+type look struct {
+	name source.Name
+	done chan lookAnswer // with room for one
+}
+
+type lookAnswer struct {
+	sight source.Sight
+	err   error
+}
+
+const (
+	looksTogether = 100              // locks in one question
+	lookTimeout   = 30 * time.Second // of one question
+	// lookPause is how long a list that has failed is left alone.
+	lookPause = 5 * time.Second
+)
+
+func newLooks(list source.Source) *looks {
+	return &looks{list: list, breaker: gobreaker.NewCircuitBreaker[[]source.Sight](gobreaker.Settings{
+		Name:        string(list.Kind()),
+		Timeout:     lookPause,
+		ReadyToTrip: func(gobreaker.Counts) bool { return true }, // a failure hits every lock alike
+	})}
+}
+
+// at says how a lock is now.
+func (l *looks) at(ctx context.Context, name source.Name) (source.Sight, error) {
+	mine := look{name, make(chan lookAnswer, 1)}
+	l.mu.Lock()
+	l.waiting = append(l.waiting, mine)
+	if !l.busy {
+		l.busy = true
+		go l.drain(context.WithoutCancel(ctx))
+	}
+	l.mu.Unlock()
+	select {
+	case a := <-mine.done:
+		return a.sight, a.err
+	case <-ctx.Done():
+		return source.Sight{}, ctx.Err()
+	}
+}
+
+// drain asks until nobody waits.
+func (l *looks) drain(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		n := min(len(l.waiting), looksTogether)
+		together := l.waiting[:n:n]
+		l.waiting = l.waiting[n:]
+		if l.busy = n > 0; !l.busy {
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+
+		names := make([]source.Name, n)
+		for i, each := range together {
+			names[i] = each.name
+		}
+		sights, err := l.breaker.Execute(func() ([]source.Sight, error) {
+			limited, cancel := context.WithTimeout(ctx, lookTimeout)
+			defer cancel()
+			sights, err := l.list.Look(limited, names)
+			l.failed = err
+			return sights, err
+		})
+		if errors.Is(err, gobreaker.ErrOpenState) {
+			err = fmt.Errorf("it is left alone for a moment since it has failed: %w", l.failed)
+		}
+		for i, each := range together {
+			a := lookAnswer{err: err}
+			if err == nil {
+				a.sight = sights[i]
+			}
+			each.done <- a
+		}
+	}
+}
