@@ -104,6 +104,8 @@ func (noProducer) NextRound(context.Context, tasks.Task, tasks.Place, int, []tas
 	return errors.New("not in this test")
 }
 
+func (noProducer) Abandon(context.Context, string) error { return nil }
+
 func (noProducer) Releases(context.Context, string, iter.Seq2[tasks.Task, error]) ([]tasks.Task, error) {
 	return nil, errors.New("not in this test")
 }

@@ -50,6 +50,10 @@ func (f *fakeSwept) Drop(_ context.Context, keep time.Duration) (int64, error) {
 
 func (f *fakeSwept) Hold(context.Context, string, time.Duration) (bool, error) { return !f.busy, nil }
 func (f *fakeSwept) Leave(context.Context, string) error                       { return nil }
+func (f *fakeSwept) Begin(context.Context, string) error                       { return nil }
+func (f *fakeSwept) Finish(context.Context, string) error                      { return nil }
+func (f *fakeSwept) Unfinished(context.Context) ([]string, error)              { return nil, nil }
+func (f *fakeSwept) Abandon(context.Context, string) error                     { return nil }
 
 func (f *fakeSwept) Releases(_ context.Context, _ string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
 	for t, err := range releases {

@@ -44,7 +44,7 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	k := keysOf(id)
-	args := []any{"with_receipts", "revisions", "sealed", "children"}
+	args := []any{"with_receipts", "revisions", "sealed", "children", "abandoned"}
 	for _, field := range balanceFields {
 		args = append(args, field)
 	}
@@ -62,7 +62,7 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 	if len(meta) != len(args) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
-	if a.Balance, err = readBalance(id, meta[4:]); err != nil {
+	if a.Balance, err = readBalance(id, meta[5:]); err != nil {
 		return Audit{}, err
 	}
 	counts := count(states)
@@ -76,8 +76,10 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
 		}
 	}
-	if err := a.checkInput(meta[2], meta[3]); err != nil {
-		return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
+	if meta[4] == nil { // of an abandoned input nobody knows how long it is
+		if err := a.checkInput(meta[2], meta[3]); err != nil {
+			return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
+		}
 	}
 	with, _ := meta[0].(string)
 	if with != "1" {

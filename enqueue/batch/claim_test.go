@@ -237,3 +237,48 @@ func TestClaimWhileTheBatchIsMadeAgain(t *testing.T) {
 		}
 	}
 }
+
+// Of a batch that nobody goes on with.
+func TestAbandon(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.open(t, batch.Spec{})
+	all := digests(input("", 600))
+	first := b.claim(t, id, 0, chunkOf(all, 0))
+	b.mark(t, id, batch.Queued, first.Index(0), first.Index(1))
+	second := b.claim(t, id, 1, chunkOf(all, 1)) // of which nothing is marked
+	if completed, err := b.store.Abandon(t.Context(), id); completed || err != nil {
+		t.Fatalf("%t, %v; two are queued", completed, err)
+	}
+	if _, err := b.store.Seal(t.Context(), id, 600); err == nil {
+		t.Error("it can be sealed all the same")
+	}
+	b.settle(t, receipt(id, first.Index(0), tasks.Succeeded), receipt(id, second.Index(3), tasks.AlreadyGone))
+	if show := b.balance(t, id); show.Done || show.Total != 3 {
+		t.Errorf("%+v; want one queued", show)
+	}
+	b.settle(t, receipt(id, first.Index(1), tasks.Superseded))
+	if show := b.balance(t, id); !show.Done || show.Total != 3 {
+		t.Errorf("%+v; want it done", show)
+	}
+	b.settle(t, receipt(id, second.Index(4), tasks.Succeeded)) // late, but not lost
+	if show := b.balance(t, id); !show.Done || show.Total != 4 || show.Succeeded != 2 {
+		t.Errorf("%+v; want the late one in it", show)
+	}
+	if a, err := b.store.Audit(t.Context(), id); err != nil || !a.Clean() {
+		t.Errorf("%+v, %v", a, err)
+	}
+
+	empty := b.open(t, batch.Spec{})
+	for _, want := range []bool{true, false} { // it completes once
+		if completed, err := b.store.Abandon(t.Context(), empty); completed != want || err != nil {
+			t.Errorf("of an empty one: %t, %v; want %t", completed, err, want)
+		}
+	}
+	if _, err := b.store.Abandon(t.Context(), "nobodys"); err == nil {
+		t.Error("there is no such batch")
+	}
+	if _, _, err := b.store.Claim(t.Context(), id, 2, digests(input("", 700))[:1]); err == nil {
+		t.Error("more can be claimed")
+	}
+}

@@ -47,6 +47,9 @@
 // its place, or the worker has settled it already: a state may go from absent to
 // an outcome at once. Were the mark made first, the task would be lost.
 //
+// Where nobody can read the input again, as after a sweep of locks that died, the
+// batch is abandoned: that seals it as it is.
+//
 // Children, which an off-boarding finds, are the exception: they are marked
 // first, together with a note of them, and enqueued after. The parent runs again
 // until it has seen to it, and the batch cannot be complete in between.

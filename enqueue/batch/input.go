@@ -393,3 +393,40 @@ func (s *Store) Seal(ctx context.Context, id string, items int64) (completed boo
 		return word == "done", nil
 	}
 }
+
+// abandonCmd seals a batch whose input nobody will go on with.
+//
+// KEYS -> meta, states, receipts, revised, slots, used
+// --
+//
+// Returns "gone", "ok", or "done" if that completes the batch.
+var abandonCmd = redis.NewScript(ledgerLua + `
+if redis.call("EXISTS", KEYS[1]) == 0 then
+	return "gone"
+end
+if redis.call("HEXISTS", KEYS[1], "sealed") == 1 then
+	return "ok"
+end
+local m = redis.call("HMGET", KEYS[1], "total", "children")
+redis.call("HSET", KEYS[1], "sealed", m[1] - (m[2] or 0), "abandoned", 1)
+if complete() == 1 then
+	return "done"
+end
+return "ok"
+`)
+
+// Abandon notes that nobody will go on with the input of a batch whose producer
+// has died: it is complete once nothing is queued. Of the items that were under
+// way when it died some may be with asynq all the same; they get their receipts,
+// maybe after the batch was called complete. It reports whether it is complete by
+// this.
+func (s *Store) Abandon(ctx context.Context, id string) (completed bool, err error) {
+	word, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger()).Text()
+	if err != nil {
+		return false, fmt.Errorf("batch %s: abandon: %w", id, err)
+	}
+	if word == "gone" {
+		return false, &NotFoundError{ID: id}
+	}
+	return word == "done", nil
+}

@@ -21,7 +21,9 @@
 //	{kooworker:locks}:claims  locks that a worker may be releasing right now, by
 //	                          the time at which that is over
 //
-// Beside them a string, {kooworker:locks}:sweeping, says who sweeps; see Keeping.
+// Beside them {kooworker:locks}:sweeping says who sweeps, and :unfinished which
+// batches of sweeps are not known to be whole, see Keeping; and :listed:… what was
+// swept of other sources, see Notes.
 //
 // A lock is in expiry, or in swept, or in neither. A claim is beside that:
 //

@@ -62,8 +62,13 @@ func (k Keeping) End(ctx context.Context, t tasks.LockRelease, ticket int64, gon
 	return k.Store.GiveBack(ctx, c)
 }
 
-// sweepingKey is who sweeps.
-const sweepingKey = "{kooworker:locks}:sweeping"
+const (
+	// sweepingKey is who sweeps.
+	sweepingKey = "{kooworker:locks}:sweeping"
+	// unfinishedKey is a set: batches of sweeps of which not all is known to be
+	// enqueued.
+	unfinishedKey = "{kooworker:locks}:unfinished"
+)
 
 // holdCmd takes a lease, or keeps it.
 //
@@ -112,4 +117,29 @@ func (k Keeping) Leave(ctx context.Context, owner string) error {
 		return fmt.Errorf("locks: leave the lease of the sweep: %w", err)
 	}
 	return nil
+}
+
+// Begin notes a sweep's batch before anything in it is enqueued.
+func (k Keeping) Begin(ctx context.Context, batch string) error {
+	if err := k.Store.rdb.SAdd(ctx, unfinishedKey, batch).Err(); err != nil {
+		return fmt.Errorf("locks: note the batch of the sweep: %w", err)
+	}
+	return nil
+}
+
+// Finish notes that nothing more will be enqueued in it.
+func (k Keeping) Finish(ctx context.Context, batch string) error {
+	if err := k.Store.rdb.SRem(ctx, unfinishedKey, batch).Err(); err != nil {
+		return fmt.Errorf("locks: note the end of the sweep: %w", err)
+	}
+	return nil
+}
+
+// Unfinished returns the batches that were begun and not finished.
+func (k Keeping) Unfinished(ctx context.Context) ([]string, error) {
+	all, err := k.Store.rdb.SMembers(ctx, unfinishedKey).Result()
+	if err != nil {
+		return nil, fmt.Errorf("locks: look for unfinished sweeps: %w", err)
+	}
+	return all, nil
 }

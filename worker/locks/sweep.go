@@ -30,12 +30,18 @@ type Source interface {
 	Drop(ctx context.Context, keep time.Duration) (dropped int64, err error)
 }
 
-// Lease lets one sweep run at a time.
+// Lease lets one sweep run at a time, and leaves word of it to the next one.
 type Lease interface {
 	// Hold takes the lease for owner, or keeps it; false if somebody else has it.
 	Hold(ctx context.Context, owner string, d time.Duration) (held bool, err error)
 	// Leave gives it back.
 	Leave(ctx context.Context, owner string) error
+	// Begin notes a batch before anything in it is enqueued, and Finish that nothing
+	// more will be.
+	Begin(ctx context.Context, batch string) error
+	Finish(ctx context.Context, batch string) error
+	// Unfinished returns the batches of sweeps that have died in between.
+	Unfinished(ctx context.Context) (batches []string, err error)
 }
 
 // Producer enqueues releases in a batch of their own. package enqueue's Client
@@ -44,6 +50,8 @@ type Producer interface {
 	// Releases enqueues all of them, and returns the locks of those that are, even
 	// with an error.
 	Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error)
+	// Abandon ends such a batch as it is. One that was never made is none to end.
+	Abandon(ctx context.Context, batch string) error
 }
 
 // Options of a sweep.
@@ -236,6 +244,9 @@ func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
 }
 
 func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
+	if err := s.tidy(ctx); err != nil {
+		return Report{}, err
+	}
 	r, oldest, err := s.plan(ctx, o)
 	if err != nil {
 		return r, err
@@ -260,6 +271,25 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
+// tidy ends the batches of sweeps that were cut short. What they have not reached
+// is stale for this one.
+func (s *Sweeper) tidy(ctx context.Context) error {
+	unfinished, err := s.Lease.Unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range unfinished {
+		if err := s.Producer.Abandon(ctx, id); err != nil {
+			return fmt.Errorf("end the batch of a sweep that was cut short: %w", err)
+		}
+		if err := s.Lease.Finish(ctx, id); err != nil {
+			return err
+		}
+		s.Logger.Warn("a sweep was cut short; its batch ends as it is", zap.String("batch", id))
+	}
+	return nil
+}
+
 // release enqueues the releases of these locks, and notes them.
 func (s *Sweeper) release(ctx context.Context, oldest iter.Seq2[tasks.Lock, error], r *Report) error {
 	id, err := uuid.NewV7()
@@ -267,7 +297,14 @@ func (s *Sweeper) release(ctx context.Context, oldest iter.Seq2[tasks.Lock, erro
 		return fmt.Errorf("name the batch: %w", err)
 	}
 	r.Batch = "sweep-" + id.String()
+	if err := s.Lease.Begin(ctx, r.Batch); err != nil {
+		r.Batch, r.Enqueued = "", 0
+		return err
+	}
 	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(oldest))
+	if err == nil {
+		err = s.Lease.Finish(ctx, r.Batch) // or else the next sweep does
+	}
 	if r.Enqueued = int64(len(enqueued)); r.Enqueued == 0 {
 		r.Batch = "" // all were renewed since they were counted
 	}

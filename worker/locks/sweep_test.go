@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,8 @@ type fakeLedger struct {
 	holds     int
 	batch     string
 	enqueued  []tasks.LockRelease
+	begun     []string
+	abandoned []string
 	breakAt   int   // the producer fails after so many
 	breakWith error // … with this; nil: it waits for the end of its context
 }
@@ -111,6 +114,26 @@ func (f *fakeLedger) Leave(_ context.Context, owner string) error {
 	if f.owner == owner {
 		f.owner = ""
 	}
+	return nil
+}
+
+func (f *fakeLedger) Begin(_ context.Context, batch string) error {
+	if len(f.enqueued) > 0 {
+		return errors.New("too late")
+	}
+	f.begun = append(f.begun, batch)
+	return nil
+}
+
+func (f *fakeLedger) Finish(_ context.Context, batch string) error {
+	f.begun = slices.DeleteFunc(f.begun, func(b string) bool { return b == batch })
+	return nil
+}
+
+func (f *fakeLedger) Unfinished(context.Context) ([]string, error) { return slices.Clone(f.begun), nil }
+
+func (f *fakeLedger) Abandon(_ context.Context, batch string) error {
+	f.abandoned = append(f.abandoned, batch)
 	return nil
 }
 
@@ -383,6 +406,28 @@ func TestAShortHiccupDoesNotEndASweep(t *testing.T) {
 		}
 		f.want(t, 700)
 	})
+}
+
+func TestTheNextSweepEndsTheBatchOfOneThatWasCutShort(t *testing.T) {
+	t.Parallel()
+	f := &fakeLedger{total: 10_000, stale: 1000, breakAt: 700, breakWith: errors.New("it broke")}
+	if _, err := f.sweep(t, Options{}); !errors.Is(err, f.breakWith) {
+		t.Fatal(err)
+	}
+	first := f.batch
+	if !slices.Equal(f.begun, []string{first}) || len(f.abandoned) > 0 {
+		t.Errorf("begun %v, abandoned %v; want %s to be left", f.begun, f.abandoned, first)
+	}
+	f.breakAt, f.enqueued = 0, nil
+	if _, err := f.sweep(t, Options{DryRun: true}); err != nil || len(f.abandoned) > 0 {
+		t.Errorf("%v; a dry run has abandoned %v", err, f.abandoned)
+	}
+	if _, err := f.sweep(t, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(f.abandoned, []string{first}) || len(f.begun) > 0 || f.batch == first {
+		t.Errorf("abandoned %v, and begun are %v after the batch %s", f.abandoned, f.begun, f.batch)
+	}
 }
 
 func TestAStoppedSweepNotesWhatIsEnqueued(t *testing.T) {
