@@ -29,24 +29,16 @@ import (
 // damaged file some tasks are yielded before the error.
 func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
-		names, err := idNames(kind)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
 		in := newLineReader(r)
-		t, err := readHeader(in, kind, names)
+		t, err := readHeader(in, kind, "")
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		eachLine(in, t.header, yield, func(text []byte) (tasks.Task, error) {
-			ids, err := t.ids(text)
+			ids, _, err := t.values(text)
 			if err != nil {
 				return nil, err
-			}
-			if slices.Equal(ids[:len(names)], names) {
-				return nil, errors.New("is a header once more; files with headers cannot be joined as they are")
 			}
 			return newTask(kind, ids)
 		})
@@ -55,16 +47,22 @@ func ReadCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 
 // table is what the header tells of the lines below it.
 type table struct {
-	header  string // as it was
-	columns []int  // of the ids
-	width   int
-	records *recordParser
+	header   string // as it was
+	names    []string
+	columns  []int // of these names, which are those of the ids
+	optional int   // the column that may be there; -1 if it is not
+	width    int
+	records  *recordParser
 }
 
-// readHeader finds the columns with these names. Its errors are no *LineError:
-// nothing follows them.
-func readHeader(in *lineReader, kind tasks.Kind, names []string) (*table, error) {
-	t := &table{records: newRecordParser()}
+// readHeader finds the columns of the ids, and an optional one unless that is "".
+// Its errors are no *LineError: nothing follows them.
+func readHeader(in *lineReader, kind tasks.Kind, optional string) (*table, error) {
+	names, err := idNames(kind)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{names: names, optional: -1, records: newRecordParser()}
 	var header []string
 	if in.next() {
 		err := tooLong(in.text)
@@ -83,14 +81,19 @@ func readHeader(in *lineReader, kind tasks.Kind, names []string) (*table, error)
 		header[i] = strings.ToLower(strings.TrimSpace(name))
 	}
 	for _, name := range names {
-		column := slices.Index(header, name)
+		column, err := columnOf(header, name)
+		if err != nil {
+			return nil, err
+		}
 		if column < 0 {
 			return nil, fmt.Errorf("the first line must be a header with %s; it is %+.100q", strings.Join(names, " and "), strings.Join(header, ","))
 		}
-		if slices.Contains(header[column+1:], name) {
-			return nil, fmt.Errorf("the header names %s twice; want it once", name)
-		}
 		t.columns = append(t.columns, column)
+	}
+	if optional != "" {
+		if t.optional, err = columnOf(header, optional); err != nil {
+			return nil, err
+		}
 	}
 	if err := refuseTargets(kind, func(name string) bool { return slices.Contains(header, name) }); err != nil {
 		return nil, errors.New("the header: " + err.Error()) // as a FieldError it would be about a line
@@ -98,20 +101,36 @@ func readHeader(in *lineReader, kind tasks.Kind, names []string) (*table, error)
 	return t, nil
 }
 
-// ids takes the ids out of a line, in the order of idNames.
-func (t *table) ids(text []byte) (ids [2]string, err error) {
+// columnOf returns -1 if there is no column with this name.
+func columnOf(header []string, name string) (int, error) {
+	column := slices.Index(header, name)
+	if column >= 0 && slices.Contains(header[column+1:], name) {
+		return 0, fmt.Errorf("the header names %s twice; want it once", name)
+	}
+	return column, nil
+}
+
+// values takes the ids out of a line, in the order of idNames, and the value of
+// the optional column.
+func (t *table) values(text []byte) (ids [2]string, optional string, err error) {
 	record, err := t.records.parse(text)
 	if err != nil {
-		return ids, err
+		return ids, "", err
 	}
 	// Commas at the end are what spreadsheets leave of columns that were emptied.
 	if len(record) < t.width || strings.Join(record[t.width:], "") != "" {
-		return ids, fmt.Errorf("has %d columns; the header has %d", len(record), t.width)
+		return ids, "", fmt.Errorf("has %d columns; the header has %d", len(record), t.width)
 	}
 	for i, column := range t.columns {
 		ids[i] = record[column]
 	}
-	return ids, nil
+	if slices.Equal(ids[:len(t.names)], t.names) {
+		return ids, "", errors.New("is a header once more; files with headers cannot be joined as they are")
+	}
+	if t.optional >= 0 {
+		optional = record[t.optional]
+	}
+	return ids, optional, nil
 }
 
 // recordParser takes lines apart at their commas. What it returns is valid until

@@ -41,6 +41,7 @@ func TestReadCSV(t *testing.T) {
 		"no end of line": {"user_id,device_id\n" + strings.Repeat("u,1,", 50_000), []string{"bad line 2"}},
 		"long header":    {"user_id,device_id," + strings.Repeat("x", 100_000) + "\nu,1\n", []string{"end: read the header: line 1: is longer than 65536 bytes"}},
 		"quoted header":  {"\n\"user_id,device_id\nu,1\n", []string{"end: read the header: line 2: extraneous or missing \" in quoted-field"}},
+		"nameless":       {",user_id,,device_id,,\n1,u,2,1,,\n", []string{"u/1"}},
 		"header only":    {"user_id,device_id\n", nil},
 		"no header":      {"u,1\n", []string{`end: the first line must be a header with user_id and device_id; it is "u,1"`}},
 		"empty":          {"", []string{`end: the first line must be a header with user_id and device_id; it is ""`}},

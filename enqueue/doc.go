@@ -34,6 +34,9 @@
 //	})
 //	balance, err := store.Wait(ctx, res.Batch, nil)
 //
+// [ReadLocksCSV] and [ReadLocksJSONL] read the same files as locks, with their
+// expiries: what package enqueue/locks tracks.
+//
 // # What Redis promises
 //
 // As much as it is configured to. With appendfsync everysec a crash of the

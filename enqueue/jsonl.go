@@ -22,29 +22,33 @@ func ReadJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 			return
 		}
 		eachLine(newLineReader(r), "", yield, func(text []byte) (tasks.Task, error) {
-			return parseObject(kind, names, text)
+			ids, _, err := parseObject(kind, names, text)
+			if err != nil {
+				return nil, err
+			}
+			return newTask(kind, ids)
 		})
 	}
 }
 
-func parseObject(kind tasks.Kind, names []string, text []byte) (tasks.Task, error) {
-	members, err := readMembers(text)
-	if err != nil {
-		return nil, err
+// parseObject takes the ids out of a line, in the order of idNames, and returns
+// all its members as well.
+func parseObject(kind tasks.Kind, names []string, text []byte) (ids [2]string, members map[string]json.RawMessage, err error) {
+	if members, err = readMembers(text); err != nil {
+		return ids, nil, err
 	}
 	if err := refuseTargets(kind, func(name string) bool { return members[name] != nil }); err != nil {
-		return nil, err
+		return ids, nil, err
 	}
 	if names, err = exportedNames(kind, names, members); err != nil {
-		return nil, err
+		return ids, nil, err
 	}
-	var ids [2]string
 	for i, name := range names {
 		if ids[i], err = stringMember(members, name); err != nil {
-			return nil, err
+			return ids, nil, err
 		}
 	}
-	return newTask(kind, ids)
+	return ids, members, nil
 }
 
 // readMembers reads one JSON object, the values as they are.

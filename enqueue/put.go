@@ -52,7 +52,7 @@ func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
 		return b.enqueue(ctx, d, open, nil)
 	}
 	proof := batch.NewProof(b.result.Batch, j.chunk)
-	err := b.enqueue(ctx, d, open, proof)
+	err := b.enqueue(ctx, d, slices.Clone(open), proof)
 	if err == nil {
 		err = b.mark(ctx, j.entries, proof)
 	}

@@ -6,7 +6,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// LineError is one line of a file that is no task. Reading goes on after it.
+// LineError is one line of a file that is no task, or no lock. Reading goes on
+// after it.
 type LineError struct {
 	// Line is counted from 1: the header and blank lines included.
 	Line int
@@ -75,26 +76,27 @@ func newTask(kind tasks.Kind, ids [2]string) (tasks.Task, error) {
 	return t, t.Validate()
 }
 
-// eachLine yields what becomes of every line that is left: a task or one
-// *LineError. An error of the reader itself is the last.
-func eachLine(in *lineReader, header string, yield func(tasks.Task, error) bool, parse func(text []byte) (tasks.Task, error)) {
+// eachLine yields what becomes of every line that is left: a task, or a lock, or
+// one *LineError. An error of the reader itself is the last.
+func eachLine[T any](in *lineReader, header string, yield func(T, error) bool, parse func(text []byte) (T, error)) {
+	var none T
 	for in.next() {
-		task, err := parseShort(in.text, parse)
+		item, err := parseShort(in.text, parse)
 		if err != nil {
-			task, err = nil, &LineError{Line: in.line, Text: string(in.text), Cut: in.cut, Header: header, Err: err}
+			item, err = none, &LineError{Line: in.line, Text: string(in.text), Cut: in.cut, Header: header, Err: err}
 		}
-		if !yield(task, err) {
+		if !yield(item, err) {
 			return
 		}
 	}
 	if in.err != nil {
-		yield(nil, fmt.Errorf("read: %w", in.err))
+		yield(none, fmt.Errorf("read: %w", in.err))
 	}
 }
 
-func parseShort(text []byte, parse func([]byte) (tasks.Task, error)) (tasks.Task, error) {
+func parseShort[T any](text []byte, parse func([]byte) (T, error)) (item T, err error) {
 	if err := tooLong(text); err != nil {
-		return nil, err
+		return item, err
 	}
 	return parse(text)
 }

@@ -145,6 +145,12 @@ func TestEveryLineIsATaskOrABadLine(t *testing.T) {
 		if got, want := len(read(enqueue.ReadJSONL(tasks.KindLockRelease, strings.NewReader(in)))), nonBlank(in); got != want {
 			t.Fatalf("JSONL: %d of %d lines", got, want)
 		}
+		if got, want := len(readLocks(enqueue.ReadLocksCSV(strings.NewReader("user_id,expires_at,lock_id"+end+in)))), nonBlank(in); got != want {
+			t.Fatalf("CSV of locks: %d of %d lines", got, want)
+		}
+		if got, want := len(readLocks(enqueue.ReadLocksJSONL(strings.NewReader(in)))), nonBlank(in); got != want {
+			t.Fatalf("JSONL of locks: %d of %d lines", got, want)
+		}
 	})
 }
 
@@ -156,7 +162,7 @@ func FuzzReadCSV(f *testing.F) {
 	f.Add("\xef\xbb\xbf\x1f\x8b,user_id,device_id\n,,\n")
 	f.Add(string(gzipped("user_id,device_id\nu,1\nu\n")))
 	f.Fuzz(func(t *testing.T, in string) {
-		checkAccount(t, in, 1, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadCSV(tasks.KindDeviceUnbind, r) })
+		checkAccount(t, in, 1, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadCSV(tasks.KindDeviceUnbind, r) }, tasks.Task.Validate)
 	})
 }
 
@@ -167,25 +173,26 @@ func FuzzReadJSONL(f *testing.F) {
 	f.Add("\n\x1f\x8b\n{}")
 	f.Add(string(gzipped("{\"user_id\":\"u\",\"lock_id\":\"l\"}\n{}")))
 	f.Fuzz(func(t *testing.T, in string) {
-		checkAccount(t, in, 0, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadJSONL(tasks.KindLockRelease, r) })
+		checkAccount(t, in, 0, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadJSONL(tasks.KindLockRelease, r) }, tasks.Task.Validate)
 	})
 }
 
 // checkAccount checks that every line of a file that is read to its end is a
-// task or is refused, and that what is refused is refused again, and the same,
-// where it is read from a file of rejected lines.
-func checkAccount(t *testing.T, in string, headers int, read func(io.Reader) iter.Seq2[tasks.Task, error]) {
+// task, or a lock, that is valid, or is refused, and that what is refused is
+// refused again, and the same, where it is read from a file of rejected lines.
+func checkAccount[T comparable](t *testing.T, in string, headers int, read func(io.Reader) iter.Seq2[T, error], validate func(T) error) {
 	t.Helper()
 	var (
+		none     T
 		file     bytes.Buffer
 		rejects  = enqueue.NewRejects(&file)
 		refused  []string
 		lines    = headers
 		complete = true
 	)
-	for task, err := range read(strings.NewReader(in)) {
-		if (task == nil) == (err == nil) || err == nil && task.Validate() != nil {
-			t.Fatalf("%q yields %+v, %v", in, task, err)
+	for item, err := range read(strings.NewReader(in)) {
+		if (item == none) == (err == nil) || err == nil && validate(item) != nil {
+			t.Fatalf("%q yields %+v, %v", in, item, err)
 		}
 		lines++
 		bad, ok := errors.AsType[*enqueue.LineError](err)
@@ -213,10 +220,10 @@ func checkAccount(t *testing.T, in string, headers int, read func(io.Reader) ite
 		return
 	}
 	var again []string
-	for task, err := range read(&file) {
+	for item, err := range read(&file) {
 		bad, ok := errors.AsType[*enqueue.LineError](err)
 		if !ok {
-			t.Fatalf("%q: what was refused yields %+v, %v", in, task, err)
+			t.Fatalf("%q: what was refused yields %+v, %v", in, item, err)
 		}
 		again = append(again, bad.Text)
 	}

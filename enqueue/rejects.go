@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Rejects writes the lines of one file that are no tasks to another, as they
+// Rejects writes the lines of one file that were refused to another, as they
 // were and below the header, and nothing else. Once repaired, that file is read
 // by the same function as the first. It is not safe for concurrent use.
 type Rejects struct {

@@ -30,6 +30,10 @@ func TestChaosAWorkerIsKilledDuringABatch(t *testing.T) { aWorkerIsKilledDuringA
 
 func TestChaosUsersAreOffboarded(t *testing.T) { usersAreOffboarded(t, 1000) }
 
+func TestChaosSchedulersAreKilled(t *testing.T) { schedulersAreKilled(t, time.Minute, 20*time.Second) }
+
+func TestChaosManyLocksAreSwept(t *testing.T) { exactlyTheStaleLocks(t, 100_000) }
+
 func TestChaosRedisIsKilled(t *testing.T) {
 	redisIsKilled(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid

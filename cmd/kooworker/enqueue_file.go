@@ -18,7 +18,7 @@ import (
 )
 
 type fileFlags struct {
-	File    string `placeholder:"FILE" help:"Enqueue every line of this file; - is standard input. CSV has a header. May be gzipped."`
+	File    string `placeholder:"FILE" help:"Take every line of this file; - is standard input. CSV has a header. May be gzipped."`
 	Format  string `enum:",csv,jsonl" default:"" placeholder:"FORMAT" help:"csv or jsonl; without it the file's name tells, and csv is assumed."`
 	Rejects string `placeholder:"FILE" help:"Keep the lines that were refused in this file, as they were, to be repaired and fed in again; why each was, in FILE.reasons."`
 }
@@ -35,11 +35,38 @@ func (f fileFlags) refuse() error {
 }
 
 func (f fileFlags) read(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	name := strings.TrimSuffix(f.File, ".gz")
-	if f.Format == "jsonl" || f.Format == "" && (strings.HasSuffix(name, ".jsonl") || strings.HasSuffix(name, ".ndjson")) {
+	if f.jsonl() {
 		return enqueue.ReadJSONL(kind, r)
 	}
 	return enqueue.ReadCSV(kind, r)
+}
+
+// readLocks reads locks, with the expiries that the file says.
+func (f fileFlags) readLocks(r io.Reader) iter.Seq2[tasks.Lock, error] {
+	if f.jsonl() {
+		return enqueue.ReadLocksJSONL(r)
+	}
+	return enqueue.ReadLocksCSV(r)
+}
+
+// readLockIDs reads locks, and passes their expiries over.
+func (f fileFlags) readLockIDs(r io.Reader) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
+		for t, err := range f.read(tasks.KindLockRelease, r) {
+			var l tasks.Lock
+			if err == nil {
+				l = tasks.Lock{UserID: t.User(), LockID: t.Target()}
+			}
+			if !yield(l, err) {
+				return
+			}
+		}
+	}
+}
+
+func (f fileFlags) jsonl() bool {
+	name := strings.TrimSuffix(f.File, ".gz")
+	return f.Format == "jsonl" || f.Format == "" && (strings.HasSuffix(name, ".jsonl") || strings.HasSuffix(name, ".ndjson"))
 }
 
 // source is an input that is being read, and how much of it has been.
@@ -178,18 +205,18 @@ func newRejects(path string, in *source, stderr io.Writer) (*rejects, error) {
 	return r, nil
 }
 
-// keep passes an input on, and keeps what is no task on its way: here, since the
-// lines come in their order here.
-func (r *rejects) keep(in iter.Seq2[tasks.Task, error]) iter.Seq2[tasks.Task, error] {
-	return func(yield func(tasks.Task, error) bool) {
-		for t, err := range in {
+// keepRejects passes an input on, and keeps what is refused of it on its way: here,
+// since the lines come in their order here.
+func keepRejects[T any](r *rejects, in iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for item, err := range in {
 			if bad, ok := errors.AsType[*enqueue.LineError](err); ok {
 				if r.failed = r.add(bad); r.failed != nil {
-					yield(nil, r.failed)
+					yield(item, r.failed)
 					return
 				}
 			}
-			if !yield(t, err) {
+			if !yield(item, err) {
 				return
 			}
 		}

@@ -80,7 +80,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 	defer shown.finish()
 	if rejects != nil {
 		rejects.stderr = shown // above the bar
-		input = rejects.keep(input)
+		input = keepRejects(rejects, input)
 	}
 	batchID := c.Batch.Batch
 	start := time.Now()

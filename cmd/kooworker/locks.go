@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"text/tabwriter"
 	"time"
@@ -33,12 +34,12 @@ type lockFlags struct {
 
 type locksTrackCmd struct {
 	lockFlags
-	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed (${default})."`
+	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed (${default}). A line of a file may say when instead, in expires_at."`
 }
 
 type locksRenewCmd struct {
 	lockFlags
-	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed again (${default})."`
+	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"It expires then, unless it is renewed again (${default}). A line of a file may say when instead, in expires_at."`
 }
 
 type locksForgetCmd struct {
@@ -48,19 +49,19 @@ type locksForgetCmd struct {
 // Run implements the command.
 func (c *locksTrackCmd) Run(a *app) error {
 	c.expires = c.ExpiresIn
-	return c.run(a, func(s *locks.Store) lockChange { return s.Track })
+	return c.run(a, c.File.readLocks, func(s *locks.Store) lockChange { return s.Track })
 }
 
 // Run implements the command.
 func (c *locksRenewCmd) Run(a *app) error {
 	c.expires = c.ExpiresIn
-	return c.run(a, func(s *locks.Store) lockChange { return s.Renew })
+	return c.run(a, c.File.readLocks, func(s *locks.Store) lockChange { return s.Renew })
 }
 
 // Run implements the command.
 func (c *locksForgetCmd) Run(a *app) error {
 	c.expires = locks.DefaultLife // not looked at
-	return c.run(a, func(s *locks.Store) lockChange {
+	return c.run(a, c.File.readLockIDs, func(s *locks.Store) lockChange {
 		return func(ctx context.Context, entries []locks.Entry) ([]locks.Status, error) {
 			ids := make([]locks.ID, len(entries))
 			for i, e := range entries {
@@ -80,6 +81,10 @@ func lockStore(a *app) (store *locks.Store, done func(), err error) {
 	return locks.NewStore(rdb), func() { _ = rdb.Close() }, nil
 }
 
+// lockReader reads a file of locks. Of one that does not say when it expires,
+// ExpiresAt is zero.
+type lockReader func(io.Reader) iter.Seq2[tasks.Lock, error]
+
 // lockChange is what a command does to locks.
 type lockChange func(context.Context, []locks.Entry) ([]locks.Status, error)
 
@@ -91,7 +96,7 @@ type lockLine struct {
 }
 
 // run changes one lock, or those of a file.
-func (c *lockFlags) run(a *app, change func(*locks.Store) lockChange) error {
+func (c *lockFlags) run(a *app, read lockReader, change func(*locks.Store) lockChange) error {
 	if c.expires <= 0 {
 		return usagef("--expires-in: %s; want more than 0, such as 10m", c.expires)
 	}
@@ -99,7 +104,7 @@ func (c *lockFlags) run(a *app, change func(*locks.Store) lockChange) error {
 		if c.UserID+c.LockID != "" {
 			return usagef("--file: leave out --user-id and --lock-id, which the file holds")
 		}
-		return c.many(a, change)
+		return c.many(a, read, change)
 	}
 	if err := c.File.refuse(); err != nil {
 		return err
@@ -147,7 +152,7 @@ type lockSummary struct {
 const lockPage = 5000
 
 // many changes the locks of a file.
-func (c *lockFlags) many(a *app, change func(*locks.Store) lockChange) error {
+func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lockChange) error {
 	in, rejects, err := c.File.begin(a)
 	if err != nil {
 		return err
@@ -160,7 +165,7 @@ func (c *lockFlags) many(a *app, change func(*locks.Store) lockChange) error {
 	defer done()
 	sum := lockSummary{ByStatus: map[locks.Status]int64{}}
 	refused := false
-	for page, err := range lockPages(rejects.keep(c.File.read(tasks.KindLockRelease, interruptible{a.ctx, in})), c.expires, &sum) {
+	for page, err := range lockPages(keepRejects(rejects, read(interruptible{a.ctx, in})), c.expires, &sum) {
 		if err != nil {
 			_ = rejects.close()
 			return usagef("--file: %w", err)
@@ -189,11 +194,12 @@ func (c *lockFlags) many(a *app, change func(*locks.Store) lockChange) error {
 	return err
 }
 
-// lockPages cuts a file into pages, and counts its lines.
-func lockPages(in iter.Seq2[tasks.Task, error], expires time.Duration, sum *lockSummary) iter.Seq2[[]locks.Entry, error] {
+// lockPages cuts a file into pages, and counts its lines. A lock of which the file
+// does not say when it expires has the time that is given.
+func lockPages(in iter.Seq2[tasks.Lock, error], expires time.Duration, sum *lockSummary) iter.Seq2[[]locks.Entry, error] {
 	return func(yield func([]locks.Entry, error) bool) {
 		var page []locks.Entry
-		for t, err := range in {
+		for l, err := range in {
 			if _, bad := errors.AsType[*enqueue.LineError](err); bad {
 				sum.Total++
 				sum.Rejected++
@@ -204,7 +210,7 @@ func lockPages(in iter.Seq2[tasks.Task, error], expires time.Duration, sum *lock
 				return
 			}
 			sum.Total++
-			page = append(page, locks.Entry{UserID: t.User(), LockID: t.Target(), ExpiresIn: expires})
+			page = append(page, locks.Entry{UserID: l.UserID, LockID: l.LockID, ExpiresIn: expires, ExpiresAt: l.ExpiresAt})
 			if len(page) == lockPage {
 				if !yield(page, nil) {
 					return

@@ -32,9 +32,15 @@ func trackLocks(t *testing.T, server *redistest.Server, sim *simulator.Simulator
 
 func TestASweepReleasesExactlyTheStaleLocks(t *testing.T) {
 	t.Parallel()
+	exactlyTheStaleLocks(t, 100)
+}
+
+// exactlyTheStaleLocks has n locks swept, of which 40 % are stale.
+func exactlyTheStaleLocks(t *testing.T, n int) {
+	t.Helper()
 	server := redistest.Start(t)
 	sim, url := startSimulator(t)
-	const n, stale = 100, 40
+	stale := n * 2 / 5
 	trackLocks(t, server, sim, n, stale)
 	startWorker(t, server, url)
 	sweep := func(args ...string) result {
@@ -42,7 +48,7 @@ func TestASweepReleasesExactlyTheStaleLocks(t *testing.T) {
 		return kooworker(t, "", append([]string{"locks", "sweep", "--json", "--redis-url", server.URL()}, args...)...)
 	}
 	r := sweep() // 40 % are more than the default share
-	if o := r.object(t); r.code != exitPartial || o["stale"] != 40.0 || o["enqueued"] != 0.0 || o["held_back"] != 40.0 || !strings.Contains(r.stderr, "held_back") {
+	if o := r.object(t); r.code != exitPartial || o["stale"] != float64(stale) || o["enqueued"] != 0.0 || o["held_back"] != float64(stale) || !strings.Contains(r.stderr, "held_back") {
 		t.Errorf("%+v", r)
 	}
 	dry := sweep("--max-share", "0.5", "--dry-run")
@@ -50,14 +56,14 @@ func TestASweepReleasesExactlyTheStaleLocks(t *testing.T) {
 		t.Errorf("a dry run lists: %+v", r)
 	}
 	r = sweep("--max-share", "0.5")
-	if r.code != exitDone || r.object(t)["enqueued"] != 40.0 || dry.object(t)["enqueued"] != 40.0 || dry.object(t)["stale"] != r.object(t)["stale"] {
+	if r.code != exitDone || r.object(t)["enqueued"] != float64(stale) || dry.object(t)["enqueued"] != float64(stale) || dry.object(t)["stale"] != r.object(t)["stale"] {
 		t.Errorf("%+v, after the dry run %+v", r, dry)
 	}
 	id, _ := r.object(t)["batch"].(string)
-	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "60s", "--redis-url", server.URL()); r.code != exitDone {
+	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "5m", "--redis-url", server.URL()); r.code != exitDone {
 		t.Fatalf("%+v", r)
 	}
-	if diff := cmp.Diff(map[string]float64{"total": 40, "succeeded": 40}, counts(show(t, server, id))); diff != "" {
+	if diff := cmp.Diff(map[string]float64{"total": float64(stale), "succeeded": float64(stale)}, counts(show(t, server, id))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for i := range n {

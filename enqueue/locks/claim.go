@@ -27,7 +27,7 @@ const maxHold = time.Hour
 // takes off a few claims that are over, so that they do not pile up where nobody
 // calls Drop.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV[1] -> the member
 // ARGV[2] -> the expiry in ms that was seen
@@ -112,7 +112,7 @@ func (s *Store) claim(ctx context.Context, id ID, seen time.Time, hold time.Dura
 
 // endCmd ends claims.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV[1] -> 1 if the locks are gone, else 0
 // ARGV[2…] -> of each: the member, its ticket, and the expiry in ms up to which
@@ -132,6 +132,7 @@ for i = 2, #ARGV, 3 do
 	if ARGV[1] == "1" and expiry and expiry <= highest then
 		redis.call("ZREM", KEYS[1], member)
 		redis.call("ZREM", KEYS[2], member)
+		redis.call("ZREM", KEYS[4], member)
 		word = "forgotten"
 	end
 	words[#words + 1] = word

@@ -7,19 +7,21 @@
 // renewed it, and Forget when they have released it themselves. A sweep calls
 // Counts and Stale, enqueues releases, and says so by Swept. A worker calls Claim
 // just before it releases a lock, and then Released or GiveBack. People call
-// List. Whoever keeps house calls Drop.
+// List. An off-boarding calls OfUser. Whoever keeps house calls Drop.
 //
 // # The ledger
 //
-// Three sorted sets share one hash tag. A member is a user's id, a space and a
-// lock's id; every score is in milliseconds by Redis' clock, which is the only
-// one that counts.
+// Four sorted sets share one hash tag. A member is a user's id, a space and a
+// lock's id; a score is in milliseconds by Redis' clock, which is the only one
+// that counts.
 //
 //	{kooworker:locks}:expiry  locks that somebody holds, by their expiry
 //	{kooworker:locks}:swept   locks whose release is enqueued, by the expiry
 //	                          with which they were swept
 //	{kooworker:locks}:claims  locks that a worker may be releasing right now, by
 //	                          the time at which that is over
+//	{kooworker:locks}:names   every lock in expiry or in swept, all with the score
+//	                          0, so that those of one user lie side by side
 //
 // Beside them {kooworker:locks}:sweeping says who sweeps, and :unfinished which
 // batches of sweeps are not known to be whole, see Keeping; and :listed:… what was
@@ -36,6 +38,10 @@
 //	                    Forget, Released, Drop
 //
 //	unclaimed ── Claim ──▶ claimed ── GiveBack, Released, time ──▶ unclaimed
+//
+// A name comes and goes with the lock, in the same script, which takes effect as a
+// whole. It is written before the lock and taken out after it: what stops a script
+// half-way leaves a name too many, which readers leave out, and no lock without one.
 //
 // # What keeps a live lock from being released
 //

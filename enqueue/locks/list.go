@@ -186,6 +186,9 @@ type Filter struct {
 // be released, then those that somebody holds, each the oldest first. What
 // changes meanwhile may be missing or come twice. It ends after the first error.
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
+	if f.UserID != "" {
+		return s.listUser(ctx, f)
+	}
 	return func(yield func(Lock, error) bool) {
 		all := strconv.Itoa(everything)
 		lists := []iter.Seq2[tasks.Lock, error]{s.pages(ctx, sweptKey, all, 0), s.pages(ctx, expiryKey, all, 0)}
@@ -195,9 +198,6 @@ func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
 		for i, list := range lists {
 			swept := i == 0 && !f.StaleOnly
 			for lock, err := range list {
-				if err == nil && f.UserID != "" && f.UserID != lock.UserID {
-					continue
-				}
 				if !yield(Lock{lock, swept}, err) || err != nil {
 					return
 				}

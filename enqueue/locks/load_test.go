@@ -1,6 +1,7 @@
 package locks_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -60,9 +61,15 @@ func TestAHundredThousandLocks(t *testing.T) {
 	}
 	ctx := t.Context()
 	b.timed(t, "track", func() error { b.track(t, entries...); return nil })
-	b.timed(t, "renew", func() error { _, err := b.store.Renew(ctx, entries); return err })
-	used, err := b.rdb.MemoryUsage(ctx, expiryKey, 0).Result()
-	t.Logf("%d bytes, %v", used, err)
+	b.timed(t, "renew, as late", func() error { _, err := b.store.Renew(ctx, entries); return err })
+	for i := range entries {
+		entries[i].ExpiresAt = entries[i].ExpiresAt.Add(time.Minute)
+	}
+	b.timed(t, "renew, later", func() error { _, err := b.store.Renew(ctx, entries); return err })
+	for _, key := range []string{expiryKey, namesKey} {
+		used, err := b.rdb.MemoryUsage(ctx, key, 0).Result()
+		t.Logf("%s: %d bytes, %v", key, used, err)
+	}
 	b.timed(t, "counts", func() error {
 		if got := b.counts(t, 2*time.Minute); got != (locks.Counts{Total: n, Stale: dead}) {
 			t.Errorf("%+v; want %d, of which %d stale", got, n, dead)
@@ -91,8 +98,28 @@ func TestAHundredThousandLocks(t *testing.T) {
 		}
 		return nil
 	})
+	b.timed(t, "list one of 7 users", func() error {
+		of := id(n - 1).UserID
+		if got := len(collect(t, b.store.List(ctx, locks.Filter{UserID: of}))); got < n/7-len(claims) || got > n/7+1 {
+			t.Errorf("%d; want about %d", got, n/7)
+		}
+		return nil
+	})
+	b.timed(t, "1000 users of one lock", func() error {
+		entries := make([]locks.Entry, 1000)
+		for i := range entries {
+			entries[i] = locks.Entry{UserID: fmt.Sprint("v-", i), LockID: "l"}
+		}
+		b.track(t, entries...)
+		for _, e := range entries {
+			if got, err := b.store.OfUser(ctx, e.UserID); len(got) != 1 || err != nil {
+				t.Fatalf("%v, %v; want one", got, err)
+			}
+		}
+		return nil
+	})
 	b.timed(t, "drop", func() error { _, err := b.store.Drop(ctx, 0); return err })
-	if got := b.counts(t, 0); got != (locks.Counts{Total: n - dead}) {
+	if got := b.counts(t, 0); got != (locks.Counts{Total: n - dead + 1000}) {
 		t.Errorf("%+v; want the live ones", got)
 	}
 }

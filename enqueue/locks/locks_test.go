@@ -22,6 +22,7 @@ const (
 	expiryKey = "{kooworker:locks}:expiry"
 	sweptKey  = "{kooworker:locks}:swept"
 	claimsKey = "{kooworker:locks}:claims"
+	namesKey  = "{kooworker:locks}:names"
 )
 
 // bundle is a ledger in a Redis of its own.
@@ -68,7 +69,8 @@ func (b *bundle) track(tb testing.TB, entries ...locks.Entry) {
 	}
 }
 
-// where tells how a lock lies in Redis, such as "swept -1h0m0s claimed".
+// where tells how a lock lies in Redis, such as "swept -1h0m0s claimed", and
+// wants its name where it should be.
 func (b *bundle) where(tb testing.TB, id locks.ID) string {
 	tb.Helper()
 	var words []string
@@ -87,7 +89,12 @@ func (b *bundle) where(tb testing.TB, id locks.ID) string {
 		}
 		words = append(words, strings.TrimPrefix(key, "{kooworker:locks}:"), time.UnixMilli(int64(score)).Sub(b.start).String())
 	}
-	return strings.Join(words, " ")
+	where := strings.Join(words, " ")
+	_, err := b.rdb.ZScore(tb.Context(), namesKey, member).Result()
+	if named, there := err == nil, where != "" && where != "claimed"; named != there || err != nil && !errors.Is(err, redis.Nil) {
+		tb.Errorf("it is in %q; its name is there: %t, %v", where, named, err)
+	}
+	return where
 }
 
 func TestExpiriesAreRedis(t *testing.T) {
@@ -151,16 +158,20 @@ func TestNotValid(t *testing.T) {
 	_, longHold := s.Claim(ctx, good, b.start, 24*h)
 	_, counted := s.Counts(ctx, -1)
 	_, dropped := s.Drop(ctx, -1)
-	var stale, list error
+	_, ofUser := s.OfUser(ctx, "u u")
+	var stale, list, listOfUser error
 	for _, stale = range s.Stale(ctx, -1) {
 		continue
 	}
 	for _, list = range s.List(ctx, locks.Filter{StaleOnly: true, Grace: -1}) {
 		continue
 	}
+	for _, listOfUser = range s.List(ctx, locks.Filter{StaleOnly: true, Grace: -1, UserID: "u"}) {
+		continue
+	}
 	for name, err := range map[string]error{
 		"track": tracked, "renew": renewed, "negative": negative, "forget": forgotten, "claim": claimed, "unseen": unseen,
-		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "stale": stale, "list": list,
+		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "of user": ofUser, "stale": stale, "list": list, "list of user": listOfUser,
 		"swept": s.Swept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.GiveBack(ctx, locks.Claim{ID: bad}),
 		"released": s.Released(ctx, []locks.Claim{{ID: good}, {ID: bad}}),
 	} {
@@ -168,7 +179,7 @@ func TestNotValid(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 		_, field := errors.AsType[*tasks.FieldError](err)
-		if want := slices.Contains([]string{"track", "renew", "forget", "claim", "swept", "give back", "released"}, name); field != want {
+		if want := slices.Contains([]string{"track", "renew", "forget", "claim", "swept", "give back", "released", "of user"}, name); field != want {
 			t.Errorf("%s: %v; want a FieldError: %t", name, err, want)
 		}
 	}
@@ -231,6 +242,9 @@ func TestAFullRedis(t *testing.T) {
 	}
 	if _, err := b.store.Track(t.Context(), []locks.Entry{b.at(id(4), h)}); err == nil {
 		t.Error("tracked, and Redis is full")
+	}
+	if got := b.where(t, id(4)); got != "" {
+		t.Errorf("it was refused, and is in %q", got)
 	}
 	if c, err := b.store.Claim(t.Context(), id(2), b.start, h); err == nil && b.where(t, id(2)) != "swept -1h0m0s claimed" {
 		t.Errorf("%+v; want the claim to be noted", c)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
@@ -396,7 +397,27 @@ func (m *machine) check(rt *rapid.T) {
 	if err != nil || is != counts {
 		rt.Fatalf("%+v, %v; want %+v", is, err, counts)
 	}
-	if n := m.rdb.DBSize(m.t.Context()).Val(); n > 3 {
+	if n := m.rdb.DBSize(m.t.Context()).Val(); n > 4 {
 		rt.Fatal(fmt.Sprint(n, " keys"))
+	}
+	m.checkNames(rt, all)
+}
+
+// checkNames: a lock has a name exactly while it is in expiry or in swept, and is
+// found by its user.
+func (m *machine) checkNames(rt *rapid.T, all []locks.Lock) {
+	ctx := m.t.Context()
+	members := append(m.rdb.ZRange(ctx, expiryKey, 0, -1).Val(), m.rdb.ZRange(ctx, sweptKey, 0, -1).Val()...)
+	slices.Sort(members)
+	if diff := cmp.Diff(members, m.rdb.ZRange(ctx, namesKey, 0, -1).Val(), cmpopts.EquateEmpty()); diff != "" {
+		rt.Fatalf("names (-locks +names):\n%s", diff)
+	}
+	for n := range m.models {
+		user := id(n).UserID
+		want := slices.DeleteFunc(slices.Clone(all), func(l locks.Lock) bool { return l.UserID != user })
+		got, err := m.store.OfUser(ctx, user)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			rt.Fatalf("%s: %v (-want +got):\n%s", user, err, diff)
+		}
 	}
 }

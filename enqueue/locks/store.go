@@ -12,10 +12,11 @@ const (
 	expiryKey = "{kooworker:locks}:expiry"
 	sweptKey  = "{kooworker:locks}:swept"
 	claimsKey = "{kooworker:locks}:claims"
+	namesKey  = "{kooworker:locks}:names"
 )
 
 // keys are the KEYS of every script that changes something.
-func keys() []string { return []string{expiryKey, sweptKey, claimsKey} }
+func keys() []string { return []string{expiryKey, sweptKey, claimsKey, namesKey} }
 
 // chunk is how many locks a script is about. Redis answers nobody else while
 // one runs: it takes some milliseconds.
@@ -36,7 +37,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
 // ledgerLua begins the scripts that change the ledger. Their KEYS are expiry,
-// swept and claims.
+// swept, claims and names.
 //
 // Their arguments are checked before they are sent, so that none fails in the
 // middle. A Redis that is full refuses a script at its first write, if that

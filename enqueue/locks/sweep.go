@@ -12,7 +12,7 @@ import (
 
 // sweptCmd moves locks from expiry to swept.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV -> of each lock: the member, and the expiry in ms that was seen
 //
@@ -53,21 +53,24 @@ func (s *Store) Swept(ctx context.Context, locks []tasks.Lock) error {
 // dropCmd drops a piece of what was swept long ago, and of the claims that are
 // over.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV[1] -> ms for which they are kept after their expiry
 // ARGV[2] -> how many to drop at most, of each
 //
 // Returns how many locks and how many claims were dropped.
 var dropCmd = redis.NewScript(nowLua + `
-local function drop(key, highest)
+local function drop(highest, key, names)
 	local members = redis.call("ZRANGEBYSCORE", key, "-inf", highest, "LIMIT", 0, ARGV[2])
 	if #members > 0 then
 		redis.call("ZREM", key, unpack(members))
 	end
+	if #members > 0 and names then
+		redis.call("ZREM", names, unpack(members))
+	end
 	return #members
 end
-return {drop(KEYS[2], now - ARGV[1]), drop(KEYS[3], now)}
+return {drop(now - ARGV[1], KEYS[2], KEYS[4]), drop(now, KEYS[3])}
 `)
 
 // Drop drops the locks that were swept, and whose expiry has been over for as

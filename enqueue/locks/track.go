@@ -9,7 +9,7 @@ import (
 
 // trackCmd gives expiries to locks, each of which may only become later.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV[1] -> ms that an expiry may be away from now
 // ARGV[2…] -> of each lock: the member, 1 if its expiry counts from now, else 0,
@@ -34,7 +34,8 @@ for i = 2, #ARGV, 3 do
 		word = "tracked"
 	end
 	if word == "tracked" or word == "renewed" then
-		redis.call("ZADD", KEYS[1], expiry, member) -- first, so that a full Redis refuses it
+		redis.call("ZADD", KEYS[4], 0, member) -- first, so that a full Redis refuses it
+		redis.call("ZADD", KEYS[1], expiry, member)
 		if swept then
 			redis.call("ZREM", KEYS[2], member)
 		end
@@ -75,7 +76,7 @@ func (s *Store) track(ctx context.Context, verb string, entries []Entry) ([]Stat
 // forgetCmd takes locks out of the ledger. A claim that is live stays: see the
 // package.
 //
-// KEYS -> expiry, swept, claims
+// KEYS -> expiry, swept, claims, names
 // --
 // ARGV -> members
 //
@@ -85,6 +86,7 @@ local words = {}
 for i, member in ipairs(ARGV) do
 	claimed(member)
 	local n = redis.call("ZREM", KEYS[1], member) + redis.call("ZREM", KEYS[2], member)
+	redis.call("ZREM", KEYS[4], member)
 	words[i] = n > 0 and "forgotten" or "unknown"
 end
 return words

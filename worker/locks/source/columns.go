@@ -87,7 +87,7 @@ func (c *columns) lock(row int) (tasks.Lock, *RowError) {
 		case strings.HasSuffix(s, "infinity"):
 			return time.Time{}, &tasks.FieldError{Field: expiryColumn, Problem: "is " + s + "; want a time, or leave such locks out"}
 		}
-		return parseExpiry(s)
+		return tasks.ParseTime(expiryColumn, s)
 	})
 }
 

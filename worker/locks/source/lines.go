@@ -120,7 +120,7 @@ func (l *lineReader) lock(parse func(text []byte) (fields, error)) (tasks.Lock, 
 		if err != nil {
 			return time.Time{}, err
 		}
-		return parseExpiry(values[2])
+		return tasks.ParseTime(expiryColumn, values[2])
 	})
 }
 

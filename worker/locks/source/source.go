@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -112,20 +111,6 @@ func readLock(row int, ids [2]string, expiry func() (time.Time, error)) (tasks.L
 	}
 	l.ExpiresAt = at.UTC()
 	return l, nil
-}
-
-// parseExpiry reads RFC 3339, and strictly so: time.Parse lets through what was
-// cut off.
-func parseExpiry(text string) (time.Time, error) {
-	var at time.Time
-	if err := at.UnmarshalText([]byte(text)); err != nil {
-		problem := fmt.Sprintf("is %+.40q; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z", text)
-		if strings.TrimSpace(text) == "" {
-			problem = "is empty"
-		}
-		return time.Time{}, &tasks.FieldError{Field: expiryColumn, Problem: problem}
-	}
-	return at, nil
 }
 
 // Before that year there was nothing to lock: such a time is 1970, year 1 or
