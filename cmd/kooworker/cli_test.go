@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -199,7 +198,7 @@ func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
 	defer cancel()
 	stdin, lines := io.Pipe()
 	t.Cleanup(func() { _ = lines.Close() }) // the read that was left behind
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr redistest.Buffer
 	code := make(chan int, 1)
 	go func() {
 		code <- run(ctx, []string{"enqueue", "unbind", "--file", "-", "--json", "--redis-url", server.URL()}, stdin, &stdout, &stderr)
@@ -221,7 +220,7 @@ func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
 		t.Fatal("it does not end")
 	}
 	var sum bulkSummary
-	if err := json.Unmarshal(stdout.Bytes(), &sum); err != nil || sum.Total != 3 || sum.Enqueued != 2 || sum.Rejected != 1 {
+	if err := json.Unmarshal([]byte(stdout.String()), &sum); err != nil || sum.Total != 3 || sum.Enqueued != 2 || sum.Rejected != 1 {
 		t.Errorf("%s: %+v, %v", stdout.String(), sum, err)
 	}
 }
