@@ -131,9 +131,10 @@ const (
 // Sources lists every source.
 func Sources() []Source { return []Source{SourceLedger, SourceFile, SourceSQL} }
 
-// UserOffboard removes every binding between a user and a device, those that
-// are made meanwhile included: it becomes one DeviceUnbind for each device that
-// KooDrive lists, and is done when it lists none.
+// UserOffboard removes every binding between a user and a device, and every
+// backup lock of the user that the ledger knows, those that come meanwhile
+// included: it becomes one DeviceUnbind for each device that KooDrive lists and
+// one LockRelease for each lock, and is done when there are none.
 type UserOffboard struct {
 	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
 	UserID string

@@ -34,7 +34,8 @@ type Config struct {
 	// same Redis.
 	Producer Producer
 	// Locks is the ledger of backup locks: a *locks.Keeping over the same Redis.
-	// Default: none is kept, and sweeps wait for a worker that has one.
+	// Default: none is kept, sweeps wait for a worker that has one, and an
+	// off-boarding releases nothing.
 	Locks Locks
 	// Sources are where locks are known besides that ledger, one of a kind; they
 	// need it. Default: none.

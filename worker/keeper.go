@@ -18,6 +18,7 @@ import (
 type Locks interface {
 	locks.Source
 	locks.Lease
+	Holdings
 	// Claim is called just before a release that a sweep has enqueued. If refused
 	// is empty nobody can renew the lock in the ledger until the claim is ended, or
 	// over; else it says why the lock must stay. Only a lock that was found in the

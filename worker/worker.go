@@ -81,7 +81,7 @@ func (w *Worker) compose() (err error) {
 		API: calls{
 			koodrive: newKeeper(upstream, w.cfg.Locks, sources, w.cfg.KooDrive),
 			sweep:    newSweeps(w.cfg, sources, metrics),
-			offboard: &offboarder{lister: upstream, producer: w.cfg.Producer, now: time.Now},
+			offboard: &offboarder{lister: upstream, held: w.cfg.Locks, producer: w.cfg.Producer, now: time.Now},
 			announce: w.announce,
 		},
 		Queue:      newQueue(w.rdb, letters),

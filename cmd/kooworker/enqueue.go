@@ -14,7 +14,7 @@ import (
 type enqueueCmd struct {
 	Unbind   enqueueUnbindCmd   `cmd:"" help:"Unbind a device from its user, or many from a file."`
 	Release  enqueueReleaseCmd  `cmd:"" help:"Release a backup lock, or many from a file."`
-	Offboard enqueueOffboardCmd `cmd:"" help:"Unbind every device that a user has, or many users from a file."`
+	Offboard enqueueOffboardCmd `cmd:"" help:"Unbind every device that a user has, and release the locks that the ledger knows; or of many users from a file."`
 }
 
 // enqueueFlags are common to all kinds of tasks.

@@ -13,8 +13,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Brood is the note of the tasks that a task has enqueued: the unbinds of an
-// off-boarding. They come in rounds, of which the last is remembered.
+// Brood is the note of the tasks that a task has enqueued: the unbinds and
+// releases of an off-boarding. They come in rounds, of which the last is
+// remembered.
 type Brood struct {
 	// Round counts from 1; 0 if there was none yet.
 	Round int

@@ -213,11 +213,13 @@ func TestLooksGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 250
 		f := &fakeList{slow: 10 * time.Millisecond, sights: map[source.Name]source.Sight{}}
+		for i := range n {
+			f.sights[source.Name{UserID: "u", LockID: lockName(i)}] = source.Sight{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
+		}
 		l := newLooks(f)
 		var wg sync.WaitGroup
 		for i := range n {
 			name := source.Name{UserID: "u", LockID: lockName(i)}
-			f.sights[name] = source.Sight{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
 			wg.Go(func() {
 				time.Sleep(time.Millisecond) //nolint:forbidigo // in a synctest bubble; all at once
 				if sight, err := l.at(t.Context(), name); err != nil || !sight.ExpiresAt.Equal(epoch.Add(time.Duration(i))) {

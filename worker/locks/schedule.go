@@ -1,10 +1,12 @@
 package locks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +24,11 @@ type Schedule struct {
 	Every time.Duration
 	// Cron is a specification of five fields, such as "0 3 * * *", or @daily and
 	// its like.
+	//
+	// In the night in which clocks are put forward a sweep in the hour that is left
+	// out comes as much later; in the night in which they are put back a sweep in
+	// the hour that comes twice is for the first of them. What ticks in every hour
+	// of the day goes by the time that passes.
 	Cron string
 	// Location is the time zone of Cron. Default UTC.
 	Location *time.Location
@@ -29,14 +36,15 @@ type Schedule struct {
 
 // ticker is a schedule in use.
 type ticker struct {
-	spec  string
-	cron  cron.Schedule
-	every time.Duration // 0 for cron
+	spec  string // as asynq reads it
+	name  string // what tells it from other schedules
+	every time.Duration
+	cron  *cron.SpecSchedule // nil for every
 	loc   *time.Location
 }
 
 func (s Schedule) ticker() (ticker, error) {
-	t := ticker{loc: s.Location, every: s.Every, spec: s.Cron}
+	t := ticker{loc: s.Location, every: s.Every}
 	if t.loc == nil {
 		t.loc = time.UTC
 	}
@@ -47,12 +55,70 @@ func (s Schedule) ticker() (ticker, error) {
 		return t, fmt.Errorf("a sweep every %s; want whole seconds, at least one", s.Every)
 	case s.Every != 0:
 		t.spec = "@every " + s.Every.String()
+		t.name = t.spec
+		return t, nil
 	}
-	var err error
-	if t.cron, err = cron.ParseStandard(t.spec); err != nil {
-		return t, fmt.Errorf("cron specification %q: %w; want five fields, such as \"0 3 * * *\"", t.spec, err)
+	t.spec = strings.Join(strings.Fields(s.Cron), " ")
+	t.name = t.spec + " " + t.loc.String()
+	const want = `want five fields, such as "0 3 * * *"`
+	if strings.Contains(t.spec, "TZ=") { // the parser panics at some of these
+		return t, fmt.Errorf("cron specification %q: %s, and the time zone by itself", s.Cron, want)
+	}
+	parsed, err := cron.ParseStandard(t.spec)
+	if err != nil {
+		return t, fmt.Errorf("cron specification %q: %w; %s", s.Cron, err, want)
+	}
+	// Of @every the ticks depend on when one asks.
+	fields, ok := parsed.(*cron.SpecSchedule)
+	if !ok {
+		return t, fmt.Errorf("cron specification %q: %s; a time between sweeps is not cron's", s.Cron, want)
+	}
+	if t.cron = fields; t.next(time.Now()).IsZero() {
+		return t, fmt.Errorf("cron specification %q: there is no such day; %s", s.Cron, want)
 	}
 	return t, nil
+}
+
+// next returns the first tick after a time, or zero if there is none for years.
+func (t ticker) next(at time.Time) time.Time {
+	if t.every > 0 {
+		return at.Truncate(t.every).Add(t.every)
+	}
+	const allHours = 1<<24 - 1
+	if t.cron.Hour&allHours == allHours {
+		return t.cron.Next(at.In(t.loc))
+	}
+	// package cron leaves a tick out that falls into the hour that clocks skip, and
+	// ticks twice in the hour that they repeat. So it is asked about a clock that
+	// does neither, from before the change on.
+	const change = 2 * time.Hour // more than clocks are changed by
+	for clock := t.cron.Next(t.clock(at).Add(-change)); !clock.IsZero(); clock = t.cron.Next(clock) {
+		if tick := t.instant(clock); tick.After(at) {
+			return tick
+		}
+	}
+	return time.Time{}
+}
+
+// clock is what a clock in the schedule's zone shows, as if that were UTC.
+func (t ticker) clock(at time.Time) time.Time {
+	_, offset := at.In(t.loc).Zone()
+	return at.UTC().Add(time.Duration(offset) * time.Second)
+}
+
+// instant is when the clock shows this: for the first time if it does so twice,
+// and as much later as it was put forward if it never does.
+func (t ticker) instant(clock time.Time) time.Time {
+	by := func(near time.Duration) time.Time { // by the offset that holds this far away
+		_, offset := clock.Add(near).In(t.loc).Zone()
+		return clock.Add(-time.Duration(offset) * time.Second)
+	}
+	const day = 24 * time.Hour
+	before, after := by(-day), by(day)
+	if t.clock(after).Equal(clock) && !t.clock(before).Equal(clock) {
+		return after
+	}
+	return before
 }
 
 // slot names the tick that is due at a time, so that it has one name on every
@@ -65,39 +131,50 @@ func (t ticker) slot(at time.Time) time.Time {
 	// The last one that was due, however late this is.
 	for _, back := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 32 * 24 * time.Hour, 5 * 366 * 24 * time.Hour} {
 		last := time.Time{}
-		for next := t.cron.Next(at.In(t.loc).Add(-back)); !next.IsZero() && !next.After(at); next = t.cron.Next(next) {
+		for next := t.next(at.Add(-back)); !next.IsZero() && !next.After(at); next = t.next(next) {
 			last = next
 		}
 		if !last.IsZero() {
 			return last
 		}
 	}
-	return at
+	return time.Time{}
 }
 
-// missed returns the latest tick that was due after last and not after now.
-func (t ticker) missed(last, now time.Time) (time.Time, bool) {
-	if t.every > 0 {
-		return t.slot(now), now.Sub(last) >= t.every && t.slot(now).After(last)
-	}
-	next := t.cron.Next(last.In(t.loc))
-	if next.IsZero() || next.After(now) {
-		return time.Time{}, false
-	}
-	const most = 100_000 // ticks; a month of minutes is half of that
-	for range most {
-		after := t.cron.Next(next)
-		if after.IsZero() || after.After(now) {
-			break
-		}
-		next = after
-	}
-	return next, true
+// missed says whether a tick has passed since last with nobody there: another
+// replica may still be about to enqueue one until its slot is over, or, of cron,
+// for as long as it may be late.
+func (t ticker) missed(last, now time.Time) bool {
+	const late = time.Minute
+	first := t.next(last)
+	return !first.IsZero() && now.Sub(first) >= cmp.Or(t.every, late)
 }
 
-// Scheduler enqueues a sweep at each tick. Every replica may run one: a tick is
-// enqueued once over all of them, since it has one task ID, which is kept for a
-// while after the sweep is done.
+// kept is for how long the task ID of a tick is kept after its sweep.
+func (t ticker) kept(slot time.Time) time.Duration {
+	return max(0, t.next(slot).Sub(slot)) + leeway
+}
+
+// leeway is how far the replicas' clocks may be apart.
+const leeway = 5 * time.Minute
+
+// Scheduler enqueues a sweep at each tick. Every replica may run one.
+//
+// A tick has one task ID, which is kept until the next tick is due, and for the
+// leeway beyond: whoever comes first enqueues it, and nobody else can. That holds
+// when a process dies between enqueuing a tick and noting it, when Redis' answer
+// is lost, and whatever the note says.
+//
+// The note of the last tick tells whether there is one to catch up: at the start
+// the latest that is due, of which another replica may have been about to think,
+// and later one that was missed for certain. So a tick at which Redis was away, or
+// which asynq has left out, comes late. Without the note, as when Redis has lost
+// it, the schedule begins anew, with nothing to catch up.
+//
+// Ticks are named by the clock of the replica. The one whose clock is ahead
+// enqueues them, and the others find them done; if it dies, the next tick is late
+// by as much as it was ahead. Clocks that are further apart than the leeway double
+// ticks. Sweeps do not overlap even then: the Sweeper has its lease.
 type Scheduler struct {
 	rdb    redis.UniversalClient
 	client *asynq.Client
@@ -145,29 +222,31 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.catchUp(ctx, payload); err != nil {
+	if err := s.catchUp(ctx, payload, true); err != nil {
 		return err
 	}
 	const heartbeat = 2 * time.Second // asynqmon lists what has beaten once
 	// The task's own options, which asynq puts before the entry's, and which
-	// nobody reads but who enqueues: so the ID can be another one at each tick. One
-	// tick at a time has them, from Pre to Post.
+	// nobody reads but who enqueues: so they can be others at each tick. One tick at
+	// a time has them, from Pre to Post.
 	var (
-		mu   sync.Mutex
-		slot time.Time
-		own  = []asynq.Option{asynq.TaskID("")}
+		mu  sync.Mutex
+		at  time.Time
+		own = s.own(time.Time{})
 	)
 	scheduler := asynq.NewSchedulerFromRedisClient(s.rdb, &asynq.SchedulerOpts{
 		Location: s.tick.loc, HeartbeatInterval: heartbeat, Logger: s.asynq,
 		PreEnqueueFunc: func(*asynq.Task, []asynq.Option) {
 			mu.Lock()
-			slot = s.tick.slot(s.now())
-			own[0] = asynq.TaskID(s.id(slot))
+			at = s.now()
+			copy(own, s.own(s.tick.slot(at)))
 		},
 		PostEnqueueFunc: func(_ *asynq.TaskInfo, err error) {
-			at := slot
+			ticked := at
 			mu.Unlock()
-			s.ticked(context.WithoutCancel(ctx), at, err)
+			if err := s.ticked(context.WithoutCancel(ctx), ticked, err); err != nil {
+				s.log.Warn("a tick was not enqueued, or not noted; it is seen to when Redis is back", zap.Time("tick", s.tick.slot(ticked)), zap.Error(err))
+			}
 		},
 	})
 	task := asynq.NewTask(string(s.sweep.Kind()), payload, own...)
@@ -177,93 +256,130 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := scheduler.Start(); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
-	s.log.Info("sweeps are scheduled", zap.String("schedule", s.tick.spec), zap.Stringer("zone", s.tick.loc))
-	<-ctx.Done()
-	scheduler.Shutdown()
-	return nil
+	defer scheduler.Shutdown()
+	s.log.Info("sweeps are scheduled", zap.String("schedule", s.tick.name))
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+			if err := s.catchUp(ctx, payload, false); err != nil && ctx.Err() == nil {
+				s.log.Warn("missed ticks are not caught up yet", zap.Error(err))
+			}
+		}
+	}
+}
+
+// lookEvery is the time between two looks for missed ticks.
+const lookEvery = 10 * time.Second
+
+// schedule names the schedule, and what is swept by it.
+func (s *Scheduler) schedule() string {
+	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + s.tick.name
 }
 
 // id is the task ID of a tick.
 func (s *Scheduler) id(slot time.Time) string {
-	return tasks.Identity(s.sweep) + ":" + s.tick.spec + ":" + slot.UTC().Format(time.RFC3339)
+	return string(s.sweep.Kind()) + ":" + s.schedule() + ":" + slot.UTC().Format(time.RFC3339)
 }
 
-// options of a sweep's task, without its ID.
+// own are the options of one tick's task.
+func (s *Scheduler) own(slot time.Time) []asynq.Option {
+	return []asynq.Option{asynq.TaskID(s.id(slot)), asynq.Retention(s.tick.kept(slot))}
+}
+
+// options are those of every tick's.
 func (s *Scheduler) options() []asynq.Option {
-	const cronKept = 10 * time.Minute // replicas differ by their clocks
-	kept := cronKept
-	if s.tick.every > 0 {
-		kept = s.tick.every + time.Minute
-	}
-	return []asynq.Option{
-		asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout), asynq.Retention(kept),
-	}
+	return []asynq.Option{asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout)}
 }
 
-// ticked notes a tick that is enqueued, by this replica or another.
-func (s *Scheduler) ticked(ctx context.Context, slot time.Time, err error) {
-	switch {
-	case errors.Is(err, asynq.ErrTaskIDConflict):
-	case err != nil:
-		s.log.Error("a sweep could not be enqueued; the next tick is another chance", zap.Error(err))
-		return
-	default:
+// ticked notes the tick that was due at a time and is enqueued, by this replica
+// or another.
+func (s *Scheduler) ticked(ctx context.Context, at time.Time, err error) error {
+	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+		return fmt.Errorf("enqueue a sweep: %w", err)
+	}
+	slot := s.tick.slot(at)
+	if err == nil {
 		s.log.Debug("a sweep is enqueued", zap.Time("tick", slot))
 	}
-	if err := s.note(ctx, slot); err != nil {
-		s.log.Warn("the tick could not be noted", zap.Error(err))
+	last, noteErr := s.note(ctx, slot)
+	if err == nil && last.Before(slot) && s.missed(last, at) {
+		s.log.Info("a missed sweep is caught up", zap.Time("tick", slot), zap.Time("last", last))
 	}
+	return noteErr
 }
 
-// noteCmd notes a tick, unless a later one is noted.
+// missed says whether a tick has passed since the last that is noted.
+func (s *Scheduler) missed(last, now time.Time) bool {
+	return !last.IsZero() && s.tick.missed(last, now)
+}
+
+// noteCmd notes a tick, unless a later one is noted, by a clock that can be
+// right.
 //
 // KEYS[1] -> kooworker:sweep:ticks
 // --
 // ARGV[1] -> the schedule
 // ARGV[2] -> the tick, in ms
+// ARGV[3] -> the leeway, in ms
 //
-// Returns the latest tick that is noted.
+// Returns the tick that was noted before, or "".
 var noteCmd = redis.NewScript(`
-local last = redis.call("HGET", KEYS[1], ARGV[1])
-if last and tonumber(last) >= tonumber(ARGV[2]) then
-	return last
+local time = redis.call("TIME")
+local last = redis.call("HGET", KEYS[1], ARGV[1]) or ""
+local ms = tonumber(last) or 0
+if ms < tonumber(ARGV[2]) or ms > time[1] * 1000 + ARGV[3] then
+	redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
 end
-redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
-return ARGV[2]
+return last
 `)
 
-func (s *Scheduler) note(ctx context.Context, slot time.Time) error {
-	return noteCmd.Run(ctx, s.rdb, []string{ticksKey}, s.tick.spec, slot.UnixMilli()).Err()
+// note returns what last did before.
+func (s *Scheduler) note(ctx context.Context, slot time.Time) (last time.Time, err error) {
+	text, err := noteCmd.Run(ctx, s.rdb, []string{ticksKey}, s.schedule(), slot.UnixMilli(), leeway.Milliseconds()).Text()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("note a tick: %w", err)
+	}
+	return s.noted(text), nil
 }
 
-// catchUp enqueues the last tick that nobody was there for. Of the first start
-// there is none.
-func (s *Scheduler) catchUp(ctx context.Context, payload []byte) error {
-	now := s.now()
-	text, err := s.rdb.HGet(ctx, ticksKey, s.tick.spec).Result()
-	if errors.Is(err, redis.Nil) {
-		if err := s.note(ctx, now); err != nil {
-			return fmt.Errorf("note the start of the schedule: %w", err)
-		}
-		return nil
+// last is the latest tick that is noted. It is zero if there is none, or one of a
+// clock that was wrong.
+func (s *Scheduler) last(ctx context.Context) (time.Time, error) {
+	text, err := s.rdb.HGet(ctx, ticksKey, s.schedule()).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return time.Time{}, fmt.Errorf("look for missed ticks: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("look for missed ticks: %w", err)
-	}
+	return s.noted(text), nil
+}
+
+func (s *Scheduler) noted(text string) time.Time {
 	ms, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return fmt.Errorf("look for missed ticks: %s holds %q; want a number", ticksKey, text)
+	if last := time.UnixMilli(ms); err == nil && !last.After(s.now().Add(leeway)) {
+		return last
 	}
-	slot, missed := s.tick.missed(time.UnixMilli(ms), now)
-	if !missed {
+	return time.Time{}
+}
+
+// catchUp enqueues the latest tick that is due: at the start if nobody has yet,
+// and later if one was missed. When the schedule begins there is none.
+func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) error {
+	last, err := s.last(ctx)
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	if last.IsZero() {
+		_, err := s.note(ctx, now)
+		return err
+	}
+	slot := s.tick.slot(now)
+	if !slot.After(last) || !start && !s.missed(last, now) {
 		return nil
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.options(), asynq.TaskID(s.id(slot)))...)
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("catch up a missed sweep: %w", err)
-	}
-	if err == nil {
-		s.log.Info("a missed sweep is caught up", zap.Time("tick", slot), zap.Time("last", time.UnixMilli(ms)))
-	}
-	return s.note(ctx, slot)
+	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.options(), s.own(slot)...)...)
+	return s.ticked(ctx, now, err)
 }
