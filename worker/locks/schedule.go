@@ -275,9 +275,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // lookEvery is the time between two looks for missed ticks.
 const lookEvery = 10 * time.Second
 
-// schedule names the schedule, and what is swept by it.
+// schedule names the schedule, and what is swept by it. It is a part of task IDs,
+// which asynqmon has in its addresses, where a slash would part them.
 func (s *Scheduler) schedule() string {
-	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + s.tick.name
+	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + strings.ReplaceAll(s.tick.name, "/", "|")
 }
 
 // id is the task ID of a tick.

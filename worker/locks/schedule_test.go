@@ -245,7 +245,7 @@ func TestSchedulesDoNotTakeEachOthersTicks(t *testing.T) {
 		{Schedule{Every: 5 * time.Minute, Location: berlin}, tasks.SourceLedger, "lock:sweep:ledger:@every 5m0s:2026-01-31T09:30:00Z"},
 		{Schedule{Every: 5 * time.Minute}, tasks.SourceSQL, "lock:sweep:sql:@every 5m0s:2026-01-31T09:30:00Z"},
 		{Schedule{Cron: "30  * * * *"}, tasks.SourceFile, "lock:sweep:file:30 * * * * UTC:2026-01-31T09:30:00Z"},
-		{Schedule{Cron: "30 * * * *", Location: berlin}, tasks.SourceFile, "lock:sweep:file:30 * * * * Europe/Berlin:2026-01-31T09:30:00Z"},
+		{Schedule{Cron: "30 * * * *", Location: berlin}, tasks.SourceFile, "lock:sweep:file:30 * * * * Europe|Berlin:2026-01-31T09:30:00Z"},
 	} {
 		s := newTestScheduler(t, nil, tc.schedule, tc.source, zap.NewNop())
 		if got := s.id(slot); got != tc.want {
