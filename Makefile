@@ -45,8 +45,8 @@ test: ## Run the tests, against real servers, with the race detector
 
 .PHONY: chaos
 chaos: ## Kill, freeze and starve what the worker depends on, for some minutes
-	@.ci/need redis-server
-	go test -tags chaos -run '^TestChaos' -count=1 -timeout 20m -v ./cmd/kooworker
+	@.ci/need redis-server postgres mariadbd mariadb-install-db
+	go test -tags chaos -run '^TestChaos' -count=1 -timeout 30m -v ./cmd/kooworker
 
 .PHONY: check
 check: $(CHECKS) ## Run everything that CI runs

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +21,9 @@ type listed struct {
 	log   *zap.Logger
 	// What is wrong with a source is wrong for every task: it is said now and then.
 	missing, failing *rate.Sometimes
+
+	mu    sync.Mutex
+	since map[tasks.Source]time.Time // when the looks there began to fail
 }
 
 const sayEvery = time.Minute
@@ -28,6 +32,7 @@ func newListed(all []*locks.Listed, log *zap.Logger) *listed {
 	l := &listed{
 		known: make(map[tasks.Source]*locks.Listed, len(all)), log: log,
 		missing: &rate.Sometimes{Interval: sayEvery}, failing: &rate.Sometimes{Interval: sayEvery},
+		since: make(map[tasks.Source]time.Time),
 	}
 	for _, source := range all {
 		l.known[source.Kind()] = source
@@ -64,22 +69,41 @@ func (l *listed) look(ctx context.Context, t tasks.LockRelease) (call context.Co
 	}
 	looked := time.Now()
 	refused, err := source.Look(ctx, t)
-	switch {
-	case err != nil:
+	if err != nil {
 		l.failing.Do(func() {
 			l.log.Warn("it cannot be looked whether locks were renewed: their releases wait", zap.String("source", string(t.Stale.Source)), zap.Error(err))
 		})
-		// Not the task's fault. Others wait for the same source: they come back one
-		// after the other.
-		const least, spread = 5 * time.Second, 10 * time.Second
-		answer := unavailable(err)
-		answer.RetryAfter = least + rand.N(spread) //nolint:gosec // no secret
+		answer := unavailable(err) // not the task's fault
+		answer.RetryAfter = l.pause(t.Stale.Source)
 		return ctx, &answer
-	case refused != "":
+	}
+	l.answers(t.Stale.Source)
+	if refused != "" {
 		answer := superseded(refused)
 		return ctx, &answer
 	}
 	return context.WithValue(ctx, lookedKey{}, looked), nil
+}
+
+// pause is how long a release waits for a source that fails: as long again as it
+// has failed, since there may be many that wait for it. They come back one after
+// the other.
+func (l *listed) pause(source tasks.Source) time.Duration {
+	const least, most = 5 * time.Second, 30 * time.Second
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since[source].IsZero() {
+		l.since[source] = time.Now()
+	}
+	failing := min(max(time.Since(l.since[source]), least), most)
+	return failing + rand.N(failing) //nolint:gosec // no secret
+}
+
+// answers notes that a source does not fail, or no more.
+func (l *listed) answers(source tasks.Source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.since, source)
 }
 
 // lookout is an API that looks once more where the task has waited at the gate

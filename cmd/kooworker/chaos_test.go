@@ -34,6 +34,8 @@ func TestChaosSchedulersAreKilled(t *testing.T) { schedulersAreKilled(t, time.Mi
 
 func TestChaosManyLocksAreSwept(t *testing.T) { exactlyTheStaleLocks(t, 100_000) }
 
+func TestChaosSources(t *testing.T) { sourcesAtLength(t, 50_000) }
+
 func TestChaosRedisIsKilled(t *testing.T) {
 	redisIsKilled(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+	"github.com/kooworker/kooworker/worker/locks/source/sourcetest"
 )
 
 // asKooworker makes the test binary be kooworker, for tests that need a process.
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	// go-redis goes on dialling for a second after its client was closed.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+	goleak.VerifyTestMain(sourcetest.ThenStop(m), goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 // result is what a run of the command line leaves behind.

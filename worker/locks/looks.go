@@ -14,7 +14,8 @@ import (
 
 // looks gathers the looks of concurrent releases: while the list is asked about
 // some locks the next ones gather, and are asked about together. Where the list
-// fails it is left alone for a while.
+// fails it is left alone for a while, and then one question is tried: nobody else
+// waits for its answer, which takes long from a list that hangs.
 type looks struct {
 	list    source.Source
 	breaker *gobreaker.CircuitBreaker[[]source.Sight]
@@ -22,8 +23,7 @@ type looks struct {
 	mu      sync.Mutex
 	busy    bool
 	waiting []look
-
-	failed error // the list's last error; of drain alone
+	failed  error // what the list said last; nil if it answered
 }
 
 type look struct {
@@ -55,6 +55,10 @@ func newLooks(list source.Source) *looks {
 func (l *looks) at(ctx context.Context, name source.Name) (source.Sight, error) {
 	mine := look{name, make(chan lookAnswer, 1)}
 	l.mu.Lock()
+	if l.busy && l.failed != nil {
+		defer l.mu.Unlock()
+		return source.Sight{}, leftAlone(l.failed)
+	}
 	l.waiting = append(l.waiting, mine)
 	if !l.busy {
 		l.busy = true
@@ -80,6 +84,7 @@ func (l *looks) drain(ctx context.Context) {
 			l.mu.Unlock()
 			return
 		}
+		failed := l.failed
 		l.mu.Unlock()
 
 		names := make([]source.Name, n)
@@ -89,12 +94,14 @@ func (l *looks) drain(ctx context.Context) {
 		sights, err := l.breaker.Execute(func() ([]source.Sight, error) {
 			limited, cancel := context.WithTimeout(ctx, lookTimeout)
 			defer cancel()
-			sights, err := l.list.Look(limited, names)
-			l.failed = err
-			return sights, err
+			return l.list.Look(limited, names)
 		})
 		if errors.Is(err, gobreaker.ErrOpenState) {
-			err = fmt.Errorf("it is left alone for a moment since it has failed: %w", l.failed)
+			err = leftAlone(failed)
+		} else {
+			l.mu.Lock()
+			l.failed = err
+			l.mu.Unlock()
 		}
 		for i, each := range together {
 			a := lookAnswer{err: err}
@@ -104,4 +111,8 @@ func (l *looks) drain(ctx context.Context) {
 			each.done <- a
 		}
 	}
+}
+
+func leftAlone(failed error) error {
+	return fmt.Errorf("it is left alone for a moment since it has failed: %w", failed)
 }

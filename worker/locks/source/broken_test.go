@@ -13,32 +13,32 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// Not parallel, as everything here that breaks a server: see servers_test.go.
+// Not parallel, as everything here that breaks a server: see package sourcetest.
 func TestAConnectionThatBreaksHalfWay(t *testing.T) {
-	for name, crash := range map[string]func(t *testing.T, d *database){
-		"connection": func(t *testing.T, d *database) {
+	for name, crash := range map[string]func(t *testing.T, d database){
+		"connection": func(t *testing.T, d database) {
 			t.Helper()
-			d.exec(t, d.pick("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kooworker'",
+			d.Exec(t, d.Pick("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kooworker'",
 				fmt.Sprintf("KILL %d", connectionID(t, d))))
 		},
-		"process": func(t *testing.T, d *database) {
+		"process": func(t *testing.T, d database) {
 			t.Helper()
-			if d.name == "MariaDB" {
-				d.restart(t)
+			if d.Name == "MariaDB" {
+				d.Restart(t)
 				return
 			}
 			if err := syscall.Kill(connectionID(t, d), syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"server": func(t *testing.T, d *database) {
+		"server": func(t *testing.T, d database) {
 			t.Helper()
-			d.restart(t)
+			d.Restart(t)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, d := range both(t) {
-				t.Run(d.name, func(t *testing.T) {
+				t.Run(d.Name, func(t *testing.T) {
 					s := d.open(t, d.long())
 					var got listed
 					for l, err := range s.Locks(t.Context()) {
@@ -57,7 +57,7 @@ func TestAConnectionThatBreaksHalfWay(t *testing.T) {
 					if hintIn(got.err) != hintBroke {
 						t.Errorf("got the hint %q", hintIn(got.err))
 					}
-					redistest.Eventually(t, 30*time.Second, "the server is there again", func() bool { return d.admin.PingContext(t.Context()) == nil })
+					redistest.Eventually(t, 30*time.Second, "the server is there again", func() bool { return d.Admin.PingContext(t.Context()) == nil })
 					if _, found, err := lookAt(t.Context(), s, "u7", "l7"); err != nil || !found {
 						t.Errorf("a look got %t, %v", found, err)
 					}
@@ -71,9 +71,9 @@ func TestAConnectionThatBreaksHalfWay(t *testing.T) {
 }
 
 // connectionID is the connection that reads, or the process behind it.
-func connectionID(t *testing.T, d *database) (id int) {
+func connectionID(t *testing.T, d database) (id int) {
 	t.Helper()
-	if err := d.admin.QueryRowContext(t.Context(), d.pick(
+	if err := d.Admin.QueryRowContext(t.Context(), d.Pick(
 		"SELECT pid FROM pg_stat_activity WHERE application_name = 'kooworker' AND state = 'active'",
 		"SELECT id FROM information_schema.processlist WHERE info LIKE '%REPEAT%' AND id <> CONNECTION_ID()")).Scan(&id); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func connectionID(t *testing.T, d *database) (id int) {
 // All idle connections die at once, and the next call does not notice.
 func TestIdleConnectionsThatDied(t *testing.T) {
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			s := d.open(t, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
 			done := make(chan error, maxConns)
 			for range maxConns {
@@ -98,7 +98,7 @@ func TestIdleConnectionsThatDied(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			d.restart(t)
+			d.Restart(t)
 			if _, found, err := lookAt(t.Context(), s, "u1", "l1"); err != nil || !found {
 				t.Errorf("got %t, %v", found, err)
 			}
@@ -108,9 +108,9 @@ func TestIdleConnectionsThatDied(t *testing.T) {
 
 func TestADatabaseThatIsDownAtFirst(t *testing.T) {
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
-			d.kill(syscall.SIGKILL)
-			s, err := New(Config{DSN: d.dsn(), Query: "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at"})
+		t.Run(d.Name, func(t *testing.T) {
+			d.Kill()
+			s, err := New(Config{DSN: d.DSN(), Query: "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +120,7 @@ func TestADatabaseThatIsDownAtFirst(t *testing.T) {
 				t.Errorf("got %v; hint: %s", got.err, hintIn(got.err))
 			}
 			t.Log(got.err)
-			d.restart(t)
+			d.Restart(t)
 			if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 1 {
 				t.Errorf("got %+v", got)
 			}
@@ -193,10 +193,10 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		_ = s.Close()
 	}
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Open(t.Context(), d.dsnAs("admin", encoded(secret)), query)
-			check(t, d.name, err)
+			_, err := Open(t.Context(), d.DSNAs("admin", encoded(secret)), query)
+			check(t, d.Name, err)
 			if hintIn(err) != hintLogin {
 				t.Errorf("got %v; hint: %s", err, hintIn(err))
 			}
@@ -209,19 +209,19 @@ func TestPasswordsAreNotShown(t *testing.T) {
 func TestDSNForms(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			const password = "a/b:c@d?e#f%41 ü"
 			const name = "visitor"
-			d.exec(t, d.pick("CREATE USER visitor PASSWORD '"+password+"'", "CREATE USER visitor@'%' IDENTIFIED BY '"+password+"'"))
-			if d.name == "MariaDB" {
-				d.exec(t, "GRANT SELECT ON test.* TO visitor@'%'")
+			d.Exec(t, d.Pick("CREATE USER visitor PASSWORD '"+password+"'", "CREATE USER visitor@'%' IDENTIFIED BY '"+password+"'"))
+			if d.Name == "MariaDB" {
+				d.Exec(t, "GRANT SELECT ON test.* TO visitor@'%'")
 			}
-			t.Cleanup(func() { _, _ = d.admin.ExecContext(context.Background(), "DROP USER visitor") })
+			t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP USER visitor") })
 			for _, dsn := range []string{
-				d.dsnAs(name, encoded(password)),
-				d.pick(fmt.Sprintf("host=127.0.0.1 port=%d user=visitor password='%s' dbname=postgres", d.port, password), "visitor:"+password+"@tcp("+d.addr()+")/test"),
-				d.pick("postgresql", "mariadb") + strings.TrimPrefix(d.dsn(), d.scheme),
+				d.DSNAs(name, encoded(password)),
+				d.Pick(fmt.Sprintf("host=127.0.0.1 port=%d user=visitor password='%s' dbname=postgres", d.Port, password), "visitor:"+password+"@tcp("+d.Addr()+")/test"),
+				d.Pick("postgresql", "mariadb") + strings.TrimPrefix(d.DSN(), d.Scheme),
 			} {
 				s, err := Open(t.Context(), dsn, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
 				if err != nil {

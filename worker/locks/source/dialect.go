@@ -19,9 +19,9 @@ type dialect struct {
 	// hide takes the password out of a text. It is a function so that fmt cannot
 	// walk to the password.
 	hide func(string) string
-	// sameLock is the condition for one lock, of the parameters user and lock, of
-	// which the first is number n.
-	sameLock func(n int) string
+	// among is the condition for any of these locks, with its parameters. It costs
+	// one pass where there is no index.
+	among func(names []Name) (condition string, args []any)
 	// limit lets the database end the transaction's queries after that time.
 	limit func(context.Context, *sql.Tx, time.Duration) error
 	// explain tells of an error of the server what it means; fault.cause is nil

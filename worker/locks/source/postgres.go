@@ -45,10 +45,8 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 		// something is asked of it.
 		connector: stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(
 			func(context.Context, stdlib.ShouldPingParams) bool { return true })),
-		hide: hider(append(secrets, cfg.Password)...),
-		sameLock: func(n int) string {
-			return fmt.Sprintf("(CAST(locks.user_id AS text) = $%d AND CAST(locks.lock_id AS text) = $%d)", n, n+1)
-		},
+		hide:      hider(append(secrets, cfg.Password)...),
+		among:     amongPostgres,
 		limit:     limitPostgres,
 		explain:   explainPostgres,
 		textTypes: []string{"TEXT", "VARCHAR", "BPCHAR", "NAME", "UUID"},
@@ -56,6 +54,18 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 		castTo:    "text",
 		fromUnix:  "to_timestamp(expires_at)",
 	}, nil
+}
+
+// amongPostgres' first two conditions are what an index, a hash, and a query that
+// groups can take; the third joins what belongs together.
+func amongPostgres(names []Name) (condition string, args []any) {
+	users, locks := make([]string, len(names)), make([]string, len(names))
+	for i, name := range names {
+		users[i], locks[i] = name.UserID, name.LockID
+	}
+	const user, lock = "CAST(locks.user_id AS text)", "CAST(locks.lock_id AS text)"
+	return user + " = ANY($1::text[]) AND " + lock + " = ANY($2::text[]) AND (" + user + ", " + lock + ") IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+		[]any{users, locks}
 }
 
 func limitPostgres(ctx context.Context, tx *sql.Tx, left time.Duration) error {

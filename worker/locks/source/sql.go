@@ -8,7 +8,6 @@ import (
 	"iter"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -103,15 +102,13 @@ func (s *SQL) Look(ctx context.Context, names []Name) ([]Sight, error) {
 
 func (s *SQL) look(ctx context.Context, names []Name) (map[Name]Sight, error) {
 	of := make(map[Name]Sight, len(names))
-	conditions, args := make([]string, len(names)), make([]any, 0, 2*len(names))
-	for i, name := range names {
+	for _, name := range names {
 		of[name] = Sight{}
-		conditions[i] = s.dialect.sameLock(len(args) + 1)
-		args = append(args, name.UserID, name.LockID)
 	}
+	among, args := s.dialect.among(names)
 	columns := userColumn + ", " + lockColumn + ", " + expiryColumn
 	most, rows := maxSame*len(names), 0
-	text := s.wrapped(columns, "WHERE "+strings.Join(conditions, " OR ")+" LIMIT "+strconv.Itoa(most+1))
+	text := s.wrapped(columns, "WHERE "+among+" LIMIT "+strconv.Itoa(most+1))
 	err := s.run(ctx, text, args, func(l tasks.Lock, row *RowError) bool {
 		rows++
 		name := Name{l.UserID, l.LockID}

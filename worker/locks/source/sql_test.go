@@ -64,12 +64,12 @@ func hintIn(err error) string {
 func TestFiftyThousandRows(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			const rows = 50_000
-			d.table(t, "many")
-			d.exec(t, "INSERT INTO many SELECT CONCAT('u', i), CONCAT('l', i, '@1'), "+
-				fmt.Sprintf(d.pick("timestamptz '2026-01-31 08:30:00Z' + i * interval '1 second' FROM generate_series(1, %d) i",
+			d.Table(t, "many")
+			d.Exec(t, "INSERT INTO many SELECT CONCAT('u', i), CONCAT('l', i, '@1'), "+
+				fmt.Sprintf(d.Pick("timestamptz '2026-01-31 08:30:00Z' + i * interval '1 second' FROM generate_series(1, %d) i",
 					"TIMESTAMPADD(SECOND, i, CONVERT_TZ('2026-01-31 08:30:00', '+00:00', @@time_zone)) FROM (SELECT seq AS i FROM seq_1_to_%d) s"), rows))
 			// A row is 2 kB, so that the list is far larger than what may be held.
 			s := d.open(t, "SELECT m.*, REPEAT('x', 2000) AS filler FROM many m")
@@ -106,12 +106,12 @@ func TestFiftyThousandRows(t *testing.T) {
 func TestTimesAreRightToTheSecond(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			d.exec(t, "CREATE TABLE times (id VARCHAR(9), zoned "+d.pick("timestamptz", "TIMESTAMP(6) NULL")+", plain "+d.pick("timestamp", "DATETIME(6)")+", words VARCHAR(40))",
+			d.Exec(t, "CREATE TABLE times (id VARCHAR(9), zoned "+d.Pick("timestamptz", "TIMESTAMP(6) NULL")+", plain "+d.Pick("timestamp", "DATETIME(6)")+", words VARCHAR(40))",
 				// What a session in the server's own zone writes as its local time.
 				"INSERT INTO times VALUES ('l1', '2026-07-01 14:15:16.25', '2026-07-01 08:30:16.25', '2026-07-01T10:30:16.25+02:00')")
-			t.Cleanup(func() { _, _ = d.admin.ExecContext(context.Background(), "DROP TABLE times") })
+			t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP TABLE times") })
 			want := time.Date(2026, 7, 1, 8, 30, 16, 250_000_000, time.UTC)
 			for _, column := range []string{"zoned", "plain", "words"} {
 				s := d.open(t, "SELECT 'u1' AS user_id, id AS lock_id, "+column+" AS expires_at FROM times")
@@ -125,7 +125,7 @@ func TestTimesAreRightToTheSecond(t *testing.T) {
 				}
 			}
 			// The server's clock, as a zoned and as a plain time.
-			for _, now := range []string{"NOW()", d.pick("LOCALTIMESTAMP", "UTC_TIMESTAMP()")} {
+			for _, now := range []string{"NOW()", d.Pick("LOCALTIMESTAMP", "UTC_TIMESTAMP()")} {
 				s := d.open(t, "SELECT 'u1' AS user_id, 'l1' AS lock_id, "+now+" AS expires_at")
 				got := list(t, s.Locks(t.Context()))
 				if got.err != nil || len(got.locks) != 1 || time.Since(got.locks[0].ExpiresAt).Abs() > 10*time.Second {
@@ -139,9 +139,9 @@ func TestTimesAreRightToTheSecond(t *testing.T) {
 func TestRowsThatAreNoLocks(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			text := d.pick("TEXT", "CHAR")
+			text := d.Pick("TEXT", "CHAR")
 			s := d.open(t, "SELECT CAST(NULL AS "+text+") AS user_id, 'l1' AS lock_id, '2026-01-31T08:30:00Z' AS expires_at "+
 				"UNION ALL SELECT 'u2', NULL, '2026-01-31T08:30:00Z' "+
 				"UNION ALL SELECT 'u3', 'l3', NULL "+
@@ -174,10 +174,10 @@ func TestRowsThatAreNoLocks(t *testing.T) {
 func TestTimesThatAreNone(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			values := []string{"CAST('infinity' AS timestamptz)", "CAST('-infinity' AS timestamp)", "CAST('12026-01-01' AS timestamp)", "CAST('0044-03-15 BC' AS timestamptz)"}
-			if d.name == "MariaDB" {
+			if d.Name == "MariaDB" {
 				values = []string{"CAST('0000-00-00 00:00:00' AS DATETIME)", "FROM_UNIXTIME(1)"}
 			}
 			for _, value := range values {
@@ -193,16 +193,16 @@ func TestTimesThatAreNone(t *testing.T) {
 func TestQueriesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			d.table(t, "refused")
+			d.Table(t, "refused")
 			const ids, at = "'u1' AS user_id, 'l1' AS lock_id", "'2026-01-31T08:30:00Z' AS expires_at"
 			for query, want := range map[string]string{
 				"SELECT 'u1' AS uid, 'l1' AS lock_id, " + at: `no column user_id; it yields "uid, lock_id, expires_at"; want user_id, lock_id and expires_at`,
 				"SELECT " + ids: "no column expires_at",
-				"SELECT 1 AS user_id, 'l1' AS lock_id, " + at:                  "user_id is of the type " + d.pick("INT4", "INT") + "; want text",
-				"SELECT 'u1' AS user_id, CAST(1 AS DECIMAL) AS lock_id, " + at: "lock_id is of the type " + d.pick("NUMERIC", "DECIMAL"),
-				"SELECT " + ids + ", 1769848200 AS expires_at":                 "expires_at is of the type " + d.pick("INT4", "BIGINT"),
+				"SELECT 1 AS user_id, 'l1' AS lock_id, " + at:                  "user_id is of the type " + d.Pick("INT4", "INT") + "; want text",
+				"SELECT 'u1' AS user_id, CAST(1 AS DECIMAL) AS lock_id, " + at: "lock_id is of the type " + d.Pick("NUMERIC", "DECIMAL"),
+				"SELECT " + ids + ", 1769848200 AS expires_at":                 "expires_at is of the type " + d.Pick("INT4", "BIGINT"),
 				"SELECT " + ids + ", CAST('2026-01-31' AS DATE) AS expires_at": "expires_at is of the type DATE",
 				"SELECT * FROM nowhere":                                        "nowhere",
 				"SELECT user_id, lock_id, expires FROM refused":                "expires",
@@ -211,10 +211,10 @@ func TestQueriesThatAreRefused(t *testing.T) {
 				"DELETE FROM refused":                                          "syntax",
 				"UPDATE refused SET user_id = 'x' RETURNING *":                 "syntax",
 				"this is no SQL":                         "syntax",
-				"SELECT " + ids + ", " + at + ", " + ids: d.pick("two columns user_id", "Duplicate column"),
-				"SELECT " + ids + ", " + d.pick("$1::text", "?") + " AS expires_at": d.pick("", "syntax"),
+				"SELECT " + ids + ", " + at + ", " + ids: d.Pick("two columns user_id", "Duplicate column"),
+				"SELECT " + ids + ", " + d.Pick("$1::text", "?") + " AS expires_at": d.Pick("", "syntax"),
 			} {
-				s, err := Open(t.Context(), d.dsn(), query)
+				s, err := Open(t.Context(), d.DSN(), query)
 				if err == nil {
 					_ = s.Close()
 					t.Errorf("%s: is taken", query)
@@ -225,7 +225,7 @@ func TestQueriesThatAreRefused(t *testing.T) {
 				}
 			}
 			// It fails halfway, and what came before is not a list.
-			s := d.open(t, d.pick(
+			s := d.open(t, d.Pick(
 				"SELECT 'u' || i AS user_id, 'l' || i AS lock_id, now() + (1000 / (500 - i)) * interval '1 s' AS expires_at FROM generate_series(1, 1000) i",
 				"SELECT CONCAT('u', seq) AS user_id, CONCAT('l', seq) AS lock_id, IF(seq = 500, (SELECT NOW() FROM seq_1_to_2), NOW()) AS expires_at FROM seq_1_to_1000"))
 			if got := list(t, s.Locks(t.Context())); got.err == nil || len(got.locks) >= 1000 {
@@ -241,14 +241,14 @@ func TestQueriesThatAreRefused(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			d.table(t, "kept")
-			d.exec(t, "INSERT INTO kept VALUES ('u1', 'l1', NOW())",
-				d.pick("CREATE FUNCTION wipe() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM kept; RETURN 'u1'; END $$",
+			d.Table(t, "kept")
+			d.Exec(t, "INSERT INTO kept VALUES ('u1', 'l1', NOW())",
+				d.Pick("CREATE FUNCTION wipe() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM kept; RETURN 'u1'; END $$",
 					"CREATE FUNCTION wipe() RETURNS TEXT BEGIN DELETE FROM kept; RETURN 'u1'; END"))
-			t.Cleanup(func() { _, _ = d.admin.ExecContext(context.Background(), "DROP FUNCTION wipe") })
-			s, err := New(Config{DSN: d.dsn(), Query: "SELECT wipe() AS user_id, 'l1' AS lock_id, NOW() AS expires_at"})
+			t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP FUNCTION wipe") })
+			s, err := New(Config{DSN: d.DSN(), Query: "SELECT wipe() AS user_id, 'l1' AS lock_id, NOW() AS expires_at"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -266,10 +266,10 @@ func TestReadOnly(t *testing.T) {
 func TestLook(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			d.table(t, "looks")
-			d.exec(t, "INSERT INTO looks VALUES ('u1', 'l1@1', '2026-01-31 08:30:00'), ('U1', 'x', '2026-01-31 08:30:00')")
+			d.Table(t, "looks")
+			d.Exec(t, "INSERT INTO looks VALUES ('u1', 'l1@1', '2026-01-31 08:30:00'), ('U1', 'x', '2026-01-31 08:30:00')")
 			s := d.open(t, "SELECT * FROM looks ORDER BY expires_at; ")
 			look := func(user, lock string) (time.Time, bool) {
 				t.Helper()
@@ -283,11 +283,11 @@ func TestLook(t *testing.T) {
 			if !found {
 				t.Fatal("it is not there")
 			}
-			d.exec(t, "UPDATE looks SET expires_at = "+d.pick("expires_at + interval '1 hour'", "TIMESTAMPADD(HOUR, 1, expires_at)")+" WHERE user_id = 'u1' AND lock_id = 'l1@1'")
+			d.Exec(t, "UPDATE looks SET expires_at = "+d.Pick("expires_at + interval '1 hour'", "TIMESTAMPADD(HOUR, 1, expires_at)")+" WHERE user_id = 'u1' AND lock_id = 'l1@1'")
 			if after, found := look("u1", "l1@1"); !found || after.Sub(before) != time.Hour {
 				t.Errorf("renewed: got %s %t, before %s", after, found, before)
 			}
-			d.exec(t, "DELETE FROM looks WHERE lock_id = 'l1@1'")
+			d.Exec(t, "DELETE FROM looks WHERE lock_id = 'l1@1'")
 			for _, id := range [][2]string{{"u1", "l1@1"}, {"u1", "x"}, {"U1", "X"}, {"U1 ", "x"}, {"u1' OR '1'='1", "x"}} {
 				if _, found := look(id[0], id[1]); found {
 					t.Errorf("%q is there", id)
@@ -296,11 +296,11 @@ func TestLook(t *testing.T) {
 			if _, found := look("U1", "x"); !found {
 				t.Error("U1 is gone")
 			}
-			twice := d.open(t, "SELECT user_id, lock_id, expires_at FROM looks UNION ALL SELECT 'U1', 'x', "+d.pick("timestamptz '2027-01-31 08:30:00Z'", "CAST('2027-01-31 08:30:00' AS DATETIME)"))
+			twice := d.open(t, "SELECT user_id, lock_id, expires_at FROM looks UNION ALL SELECT 'U1', 'x', "+d.Pick("timestamptz '2027-01-31 08:30:00Z'", "CAST('2027-01-31 08:30:00' AS DATETIME)"))
 			if l, _, err := lookAt(t.Context(), twice, "U1", "x"); err != nil || l.ExpiresAt.Year() != 2027 {
 				t.Errorf("twice: got %+v, %v", l, err)
 			}
-			often := d.open(t, d.pick("SELECT 'u' AS user_id, 'l' AS lock_id, NOW() AS expires_at FROM generate_series(1, 200) i", "SELECT 'u' AS user_id, 'l' AS lock_id, NOW() AS expires_at FROM seq_1_to_200"))
+			often := d.open(t, d.Pick("SELECT 'u' AS user_id, 'l' AS lock_id, NOW() AS expires_at FROM generate_series(1, 200) i", "SELECT 'u' AS user_id, 'l' AS lock_id, NOW() AS expires_at FROM seq_1_to_200"))
 			if _, found, err := lookAt(t.Context(), often, "u", "l"); err == nil || found {
 				t.Errorf("too often: got %t, %v", found, err)
 			}
@@ -308,16 +308,62 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// However the columns are written, of a hundred locks each is found that is there,
+// and no other that the database holds for equal.
+func TestLookAtMany(t *testing.T) {
+	t.Parallel()
+	for _, d := range both(t) {
+		t.Run(d.Name, func(t *testing.T) {
+			t.Parallel()
+			if d.Name == "PostgreSQL" {
+				d.Exec(t, "CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+				t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP COLLATION caseless") })
+			}
+			for i, columns := range [][2]string{
+				{d.Pick("text", "VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"), d.Pick("varchar(80)", "VARCHAR(80) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")},
+				{d.Pick("name", "VARCHAR(128) CHARACTER SET latin1"), d.Pick("text", "VARBINARY(80)")},
+				{d.Pick("text COLLATE caseless", "CHAR(128) CHARACTER SET utf8mb3"), d.Pick("text COLLATE caseless", "VARCHAR(80) CHARACTER SET ucs2")},
+			} {
+				for j, index := range []string{"", "user_id, lock_id", "lock_id, user_id"} {
+					table := fmt.Sprintf("lookat%d%d", i, j)
+					d.Exec(t, "CREATE TABLE "+table+" (user_id "+columns[0]+", lock_id "+columns[1]+")")
+					t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP TABLE "+table) })
+					if index != "" {
+						d.Exec(t, "CREATE INDEX i"+table+" ON "+table+" ("+index+")")
+					}
+					d.Exec(t, "INSERT INTO "+table+" SELECT CONCAT('user-', i), CONCAT('lock-', i, '@102') FROM "+d.Pick("generate_series(1, 300) i", "(SELECT seq AS i FROM seq_1_to_300) s"))
+					names := make([]Name, 0, 150)
+					for i := range 50 {
+						n := 1 + 6*i
+						names = append(names, Name{fmt.Sprintf("user-%d", n), fmt.Sprintf("lock-%d@102", n)},
+							Name{fmt.Sprintf("User-%d", n), fmt.Sprintf("lock-%d@102", n)}, Name{fmt.Sprintf("user-%d", n), fmt.Sprintf("lock-%d@102", n+6)})
+					}
+					s := d.open(t, "SELECT user_id, lock_id, NOW() AS expires_at FROM "+table)
+					sights, err := s.Look(t.Context(), names)
+					if err != nil || len(sights) != len(names) {
+						t.Fatalf("%v: got %d, %v", columns, len(sights), err)
+					}
+					for i, sight := range sights {
+						if sight.Found != (i%3 == 0) || sight.Err != nil {
+							t.Errorf("%v, index on %q: %v is there: %t, %v", columns, index, names[i], sight.Found, sight.Err)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
 // slow takes a second for each of its rows.
-func (d *database) slow() string {
-	return d.pick("SELECT 'u' || i AS user_id, 'l' || pg_sleep(1)::text AS lock_id, NOW() AS expires_at FROM generate_series(1, 60) i",
+func (d database) slow() string {
+	return d.Pick("SELECT 'u' || i AS user_id, 'l' || pg_sleep(1)::text AS lock_id, NOW() AS expires_at FROM generate_series(1, 60) i",
 		"SELECT CONCAT('u', seq) AS user_id, CONCAT('l', SLEEP(1)) AS lock_id, NOW() AS expires_at FROM seq_1_to_60")
 }
 
 func TestCancelAndTimeout(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
 			s := d.open(t, d.slow())
@@ -332,7 +378,7 @@ func TestCancelAndTimeout(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			begin = time.Now()
-			short, err := New(Config{DSN: d.dsn(), Query: d.slow(), Timeout: 300 * time.Millisecond})
+			short, err := New(Config{DSN: d.DSN(), Query: d.slow(), Timeout: 300 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -349,7 +395,7 @@ func TestCancelAndTimeout(t *testing.T) {
 func TestTheServerKnowsTheTimeout(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			s := d.open(t, d.slow())
 			tx, err := s.begin(t.Context())
@@ -379,7 +425,7 @@ func TestTheServerKnowsTheTimeout(t *testing.T) {
 func TestStopEarly(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
-		t.Run(d.name, func(t *testing.T) {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			s := d.open(t, d.long())
 			for range 10 { // more often than there are connections
@@ -395,7 +441,7 @@ func TestStopEarly(t *testing.T) {
 }
 
 // long yields more than fits into what lies between the server and us.
-func (d *database) long() string {
-	return d.pick("SELECT 'u' || i AS user_id, 'l' || i AS lock_id, NOW() AS expires_at, REPEAT('x', 2000) AS filler FROM generate_series(1, 50000) i",
+func (d database) long() string {
+	return d.Pick("SELECT 'u' || i AS user_id, 'l' || i AS lock_id, NOW() AS expires_at, REPEAT('x', 2000) AS filler FROM generate_series(1, 50000) i",
 		"SELECT CONCAT('u', seq) AS user_id, CONCAT('l', seq) AS lock_id, NOW() AS expires_at, REPEAT('x', 2000) AS filler FROM seq_1_to_50000")
 }

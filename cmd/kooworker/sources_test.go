@@ -1,0 +1,717 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+	"github.com/kooworker/kooworker/worker/locks/source/sourcetest"
+)
+
+// The short forms of what `make chaos` does at length; there, databases are
+// killed that others use as well.
+
+// listing is a table of locks, all of which KooDrive holds, with a Redis and a
+// KooDrive of its own.
+type listing struct {
+	*sourcetest.Server
+
+	table string
+	redis *redistest.Server
+	sim   *simulator.Simulator
+	url   string
+}
+
+// tables counts tables, so that each has a name of its own.
+var tables atomic.Int64
+
+// list makes a table of n locks without an index, of which the first stale have
+// expired long ago.
+func list(t *testing.T, d *sourcetest.Server, n, stale int) *listing {
+	t.Helper()
+	l := &listing{Server: d, table: fmt.Sprintf("locks%d", tables.Add(1)), redis: redistest.Start(t)}
+	l.sim, l.url = startSimulator(t)
+	d.Table(t, l.table)
+	d.Exec(t, fmt.Sprintf("INSERT INTO "+l.table+" SELECT CONCAT('user-', i), CONCAT('lock-', i, '@102'), CASE WHEN i < %d THEN "+longAgo(d)+" ELSE "+fromNow(d, time.Hour)+" END FROM "+
+		d.Pick("generate_series(0, %d) i", "(SELECT seq AS i FROM seq_0_to_%d) s"), stale, n-1))
+	for i := range n {
+		l.sim.AddLock(userOf(i), lockOf(i), time.Now().Add(24*time.Hour))
+	}
+	return l
+}
+
+func userOf(i int) string { return fmt.Sprintf("user-%d", i) }
+func lockOf(i int) string { return fmt.Sprintf("lock-%d@102", i) }
+
+// longAgo is always the same time.
+func longAgo(d *sourcetest.Server) string {
+	return d.Pick("timestamptz '2020-01-31 08:30:00Z'", "TIMESTAMP '2020-01-31 08:30:00'")
+}
+
+// fromNow is a time that is so far away, or was.
+func fromNow(d *sourcetest.Server, by time.Duration) string {
+	return d.Pick(fmt.Sprintf("now() + %g * interval '1 second'", by.Seconds()), fmt.Sprintf("TIMESTAMPADD(SECOND, %d, NOW())", int(by.Seconds())))
+}
+
+// set changes a lock's row.
+func (l *listing) set(t *testing.T, i int, expiresAt string) {
+	t.Helper()
+	l.Exec(t, fmt.Sprintf("UPDATE %s SET expires_at = %s WHERE user_id = '%s'", l.table, expiresAt, userOf(i)))
+}
+
+func (l *listing) query() string { return "SELECT user_id, lock_id, expires_at FROM " + l.table }
+
+// flags are those of a source.
+func (l *listing) flags() []string { return flagsOf(l.DSN(), l.query()) }
+
+func flagsOf(dsn, query string) []string {
+	return []string{"--source-dsn", dsn, "--source-query", query}
+}
+
+// worker starts one that knows the source.
+func (l *listing) worker(t *testing.T, args ...string) *process {
+	t.Helper()
+	return startWorker(t, l.redis, l.url, append(l.flags(), args...)...)
+}
+
+func (l *listing) sweep(t *testing.T) result {
+	t.Helper()
+	return l.sweepOf(t, l.flags())
+}
+
+func (l *listing) sweepOf(t *testing.T, source []string, args ...string) result {
+	t.Helper()
+	r := kooworker(t, "", append(append([]string{"locks", "sweep", "--max-share", "1", "--json", "--redis-url", l.redis.URL()}, source...), args...)...)
+	noPassword(t, r.stdout+r.stderr)
+	return r
+}
+
+// wait waits for the batch of a sweep, and returns its counts.
+func (l *listing) wait(t *testing.T, sweep result) map[string]float64 {
+	t.Helper()
+	id, _ := sweep.object(t)["batch"].(string)
+	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "10m", "--redis-url", l.redis.URL()); r.code != exitDone {
+		t.Fatalf("%+v after %+v", r, sweep)
+	}
+	return counts(show(t, l.redis, id))
+}
+
+// enqueued is the number of releases that Redis has.
+func (l *listing) enqueued(t *testing.T) int {
+	t.Helper()
+	return len(l.tasks(t, tasks.QueueRelease))
+}
+
+// tasks are those of a queue that are not done.
+func (l *listing) tasks(t *testing.T, queue string) (all []*asynq.TaskInfo) {
+	t.Helper()
+	inspector := asynq.NewInspectorFromRedisClient(l.redis.Client())
+	queues, err := inspector.Queues()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, each := range queues {
+		if each != queue {
+			continue
+		}
+		for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
+			inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListRetryTasks, inspector.ListScheduledTasks, inspector.ListArchivedTasks,
+		} {
+			some, err := list(queue, asynq.PageSize(100_000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, some...)
+		}
+	}
+	return all
+}
+
+// hurry lets releases that wait run at once, as asynqmon's button does.
+func (l *listing) hurry(t *testing.T) {
+	t.Helper()
+	if _, err := asynq.NewInspectorFromRedisClient(l.redis.Client()).RunAllRetryTasks(tasks.QueueRelease); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// held checks that KooDrive has released the locks below stale, and no other.
+func (l *listing) held(t *testing.T, n, stale int) {
+	t.Helper()
+	wrong := 0
+	for i := range n {
+		if held := len(l.sim.Locks(userOf(i))) == 1; held != (i >= stale) {
+			wrong++
+		}
+	}
+	if released := l.sim.Stats().Released; wrong > 0 || released != stale {
+		t.Errorf("%d locks are held that must not be, or the other way round; %d were released, want %d", wrong, released, stale)
+	}
+}
+
+func noPassword(t *testing.T, text string) {
+	t.Helper()
+	if strings.Contains(text, sourcetest.Password) {
+		t.Errorf("the password is in %s", text)
+	}
+}
+
+// eachDatabase runs a test with either.
+func eachDatabase(t *testing.T, test func(t *testing.T, d *sourcetest.Server)) {
+	t.Helper()
+	for _, d := range sourcetest.Both(t) {
+		t.Run(d.Name, func(t *testing.T) {
+			t.Parallel()
+			test(t, d)
+		})
+	}
+}
+
+func TestADatabaseIsSwept(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) { t.Helper(); aDatabaseIsSwept(t, d, 1000, "") })
+}
+
+// aDatabaseIsSwept sweeps n locks, of which 40 % are stale.
+func aDatabaseIsSwept(t *testing.T, d *sourcetest.Server, n int, index string) {
+	t.Helper()
+	stale := n * 2 / 5
+	l := list(t, d, n, stale)
+	if index != "" {
+		d.Exec(t, "CREATE INDEX i"+l.table+" ON "+l.table+" ("+index+")")
+	}
+	worker := l.worker(t, "--concurrency", "64", "--pollers", "8")
+	sweep := func(args ...string) result {
+		t.Helper()
+		return kooworker(t, "", append(append([]string{"locks", "sweep", "--redis-url", l.redis.URL()}, l.flags()...), args...)...)
+	}
+	if r := sweep("--json"); r.code != exitPartial || r.object(t)["stale"] != float64(stale) || r.object(t)["held_back"] != float64(stale) || !strings.Contains(r.stderr, "in the database?") {
+		t.Errorf("more than the default share: %+v", r)
+	}
+	dry := sweep("--max-share", "0.5", "--dry-run", "--json").object(t)
+	if r := sweep("--max-share", "0.5", "--dry-run"); strings.Count(r.stdout, "@102\n") != stale {
+		t.Errorf("a dry run lists %d", strings.Count(r.stdout, "@102\n"))
+	}
+	begin := time.Now()
+	r := sweep("--max-share", "0.5", "--json")
+	swept := time.Since(begin)
+	wet := r.object(t)
+	if r.code != exitDone || strings.Contains(r.stderr, "kooworker: ") || wet["source"] != "sql" || wet["total"] != float64(n) || wet["enqueued"] != float64(stale) || wet["batch"] == "" {
+		t.Fatalf("%+v", r)
+	}
+	for _, number := range []string{"source", "total", "stale", "enqueued", "held_back", "unreadable"} {
+		if dry[number] != wet[number] {
+			t.Errorf("%s: %v dry, and %v", number, dry[number], wet[number])
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"total": float64(stale), "succeeded": float64(stale)}, l.wait(t, r)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	t.Logf("%s, index on %q: %d of %d locks are swept within %.1f s, and released %.1f s later", d.Name, index, stale, n, swept.Seconds(), (time.Since(begin) - swept).Seconds())
+	l.held(t, n, stale)
+	again := sweep("--max-share", "0.5", "--json")
+	if o := again.object(t); again.code != exitDone || o["total"] != float64(n) || o["stale"] != 0.0 || o["enqueued"] != 0.0 || o["batch"] != "" {
+		t.Errorf("again: %+v", again)
+	}
+	noPassword(t, worker.log())
+}
+
+// What is renewed, deleted or made unreadable between a sweep and its releases
+// stays, and is swept again when it is stale again.
+func TestWhatChangesInTheDatabaseStays(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		const renewed, deleted, unreadable = 0, 1, 2
+		l := list(t, d, 3, 3)
+		first := l.sweep(t)
+		if first.code != exitDone || first.object(t)["enqueued"] != 3.0 {
+			t.Fatalf("%+v", first)
+		}
+		l.set(t, renewed, fromNow(d, time.Hour))
+		l.set(t, unreadable, "NULL")
+		d.Exec(t, "DELETE FROM "+l.table+" WHERE user_id = '"+userOf(deleted)+"'")
+		l.worker(t)
+		if diff := cmp.Diff(map[string]float64{"total": 3, "superseded": 3}, l.wait(t, first)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		r := l.sweep(t)
+		if o := r.object(t); r.code != exitPartial || o["total"] != 1.0 || o["unreadable"] != 1.0 || o["enqueued"] != 0.0 || !strings.Contains(r.stderr, userOf(unreadable)+", lock "+lockOf(unreadable)+"): expires_at is NULL") {
+			t.Errorf("%+v", r)
+		}
+		if released := l.sim.Stats().Released; released != 0 {
+			t.Fatalf("%d locks were released", released)
+		}
+		l.set(t, unreadable, longAgo(d)) // as it was
+		l.set(t, renewed, fromNow(d, -10*time.Minute))
+		r = l.sweep(t)
+		if o := r.object(t); r.code != exitDone || o["enqueued"] != 2.0 {
+			t.Fatalf("%+v", r)
+		}
+		if diff := cmp.Diff(map[string]float64{"total": 2, "succeeded": 2}, l.wait(t, r)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for i, want := range map[int]int{renewed: 0, deleted: 1, unreadable: 0} {
+			if held := len(l.sim.Locks(userOf(i))); held != want {
+				t.Errorf("KooDrive holds %d locks of %s; want %d", held, userOf(i), want)
+			}
+		}
+	})
+}
+
+func TestASourceThatFails(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		l := list(t, d, 10, 5)
+		where := d.Pick("PostgreSQL", "MySQL") + " at " + d.Addr()
+		closed, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = closed.Close()
+		const ids = "SELECT user_id, lock_id, "
+		from := " FROM " + l.table
+		for name, c := range map[string]struct {
+			flags []string
+			code  int
+			want  string
+		}{
+			"no table":     {flagsOf(d.DSN(), ids+"expires_at FROM nowhere"), exitFailed, "nowhere"},
+			"no column":    {flagsOf(d.DSN(), ids+"expires"+from), exitFailed, "expires"},
+			"wrong column": {flagsOf(d.DSN(), ids+"expires_at AS expires"+from), exitFailed, `the query yields no column expires_at; it yields "user_id, lock_id, expires"`},
+			"wrong type":   {flagsOf(d.DSN(), ids+"1769848200 AS expires_at"+from), exitFailed, "the query's expires_at is of the type"},
+			"no query":     {flagsOf(d.DSN(), "DELETE"+from), exitFailed, "syntax"},
+			"half-way": {flagsOf(d.DSN(), d.Pick(ids+"expires_at + (10 / (user_id <> 'user-7')::int) * interval '1 second' AS expires_at"+from,
+				ids+"IF(user_id = 'user-7', (SELECT NOW() FROM seq_1_to_2), expires_at) AS expires_at"+from)), exitFailed, d.Pick("division by zero", "more than 1 row")},
+			"password":       {flagsOf(d.DSNAs(d.User, "wr0ng-passw0rd"), l.query()), exitFailed, d.Pick("password authentication failed", "Access denied")},
+			"no server":      {flagsOf(d.DSNAt(closed.Addr().String()), l.query()), exitFailed, "connection refused"},
+			"no DSN":         {flagsOf(d.Scheme+"//admin:"+sourcetest.Password+"@"+d.Addr(), l.query()), exitUsage, "--source-dsn: "},
+			"no query given": {[]string{"--source-dsn", d.DSN()}, exitUsage, "--source-query"},
+			"a file as well": {append(l.flags(), "--source-file", os.DevNull), exitUsage, "--source-file"},
+		} {
+			for _, dry := range [][]string{nil, {"--dry-run"}} {
+				r := l.sweepOf(t, c.flags, dry...)
+				lines := strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")
+				if r.code != c.code || r.stdout != "" || !strings.HasPrefix(lines[0], "kooworker: ") || !strings.Contains(lines[0], c.want) || len(lines) > 2 {
+					t.Errorf("%s: %+v", name, r)
+				}
+				if c.code == exitFailed && (len(lines) != 2 || !strings.HasPrefix(lines[1], "hint: ") || !strings.Contains(lines[0], "nothing was enqueued: ") || !strings.Contains(lines[0], where) && name != "no server") {
+					t.Errorf("%s: %s", name, r.stderr)
+				}
+				if strings.Contains(r.stderr, "wr0ng") {
+					t.Errorf("the password is in %s", r.stderr)
+				}
+			}
+		}
+		if keys := l.redis.Client().Keys(t.Context(), "*").Val(); len(keys) > 0 {
+			t.Errorf("Redis has %v", keys)
+		}
+		if r := l.sweep(t); r.code != exitDone || r.object(t)["enqueued"] != 5.0 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A scheduled sweep whose source fails is tried again, is dead in the end, and
+// does not keep later ones from being done.
+func TestAScheduledSweepWhoseSourceFails(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		l := list(t, d, 5, 5)
+		d.Exec(t, "ALTER TABLE "+l.table+" RENAME TO away_"+l.table)
+		worker := l.worker(t, "--with-scheduler", "--sweep-every", "1s", "--max-share", "1", "--attempts", "unlisted=2")
+		redistest.Eventually(t, 30*time.Second, "a sweep is tried again", func() bool {
+			for _, task := range l.tasks(t, tasks.QueueSweep) {
+				if task.Retried > 0 && strings.Contains(task.LastErr, l.table) {
+					return true
+				}
+			}
+			return false
+		})
+		var dead []map[string]any
+		redistest.Eventually(t, 30*time.Second, "a sweep is dead", func() bool {
+			dead = kooworker(t, "", "dead", "list", "--json", "--redis-url", l.redis.URL()).lines(t)
+			return len(dead) > 0
+		})
+		text, _ := dead[0]["error"].(string)
+		if dead[0]["kind"] != "lock:sweep" || dead[0]["reason"] != "unlisted" || dead[0]["attempts"] != 2.0 || !strings.Contains(text, l.table) {
+			t.Errorf("%v", dead[0])
+		}
+		noPassword(t, text+worker.log())
+		if !strings.Contains(worker.log(), `"reason":"unlisted"`) || !strings.Contains(worker.log(), "waits until this is put right") && !strings.Contains(worker.log(), "wait until this is put right") {
+			t.Errorf("the log does not say so: %s", worker.log())
+		}
+		d.Exec(t, "ALTER TABLE away_"+l.table+" RENAME TO "+l.table)
+		redistest.Eventually(t, 30*time.Second, "all are released", func() bool { return l.sim.Stats().Released == 5 })
+	})
+}
+
+// proxy stands between us and a server, and breaks.
+type proxy struct {
+	net.Listener
+
+	left   atomic.Int64 // bytes of the server's that still pass
+	broken func()       // called when they are over; the connections are cut
+
+	frozen sync.RWMutex // locked: what the server says does not arrive
+
+	mu    sync.Mutex
+	down  bool
+	conns map[net.Conn]bool
+	wg    sync.WaitGroup
+}
+
+const unlimited = 1 << 60
+
+func startProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{Listener: listener, conns: map[net.Conn]bool{}, broken: func() {}}
+	p.left.Store(unlimited)
+	p.wg.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", to)
+			if err != nil || !p.add(near, far) {
+				_ = near.Close()
+				continue
+			}
+			p.wg.Go(func() { _, _ = io.Copy(far, near); p.cut(near, far) })
+			p.wg.Go(func() { p.pass(near, far); p.cut(near, far) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		p.shut()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) add(near, far net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down {
+		_ = far.Close()
+		return false
+	}
+	p.conns[near], p.conns[far] = true, true
+	return true
+}
+
+func (p *proxy) cut(near, far net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _ = near.Close(), far.Close()
+	delete(p.conns, near)
+	delete(p.conns, far)
+}
+
+func (p *proxy) pass(near, far net.Conn) {
+	piece := make([]byte, 512)
+	for {
+		n, err := far.Read(piece)
+		if err != nil {
+			return
+		}
+		if p.left.Add(int64(-n)) < 0 {
+			p.broken()
+			return
+		}
+		p.frozen.RLock()
+		_, err = near.Write(piece[:n])
+		p.frozen.RUnlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// shut cuts all connections, and lets nobody in until it is opened.
+func (p *proxy) shut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = true
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+}
+
+func (p *proxy) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = false
+}
+
+func (p *proxy) addr() string { return p.Addr().String() }
+
+// breaksDuringASweep sweeps while something breaks in the middle of the list,
+// and once more.
+func breaksDuringASweep(t *testing.T, d *sourcetest.Server, n int, breaks func(), mend func()) {
+	t.Helper()
+	l := list(t, d, n, n)
+	p := startProxy(t, d.Addr())
+	p.broken = sync.OnceFunc(breaks)
+	source := flagsOf(d.DSNAt(p.addr()), l.query())
+	p.left.Store(int64(n) * 20) // a row is longer
+	r := l.sweepOf(t, source)
+	if r.code != exitFailed || r.stdout != "" || !strings.Contains(r.stderr, "nothing was enqueued: ") || !strings.Contains(r.stderr, "the next try reads it from the start") {
+		t.Errorf("%+v", r)
+	}
+	t.Log(r.stderr)
+	if enqueued := l.enqueued(t); enqueued > 0 || p.left.Load() > 0 {
+		t.Errorf("%d releases are enqueued; the server may go on for %d bytes", enqueued, p.left.Load())
+	}
+	mend()
+	p.left.Store(unlimited)
+	if r := l.sweepOf(t, source); r.code != exitDone || r.object(t)["enqueued"] != float64(n) || l.enqueued(t) != n {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestAConnectionBreaksDuringASweep(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		breaksDuringASweep(t, d, 1000, func() {}, func() {})
+	})
+}
+
+// Not parallel: others use the server.
+func TestADatabaseIsKilledDuringASweep(t *testing.T) {
+	for _, d := range sourcetest.Both(t) {
+		t.Run(d.Name, func(t *testing.T) { breaksDuringASweep(t, d, 1000, d.Kill, func() { d.Restart(t) }) })
+	}
+}
+
+func TestADatabaseIsAwayDuringReleases(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		p := startProxy(t, d.Addr())
+		isAwayDuringReleases(t, d, p.addr(), 200, time.Second, p.shut, func(l *listing) {
+			p.open()
+			elapse(5 * time.Second) // for so long the worker leaves alone what has failed
+			l.hurry(t)
+		})
+	})
+}
+
+// isAwayDuringReleases takes the database away for a while when a part of the
+// releases is done.
+func isAwayDuringReleases(t *testing.T, d *sourcetest.Server, addr string, n int, outage time.Duration, away func(), back func(*listing)) {
+	t.Helper()
+	l := list(t, d, n, n)
+	source := flagsOf(d.DSNAt(addr), l.query())
+	worker := startWorker(t, l.redis, l.url, append(source, "--rate", itoa(n/2))...)
+	sweep := l.sweepOf(t, source)
+	if sweep.code != exitDone || strings.Contains(sweep.stderr, "kooworker: ") {
+		t.Fatalf("%+v", sweep)
+	}
+	released := func() int { return l.sim.Stats().Released }
+	redistest.Eventually(t, 30*time.Second, "releases are under way", func() bool { return released() > n/5 })
+	away()
+	elapse(1500 * time.Millisecond) // a look is good for a second
+	before, lines := released(), strings.Count(worker.log(), "\n")
+	elapse(outage)
+	if more := released() - before; more > 0 || before == n {
+		t.Errorf("%d were released that nobody looked at, after %d of %d", more, before, n)
+	}
+	if !strings.Contains(worker.log(), "their releases wait") || strings.Count(worker.log(), "their releases wait") > 1+int(outage/time.Minute) || strings.Count(worker.log(), "\n")-lines > 20 {
+		t.Errorf("the log of the outage: %s", worker.log())
+	}
+	var latest time.Duration
+	for _, task := range l.tasks(t, tasks.QueueRelease) {
+		if task.Retried > 0 {
+			t.Errorf("%s is charged: %s", task.ID, task.LastErr)
+		}
+		latest = max(latest, time.Until(task.NextProcessAt))
+	}
+	if latest < outage {
+		t.Errorf("after %s the releases are tried again within %s; want them to wait as long again", outage, latest)
+	}
+	begin := time.Now()
+	back(l)
+	if diff := cmp.Diff(map[string]float64{"total": float64(n), "succeeded": float64(n)}, l.wait(t, sweep)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	t.Logf("%s was away when %d of %d were released; the others were %.1f s after it was back", d.Name, before, n, time.Since(begin).Seconds())
+	l.held(t, n, n)
+	noPassword(t, worker.log())
+}
+
+func TestASweepIsKilledAndAnotherCompletesIt(t *testing.T) {
+	t.Parallel()
+	d := sourcetest.Both(t)[0] // which has answered before anything is enqueued
+	aSweepIsKilled(t, d, 3000, func(l *listing) { l.redis.Client().Del(t.Context(), "{kooworker:locks}:sweeping") })
+}
+
+// aSweepIsKilled kills a sweep while it enqueues; half of the locks are stale. The
+// dead one's lease is over by itself, or sooner.
+func aSweepIsKilled(t *testing.T, d *sourcetest.Server, n int, endLease func(*listing)) {
+	t.Helper()
+	stale := n / 2
+	l := list(t, d, n, stale)
+	rdb := l.redis.Client()
+	pending := func() int { return int(rdb.LLen(t.Context(), "asynq:{"+tasks.QueueRelease+"}:pending").Val()) }
+	victim := startProcess(t, nil, append([]string{"locks", "sweep", "--max-share", "1", "--redis-url", l.redis.URL()}, l.flags()...)...)
+	redistest.Eventually(t, time.Minute, "it enqueues", func() bool { return pending() > 0 })
+	victim.end(t, syscall.SIGKILL)
+	enqueued := pending()
+	t.Logf("%s: killed when %d of %d were enqueued", d.Name, enqueued, stale)
+	if enqueued >= stale {
+		t.Errorf("it was done before it was killed")
+	}
+	noted := int(rdb.ZCard(t.Context(), "{kooworker:locks}:listed:sql").Val())
+	var r result
+	endLease(l)
+	redistest.Eventually(t, 30*time.Second, "the lease of the dead sweep is over", func() bool {
+		r = l.sweep(t)
+		return !strings.Contains(r.stderr, "another sweep is running")
+	})
+	if o := r.object(t); r.code != exitDone || o["enqueued"].(float64) != float64(stale-noted) {
+		t.Errorf("%d were noted: %+v", noted, r)
+	}
+	l.worker(t, "--concurrency", "64", "--pollers", "8")
+	l.wait(t, r)
+	redistest.Eventually(t, time.Minute, "the dead sweep's are done as well", func() bool { return l.enqueued(t) == 0 })
+	l.held(t, n, stale)
+	if r := l.sweep(t); r.code != exitDone || r.object(t)["enqueued"] != 0.0 {
+		t.Errorf("again: %+v", r)
+	}
+}
+
+// hangsDuringReleases lets the database hang while a part of the releases is done.
+// Tasks that do not need it go on.
+func hangsDuringReleases(t *testing.T, d *sourcetest.Server) {
+	t.Helper()
+	const n, slots = 200, 8
+	l := list(t, d, n, n)
+	p := startProxy(t, d.Addr())
+	source := flagsOf(d.DSNAt(p.addr()), l.query())
+	worker := startWorker(t, l.redis, l.url, append(source, "--rate", itoa(n/4), "--concurrency", itoa(slots))...)
+	sweep := l.sweepOf(t, source)
+	redistest.Eventually(t, 30*time.Second, "releases are under way", func() bool { return l.sim.Stats().Released > n/5 })
+	p.frozen.Lock()
+	redistest.Eventually(t, time.Minute, "a look has failed", func() bool { return strings.Contains(worker.log(), "their releases wait") })
+	unbinds := newProducer(t, l.redis.Client())
+	begin := time.Now()
+	var longest time.Duration
+	for time.Since(begin) < 20*time.Second {
+		asked := time.Now()
+		unbinds.many(t, 1)
+		redistest.Eventually(t, time.Minute, "an unbind is done", func() bool { return len(l.tasks(t, tasks.QueueUnbind)) == 0 })
+		longest = max(longest, time.Since(asked))
+		elapse(200 * time.Millisecond)
+	}
+	t.Logf("%s hung: an unbind took %.1f s at most", d.Name, longest.Seconds())
+	if longest > 5*time.Second {
+		t.Errorf("unbinds had to wait for the database")
+	}
+	p.frozen.Unlock()
+	begin = time.Now()
+	if diff := cmp.Diff(map[string]float64{"total": n, "succeeded": n}, l.wait(t, sweep)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	t.Logf("the releases were done %.1f s after that", time.Since(begin).Seconds())
+}
+
+// sourcesAtLength is for `make chaos`.
+func sourcesAtLength(t *testing.T, n int) {
+	t.Helper()
+	for _, d := range sourcetest.Both(t) {
+		t.Run(d.Name, func(t *testing.T) {
+			hangsDuringReleases(t, d)
+			aDatabaseIsSwept(t, d, n, "")
+			aDatabaseIsSwept(t, d, n, "user_id, lock_id")
+			aSweepIsKilled(t, d, n, func(*listing) {})
+			breaksDuringASweep(t, d, n, d.Kill, func() { d.Restart(t) })
+			isAwayDuringReleases(t, d, d.Addr(), n/10, 30*time.Second, d.Kill, func(*listing) { d.Restart(t) })
+		})
+	}
+}
+
+// From a file, by a worker that knows it; one that does not leaves them alone.
+func TestAFileIsSwept(t *testing.T) {
+	t.Parallel()
+	const n, stale = 20, 8
+	for name, line := range map[string]func(user, lock, at string) string{
+		"locks.csv": func(user, lock, at string) string { return user + "," + lock + "," + at },
+		"locks.jsonl": func(user, lock, at string) string {
+			return fmt.Sprintf(`{"user_id":%q,"lock_id":%q,"expires_at":%q}`, user, lock, at)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			l := &listing{redis: server}
+			l.sim, l.url = startSimulator(t)
+			var text strings.Builder
+			if strings.HasSuffix(name, ".csv") {
+				text.WriteString("user_id,lock_id,expires_at\n")
+			}
+			for i := range n {
+				at := time.Now().Add(time.Hour)
+				if i < stale {
+					at = time.Now().Add(-time.Hour)
+				}
+				text.WriteString(line(userOf(i), lockOf(i), at.Format(time.RFC3339)) + "\n")
+				l.sim.AddLock(userOf(i), lockOf(i), time.Now().Add(time.Hour))
+			}
+			file := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			source := []string{"--source-file", file}
+			without := startWorker(t, server, l.url)
+			r := l.sweepOf(t, source)
+			if o := r.object(t); r.code != exitDone || o["source"] != "file" || o["total"] != float64(n) || o["enqueued"] != float64(stale) ||
+				!strings.Contains(r.stderr, "no running worker knows this source") {
+				t.Errorf("%+v", r)
+			}
+			redistest.Eventually(t, 20*time.Second, "the worker says that it does not know the source", func() bool {
+				return strings.Contains(without.log(), "wait for a worker that knows their source")
+			})
+			if l.sim.Stats().Released != 0 || l.enqueued(t) != stale {
+				t.Errorf("%d are released, %d are enqueued", l.sim.Stats().Released, l.enqueued(t))
+			}
+			for _, task := range l.tasks(t, tasks.QueueRelease) {
+				if task.Retried > 0 {
+					t.Errorf("%s is charged: %s", task.ID, task.LastErr)
+				}
+			}
+			without.end(t, syscall.SIGTERM)
+			startWorker(t, server, l.url, source...)
+			l.hurry(t)
+			if diff := cmp.Diff(map[string]float64{"total": stale, "succeeded": stale}, l.wait(t, r)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			l.held(t, n, stale)
+			if r := l.sweepOf(t, source); r.code != exitDone || strings.Contains(r.stderr, "kooworker: ") || r.object(t)["enqueued"] != 0.0 {
+				t.Errorf("again: %+v", r)
+			}
+		})
+	}
+}
