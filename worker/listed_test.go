@@ -151,3 +151,23 @@ func TestALookGrowsOld(t *testing.T) {
 		})
 	}
 }
+
+func TestReleasesWaitAsLongAgainAsTheirSourceHasFailed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newListed(nil, zap.NewNop())
+		for _, c := range []struct{ after, least, most time.Duration }{
+			{0, 5 * time.Second, 10 * time.Second}, {3 * time.Second, 5 * time.Second, 10 * time.Second},
+			{9 * time.Second, 12 * time.Second, 24 * time.Second}, {time.Hour, 30 * time.Second, time.Minute},
+		} {
+			time.Sleep(c.after) //nolint:forbidigo // in a synctest bubble
+			if d := l.pause(tasks.SourceSQL); d < c.least || d > c.most {
+				t.Errorf("%s later a release waits for %s; want %s to %s", c.after, d, c.least, c.most)
+			}
+		}
+		l.answers(tasks.SourceSQL)
+		if d := l.pause(tasks.SourceSQL); d > 10*time.Second {
+			t.Errorf("a source that fails anew: %s", d)
+		}
+	})
+}
