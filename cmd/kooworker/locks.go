@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -148,6 +151,15 @@ type lockSummary struct {
 	ByStatus map[locks.Status]int64 `json:"by_status"`
 }
 
+// String is for people: "3 tracked, 1 renewed, 0 rejected".
+func (s lockSummary) String() string {
+	var words []string
+	for _, status := range slices.Sorted(maps.Keys(s.ByStatus)) {
+		words = append(words, fmt.Sprintf("%d %s", s.ByStatus[status], status))
+	}
+	return strings.Join(append(words, fmt.Sprintf("%d rejected", s.Rejected)), ", ")
+}
+
 // lockPage is how many locks go to the ledger in one call.
 const lockPage = 5000
 
@@ -186,7 +198,7 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 	if c.JSON {
 		err = writeJSON(a.stdout, sum)
 	} else {
-		say(a.stdout, "%d lines: %v, %d rejected\n", sum.Total, sum.ByStatus, sum.Rejected)
+		say(a.stdout, "%d lines: %s\n", sum.Total, sum)
 	}
 	if err == nil && (refused || sum.Rejected > 0) {
 		return errPartial

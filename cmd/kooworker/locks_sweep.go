@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
@@ -90,14 +91,13 @@ func (c *locksSweepCmd) Run(a *app) error {
 		return err
 	}
 	defer func() { _ = rdb.Close() }()
-	log := a.flags.Log
 	a.flags.Log.quiet(a.stderr)
 	producer, err := enqueue.New(enqueue.Config{Redis: rdb})
 	if err != nil {
 		return err
 	}
 	ledger := enqueuelocks.Keeping{Store: enqueuelocks.NewStore(rdb)}
-	sweeper := locks.Sweeper{Source: ledger, Lease: ledger, Producer: producer, Logger: log.logger(a.stderr)}
+	sweeper := locks.Sweeper{Source: ledger, Lease: ledger, Producer: producer, Logger: c.logger(a)}
 	for _, source := range listed(rdb, sources) {
 		sweeper.Source = source
 	}
@@ -114,13 +114,25 @@ func (c *locksSweepCmd) Run(a *app) error {
 	if failed, ok := errors.AsType[*locks.ListError](err); ok {
 		return fmt.Errorf("nothing was enqueued: %w", failed)
 	}
-	if err != nil {
+	if err != nil && r.Enqueued > 0 {
 		return fmt.Errorf("stopped after %d releases: %w; the same command again goes on", r.Enqueued, redisError{err})
+	}
+	if err != nil {
+		return redisError{err}
 	}
 	if r.Enqueued > 0 {
 		c.warn(a, rdb, sources)
 	}
 	return c.report(a, r)
+}
+
+// logger is for what is held back, which belongs into a log as well. People on a
+// terminal are told by the command's own words.
+func (c *locksSweepCmd) logger(a *app) *zap.Logger {
+	if isTerminal(a.stderr) {
+		return zap.NewNop()
+	}
+	return a.flags.Log.build(a.stderr)
 }
 
 // warn says what keeps the releases from being carried out.

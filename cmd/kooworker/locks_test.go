@@ -134,6 +134,9 @@ func TestLocksOnTheCommandLine(t *testing.T) {
 	if r := lock("track", "--file", "-", "--json"); r.code != exitPartial || r.object(t)["total"] != 3.0 || r.object(t)["rejected"] != 1.0 {
 		t.Errorf("%+v", r)
 	}
+	if r := lock("renew", "--file", "-"); r.code != exitPartial || r.stdout != "3 lines: 2 unchanged, 1 rejected\n" && r.stdout != "3 lines: 2 renewed, 1 rejected\n" {
+		t.Errorf("%+v", r)
+	}
 	if lines := lock("list", "--user-id", "u", "--json").lines(t); len(lines) != 2 || lines[0]["module"] != "102" {
 		t.Errorf("%v", lines)
 	}

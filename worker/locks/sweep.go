@@ -137,7 +137,7 @@ func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	owner, asked := uuid.NewString(), time.Now()
 	held, err := s.Lease.Hold(ctx, owner, leaseLife)
 	if err != nil {
-		return Report{}, fmt.Errorf("take the lease of the sweep: %w", err)
+		return Report{}, err
 	}
 	if !held {
 		return Report{}, ErrBusy
