@@ -15,10 +15,10 @@ type Lock struct {
 
 // Survey is how the locks of a source stand.
 type Survey struct {
-	// Total is the number of locks that it knows.
+	// Total is the number of locks that it knows, but for those whose release was
+	// enqueued: what is gone must not make a share of the rest look small.
 	Total int64
-	// Stale is the number of those whose holder went away, and whose release was
-	// not enqueued yet.
+	// Stale is the number of those whose holder went away.
 	Stale int64
 	// Oldest yields stale ones, the oldest first. An error is the last.
 	Oldest iter.Seq2[Lock, error]

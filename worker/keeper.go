@@ -33,7 +33,9 @@ type Locks interface {
 //
 // From the claim to its end a renewal is refused. So a renewal that was accepted
 // is one that no release can overtake. A process that dies in between leaves the
-// claim to end by itself, and the release to run again.
+// claim to end by itself, and the release to run again. One that is stopped for
+// longer than its claim, and goes on, looks at the clock before it calls; only
+// between that look and the first byte on the wire nothing can hold it back.
 //
 // A lock that was found elsewhere is looked for there as well.
 type keeper struct {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -107,7 +108,7 @@ func (l *listed) answers(source tasks.Source) {
 }
 
 // lookout is an API that looks once more where the task has waited at the gate
-// since the last look.
+// since the last look; at the clock, too.
 type lookout struct {
 	koodriveAPI
 	sources *listed
@@ -119,6 +120,10 @@ const lookLife = time.Second
 // Do implements koodriveAPI.
 func (l lookout) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	release, _ := t.(tasks.LockRelease)
+	// The claim may be over: see late in package koodrive, which looks as well.
+	if deadline, limited := ctx.Deadline(); limited && !time.Now().Round(0).Before(deadline.Round(0)) {
+		return unavailable(errors.New("the time for this call was over before it was made"))
+	}
 	if looked, ok := ctx.Value(lookedKey{}).(time.Time); ok && time.Since(looked) > lookLife {
 		if _, stays := l.sources.look(ctx, release); stays != nil {
 			return *stays

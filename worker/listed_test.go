@@ -152,6 +152,22 @@ func TestALookGrowsOld(t *testing.T) {
 	}
 }
 
+// stopped is the context of a process that was stopped until its time was over,
+// and whose timers have not gone off yet.
+type stopped struct{ context.Context }
+
+func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+func TestNoCallIsMadeAfterItsTime(t *testing.T) {
+	t.Parallel()
+	f := &fakeClaims{answer: pipeline.Answer{Reason: tasks.OK}}
+	a := lookout{f, newListed(nil, zap.NewNop())}.Do(stopped{t.Context()}, staleRelease)
+	if a.Reason != tasks.Waiting || !a.Held || !a.Uncalled {
+		t.Errorf("%+v; want it to wait, uncharged", a)
+	}
+	f.want(t, "after its time")
+}
+
 func TestReleasesWaitAsLongAgainAsTheirSourceHasFailed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

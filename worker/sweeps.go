@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -45,8 +46,13 @@ func (s *sweeps) do(ctx context.Context, t tasks.LockSweep) pipeline.Answer {
 	if sweeper == nil {
 		return s.sources.wait(source)
 	}
-	report, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, Keep: s.keep})
+	id, _ := asynq.GetTaskID(ctx)
+	due, _ := locks.TickOf(id)
+	report, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, Due: due, Keep: s.keep})
 	s.metrics.swept(report)
+	if errors.Is(err, locks.ErrDone) {
+		return pipeline.Answer{Reason: tasks.OK, Superseded: true, Uncalled: true, Message: err.Error()}
+	}
 	if failed, ok := errors.AsType[*locks.ListError](err); ok {
 		return pipeline.Answer{Reason: tasks.Unlisted, Message: failed.Error(), Hint: failed.Hint(), Uncalled: true}
 	}

@@ -53,7 +53,12 @@ func (f *fakeSwept) Leave(context.Context, string) error                       {
 func (f *fakeSwept) Begin(context.Context, string) error                       { return nil }
 func (f *fakeSwept) Finish(context.Context, string) error                      { return nil }
 func (f *fakeSwept) Unfinished(context.Context) ([]string, error)              { return nil, nil }
-func (f *fakeSwept) Abandon(context.Context, string) error                     { return nil }
+func (f *fakeSwept) Now(context.Context) (time.Time, error)                    { return time.UnixMilli(5000), nil }
+func (f *fakeSwept) Done(context.Context, tasks.Source, time.Time) error       { return nil }
+func (f *fakeSwept) LastDone(context.Context, tasks.Source) (time.Time, error) {
+	return time.Time{}, nil
+}
+func (f *fakeSwept) Abandon(context.Context, string) error { return nil }
 
 func (f *fakeSwept) Releases(_ context.Context, _ string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
 	for t, err := range releases {

@@ -23,9 +23,9 @@
 //	{kooworker:locks}:names   every lock in expiry or in swept, all with the score
 //	                          0, so that those of one user lie side by side
 //
-// Beside them {kooworker:locks}:sweeping says who sweeps, and :unfinished which
-// batches of sweeps are not known to be whole, see Keeping; and :listed:… what was
-// swept of other sources, see Notes.
+// Beside them {kooworker:locks}:sweeping says who sweeps, :unfinished which batches
+// of sweeps are not known to be whole, and :done when each source was swept last,
+// see Keeping; and :listed:… what was swept of other sources, see Notes.
 //
 // A lock is in expiry, or in swept, or in neither. A claim is beside that:
 //

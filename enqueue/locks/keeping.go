@@ -2,6 +2,7 @@ package locks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,11 +20,11 @@ type Keeping struct {
 // Kind is the word for the ledger as a source.
 func (Keeping) Kind() tasks.Source { return tasks.SourceLedger }
 
-// Survey counts the locks, and yields all stale ones, which it reads as they are
-// wanted.
+// Survey counts the locks whose release is not enqueued, and yields all stale
+// ones, which it reads as they are wanted.
 func (k Keeping) Survey(ctx context.Context, grace time.Duration, _ int64) (tasks.Survey, error) {
 	n, err := k.Store.Counts(ctx, grace)
-	return tasks.Survey{Total: n.Total, Stale: n.Stale, Oldest: k.Store.Stale(ctx, grace)}, err
+	return tasks.Survey{Total: n.Total - n.Swept, Stale: n.Stale, Oldest: k.Store.Stale(ctx, grace)}, err
 }
 
 // Swept notes that releases are enqueued for these.
@@ -68,6 +69,8 @@ const (
 	// unfinishedKey is a set: batches of sweeps of which not all is known to be
 	// enqueued.
 	unfinishedKey = "{kooworker:locks}:unfinished"
+	// doneKey is a hash: source by the ms at which its last whole sweep began.
+	doneKey = "{kooworker:locks}:done"
 )
 
 // holdCmd takes a lease, or keeps it.
@@ -142,4 +145,28 @@ func (k Keeping) Unfinished(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("locks: look for unfinished sweeps: %w", err)
 	}
 	return all, nil
+}
+
+// Now is what Redis' clock shows.
+func (k Keeping) Now(ctx context.Context) (time.Time, error) { return nowOf(ctx, k.Store.rdb) }
+
+// Done notes when the last whole sweep of a source began.
+func (k Keeping) Done(ctx context.Context, source tasks.Source, began time.Time) error {
+	if err := k.Store.rdb.HSet(ctx, doneKey, string(source), began.UnixMilli()).Err(); err != nil {
+		return fmt.Errorf("locks: note the end of the sweep: %w", err)
+	}
+	return nil
+}
+
+// LastDone returns when the last whole sweep of a source began; zero if there was
+// none.
+func (k Keeping) LastDone(ctx context.Context, source tasks.Source) (began time.Time, err error) {
+	ms, err := k.Store.rdb.HGet(ctx, doneKey, string(source)).Int64()
+	if errors.Is(err, redis.Nil) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("locks: look for the last sweep: %w", err)
+	}
+	return time.UnixMilli(ms).UTC(), nil
 }

@@ -30,8 +30,10 @@ func NewNotes(rdb redis.UniversalClient, source tasks.Source) *Notes {
 }
 
 // Now is what Redis' clock shows.
-func (n *Notes) Now(ctx context.Context) (time.Time, error) {
-	now, err := n.rdb.Time(ctx).Result()
+func (n *Notes) Now(ctx context.Context) (time.Time, error) { return nowOf(ctx, n.rdb) }
+
+func nowOf(ctx context.Context, rdb redis.UniversalClient) (time.Time, error) {
+	now, err := rdb.Time(ctx).Result()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("locks: ask for the time: %w", err)
 	}

@@ -45,6 +45,11 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		}
 		return c.failed(req, credentialReason(err), err.Error())
 	}
+	if late(ctx) {
+		a := c.failed(req, tasks.TimedOut, "the caller's time was over before the call")
+		a.Unreached = true
+		return a
+	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
@@ -74,6 +79,15 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	}
 	a.Message = c.clean(req, text)
 	return a
+}
+
+// late reports whether the caller's time is over. A process that was stopped for a
+// while may go on before its timers do, and then the context does not know yet; one
+// whose machine slept has a clock that stood still, and another that did not.
+func late(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	now := time.Now()
+	return limited && (!now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)))
 }
 
 // understand says what a complete answer means.

@@ -171,6 +171,22 @@ func TestCallerWhoGivesUp(t *testing.T) {
 	}
 }
 
+// stopped is the context of a process that was stopped until its time was over,
+// and whose timers have not gone off yet.
+type stopped struct{ context.Context }
+
+func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+func TestNoCallIsMadeAfterItsTime(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { calls++; say(200, `{"code":0}`)(w, r) })
+	c := connect(t, srv.URL, func(*Config) {})
+	if got := c.Release(stopped{t.Context()}, testUser, testLock); got.Reason != tasks.TimedOut || !got.Unreached || calls != 0 {
+		t.Errorf("got %v after %d calls", got, calls)
+	}
+}
+
 func TestConcurrencyIsBoundedAndReusesConnections(t *testing.T) {
 	t.Parallel()
 	const most, calls = 4, 64

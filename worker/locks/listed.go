@@ -93,10 +93,12 @@ func (l *Listed) Survey(ctx context.Context, grace time.Duration, most int64) (t
 			return err
 		}
 		for i, lock := range page {
-			if !swept[i] {
-				is.Stale++
-				oldest.add(lock)
+			if swept[i] {
+				is.Total--
+				continue
 			}
+			is.Stale++
+			oldest.add(lock)
 		}
 		page = page[:0]
 		return nil

@@ -244,7 +244,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		PostEnqueueFunc: func(_ *asynq.TaskInfo, err error) {
 			ticked := at
 			mu.Unlock()
-			if err := s.ticked(context.WithoutCancel(ctx), ticked, err); err != nil {
+			if err := s.ticked(context.WithoutCancel(ctx), ticked, time.Time{}, err); err != nil {
 				s.log.Warn("a tick was not enqueued, or not noted; it is seen to when Redis is back", zap.Time("tick", s.tick.slot(ticked)), zap.Error(err))
 			}
 		},
@@ -286,6 +286,17 @@ func (s *Scheduler) id(slot time.Time) string {
 	return string(s.sweep.Kind()) + ":" + s.schedule() + ":" + slot.UTC().Format(time.RFC3339)
 }
 
+// TickOf returns the tick that a task's ID names. A sweep that no tick has enqueued
+// has none.
+func TickOf(taskID string) (tick time.Time, ok bool) {
+	const form = "2006-01-02T15:04:05Z"
+	if !strings.HasPrefix(taskID, string(tasks.KindLockSweep)+":") || len(taskID) < len(form) {
+		return time.Time{}, false
+	}
+	tick, err := time.Parse(form, taskID[len(taskID)-len(form):])
+	return tick, err == nil
+}
+
 // own are the options of one tick's task.
 func (s *Scheduler) own(slot time.Time) []asynq.Option {
 	return []asynq.Option{asynq.TaskID(s.id(slot)), asynq.Retention(s.tick.kept(slot))}
@@ -297,8 +308,10 @@ func (s *Scheduler) options() []asynq.Option {
 }
 
 // ticked notes the tick that was due at a time and is enqueued, by this replica
-// or another.
-func (s *Scheduler) ticked(ctx context.Context, at time.Time, err error) error {
+// or another: err tells. last is the tick that was noted before it was enqueued;
+// zero if nobody has looked. Who has enqueued it says whether one was missed: one
+// replica, though others may note it sooner.
+func (s *Scheduler) ticked(ctx context.Context, at, last time.Time, err error) error {
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue a sweep: %w", err)
 	}
@@ -306,7 +319,10 @@ func (s *Scheduler) ticked(ctx context.Context, at time.Time, err error) error {
 	if err == nil {
 		s.log.Debug("a sweep is enqueued", zap.Time("tick", slot))
 	}
-	last, noteErr := s.note(ctx, slot)
+	noted, noteErr := s.note(ctx, slot)
+	if last.IsZero() {
+		last = noted
+	}
 	if err == nil && last.Before(slot) && s.missed(last, at) {
 		s.log.Info("a missed sweep is caught up", zap.Time("tick", slot), zap.Time("last", last))
 	}
@@ -382,5 +398,5 @@ func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) err
 		return nil
 	}
 	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.options(), s.own(slot)...)...)
-	return s.ticked(ctx, now, err)
+	return s.ticked(ctx, now, last, err)
 }

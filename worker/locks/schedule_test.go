@@ -251,6 +251,9 @@ func TestSchedulesDoNotTakeEachOthersTicks(t *testing.T) {
 		if got := s.id(slot); got != tc.want {
 			t.Errorf("%s; want %s", got, tc.want)
 		}
+		if tick, ok := TickOf(tc.want); !ok || !tick.Equal(slot) {
+			t.Errorf("%s names the tick %s, %t", tc.want, tick, ok)
+		}
 		if field := s.schedule(); !strings.Contains(tc.want, ":"+field+":") {
 			t.Errorf("the ticks of %s are noted as %s", tc.want, field)
 		}
@@ -364,7 +367,7 @@ func TestATickAtWhichRedisWasAwayComesLate(t *testing.T) {
 	go func() { ended <- s.Run(ctx) }()
 	<-time.After(500 * time.Millisecond)
 	server.Kill()
-	if err := s.ticked(t.Context(), midnight, errors.New("no Redis")); err == nil {
+	if err := s.ticked(t.Context(), midnight, time.Time{}, errors.New("no Redis")); err == nil {
 		t.Error("a tick that failed is noted")
 	}
 	clock.Store(65)

@@ -42,6 +42,12 @@ type Lease interface {
 	Finish(ctx context.Context, batch string) error
 	// Unfinished returns the batches of sweeps that have died in between.
 	Unfinished(ctx context.Context) (batches []string, err error)
+	// Now is what Redis' clock shows.
+	Now(ctx context.Context) (time.Time, error)
+	// Done notes when the last whole sweep of a source began, and LastDone returns
+	// that; zero if there was none.
+	Done(ctx context.Context, source tasks.Source, began time.Time) error
+	LastDone(ctx context.Context, source tasks.Source) (began time.Time, err error)
 }
 
 // Producer enqueues releases in a batch of their own. package enqueue's Client
@@ -57,6 +63,8 @@ type Producer interface {
 // Options of a sweep.
 type Options struct {
 	tasks.LockSweep
+	// Due is the tick that the sweep is for; zero for one that nothing stands for.
+	Due time.Time
 	// Keep is how long what was swept is remembered after its expiry.
 	Keep time.Duration
 	// DryRun changes nothing. Each calls with each lock that would be released.
@@ -84,7 +92,8 @@ func (o Options) withDefaults() Options {
 type Report struct {
 	// Source is where it looked.
 	Source tasks.Source `json:"source"`
-	// Total is the number of locks that the source knows.
+	// Total is the number of locks that the source knows, but for those that were
+	// swept before.
 	Total int64 `json:"total"`
 	// Stale is the number of those whose holder went away.
 	Stale int64 `json:"stale"`
@@ -103,8 +112,13 @@ type Report struct {
 	FirstUnreadable string `json:"first_unreadable,omitempty"`
 }
 
-// ErrBusy means that another sweep is running.
-var ErrBusy = errors.New("another sweep is running")
+var (
+	// ErrBusy means that another sweep is running.
+	ErrBusy = errors.New("another sweep is running")
+	// ErrDone means that a sweep of the source has begun since this one was due: of
+	// the ticks that gather while no worker is there one is enough.
+	ErrDone = errors.New("a sweep has begun since this one was due")
+)
 
 // Sweeper sweeps one source. It is safe for concurrent use.
 type Sweeper struct {
@@ -247,6 +261,18 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 	if err := s.tidy(ctx); err != nil {
 		return Report{}, err
 	}
+	began, err := s.Lease.Now(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	last, err := s.Lease.LastDone(ctx, s.Source.Kind())
+	if err != nil {
+		return Report{}, err
+	}
+	// A last one that is still to come is of a clock that was set back.
+	if !o.Due.IsZero() && !last.Before(o.Due) && !last.After(began) {
+		return Report{}, ErrDone
+	}
 	r, oldest, err := s.plan(ctx, o)
 	if err != nil {
 		return r, err
@@ -266,6 +292,9 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 	}
 	if _, err := s.Source.Drop(ctx, o.Keep); err != nil {
 		return r, fmt.Errorf("drop what was swept long ago: %w", err)
+	}
+	if err := s.Lease.Done(ctx, s.Source.Kind(), began); err != nil {
+		return r, err
 	}
 	s.Logger.Info("swept", source, zap.Int64("stale", r.Stale), zap.Int64("enqueued", r.Enqueued), zap.Int64("held_back", r.HeldBack), zap.String("batch", r.Batch))
 	return r, nil

@@ -44,6 +44,8 @@ type fakeLedger struct {
 	enqueued  []tasks.LockRelease
 	begun     []string
 	abandoned []string
+	now       time.Duration // since the epoch
+	done      time.Time
 	breakAt   int   // the producer fails after so many
 	breakWith error // … with this; nil: it waits for the end of its context
 }
@@ -131,6 +133,15 @@ func (f *fakeLedger) Finish(_ context.Context, batch string) error {
 }
 
 func (f *fakeLedger) Unfinished(context.Context) ([]string, error) { return slices.Clone(f.begun), nil }
+
+func (f *fakeLedger) Now(context.Context) (time.Time, error) { return epoch.Add(f.now), nil }
+
+func (f *fakeLedger) Done(_ context.Context, _ tasks.Source, began time.Time) error {
+	f.done = began
+	return nil
+}
+
+func (f *fakeLedger) LastDone(context.Context, tasks.Source) (time.Time, error) { return f.done, nil }
 
 func (f *fakeLedger) Abandon(_ context.Context, batch string) error {
 	f.abandoned = append(f.abandoned, batch)
@@ -406,6 +417,46 @@ func TestAShortHiccupDoesNotEndASweep(t *testing.T) {
 		}
 		f.want(t, 700)
 	})
+}
+
+func TestOfTheTicksThatHaveGatheredOneIsEnough(t *testing.T) {
+	t.Parallel()
+	f := &fakeLedger{total: 100, stale: 1, now: time.Hour}
+	releases := 0
+	due := func(after time.Duration) error {
+		t.Helper()
+		defer func() { releases, f.enqueued = releases+len(f.enqueued), nil }()
+		_, err := f.sweep(t, Options{Due: epoch.Add(after)})
+		return err
+	}
+	if err := due(time.Minute); err != nil { // all wait since long
+		t.Fatal(err)
+	}
+	for _, after := range []time.Duration{2 * time.Minute, 59 * time.Minute, time.Hour} {
+		if err := due(after); !errors.Is(err, ErrDone) {
+			t.Errorf("one that was due after %s: %v; want ErrDone", after, err)
+		}
+	}
+	if releases != 1 {
+		t.Errorf("%d releases; want those of one sweep", releases)
+	}
+	f.now += time.Minute
+	if err := due(time.Hour + time.Second); err != nil { // a new tick
+		t.Error(err)
+	}
+	if _, err := f.sweep(t, Options{}); err != nil { // nobody's tick
+		t.Error(err)
+	}
+	f.enqueued = nil
+	f.now = time.Minute // the clock was set back
+	if err := due(30 * time.Second); err != nil {
+		t.Error(err)
+	}
+	f.sweptErr, f.now = errors.New("it broke"), 2*time.Hour
+	was := f.done
+	if err := due(90 * time.Minute); !errors.Is(err, f.sweptErr) || !f.done.Equal(was) {
+		t.Errorf("%v; a sweep that was cut short counts as done", err)
+	}
 }
 
 func TestTheNextSweepEndsTheBatchOfOneThatWasCutShort(t *testing.T) {
