@@ -128,20 +128,24 @@ func (c *lockFlags) run(a *app, read lockReader, change func(*locks.Store) lockC
 	if err != nil {
 		return redisError{err}
 	}
+	line := lockLine{c.UserID, c.LockID, statuses[0]}
 	if c.JSON {
-		err = writeJSON(a.stdout, lockLine{c.UserID, c.LockID, statuses[0]})
+		err = writeJSON(a.stdout, line)
 	} else {
-		say(a.stdout, "%s %s\n", statuses[0], c.LockID)
+		say(a.stdout, "%s %s\n", line.Status, line.LockID)
 	}
-	if err == nil && refusedLock(statuses[0]) {
+	if why := refusals[line.Status]; err == nil && why != "" {
+		say(a.stderr, "kooworker: %s of %s: %s\n", line.LockID, line.UserID, why)
 		return errPartial
 	}
 	return err
 }
 
-// refusedLock reports whether a status says that what was asked for is not so.
-func refusedLock(s locks.Status) bool {
-	return s == locks.Releasing || s == locks.Refused || s == locks.Swept
+// refusals are the answers that say that what was asked for is not so, and why.
+var refusals = map[locks.Status]string{
+	locks.Releasing: "a worker may be releasing it right now; take it as lost",
+	locks.Swept:     "its release is enqueued; take it as lost, or renew it with a later expiry",
+	locks.Refused:   fmt.Sprintf("its expiry is more than %d days away", locks.MaxDistance/(24*time.Hour)),
 }
 
 // lockSummary is what is printed of a file.
@@ -149,6 +153,30 @@ type lockSummary struct {
 	Total    int64                  `json:"total"`
 	Rejected int64                  `json:"rejected"`
 	ByStatus map[locks.Status]int64 `json:"by_status"`
+	// Refused are the locks of which what was asked for is not so.
+	Refused []lockLine `json:"refused"`
+}
+
+// add takes the ledger's answers into account.
+func (s *lockSummary) add(page []locks.Entry, statuses []locks.Status) {
+	for i, status := range statuses {
+		s.ByStatus[status]++
+		if refusals[status] != "" {
+			s.Refused = append(s.Refused, lockLine{page[i].UserID, page[i].LockID, status})
+		}
+	}
+}
+
+// sayRefused names some of what is refused to people.
+func (s *lockSummary) sayRefused(w io.Writer) {
+	const most = 10
+	for i, line := range s.Refused {
+		if i == most {
+			say(w, "kooworker: and %d more; --json names all\n", len(s.Refused)-most)
+			return
+		}
+		say(w, "kooworker: %s of %s: %s\n", line.LockID, line.UserID, refusals[line.Status])
+	}
 }
 
 // String is for people: "3 tracked, 1 renewed, 0 rejected".
@@ -175,21 +203,17 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 		return err
 	}
 	defer done()
-	sum := lockSummary{ByStatus: map[locks.Status]int64{}}
-	refused := false
+	sum := lockSummary{ByStatus: map[locks.Status]int64{}, Refused: []lockLine{}}
 	for page, err := range lockPages(keepRejects(rejects, read(interruptible{a.ctx, in})), c.expires, &sum) {
 		if err != nil {
 			_ = rejects.close()
 			return usagef("--file: %w", err)
 		}
 		statuses, err := change(store)(a.ctx, page)
+		sum.add(page, statuses) // those that it has answered before an error, too
 		if err != nil {
 			_ = rejects.close()
-			return fmt.Errorf("stopped after %d lines: %w; the same command again does no harm", sum.Total, redisError{err})
-		}
-		for _, s := range statuses {
-			sum.ByStatus[s]++
-			refused = refused || refusedLock(s)
+			return fmt.Errorf("stopped; so far %s: %w; the same command again does no harm", sum, redisError{err})
 		}
 	}
 	if err := rejects.close(); err != nil {
@@ -199,8 +223,9 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 		err = writeJSON(a.stdout, sum)
 	} else {
 		say(a.stdout, "%d lines: %s\n", sum.Total, sum)
+		sum.sayRefused(a.stderr)
 	}
-	if err == nil && (refused || sum.Rejected > 0) {
+	if err == nil && (len(sum.Refused) > 0 || sum.Rejected > 0) {
 		return errPartial
 	}
 	return err
@@ -243,6 +268,10 @@ type locksListCmd struct {
 	JSON   bool          `help:"Print JSON lines."`
 }
 
+// listBlock is how many lines of the table are aligned to each other: a million
+// would have to be held in memory.
+const listBlock = 1000
+
 // listedLock is a lock as list prints it.
 type listedLock struct {
 	UserID    string    `json:"user_id"`
@@ -274,6 +303,9 @@ func (c *locksListCmd) Run(a *app) error {
 		}
 		if n == 1 {
 			say(out, "EXPIRES\tUSER\tLOCK\tSWEPT\n")
+		}
+		if n%listBlock == 0 {
+			_ = out.Flush() // what fails is said at the end
 		}
 		say(out, "%s\t%s\t%s\t%s\n", l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID, yesNo(l.Swept))
 	}

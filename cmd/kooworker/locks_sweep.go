@@ -33,11 +33,13 @@ func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 	if f.MaxShare != nil {
 		t.MaxShare = *f.MaxShare
 	}
-	if f.Grace == 0 || f.Max != nil && t.Max == 0 || f.MaxShare != nil && t.MaxShare == 0 {
-		return t, usagef("--grace, --max, --max-share: want more than 0")
-	}
-	if err := t.Validate(); err != nil {
-		return t, usageError{err}
+	switch {
+	case t.Grace <= 0:
+		return t, usagef("--grace: %s; want more than 0, such as 2m", t.Grace)
+	case f.Max != nil && t.Max <= 0:
+		return t, usagef("--max: %d; want more than 0", t.Max)
+	case f.MaxShare != nil && !(t.MaxShare > 0 && t.MaxShare <= 1): // NaN is neither
+		return t, usagef("--max-share: %g; want more than 0, and at most 1", t.MaxShare)
 	}
 	return t, nil
 }
@@ -111,6 +113,9 @@ func (c *locksSweepCmd) Run(a *app) error {
 	if errors.Is(err, locks.ErrBusy) {
 		return fmt.Errorf("%w; try again when it is done", err)
 	}
+	if err != nil && a.ctx.Err() != nil {
+		return fmt.Errorf("interrupted after %d releases; the same command again goes on", r.Enqueued)
+	}
 	if failed, ok := errors.AsType[*locks.ListError](err); ok {
 		return fmt.Errorf("nothing was enqueued: %w", failed)
 	}
@@ -164,7 +169,7 @@ func (c *locksSweepCmd) report(a *app, r locks.Report) error {
 		say(a.stderr, "kooworker: %d cannot be read, and stay; the first: %s\n", r.Unreadable, r.FirstUnreadable)
 	}
 	if r.HeldBack > 0 {
-		say(a.stderr, "kooworker: %d are held back: %s\nhint: look at them with --dry-run; --max, --max-share and --force let them go\n", r.HeldBack, r.Why)
+		say(a.stderr, "kooworker: %d are held back: %s\nhint: locks sweep --dry-run --force lists them all; --max, --max-share and --force let them go\n", r.HeldBack, r.Why)
 	}
 	if r.Unreadable+r.HeldBack > 0 {
 		return errPartial

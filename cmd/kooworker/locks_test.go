@@ -137,6 +137,18 @@ func TestLocksOnTheCommandLine(t *testing.T) {
 	if r := lock("renew", "--file", "-"); r.code != exitPartial || r.stdout != "3 lines: 2 unchanged, 1 rejected\n" && r.stdout != "3 lines: 2 renewed, 1 rejected\n" {
 		t.Errorf("%+v", r)
 	}
+	// Of those that the ledger refuses each is named, and why.
+	const far = "kooworker: l-1@102 of u: its expiry is more than 365 days away\n"
+	if r := lock("track", "--file", "-", "--expires-in", "9000h"); r.code != exitPartial || r.stdout != "3 lines: 2 refused, 1 rejected\n" || !strings.Contains(r.stderr, far) {
+		t.Errorf("%+v", r)
+	}
+	refused := []any{map[string]any{"user_id": "u", "lock_id": "l-1@102", "status": "refused"}, map[string]any{"user_id": "v", "lock_id": "l-2", "status": "refused"}}
+	if r := lock("renew", "--file", "-", "--expires-in", "9000h", "--json"); r.code != exitPartial || !cmp.Equal(r.object(t)["refused"], any(refused)) {
+		t.Errorf("%+v", r)
+	}
+	if r := lock("track", "--user-id", "u", "--lock-id", "l-1@102", "--expires-in", "9000h"); r.code != exitPartial || r.stdout != "refused l-1@102\n" || r.stderr != far {
+		t.Errorf("%+v", r)
+	}
 	if lines := lock("list", "--user-id", "u", "--json").lines(t); len(lines) != 2 || lines[0]["module"] != "102" {
 		t.Errorf("%v", lines)
 	}
@@ -145,13 +157,13 @@ func TestLocksOnTheCommandLine(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"track", "--user-id", "u"}, {"track", "--user-id", "u", "--lock-id", "../x"}, {"track", "--user-id", "u", "--lock-id", "l", "--expires-in=-1s"},
-		{"sweep", "--max-share", "2"}, {"sweep", "--max", "0"}, {"track", "--file", "-", "--user-id", "u"},
+		{"sweep", "--max-share", "2"}, {"sweep", "--max", "0"}, {"sweep", "--max=-1"}, {"sweep", "--max-share", "NaN"}, {"sweep", "--grace=-1s"}, {"track", "--file", "-", "--user-id", "u"},
 	} {
 		if r := lock(args...); r.code != exitUsage {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
-	for _, args := range [][]string{{}, {"--sweep-every", "1500ms"}, {"--sweep-cron", "x"}, {"--sweep-cron", "* * * * *", "--sweep-every", "2s"}, {"--sweep-cron", "* * * * *", "--sweep-zone", "Nowhere"}} {
+	for _, args := range [][]string{{}, {"--sweep-every", "1500ms"}, {"--sweep-cron", "x"}, {"--sweep-cron", "* * * * *", "--sweep-every", "2s"}, {"--sweep-cron", "* * * * *", "--sweep-zone", "Nowhere"}, {"--sweep-every", "2s", "--sweep-zone", "Europe/Berlin"}} {
 		if r := kooworker(t, "", append([]string{"scheduler", "--redis-url", server.URL()}, args...)...); r.code != exitUsage {
 			t.Errorf("scheduler %v: %+v", args, r)
 		}

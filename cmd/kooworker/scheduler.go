@@ -45,8 +45,13 @@ func (c *schedulerCmd) Run(a *app) error {
 // start runs a scheduler until ctx ends, and then closes ended. While Redis is
 // away it goes on trying.
 func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log *zap.Logger) (ended <-chan struct{}, err error) {
-	if (f.Every != 0) == (f.Cron != "") {
+	switch {
+	case f.Every == 0 && f.Cron == "":
 		return nil, usagef("want --sweep-every or --sweep-cron")
+	case f.Every != 0 && f.Cron != "":
+		return nil, usagef("--sweep-every, --sweep-cron: want one of them")
+	case f.Cron == "" && f.Zone != "UTC":
+		return nil, usagef("--sweep-zone: only with --sweep-cron")
 	}
 	zone, err := time.LoadLocation(f.Zone)
 	if err != nil {

@@ -280,7 +280,7 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 	source := zap.String("source", string(r.Source))
 	if r.HeldBack > 0 {
 		s.Logger.Error("stale locks are held back", source, zap.Int64("held_back", r.HeldBack), zap.Int64("stale", r.Stale), zap.Int64("total", r.Total),
-			zap.String("why", r.Why), zap.String("hint", "see that locks are renewed in the "+places[r.Source]+"; locks sweep --dry-run lists them, and --force releases them"))
+			zap.String("why", r.Why), zap.String("hint", "see that locks are renewed in the "+places[r.Source]+"; locks sweep --dry-run --force lists them, and without --dry-run releases them"))
 	}
 	if r.Unreadable > 0 {
 		s.Logger.Error("locks cannot be read, and stay", source, zap.Int64("unreadable", r.Unreadable), zap.String("first", r.FirstUnreadable))
