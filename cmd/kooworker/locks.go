@@ -180,7 +180,7 @@ func (s *lockSummary) sayRefused(w io.Writer) {
 }
 
 // String is for people: "3 tracked, 1 renewed, 0 rejected".
-func (s lockSummary) String() string {
+func (s *lockSummary) String() string {
 	var words []string
 	for _, status := range slices.Sorted(maps.Keys(s.ByStatus)) {
 		words = append(words, fmt.Sprintf("%d %s", s.ByStatus[status], status))
@@ -213,7 +213,7 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 		sum.add(page, statuses) // those that it has answered before an error, too
 		if err != nil {
 			_ = rejects.close()
-			return fmt.Errorf("stopped; so far %s: %w; the same command again does no harm", sum, redisError{err})
+			return fmt.Errorf("stopped; so far %s: %w; the same command again does no harm", &sum, redisError{err})
 		}
 	}
 	if err := rejects.close(); err != nil {
@@ -222,7 +222,7 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 	if c.JSON {
 		err = writeJSON(a.stdout, sum)
 	} else {
-		say(a.stdout, "%d lines: %s\n", sum.Total, sum)
+		say(a.stdout, "%d lines: %s\n", sum.Total, &sum)
 		sum.sayRefused(a.stderr)
 	}
 	if err == nil && (len(sum.Refused) > 0 || sum.Rejected > 0) {
