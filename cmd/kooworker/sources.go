@@ -18,10 +18,12 @@ import (
 
 // sourceFlags say where locks are known besides the ledger.
 type sourceFlags struct {
-	DSN     string `name:"source-dsn" group:"source" placeholder:"DSN" help:"Database that knows the locks: postgres://user@host/database or mysql://user@host/database. With a password it belongs into the environment, not on a command line that ps shows."`
-	DSNFile string `name:"source-dsn-file" group:"source" placeholder:"FILE" help:"File that holds the DSN."`
-	Query   string `name:"source-query" group:"source" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at of every lock."`
-	File    string `name:"source-file" group:"source" placeholder:"FILE" help:"File that knows the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
+	DSN     string        `name:"source-dsn" group:"source" placeholder:"DSN" help:"Database that knows the locks: postgres://user@host/database or mysql://user@host/database. With a password it belongs into the environment, not on a command line that ps shows."`
+	DSNFile string        `name:"source-dsn-file" group:"source" placeholder:"FILE" help:"File that holds the DSN."`
+	Query   string        `name:"source-query" group:"source" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at of every lock, in one row each. See --source-zone for times."`
+	Zone    string        `name:"source-zone" group:"source" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have none of their own, such as Europe/Berlin (${default})."`
+	Timeout time.Duration `name:"source-timeout" group:"source" default:"2m" placeholder:"DURATION" help:"Give a query up after this long (${default})."`
+	File    string        `name:"source-file" group:"source" placeholder:"FILE" help:"File that knows the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
 }
 
 const sourceHelp = `Where locks are known besides the ledger. A worker looks there again just before it releases one: give all workers the same.`
@@ -56,6 +58,13 @@ func (f sourceFlags) kind(named tasks.Source) (tasks.Source, error) {
 // open returns what the flags name; it does not connect yet. A DSN is not shown
 // in errors.
 func (f sourceFlags) open() (sources []locksource.Source, err error) {
+	zone, err := time.LoadLocation(f.Zone)
+	if err != nil {
+		return nil, usagef("--source-zone: %w; want a name such as UTC or Europe/Berlin", err)
+	}
+	if f.Timeout <= 0 {
+		return nil, usagef("--source-timeout: %s; want more than 0", f.Timeout)
+	}
 	defer func() {
 		if err != nil {
 			closeSources(sources)
@@ -65,7 +74,7 @@ func (f sourceFlags) open() (sources []locksource.Source, err error) {
 	for _, kind := range f.given() {
 		var s locksource.Source
 		if kind == tasks.SourceSQL {
-			s, err = f.database()
+			s, err = f.database(zone)
 		} else if s, err = locksource.OpenFile(f.File, ""); err != nil {
 			err = usagef("--source-file: %w", err)
 		}
@@ -77,7 +86,7 @@ func (f sourceFlags) open() (sources []locksource.Source, err error) {
 	return sources, nil
 }
 
-func (f sourceFlags) database() (locksource.Source, error) {
+func (f sourceFlags) database(zone *time.Location) (locksource.Source, error) {
 	dsn := f.DSN
 	switch {
 	case dsn != "" && f.DSNFile != "":
@@ -97,7 +106,7 @@ func (f sourceFlags) database() (locksource.Source, error) {
 	if f.Query == "" {
 		return nil, usagef("--source-dsn: want --source-query with it")
 	}
-	s, err := locksource.New(locksource.Config{DSN: dsn, Query: f.Query})
+	s, err := locksource.New(locksource.Config{DSN: dsn, Query: f.Query, Timeout: f.Timeout, Location: zone})
 	if err != nil {
 		return nil, usagef("--source-dsn: %w", err)
 	}

@@ -225,7 +225,7 @@ func aDatabaseIsSwept(t *testing.T, d *sourcetest.Server, n int, index string) {
 	t.Logf("%s, index on %q: %d of %d locks are swept within %.1f s, and released %.1f s later", d.Name, index, stale, n, swept.Seconds(), (time.Since(begin) - swept).Seconds())
 	l.held(t, n, stale)
 	again := sweep("--max-share", "0.5", "--json")
-	if o := again.object(t); again.code != exitDone || o["total"] != float64(n) || o["stale"] != 0.0 || o["enqueued"] != 0.0 || o["batch"] != "" {
+	if o := again.object(t); again.code != exitDone || o["total"] != float64(n-stale) || o["stale"] != 0.0 || o["enqueued"] != 0.0 || o["batch"] != "" {
 		t.Errorf("again: %+v", again)
 	}
 	noPassword(t, worker.log())
@@ -715,5 +715,94 @@ func TestAFileIsSwept(t *testing.T) {
 				t.Errorf("again: %+v", r)
 			}
 		})
+	}
+}
+
+// A table in local time, without a zone: only who says the zone knows what is
+// stale, the worker as well.
+func TestATableInLocalTimeIsSwept(t *testing.T) {
+	t.Parallel()
+	const name, n, stale = "America/New_York", 10, 3
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		l := list(t, d, n, 0)
+		d.Exec(t, "ALTER TABLE "+l.table+" DROP COLUMN expires_at", "ALTER TABLE "+l.table+" ADD COLUMN expires_at "+d.Pick("timestamp", "DATETIME"))
+		expire := func(i int, in time.Duration) {
+			t.Helper()
+			l.set(t, i, "'"+time.Now().Add(in).In(zone).Format(time.DateTime)+"'")
+		}
+		for i := range n {
+			expire(i, time.Hour)
+		}
+		without, with := l.flags(), append(l.flags(), "--source-zone", name)
+		if r := l.sweepOf(t, with); r.code != exitDone || r.object(t)["total"] != float64(n) || r.object(t)["stale"] != 0.0 {
+			t.Errorf("with the zone: %+v", r)
+		}
+		wrong := l.sweepOf(t, without)
+		if wrong.code != exitDone || wrong.object(t)["stale"] != float64(n) || wrong.object(t)["enqueued"] != float64(n) {
+			t.Fatalf("without: %+v", wrong)
+		}
+		// A worker that knows better releases none of them.
+		startWorker(t, l.redis, l.url, with...)
+		if diff := cmp.Diff(map[string]float64{"total": n, "superseded": n}, l.wait(t, wrong)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for i := range stale {
+			expire(i, -time.Hour)
+		}
+		r := l.sweepOf(t, with)
+		if o := r.object(t); r.code != exitDone || o["enqueued"] != float64(stale) {
+			t.Fatalf("%+v", r)
+		}
+		if diff := cmp.Diff(map[string]float64{"total": stale, "succeeded": stale}, l.wait(t, r)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		l.held(t, n, stale)
+	})
+}
+
+func TestADatabaseThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
+		t.Helper()
+		l := list(t, d, 1, 1)
+		p := startProxy(t, d.Addr())
+		p.frozen.Lock()
+		defer p.frozen.Unlock()
+		begin := time.Now()
+		r := l.sweepOf(t, flagsOf(d.DSNAt(p.addr()), l.query()), "--source-timeout", "1s")
+		if took := time.Since(begin); r.code != exitFailed || !strings.Contains(r.stderr, "did not end within 1s") || took > 20*time.Second {
+			t.Errorf("after %s: %+v", took, r)
+		}
+	})
+}
+
+func TestSourceFlagsThatAreWrong(t *testing.T) {
+	t.Setenv("KOODRIVE_TOKEN", "t0ken")
+	server := redistest.Start(t)
+	file := filepath.Join(t.TempDir(), "locks.csv.gz")
+	if err := os.WriteFile(file, []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x00\xff"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	database := flagsOf("postgres://reader@127.0.0.1:1/backups", "SELECT 1")
+	for _, command := range [][]string{{"locks", "sweep"}, {"worker", "--koodrive-url", "https://k.example"}} {
+		for _, c := range []struct {
+			flags []string
+			want  string
+		}{
+			{append(database, "--source-zone", "Nowhere"), "--source-zone: unknown time zone Nowhere; want a name such as UTC or Europe/Berlin"},
+			{append(database, "--source-timeout", "0s"), "--source-timeout: 0s; want more than 0"},
+			{append(database, "--source-timeout=-1m"), "--source-timeout: -1m0s; want more than 0"},
+			{[]string{"--source-file", file}, "--source-file: the locks' file: " + file + " is compressed with gzip; want plain text\nhint: unpack it"},
+		} {
+			args := append(append(append([]string{}, command...), "--redis-url", server.URL()), c.flags...)
+			if r := kooworker(t, "", args...); r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: "+c.want) || strings.Contains(r.stderr, "\x8b") {
+				t.Errorf("%v: %+v", args, r)
+			}
+		}
 	}
 }

@@ -245,4 +245,7 @@ func TestConfigs(t *testing.T) {
 			t.Errorf("%s: is taken", name)
 		}
 	}
+	if got, want := fmt.Sprint(Config{Query: "SELECT 1", Timeout: time.Second}), `{Query:"SELECT 1" Timeout:1s Location:UTC}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

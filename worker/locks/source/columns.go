@@ -14,6 +14,9 @@ import (
 type columns struct {
 	targets []any // for Scan
 	values  [len(columnNames)]any
+	// location is where the expiry's clock is; nil if it is UTC's, or its type has
+	// a zone.
+	location *time.Location
 }
 
 // passedOver is where the other columns go.
@@ -46,6 +49,9 @@ func (s *SQL) columns(types []*sql.ColumnType) (*columns, error) {
 			return nil, err
 		}
 		c.targets[at] = &c.values[i]
+		if name == expiryColumn && types[at].DatabaseTypeName() == s.dialect.zoneless {
+			c.location = s.location
+		}
 	}
 	return c, nil
 }
@@ -78,6 +84,9 @@ func (c *columns) lock(row int) (tasks.Lock, *RowError) {
 	return readLock(row, ids, func() (time.Time, error) {
 		value := c.values[len(ids)]
 		if at, ok := value.(time.Time); ok {
+			if c.location != nil {
+				at = wallClock(at, c.location)
+			}
 			return at, nil
 		}
 		s, ok := text(value)

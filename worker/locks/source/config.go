@@ -57,11 +57,21 @@ type Config struct {
 	// that it does not go on alone. A context's earlier deadline counts. Default
 	// 2 minutes.
 	Timeout time.Duration
+	// Location is the zone of an expires_at whose type has none: a timestamp of
+	// PostgreSQL, a DATETIME of MySQL. Default UTC. A time that the clocks show
+	// twice, or leave out, is the later one that it can be.
+	//
+	// The session stays in UTC, and what a query computes without a zone is in UTC:
+	// MySQL's NOW(), and a TIMESTAMP + INTERVAL or TIMESTAMPADD, are a DATETIME, and
+	// PostgreSQL's LOCALTIMESTAMP is a timestamp. With a Location these would be
+	// misread: write DATE_FORMAT(…, '%Y-%m-%dT%H:%i:%sZ') in MySQL, which is text,
+	// and now() in PostgreSQL.
+	Location *time.Location
 }
 
 // Format prints the configuration without the DSN.
 func (c Config) Format(s fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(s, "{Query:%q Timeout:%s}", c.Query, c.Timeout)
+	_, _ = fmt.Fprintf(s, "{Query:%q Timeout:%s Location:%s}", c.Query, c.Timeout, c.Location)
 }
 
 // New returns a source that connects when it is first used, and checks the query
@@ -82,7 +92,7 @@ func New(cfg Config) (*SQL, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SQL{dialect: d, query: query, timeout: cmp.Or(cfg.Timeout, defaultTimeout), db: sql.OpenDB(d.connector)}
+	s := &SQL{dialect: d, query: query, timeout: cmp.Or(cfg.Timeout, defaultTimeout), location: cfg.Location, db: sql.OpenDB(d.connector)}
 	s.db.SetMaxOpenConns(maxConns)
 	s.db.SetMaxIdleConns(maxConns)
 	s.db.SetConnMaxIdleTime(idleTime)

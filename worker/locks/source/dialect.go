@@ -29,6 +29,7 @@ type dialect struct {
 	explain func(err error) fault
 
 	textTypes, timeTypes []string // as DatabaseTypeName has them
+	zoneless             string   // the one of timeTypes that has no zone
 	castTo, fromUnix     string   // for hints
 }
 

@@ -16,13 +16,25 @@
 //
 // # Times
 //
-// A time without a zone is taken to be UTC: a MySQL DATETIME and a PostgreSQL
-// timestamp have none. The session's time zone is UTC as well, whatever the
-// server's is, so that NOW() in a query is on the same clock and a MySQL
-// TIMESTAMP comes over as it is meant. A column that holds another zone's time
-// is converted by the query: expires_at AT TIME ZONE 'Europe/Berlin' in
-// PostgreSQL, CONVERT_TZ(expires_at, '+01:00', '+00:00') in MySQL. In text, RFC
-// 3339 is wanted, which names its zone.
+// A MySQL DATETIME and a PostgreSQL timestamp have no zone: they are taken as UTC,
+// or as Config.Location says. A table in another zone's time, read as UTC, makes
+// live locks look stale. What has a zone (TIMESTAMP, timestamptz) keeps it, and in
+// text RFC 3339 is wanted, which names its zone.
+//
+// A local time that the clocks show twice, when they are put back, is the later of
+// the two, and one that they leave out is the later one that it can be.
+//
+// The session's time zone is UTC, whatever the server's is, so that NOW() in a
+// query is UTC and a MySQL TIMESTAMP comes over as it is meant. Without Location
+// the query may convert as well: expires_at AT TIME ZONE 'Europe/Berlin' in
+// PostgreSQL, CONVERT_TZ(expires_at, '+01:00', '+00:00') in MySQL.
+//
+// # One row for each lock
+//
+// Where a table keeps history the query takes what counts of it: MAX(expires_at)
+// AS expires_at … GROUP BY user_id, lock_id. A list yields rows as they come, so
+// that counts and guard rails would count each of them; a lock that has a later
+// row is not released all the same, since a look sees the latest.
 //
 // # Two databases, one way
 //

@@ -89,6 +89,6 @@ func isUTC(zone string) bool {
 func errTimeZone(name string) error {
 	return &Error{
 		message: "the DSN sets " + name + " to something other than UTC",
-		hint:    "leave it out, and let the query convert: expires_at AT TIME ZONE '…' in PostgreSQL, CONVERT_TZ(expires_at, '…', '+00:00') in MySQL",
+		hint:    "leave it out, and name the zone of columns that have none (--source-zone), or let the query convert: expires_at AT TIME ZONE '…' in PostgreSQL, CONVERT_TZ(expires_at, '…', '+00:00') in MySQL",
 	}
 }

@@ -28,7 +28,8 @@ const (
 	JSONL Format = "jsonl"
 )
 
-// File is a file of locks. Its times are RFC 3339.
+// File is a file of locks. Its times are RFC 3339. It is plain text: one that is
+// compressed with gzip is refused.
 //
 // Whoever writes it should write a new file and rename it: a file that changes
 // while it is read ends with an error.
@@ -78,7 +79,29 @@ func (f *File) open() (*os.File, error) {
 		_ = in.Close()
 		return nil, fileError(err)
 	}
+	if err := refuseGzip(in); err != nil {
+		_ = in.Close()
+		return nil, err
+	}
 	return in, nil
+}
+
+// gzipMagic is how RFC 1952 lets a file begin, and neither CSV nor JSONL can.
+const gzipMagic = "\x1f\x8b"
+
+func refuseGzip(in *os.File) error {
+	start := make([]byte, len(gzipMagic))
+	n, err := in.ReadAt(start, 0)
+	switch {
+	case err != nil && err != io.EOF: // it may be shorter
+		return fileError(err)
+	case string(start[:n]) == gzipMagic:
+		return &Error{
+			message: "the locks' file: " + in.Name() + " is compressed with gzip; want plain text",
+			hint:    "unpack it (gunzip): locks are looked up in it again before each release",
+		}
+	}
+	return nil
 }
 
 func fileError(err error) error {

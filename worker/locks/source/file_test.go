@@ -1,6 +1,8 @@
 package source
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -187,6 +189,49 @@ func TestFilesThatAreRefused(t *testing.T) {
 	}
 	if _, _, err := lookAt(ctx, f, "u1", "l1"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFileThatIsCompressed(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{
+		"f.csv":   "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\n",
+		"f.jsonl": `{"user_id":"u1","lock_id":"l1","expires_at":"2026-01-31T08:30:00Z"}`,
+	} {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, err error) {
+			t.Helper()
+			e, ok := errors.AsType[*Error](err)
+			if !ok || !strings.HasSuffix(e.Error(), name+" is compressed with gzip; want plain text") || !strings.Contains(e.Hint(), "unpack it") {
+				t.Errorf("%s: %s: got %q; hint: %s", name, what, err, hintIn(err))
+			}
+		}
+		f := openFile(t, name, content)
+		if _, found, err := lookAt(t.Context(), f, "u1", "l1"); err != nil || !found {
+			t.Errorf("%s: got %t, %v", name, found, err)
+		}
+		// It was not when it was opened.
+		write(t, f.path, packed.String())
+		got := list(t, f.Locks(t.Context()))
+		check("list", got.err)
+		if len(got.locks)+len(got.rows) > 0 {
+			t.Errorf("%s: got %+v", name, got)
+		}
+		_, err := f.Look(t.Context(), []Name{{"u1", "l1"}})
+		check("look", err)
+		_, err = OpenFile(f.path, "")
+		check("open", err)
+		write(t, f.path, "\x1f") // too short to be
+		if _, err := OpenFile(f.path, ""); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

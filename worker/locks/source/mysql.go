@@ -50,6 +50,7 @@ func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
 		explain:   explainMySQL,
 		textTypes: []string{"VARCHAR", "CHAR", "TEXT", "TINYTEXT", "MEDIUMTEXT", "LONGTEXT", "VARBINARY", "BINARY", "BLOB", "NULL"},
 		timeTypes: []string{"DATETIME", "TIMESTAMP"},
+		zoneless:  "DATETIME",
 		castTo:    "CHAR",
 		fromUnix:  "FROM_UNIXTIME(expires_at)",
 	}, nil

@@ -51,6 +51,7 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 		explain:   explainPostgres,
 		textTypes: []string{"TEXT", "VARCHAR", "BPCHAR", "NAME", "UUID"},
 		timeTypes: []string{"TIMESTAMPTZ", "TIMESTAMP"},
+		zoneless:  "TIMESTAMP",
 		castTo:    "text",
 		fromUnix:  "to_timestamp(expires_at)",
 	}, nil

@@ -18,11 +18,12 @@ import (
 //
 // What fails leaves nothing behind: the next call takes a connection that works.
 type SQL struct {
-	dialect *dialect
-	query   string
-	timeout time.Duration
-	db      *sql.DB
-	checked atomic.Bool
+	dialect  *dialect
+	query    string
+	timeout  time.Duration
+	location *time.Location // nil: UTC
+	db       *sql.DB
+	checked  atomic.Bool
 }
 
 // Format prints where the database is, and nothing of how to get in.
