@@ -29,11 +29,7 @@ const hold = 500 * time.Millisecond
 // stale: a lock whose last accepted word was to renew it is never released.
 func TestHoldersAndSweepsRace(t *testing.T) {
 	t.Parallel()
-	const holders, each, sweeps = 6, 8, 4
-	rounds := 120
-	if testing.Short() {
-		rounds = 20
-	}
+	const holders, each, sweeps, rounds = 6, 8, 4, 120
 	b := setup(t)
 	all := make(map[locks.ID]*held)
 	var work, sweeping sync.WaitGroup
