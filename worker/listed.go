@@ -52,6 +52,9 @@ func (l *listed) wait(source tasks.Source) pipeline.Answer {
 		Reason: tasks.Waiting, Message: fmt.Sprintf("this worker does not know the source %q of locks", source),
 		Hint: "give every worker --source-dsn and --source-query, or --source-file", Held: true, Uncalled: true, RetryAfter: announceEvery,
 	}
+	if source == tasks.SourceLedger {
+		answer.Hint = "give every worker the ledger: Config.Locks"
+	}
 	l.missing.Do(func() {
 		l.log.Warn("sweeps or releases wait for a worker that knows their source", zap.String("source", string(source)), zap.String("hint", answer.Hint))
 	})
