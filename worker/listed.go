@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
@@ -123,8 +124,9 @@ const lookLife = time.Second
 // Do implements koodriveAPI.
 func (l lookout) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	release, _ := t.(tasks.LockRelease)
-	// The claim may be over: see late in package koodrive, which looks as well.
-	if deadline, limited := ctx.Deadline(); limited && !time.Now().Round(0).Before(deadline.Round(0)) {
+	// The claim may be over. The client looks as well, but there the gate would take
+	// it for KooDrive's fault.
+	if koodrive.Late(ctx) {
 		return unavailable(errors.New("the time for this call was over before it was made"))
 	}
 	if looked, ok := ctx.Value(lookedKey{}).(time.Time); ok && time.Since(looked) > lookLife {

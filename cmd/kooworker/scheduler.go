@@ -53,9 +53,9 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	case f.Cron == "" && f.Zone != "UTC":
 		return nil, usagef("--sweep-zone: only with --sweep-cron")
 	}
-	zone, err := time.LoadLocation(f.Zone)
+	zone, err := zoneOf("--sweep-zone", f.Zone)
 	if err != nil {
-		return nil, usagef("--sweep-zone: %w; want a name such as UTC or Europe/Berlin", err)
+		return nil, err
 	}
 	from, err := f.Source.kind(f.From)
 	if err != nil {

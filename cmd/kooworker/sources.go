@@ -58,9 +58,9 @@ func (f sourceFlags) kind(named tasks.Source) (tasks.Source, error) {
 // open returns what the flags name; it does not connect yet. A DSN is not shown
 // in errors.
 func (f sourceFlags) open() (sources []locksource.Source, err error) {
-	zone, err := time.LoadLocation(f.Zone)
+	zone, err := zoneOf("--source-zone", f.Zone)
 	if err != nil {
-		return nil, usagef("--source-zone: %w; want a name such as UTC or Europe/Berlin", err)
+		return nil, err
 	}
 	if f.Timeout <= 0 {
 		return nil, usagef("--source-timeout: %s; want more than 0", f.Timeout)
@@ -111,6 +111,15 @@ func (f sourceFlags) database(zone *time.Location) (locksource.Source, error) {
 		return nil, usagef("--source-dsn: %w", err)
 	}
 	return s, nil
+}
+
+// zoneOf is the time zone that a flag names.
+func zoneOf(flag, name string) (*time.Location, error) {
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, usagef("%s: %w; want a name such as UTC or Europe/Berlin", flag, err)
+	}
+	return zone, nil
 }
 
 func closeSources(sources []locksource.Source) {
