@@ -23,12 +23,12 @@ type BulkOptions struct {
 	Restore bool
 	// Options are those of every task.
 	Options []Option
-	// Each is called with what became of each item, by one goroutine at a time
+	// OnItem is called with what became of each item, by one goroutine at a time
 	// and not quite in their order. It must not block for long. Nil: nobody.
-	Each func(Item)
-	// Begun is called with the batch's ID before the first item is enqueued. Nil:
+	OnItem func(Item)
+	// OnStart is called with the batch's ID before the first item is enqueued. Nil:
 	// nobody.
-	Begun func(id string, resumed bool)
+	OnStart func(id string, resumed bool)
 	// Timeout is how long Redis may fail to take a chunk, with everything that is
 	// tried in between. Default 10 s.
 	Timeout time.Duration
@@ -177,7 +177,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	if err := b.open(ctx); err != nil { // the input is empty
 		return err
 	}
-	_, err = b.store.Seal(ctx, b.result.Batch, feed.read)
+	_, err = b.store.CloseInput(ctx, b.result.Batch, feed.read)
 	return err
 }
 
@@ -200,8 +200,8 @@ func (b *bulk) open(ctx context.Context) error {
 		return err
 	}
 	b.result.Batch = id
-	if b.o.Begun != nil {
-		b.o.Begun(id, resumed)
+	if b.o.OnStart != nil {
+		b.o.OnStart(id, resumed)
 	}
 	return nil
 }
@@ -238,8 +238,8 @@ func (b *bulk) report(entries []entry) {
 	defer b.mu.Unlock()
 	for _, e := range entries {
 		b.result.count(e.status)
-		if b.o.Each != nil {
-			b.o.Each(Item{Number: e.number, Task: e.task, ID: e.id, Status: e.status, Err: e.err})
+		if b.o.OnItem != nil {
+			b.o.OnItem(Item{Number: e.number, Task: e.task, ID: e.id, Status: e.status, Err: e.err})
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestBulkNoticesWhatRedisHasLost(t *testing.T) {
 		const n = 40_000
 		o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
 		seen := 0
-		o.Each = func(enqueue.Item) {
+		o.OnItem = func(enqueue.Item) {
 			switch seen++; seen {
 			case at.save:
 				if err := b.rdb.Save(t.Context()).Err(); err != nil {
@@ -38,13 +38,13 @@ func TestBulkNoticesWhatRedisHasLost(t *testing.T) {
 			}
 		}
 		_, err = client.Bulk(t.Context(), unbinds(n), o)
-		if lost, ok := errors.AsType[*batch.LostError](err); !ok || lost.Hint() == "" {
+		if lost, ok := errors.AsType[*batch.DataLossError](err); !ok || lost.Hint() == "" {
 			t.Errorf("%s: %v; want it to say that something is lost", name, err)
 		}
 		if balance := b.balance(t, "b-1"); balance.Done || balance.Total >= n {
 			t.Errorf("%s: %+v", name, balance)
 		}
-		o.Each = nil
+		o.OnItem = nil
 		res, err := client.Bulk(t.Context(), unbinds(n), o)
 		if err != nil || res.Enqueued+res.Skipped != n || res.Skipped == 0 {
 			t.Errorf("%s: again: %+v, %v", name, res, err)

@@ -35,7 +35,7 @@ func unbindOf(i int) tasks.DeviceUnbind {
 }
 
 // balance returns how a batch stands, and fails the test if its audit does not.
-func (b *bundle) balance(t *testing.T, id string) tasks.Balance {
+func (b *bundle) balance(t *testing.T, id string) tasks.BatchStats {
 	t.Helper()
 	audit, err := batch.NewStore(b.rdb).Audit(t.Context(), id)
 	if err != nil {
@@ -75,7 +75,7 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 	const n = 1300 // two chunks and a half
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Options: []enqueue.Option{enqueue.NoGuard()}}
 	seen := map[int64]enqueue.Status{}
-	o.Each = func(item enqueue.Item) { seen[item.Number] = item.Status }
+	o.OnItem = func(item enqueue.Item) { seen[item.Number] = item.Status }
 	res, err := b.client.Bulk(t.Context(), unbinds(n), o)
 	if want := (enqueue.BulkResult{Batch: "b-1", Total: n, Enqueued: n}); err != nil || res != want {
 		t.Fatalf("%+v, %v; want %+v", res, err, want)
@@ -94,7 +94,7 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 			t.Fatalf("d-%d is queued %d times", i, len(infos))
 		}
 		task, in, err := tasks.Decode(tasks.Kind(infos[0].Type), infos[0].Payload)
-		if err != nil || in.Place != (tasks.Place{Batch: "b-1", Index: int64(i)}) || !in.NoGuard || infos[0].ID != tasks.BatchIdentity("b-1", task) {
+		if err != nil || in.BatchRef != (tasks.BatchRef{Batch: "b-1", Index: int64(i)}) || !in.NoGuard || infos[0].ID != tasks.BatchIdentity("b-1", task) {
 			t.Fatalf("%s: %+v, %v", infos[0].ID, in, err)
 		}
 		if infos[0].MaxRetry != tasks.MaxRetry || infos[0].Timeout != tasks.Timeout {
@@ -172,7 +172,7 @@ func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
 			t.Errorf("%d: %+v, %v; want %+v", try, res, err, want)
 		}
 	}
-	want := tasks.Balance{ID: "b-1", Total: 5, Queued: 2, Duplicate: 1, Rejected: 2}
+	want := tasks.BatchStats{ID: "b-1", Total: 5, Queued: 2, Duplicate: 1, Rejected: 2}
 	got := b.balance(t, "b-1")
 	got.CreatedAt = want.CreatedAt
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -217,7 +217,7 @@ func TestBulkIsResumed(t *testing.T) {
 	for {
 		ctx, cancel := context.WithCancel(t.Context())
 		left := rand.N(n / 3) //nolint:gosec // any point will do
-		o.Each = func(enqueue.Item) {
+		o.OnItem = func(enqueue.Item) {
 			if left--; left == 0 {
 				cancel()
 			}
@@ -234,7 +234,7 @@ func TestBulkIsResumed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if interrupted++; interrupted > 20 {
-			o.Each = nil
+			o.OnItem = nil
 			if _, err := b.client.Bulk(t.Context(), unbinds(n), o); err != nil {
 				t.Fatal(err)
 			}
@@ -304,7 +304,7 @@ func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	calls := 0
-	res, err := b.client.Bulk(t.Context(), unbinds(5000), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(enqueue.Item) {
+	res, err := b.client.Bulk(t.Context(), unbinds(5000), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, OnItem: func(enqueue.Item) {
 		if calls++; calls%1000 == 1 {
 			b.rdb.ScriptFlush(t.Context())
 		}
@@ -327,7 +327,7 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 			}
 		}
 	}
-	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, Each: func(item enqueue.Item) { seen <- item.ID }}
+	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}, OnItem: func(item enqueue.Item) { seen <- item.ID }}
 	result := make(chan error, 1)
 	go func() {
 		_, err := b.client.Bulk(t.Context(), input, o)
@@ -348,7 +348,7 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
-	o.Each = nil
+	o.OnItem = nil
 	if res, err := b.client.Bulk(t.Context(), unbinds(3), o); err != nil || res.Skipped != 3 {
 		t.Errorf("the same in one piece: %+v, %v", res, err)
 	}
@@ -420,10 +420,10 @@ func TestBulkEndsWithItsInput(t *testing.T) {
 
 func TestRounds(t *testing.T) {
 	t.Parallel()
-	for name, place := range map[string]tasks.Place{"alone": {}, "in a batch": {Batch: "b-1", Index: 0}} {
+	for name, place := range map[string]tasks.BatchRef{"alone": {}, "in a batch": {Batch: "b-1", Index: 0}} {
 		b := setup(t)
 		parent := tasks.UserOffboard{UserID: "u"}
-		if place.In() {
+		if place.IsSet() {
 			if _, err := b.client.Bulk(t.Context(), func(yield func(tasks.Task, error) bool) { yield(parent, nil) }, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}); err != nil {
 				t.Fatal(err)
 			}
@@ -446,10 +446,10 @@ func TestRounds(t *testing.T) {
 			t.Errorf("%s: queued %v", name, queued)
 		}
 		_, in, err := tasks.Decode(tasks.KindDeviceUnbind, queued["d-1"][0].Payload)
-		if err != nil || !in.NoGuard || in.Place.Batch != place.Batch {
+		if err != nil || !in.NoGuard || in.BatchRef.Batch != place.Batch {
 			t.Errorf("%s: %+v, %v", name, in, err)
 		}
-		if place.In() {
+		if place.IsSet() {
 			if balance := b.balance(t, "b-1"); balance.Total != 3 || balance.Queued != 3 {
 				t.Errorf("%s: %+v", name, balance)
 			}
@@ -485,7 +485,7 @@ func TestBulkReportsStatusesInTotals(t *testing.T) {
 	var ids []string
 	res, err := b.client.Bulk(t.Context(), unbinds(3), enqueue.BulkOptions{
 		Options: []enqueue.Option{enqueue.In(time.Hour)},
-		Each:    func(item enqueue.Item) { ids = append(ids, item.ID) },
+		OnItem:    func(item enqueue.Item) { ids = append(ids, item.ID) },
 	})
 	if err != nil || res.Enqueued != 3 {
 		t.Fatalf("%+v, %v", res, err)

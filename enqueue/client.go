@@ -241,7 +241,7 @@ func serves(other *asynq.TaskInfo, payload []byte, order tasks.Intent, runAt tim
 		return true // this very order: it was stored, the reply got lost, and it is under way
 	}
 	task, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
-	if release, ok := task.(tasks.LockRelease); ok && release.Stale != (tasks.Stale{}) {
+	if release, ok := task.(tasks.LockRelease); ok && release.Evidence != (tasks.SweepEvidence{}) {
 		return false // a sweep's, which gives way to a holder who came back
 	}
 	return err == nil && runsBy(other, runAt) && lasts(in, order) && insists(in, order)

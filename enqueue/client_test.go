@@ -368,7 +368,7 @@ func TestASweepsReleaseDoesNotStandForAnOrder(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	stale := release
-	stale.Stale = tasks.Stale{Source: tasks.SourceLedger, ExpiredAt: time.Now().Add(-time.Hour)}
+	stale.Evidence = tasks.SweepEvidence{Source: tasks.SourceLedger, ExpiredAt: time.Now().Add(-time.Hour)}
 	for _, task := range []tasks.LockRelease{stale, release} {
 		if res, err := b.client.Release(t.Context(), task); err != nil || res.Status != enqueue.Enqueued {
 			t.Errorf("%+v: %+v, %v; want it enqueued", task, res, err)

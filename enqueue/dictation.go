@@ -105,7 +105,7 @@ type sent struct {
 // send sends scripts in one exchange, and behind them a token of the proof, if
 // there is one: without it nobody could say later that they are still there. An error of the exchange as a whole is
 // every script's error; it leaves open which of them were carried out.
-func (d *dictation) send(ctx context.Context, scripts []script, queues []any, proof *batch.Proof) (out []sent, token string, err error) {
+func (d *dictation) send(ctx context.Context, scripts []script, queues []any, proof *batch.Fence) (out []sent, token string, err error) {
 	var wait *redis.Cmd
 	var written *redis.StatusCmd
 	cmds := make([]*redis.Cmd, len(scripts))
@@ -115,7 +115,7 @@ func (d *dictation) send(ctx context.Context, scripts []script, queues []any, pr
 			cmds[i] = p.EvalSha(ctx, s.sha, s.keys, s.args...)
 		}
 		if proof != nil {
-			token, written = proof.Token(ctx, p)
+			token, written = proof.Write(ctx, p)
 		}
 		if d.client.replicas != nil {
 			wait = d.client.replicas.wait(ctx, p)

@@ -113,7 +113,7 @@ func ExampleClient_Bulk() {
 	}
 	file := strings.NewReader("user_id,device_id\nu-1,42\nu-2,not/valid\nu-3,43\nu-1,42\n")
 	res, err := client.Bulk(context.Background(), enqueue.ReadCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
-		Each: func(item enqueue.Item) {
+		OnItem: func(item enqueue.Item) {
 			if item.Err != nil {
 				fmt.Println(item.Err)
 			}

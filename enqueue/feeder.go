@@ -34,7 +34,7 @@ type feeder struct {
 	bulk *bulk
 	jobs chan<- job
 
-	roll    batch.Roll
+	roll    batch.RollingDigest
 	chunk   batch.Chunk    // the current one, as it was claimed last
 	read    int64          // items so far
 	digests []batch.Digest // after each item of the current chunk

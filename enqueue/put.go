@@ -30,7 +30,7 @@ func (b *bulk) put(ctx context.Context, d *dictation, j job) error {
 }
 
 func isLost(err error) bool {
-	_, lost := errors.AsType[*batch.LostError](err)
+	_, lost := errors.AsType[*batch.DataLossError](err)
 	return lost
 }
 
@@ -51,7 +51,7 @@ func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
 	if !b.batched() {
 		return b.enqueue(ctx, d, open, nil)
 	}
-	proof := batch.NewProof(b.result.Batch, j.chunk)
+	proof := batch.NewFence(b.result.Batch, j.chunk)
 	err := b.enqueue(ctx, d, slices.Clone(open), proof)
 	if err == nil {
 		err = b.mark(ctx, j.entries, proof)
@@ -66,7 +66,7 @@ func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
 }
 
 // mark gives the entries their states in the batch.
-func (b *bulk) mark(ctx context.Context, entries []entry, proof *batch.Proof) error {
+func (b *bulk) mark(ctx context.Context, entries []entry, proof *batch.Fence) error {
 	marks := make([]batch.Mark, 0, len(entries))
 	for _, e := range entries {
 		switch {
@@ -87,7 +87,7 @@ func (b *bulk) mark(ctx context.Context, entries []entry, proof *batch.Proof) er
 
 // enqueue gives entries their status. Those that have none when it returns an
 // error may be stored or not.
-func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *batch.Proof) error {
+func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *batch.Fence) error {
 	return b.patiently(ctx, func(ctx context.Context) error {
 		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
 		if len(open) == 0 {
@@ -100,7 +100,7 @@ func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *
 
 // exchange tries to store entries, in one exchange. It returns those whose place
 // is taken.
-func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof *batch.Proof) (taken []*entry, err error) {
+func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof *batch.Fence) (taken []*entry, err error) {
 	now := b.client.now()
 	o, err := compose(now, b.o.Options)
 	if err != nil {
@@ -112,7 +112,7 @@ func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof 
 		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
 		e.id = tasks.Identity(e.task)
 		if b.batched() {
-			intent.Place = tasks.Place{Batch: b.result.Batch, Index: e.index}
+			intent.BatchRef = tasks.BatchRef{Batch: b.result.Batch, Index: e.index}
 			e.id = tasks.BatchIdentity(b.result.Batch, e.task)
 		}
 		payload, err := tasks.Encode(e.task, intent)
@@ -206,7 +206,7 @@ func (b *bulk) settleOne(ctx context.Context, e *entry) error {
 	// Of one's own it is the entry itself, which a run before has stored and not
 	// marked, or whose reply was lost.
 	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
-	switch mine := err == nil && in.Place.Index == e.index; {
+	switch mine := err == nil && in.BatchRef.Index == e.index; {
 	case !mine:
 		e.status = Duplicate
 	case e.state == batch.Queued:
@@ -248,9 +248,9 @@ func final(err error) bool {
 		gone     *batch.NotFoundError
 		input    *batch.InputError
 		full     *batch.FullError
-		lost     *batch.LostError
+		lost     *batch.DataLossError
 		spec     *batch.SpecError
-		used     *batch.UsedError
+		used     *batch.NameReservedError
 		replicas *NotReplicatedError
 	)
 	return errors.As(err, &field) || errors.As(err, &gone) || errors.As(err, &input) || errors.As(err, &full) || errors.As(err, &lost) ||

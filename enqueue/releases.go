@@ -24,7 +24,7 @@ func (c *Client) Abandon(ctx context.Context, batchID string) error {
 func (c *Client) Releases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
 	_, err = c.Bulk(ctx, releases, BulkOptions{
 		Batch: &batch.Spec{ID: batchID},
-		Each: func(item Item) {
+		OnItem: func(item Item) {
 			if item.Status == Enqueued {
 				enqueued = append(enqueued, item.Task)
 			}

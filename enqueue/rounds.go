@@ -14,12 +14,12 @@ import (
 // Standing returns how the tasks stand that parent has led to, in its latest
 // round. What a crash has kept from being enqueued is enqueued now. Workers call
 // it.
-func (c *Client) Standing(ctx context.Context, parent tasks.Task, place tasks.Place) (tasks.Standing, error) {
-	brood, err := batch.NewStore(c.rdb).Brood(ctx, place, tasks.Identity(parent))
+func (c *Client) Standing(ctx context.Context, parent tasks.Task, place tasks.BatchRef) (tasks.ChildStatus, error) {
+	brood, err := batch.NewStore(c.rdb).Children(ctx, place, tasks.Identity(parent))
 	if err != nil || brood.Round == 0 {
-		return tasks.Standing{}, err
+		return tasks.ChildStatus{}, err
 	}
-	s := tasks.Standing{Round: brood.Round, Since: brood.Since}
+	s := tasks.ChildStatus{Round: brood.Round, Since: brood.Since}
 	if !brood.Enqueued {
 		if err := c.enqueueRound(ctx, parent, place, brood); err != nil {
 			return s, err
@@ -29,7 +29,7 @@ func (c *Client) Standing(ctx context.Context, parent tasks.Task, place tasks.Pl
 	var children []tasks.Task
 	var outstanding, dead []*redis.IntCmd
 	_, err = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for child, index := range brood.Children {
+		for child, index := range brood.Indexes {
 			t := childTask(parent, child)
 			id := childID(parent, place, t, index)
 			children = append(children, t)
@@ -55,7 +55,7 @@ func (c *Client) Standing(ctx context.Context, parent tasks.Task, place tasks.Pl
 // NextRound enqueues the tasks that parent leads to, unguarded, in its batch if
 // it has a place in one. They are noted first: a crash in between is made good by
 // Standing. A round that was begun before is not begun again.
-func (c *Client) NextRound(ctx context.Context, parent tasks.Task, place tasks.Place, round int, children []tasks.Task) error {
+func (c *Client) NextRound(ctx context.Context, parent tasks.Task, place tasks.BatchRef, round int, children []tasks.Task) error {
 	store := batch.NewStore(c.rdb)
 	noted := make([]batch.Child, len(children))
 	for i, t := range children {
@@ -67,7 +67,7 @@ func (c *Client) NextRound(ctx context.Context, parent tasks.Task, place tasks.P
 	if err := store.NextRound(ctx, place, tasks.Identity(parent), round, noted); err != nil {
 		return err
 	}
-	brood, err := store.Brood(ctx, place, tasks.Identity(parent))
+	brood, err := store.Children(ctx, place, tasks.Identity(parent))
 	if err != nil {
 		return err
 	}
@@ -75,22 +75,22 @@ func (c *Client) NextRound(ctx context.Context, parent tasks.Task, place tasks.P
 }
 
 // Forget drops what is noted of the tasks that parent has led to.
-func (c *Client) Forget(ctx context.Context, parent tasks.Task, place tasks.Place) error {
+func (c *Client) Forget(ctx context.Context, parent tasks.Task, place tasks.BatchRef) error {
 	return batch.NewStore(c.rdb).Forget(ctx, place, tasks.Identity(parent))
 }
 
 // enqueueRound enqueues what is noted. A place that is taken is taken by the
 // task itself: it was enqueued before.
-func (c *Client) enqueueRound(ctx context.Context, parent tasks.Task, place tasks.Place, brood batch.Brood) error {
+func (c *Client) enqueueRound(ctx context.Context, parent tasks.Task, place tasks.BatchRef, brood batch.Children) error {
 	d := c.newDictation()
 	now := c.now()
 	var scripts []script
 	var queues []any
-	for child, index := range brood.Children {
+	for child, index := range brood.Indexes {
 		t := childTask(parent, child)
 		intent := tasks.Intent{EnqueuedAt: now, NoGuard: true}
-		if place.In() {
-			intent.Place = tasks.Place{Batch: place.Batch, Index: index}
+		if place.IsSet() {
+			intent.BatchRef = tasks.BatchRef{Batch: place.Batch, Index: index}
 		}
 		payload, err := tasks.Encode(t, intent)
 		if err != nil {
@@ -147,8 +147,8 @@ func childTask(parent tasks.Task, child batch.Child) tasks.Task {
 // childID is the asynq task ID of a child. It is the parent's own, so that no
 // task that somebody else has enqueued for the same device stands for it: in a
 // batch that one owes another receipt.
-func childID(parent tasks.Task, place tasks.Place, t tasks.Task, index int64) string {
-	if place.In() {
+func childID(parent tasks.Task, place tasks.BatchRef, t tasks.Task, index int64) string {
+	if place.IsSet() {
 		return tasks.BatchIdentity(place.Batch, t) + ":" + strconv.FormatInt(index, 10)
 	}
 	return tasks.Identity(parent) + ":" + tasks.Identity(t)

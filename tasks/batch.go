@@ -2,9 +2,9 @@ package tasks
 
 import "time"
 
-// Place is a task's place in a batch. The zero value is no place: the task was
+// BatchRef is a task's place in a batch. The zero value is no place: the task was
 // enqueued by itself.
-type Place struct {
+type BatchRef struct {
 	// Batch is the batch's ID: 1 to 64 letters, digits, dots, hyphens or
 	// underscores, the first of them a letter or digit.
 	Batch string `json:"batch"`
@@ -17,8 +17,8 @@ type Place struct {
 // has room for so many states of four bits in one string.
 const MaxIndex = 1<<30 - 1
 
-// In reports whether there is a place at all.
-func (p Place) In() bool { return p.Batch != "" }
+// IsSet reports whether there is a place at all.
+func (p BatchRef) IsSet() bool { return p.Batch != "" }
 
 // validBatch: ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$.
 func validBatch(s string) bool {
@@ -32,9 +32,9 @@ func ValidateBatchID(id string) error {
 		"1 to 64 letters, digits, dots, hyphens or underscores, the first of them a letter or digit")
 }
 
-// Balance is how a batch stands. Total is the sum of the eight counts that
+// BatchStats is how a batch stands. Total is the sum of the eight counts that
 // follow it, always.
-type Balance struct {
+type BatchStats struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"`
 	// Total is the number of tasks and refused lines that the batch knows of. It
@@ -54,13 +54,13 @@ type Balance struct {
 	CompletedAt time.Time `json:"-"`
 }
 
-// Unfulfilled is the number of tasks and lines of which nobody can say that
+// Failed is the number of tasks and lines of which nobody can say that
 // what they ask for is done, nor that it is still under way.
-func (b Balance) Unfulfilled() int64 { return b.Dead + b.Discarded + b.Rejected }
+func (b BatchStats) Failed() int64 { return b.Dead + b.Discarded + b.Rejected }
 
 // Receipt is the proof of what became of one task of a batch.
 type Receipt struct {
-	Place
+	BatchRef
 	Kind   Kind   `json:"kind"`
 	UserID string `json:"user_id"`
 	Target string `json:"target"`
@@ -90,8 +90,8 @@ type Device struct {
 	CreateTime time.Time `json:"createTime,omitzero"`
 }
 
-// Standing is how the tasks stand that a task has enqueued in its latest round.
-type Standing struct {
+// ChildStatus is how the tasks stand that a task has enqueued in its latest round.
+type ChildStatus struct {
 	// Round counts from 1; 0 if there was none yet.
 	Round int
 	// Since is when it began, by Redis' clock.

@@ -30,8 +30,8 @@ type Intent struct {
 	NotAfter time.Time
 	// NoGuard switches the guard against stale intents off.
 	NoGuard bool
-	// Place is the task's place in a batch, which is owed a receipt.
-	Place Place
+	// BatchRef is the task's place in a batch, which is owed a receipt.
+	BatchRef BatchRef
 }
 
 // FieldError says which member of a task is wrong, and what would be right.
@@ -120,10 +120,10 @@ func ownMembers(kind Kind) (ids, more []string, known bool) {
 
 func staleMembers(t LockRelease, members map[string]any) (Task, error) {
 	var err error
-	if t.Stale.Source, err = sourceMember(members); err != nil {
+	if t.Evidence.Source, err = sourceMember(members); err != nil {
 		return nil, err
 	}
-	t.Stale.ExpiredAt, err = timeMember(members, "expired_at")
+	t.Evidence.ExpiredAt, err = timeMember(members, "expired_at")
 	return t, err
 }
 
@@ -268,38 +268,38 @@ func intentMembers(members map[string]any) (Intent, error) {
 	if in.NoGuard, err = boolMember(members, "no_guard"); err != nil {
 		return Intent{}, err
 	}
-	if in.Place, err = placeMembers(members); err != nil {
+	if in.BatchRef, err = placeMembers(members); err != nil {
 		return Intent{}, err
 	}
 	return in, nil
 }
 
 // placeMembers reads a place: both of its members, or none.
-func placeMembers(members map[string]any) (Place, error) {
+func placeMembers(members map[string]any) (BatchRef, error) {
 	index, hasIndex := members["index"]
 	if _, hasBatch := members["batch"]; !hasBatch && !hasIndex {
-		return Place{}, nil
+		return BatchRef{}, nil
 	}
 	batch, err := stringMember(members, "batch")
 	if err != nil {
-		return Place{}, err
+		return BatchRef{}, err
 	}
 	if !hasIndex {
-		return Place{}, &FieldError{Field: "index", Problem: "is missing; a task of a batch has one"}
+		return BatchRef{}, &FieldError{Field: "index", Problem: "is missing; a task of a batch has one"}
 	}
 	n, ok := index.(json.Number)
 	if !ok {
-		return Place{}, &FieldError{Field: "index", Problem: "is " + jsonType(index) + "; want a number"}
+		return BatchRef{}, &FieldError{Field: "index", Problem: "is " + jsonType(index) + "; want a number"}
 	}
 	i, err := strconv.ParseInt(n.String(), 10, 64)
 	if err != nil {
-		return Place{}, &FieldError{Field: "index", Problem: "is " + excerpt(n.String()) + "; want a whole number"}
+		return BatchRef{}, &FieldError{Field: "index", Problem: "is " + excerpt(n.String()) + "; want a whole number"}
 	}
-	p := Place{Batch: batch, Index: i}
+	p := BatchRef{Batch: batch, Index: i}
 	return p, p.validate()
 }
 
-func (p Place) validate() error {
+func (p BatchRef) validate() error {
 	if err := ValidateBatchID(p.Batch); err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ func TestEncodeWritesTheDocumentedWire(t *testing.T) {
 	}{
 		{tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}, tasks.Intent{}, `{"v":1,"user_id":"u-1","device_id":"1775406005920779393"}`},
 		{tasks.LockRelease{UserID: "u&<1>", LockID: lockID}, tasks.Intent{}, `{"v":1,"user_id":"u&<1>","lock_id":"` + lockID + `"}`},
-		{tasks.UserOffboard{UserID: `a"b\c`}, tasks.Intent{Place: tasks.Place{Batch: "b.1", Index: 7}}, `{"v":1,"user_id":"a\"b\\c","batch":"b.1","index":7}`},
-		{tasks.LockRelease{UserID: "u", LockID: "l", Stale: tasks.Stale{Source: tasks.SourceSQL, ExpiredAt: at}}, tasks.Intent{}, `{"v":1,"user_id":"u","lock_id":"l","source":"sql","expired_at":"2026-01-31T08:30:00.005Z"}`},
+		{tasks.UserOffboard{UserID: `a"b\c`}, tasks.Intent{BatchRef: tasks.BatchRef{Batch: "b.1", Index: 7}}, `{"v":1,"user_id":"a\"b\\c","batch":"b.1","index":7}`},
+		{tasks.LockRelease{UserID: "u", LockID: "l", Evidence: tasks.SweepEvidence{Source: tasks.SourceSQL, ExpiredAt: at}}, tasks.Intent{}, `{"v":1,"user_id":"u","lock_id":"l","source":"sql","expired_at":"2026-01-31T08:30:00.005Z"}`},
 		{tasks.LockSweep{}, tasks.Intent{}, `{"v":1}`},
 		{tasks.LockSweep{Source: tasks.SourceSQL, Max: 5}, tasks.Intent{}, `{"v":1,"source":"sql","max":5}`},
 		{tasks.LockSweep{Grace: 2 * time.Minute, Max: 10_000, MaxShare: 0.25, Force: true}, tasks.Intent{}, `{"v":1,"grace":"2m0s","max":10000,"max_share":0.25,"force":true}`},

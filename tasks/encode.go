@@ -23,9 +23,9 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	case LockRelease:
 		p.text("user_id", t.UserID)
 		p.text("lock_id", t.LockID)
-		if t.Stale.Source != "" {
-			p.text("source", string(t.Stale.Source))
-			if err := p.time("expired_at", t.Stale.ExpiredAt); err != nil {
+		if t.Evidence.Source != "" {
+			p.text("source", string(t.Evidence.Source))
+			if err := p.time("expired_at", t.Evidence.ExpiredAt); err != nil {
 				return nil, err
 			}
 		}
@@ -38,13 +38,13 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrUnknownKind, t)
 	}
-	if in.Place.In() {
-		if err := in.Place.validate(); err != nil {
+	if in.BatchRef.IsSet() {
+		if err := in.BatchRef.validate(); err != nil {
 			return nil, err
 		}
-		p.text("batch", in.Place.Batch)
+		p.text("batch", in.BatchRef.Batch)
 		p.member("index")
-		p = strconv.AppendInt(p, in.Place.Index, 10)
+		p = strconv.AppendInt(p, in.BatchRef.Index, 10)
 	}
 	if err := p.time("enqueued_at", in.EnqueuedAt); err != nil {
 		return nil, err

@@ -105,13 +105,13 @@ type LockRelease struct {
 	// LockID matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$; what follows the @
 	// is the module that is backed up.
 	LockID string
-	// Stale is why a sweep wants it released, zero for an order of somebody who
+	// Evidence is why a sweep wants it released, zero for an order of somebody who
 	// knows. The worker looks again first: a lock that was renewed since stays.
-	Stale Stale
+	Evidence SweepEvidence
 }
 
-// Stale is what a sweep has seen of a lock whose holder went away.
-type Stale struct {
+// SweepEvidence is what a sweep has seen of a lock whose holder went away.
+type SweepEvidence struct {
 	// Source is where it has seen it. Empty: nowhere.
 	Source Source
 	// ExpiredAt is when the lock expired, to the millisecond.
@@ -298,14 +298,14 @@ func (t LockRelease) Validate() error {
 		return err
 	}
 	switch {
-	case t.Stale == Stale{}:
+	case t.Evidence == SweepEvidence{}:
 		return nil
-	case t.Stale.Source == "":
+	case t.Evidence.Source == "":
 		return &FieldError{Field: "source", Problem: "is missing, and expired_at is there"}
-	case t.Stale.ExpiredAt.IsZero():
+	case t.Evidence.ExpiredAt.IsZero():
 		return &FieldError{Field: "expired_at", Problem: "is missing, and source is there"}
 	default:
-		return t.Stale.Source.validate()
+		return t.Evidence.Source.validate()
 	}
 }
 

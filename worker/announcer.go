@@ -70,7 +70,7 @@ func (a *announcer) run(ctx context.Context) {
 }
 
 // tell enqueues the webhook, if there is one.
-func (a *announcer) tell(ctx context.Context, b tasks.Balance) error {
+func (a *announcer) tell(ctx context.Context, b tasks.BatchStats) error {
 	if a.hook == nil {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (a *announcer) tell(ctx context.Context, b tasks.Balance) error {
 type notice struct {
 	Type      string        `json:"type"`
 	Timestamp time.Time     `json:"timestamp"`
-	Data      tasks.Balance `json:"data"`
+	Data      tasks.BatchStats `json:"data"`
 }
 
 // send carries a webhook task out. Its failures are charged, whatever they are:

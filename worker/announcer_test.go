@@ -63,14 +63,14 @@ func TestACompleteBatchIsToldOnce(t *testing.T) {
 	ledger.size["batch-1"] = 20
 	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
 	for i := range 20 {
-		b.enqueueInBatch(unbindTask(i), tasks.Place{Batch: "batch-1", Index: int64(i)})
+		b.enqueueInBatch(unbindTask(i), tasks.BatchRef{Batch: "batch-1", Index: int64(i)})
 	}
 	b.start()
 	select {
 	case body := <-receiver.bodies:
 		var notice struct {
 			Type string        `json:"type"`
-			Data tasks.Balance `json:"data"`
+			Data tasks.BatchStats `json:"data"`
 		}
 		if err := json.Unmarshal([]byte(body), &notice); err != nil || notice.Type != "batch.complete" || notice.Data.ID != "batch-1" || !notice.Data.Done {
 			t.Errorf("%s, %v", body, err)
@@ -98,7 +98,7 @@ func TestAWebhookThatFailsIsDead(t *testing.T) {
 	ledger.size["batch-1"] = 1
 	b.cfg.Policy.MaxAttempts = 2
 	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
-	b.enqueueInBatch(unbindTask(1), tasks.Place{Batch: "batch-1"})
+	b.enqueueInBatch(unbindTask(1), tasks.BatchRef{Batch: "batch-1"})
 	b.start()
 	redistest.Eventually(t, settleIn, "it is dead", func() bool { return b.dead()["batch-1"].Kind == tasks.KindBatchWebhook })
 	if l := b.dead()["batch-1"]; l.Reason != tasks.Upstream || l.Attempts != 2 {

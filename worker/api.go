@@ -25,7 +25,7 @@ var _ pipeline.API = calls{}
 func (c calls) Do(ctx context.Context, t tasks.Task, in tasks.Intent) pipeline.Answer {
 	switch t := t.(type) {
 	case tasks.UserOffboard:
-		return c.offboard.do(ctx, t, in.Place)
+		return c.offboard.do(ctx, t, in.BatchRef)
 	case tasks.LockSweep:
 		return c.sweep.do(ctx, t)
 	case tasks.BatchWebhook:

@@ -39,7 +39,7 @@ type Config struct {
 	Locks Locks
 	// Sources are where locks are known besides that ledger, one of a kind; they
 	// need it. Default: none.
-	Sources []*locks.Listed
+	Sources []*locks.External
 	// LedgerKeep is how long it is remembered what was swept: of the ledger, from
 	// its expiry, and of Sources, from when it was last seen there. Default 30 days.
 	LedgerKeep time.Duration

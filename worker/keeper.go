@@ -65,7 +65,7 @@ func newKeeper(api koodriveAPI, ledger Locks, sources *listed, cfg koodrive.Conf
 // Do implements koodriveAPI.
 func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	release, ok := t.(tasks.LockRelease)
-	if !ok || k.ledger == nil && release.Stale == (tasks.Stale{}) {
+	if !ok || k.ledger == nil && release.Evidence == (tasks.SweepEvidence{}) {
 		return k.koodriveAPI.Do(ctx, t)
 	}
 	// What is called must be over before the claim is. Redis may answer late, and
@@ -73,9 +73,9 @@ func (k keeper) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	call, cancel := context.WithTimeout(ctx, k.hold-claimMargin)
 	defer cancel()
 	var ticket int64
-	if release.Stale != (tasks.Stale{}) {
-		if k.ledger == nil || !k.sources.know(release.Stale.Source) {
-			return k.sources.wait(release.Stale.Source)
+	if release.Evidence != (tasks.SweepEvidence{}) {
+		if k.ledger == nil || !k.sources.know(release.Evidence.Source) {
+			return k.sources.wait(release.Evidence.Source)
 		}
 		var refused string
 		var err error

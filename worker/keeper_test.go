@@ -69,7 +69,7 @@ func (f *fakeClaims) want(t *testing.T, what string, said ...string) {
 
 var (
 	namedRelease = tasks.LockRelease{UserID: "u", LockID: "l@102"}
-	staleRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Stale: tasks.Stale{Source: tasks.SourceLedger, ExpiredAt: time.UnixMilli(1000)}}
+	staleRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Evidence: tasks.SweepEvidence{Source: tasks.SourceLedger, ExpiredAt: time.UnixMilli(1000)}}
 )
 
 func TestALockThatSomebodyNamedIsReleasedWithoutAClaim(t *testing.T) {

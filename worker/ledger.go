@@ -14,15 +14,15 @@ import (
 // Ledger keeps account of batches, and owes a receipt to each of their tasks.
 // The ledger is in package enqueue/batch, where producers find it too.
 type Ledger interface {
-	// Settle notes what became of tasks, and returns the batches that are
+	// RecordOutcomes notes what became of tasks, and returns the batches that are
 	// complete by it. To settle twice is to settle once.
-	Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error)
+	RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error)
 	// Announce calls tell for each batch that is complete, again if it fails, the
 	// process dies, or another worker is at it. It returns those of which no other
 	// worker can say that it has told.
-	Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error)
+	Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error)
 	// Show returns how a batch stands.
-	Show(ctx context.Context, id string) (tasks.Balance, error)
+	Show(ctx context.Context, id string) (tasks.BatchStats, error)
 }
 
 // settler settles the receipts of concurrent tasks together: while one exchange
@@ -101,7 +101,7 @@ func (s *settler) drain(ctx context.Context, batch string, l *lane) {
 			receipts[i] = each.receipt
 		}
 		limited, cancel := context.WithTimeout(ctx, settleTimeout)
-		completed, err := s.ledger.Settle(limited, receipts)
+		completed, err := s.ledger.RecordOutcomes(limited, receipts)
 		cancel()
 		for _, each := range together {
 			each.done <- err

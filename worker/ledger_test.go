@@ -24,7 +24,7 @@ type memoryLedger struct {
 	mu       sync.Mutex
 	fail     int // so many calls
 	calls    int
-	outcomes map[tasks.Place]tasks.Receipt
+	outcomes map[tasks.BatchRef]tasks.Receipt
 	size     map[string]int
 	told     map[string]bool
 }
@@ -32,10 +32,10 @@ type memoryLedger struct {
 var _ worker.Ledger = (*memoryLedger)(nil)
 
 func newLedger() *memoryLedger {
-	return &memoryLedger{outcomes: map[tasks.Place]tasks.Receipt{}, size: map[string]int{}, told: map[string]bool{}}
+	return &memoryLedger{outcomes: map[tasks.BatchRef]tasks.Receipt{}, size: map[string]int{}, told: map[string]bool{}}
 }
 
-func (l *memoryLedger) Settle(_ context.Context, receipts []tasks.Receipt) (completed []string, err error) {
+func (l *memoryLedger) RecordOutcomes(_ context.Context, receipts []tasks.Receipt) (completed []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls++
@@ -44,8 +44,8 @@ func (l *memoryLedger) Settle(_ context.Context, receipts []tasks.Receipt) (comp
 		return nil, errors.New("the ledger is away")
 	}
 	for _, r := range receipts {
-		if _, there := l.outcomes[r.Place]; !there {
-			l.outcomes[r.Place] = r
+		if _, there := l.outcomes[r.BatchRef]; !there {
+			l.outcomes[r.BatchRef] = r
 		}
 		if l.complete(r.Batch) {
 			completed = append(completed, r.Batch)
@@ -64,14 +64,14 @@ func (l *memoryLedger) complete(batch string) bool {
 	return n == l.size[batch]
 }
 
-func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error) {
+func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for batch := range l.size {
 		if l.told[batch] || !l.complete(batch) {
 			continue
 		}
-		b := tasks.Balance{ID: batch, Total: int64(l.size[batch]), Done: true}
+		b := tasks.BatchStats{ID: batch, Total: int64(l.size[batch]), Done: true}
 		if err := tell(ctx, b); err != nil {
 			return told, err
 		}
@@ -81,11 +81,11 @@ func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, 
 	return told, nil
 }
 
-func (l *memoryLedger) Show(_ context.Context, id string) (tasks.Balance, error) {
-	return tasks.Balance{ID: id, Done: true}, nil
+func (l *memoryLedger) Show(_ context.Context, id string) (tasks.BatchStats, error) {
+	return tasks.BatchStats{ID: id, Done: true}, nil
 }
 
-func (l *memoryLedger) receipts() map[tasks.Place]tasks.Receipt {
+func (l *memoryLedger) receipts() map[tasks.BatchRef]tasks.Receipt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.outcomes)
@@ -96,11 +96,11 @@ type noProducer struct{}
 
 var _ worker.Producer = noProducer{}
 
-func (noProducer) Standing(context.Context, tasks.Task, tasks.Place) (tasks.Standing, error) {
-	return tasks.Standing{}, errors.New("not in this test")
+func (noProducer) Standing(context.Context, tasks.Task, tasks.BatchRef) (tasks.ChildStatus, error) {
+	return tasks.ChildStatus{}, errors.New("not in this test")
 }
 
-func (noProducer) NextRound(context.Context, tasks.Task, tasks.Place, int, []tasks.Task) error {
+func (noProducer) NextRound(context.Context, tasks.Task, tasks.BatchRef, int, []tasks.Task) error {
 	return errors.New("not in this test")
 }
 
@@ -110,14 +110,14 @@ func (noProducer) Releases(context.Context, string, iter.Seq2[tasks.Task, error]
 	return nil, errors.New("not in this test")
 }
 
-func (noProducer) Forget(context.Context, tasks.Task, tasks.Place) error {
+func (noProducer) Forget(context.Context, tasks.Task, tasks.BatchRef) error {
 	return errors.New("not in this test")
 }
 
 // enqueueInBatch puts a task into a batch, as package enqueue does.
-func (b *bundle) enqueueInBatch(task tasks.Task, place tasks.Place) {
+func (b *bundle) enqueueInBatch(task tasks.Task, place tasks.BatchRef) {
 	b.t.Helper()
-	payload, err := tasks.Encode(task, tasks.Intent{EnqueuedAt: time.Now(), Place: place})
+	payload, err := tasks.Encode(task, tasks.Intent{EnqueuedAt: time.Now(), BatchRef: place})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestEachTaskOfABatchGetsItsReceipt(t *testing.T) {
 	ledger.size["batch-1"], ledger.fail = 5, 3
 	b.cfg.Ledger = ledger
 	for i := range 5 {
-		b.enqueueInBatch(unbindTask(i), tasks.Place{Batch: "batch-1", Index: int64(i)})
+		b.enqueueInBatch(unbindTask(i), tasks.BatchRef{Batch: "batch-1", Index: int64(i)})
 	}
 	b.start()
 	b.awaitSettled()
@@ -186,7 +186,7 @@ func TestWithoutALedgerNoTaskOfABatchGoes(t *testing.T) {
 	ledger := newLedger()
 	ledger.fail = 1 << 30
 	b.cfg.Ledger = ledger
-	b.enqueueInBatch(unbindTask(1), tasks.Place{Batch: "batch-1"})
+	b.enqueueInBatch(unbindTask(1), tasks.BatchRef{Batch: "batch-1"})
 	_, stop := b.start()
 	redistest.Eventually(t, settleIn, "it was carried out, and put back", func() bool {
 		info, err := b.inspector.GetQueueInfo(tasks.QueueUnbind)

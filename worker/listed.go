@@ -19,7 +19,7 @@ import (
 
 // listed are the sources of locks besides the ledger.
 type listed struct {
-	known map[tasks.Source]*locks.Listed
+	known map[tasks.Source]*locks.External
 	log   *zap.Logger
 	// What is wrong with a source is wrong for every task: it is said now and then.
 	missing, failing *rate.Sometimes
@@ -30,9 +30,9 @@ type listed struct {
 
 const sayEvery = time.Minute
 
-func newListed(all []*locks.Listed, log *zap.Logger) *listed {
+func newListed(all []*locks.External, log *zap.Logger) *listed {
 	l := &listed{
-		known: make(map[tasks.Source]*locks.Listed, len(all)), log: log,
+		known: make(map[tasks.Source]*locks.External, len(all)), log: log,
 		missing: &rate.Sometimes{Interval: sayEvery}, failing: &rate.Sometimes{Interval: sayEvery},
 		since: make(map[tasks.Source]time.Time),
 	}
@@ -68,21 +68,21 @@ type lookedKey struct{}
 // look looks at a lock where the sweep has found it. stays is nil if it may be
 // released; the context for the call remembers when that was.
 func (l *listed) look(ctx context.Context, t tasks.LockRelease) (call context.Context, stays *pipeline.Answer) {
-	source := l.known[t.Stale.Source]
+	source := l.known[t.Evidence.Source]
 	if source == nil { // the ledger, which was asked by the claim
 		return ctx, nil
 	}
 	looked := time.Now()
-	refused, err := source.Look(ctx, t)
+	refused, err := source.Lookup(ctx, t)
 	if err != nil {
 		l.failing.Do(func() {
-			l.log.Warn("it cannot be looked whether locks were renewed: their releases wait", zap.String("source", string(t.Stale.Source)), zap.Error(err))
+			l.log.Warn("it cannot be looked whether locks were renewed: their releases wait", zap.String("source", string(t.Evidence.Source)), zap.Error(err))
 		})
 		answer := unavailable(err) // not the task's fault
-		answer.RetryAfter = l.pause(t.Stale.Source)
+		answer.RetryAfter = l.pause(t.Evidence.Source)
 		return ctx, &answer
 	}
-	l.answers(t.Stale.Source)
+	l.answers(t.Evidence.Source)
 	if refused != "" {
 		answer := superseded(refused)
 		return ctx, &answer

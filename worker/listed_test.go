@@ -26,7 +26,7 @@ type fakeTable struct {
 	locks.Notes // nobody sweeps
 
 	mu    sync.Mutex
-	sight source.Sight
+	sight source.LockState
 	fail  error
 	looks int
 }
@@ -35,11 +35,11 @@ func (f *fakeTable) Kind() tasks.Source                                 { return
 func (f *fakeTable) Close() error                                       { return nil }
 func (f *fakeTable) Locks(context.Context) iter.Seq2[tasks.Lock, error] { return nil }
 
-func (f *fakeTable) Look(context.Context, []source.Name) ([]source.Sight, error) {
+func (f *fakeTable) Lookup(context.Context, []source.Name) ([]source.LockState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looks++
-	return []source.Sight{f.sight}, f.fail
+	return []source.LockState{f.sight}, f.fail
 }
 
 func (f *fakeTable) renew() {
@@ -50,7 +50,7 @@ func (f *fakeTable) renew() {
 
 var (
 	seenAt     = time.UnixMilli(1000).UTC()
-	sqlRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Stale: tasks.Stale{Source: tasks.SourceSQL, ExpiredAt: seenAt}}
+	sqlRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Evidence: tasks.SweepEvidence{Source: tasks.SourceSQL, ExpiredAt: seenAt}}
 )
 
 func TestALockOfAnotherSourceIsLookedForThere(t *testing.T) {
@@ -60,14 +60,14 @@ func TestALockOfAnotherSourceIsLookedForThere(t *testing.T) {
 		called     bool
 		superseded bool
 	}{
-		"as it was":   {&fakeTable{sight: source.Sight{Found: true, ExpiresAt: seenAt}}, true, false},
-		"renewed":     {&fakeTable{sight: source.Sight{Found: true, ExpiresAt: seenAt.Add(time.Hour)}}, false, true},
+		"as it was":   {&fakeTable{sight: source.LockState{Found: true, ExpiresAt: seenAt}}, true, false},
+		"renewed":     {&fakeTable{sight: source.LockState{Found: true, ExpiresAt: seenAt.Add(time.Hour)}}, false, true},
 		"gone":        {&fakeTable{}, false, true},
 		"no database": {&fakeTable{fail: errors.New("no connection")}, false, false},
 	} {
 		f := &fakeClaims{ticket: 7, answer: pipeline.Answer{Reason: tasks.OK}}
 		core, logs := observer.New(zapcore.WarnLevel)
-		sources := newListed([]*locks.Listed{locks.NewListed(c.table, c.table)}, zap.New(core))
+		sources := newListed([]*locks.External{locks.NewExternal(c.table, c.table)}, zap.New(core))
 		k := newKeeper(f, f, sources, koodrive.Config{})
 		var a pipeline.Answer
 		for range 3 {
@@ -128,8 +128,8 @@ func TestALookGrowsOld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				table := &fakeTable{sight: source.Sight{Found: true, ExpiresAt: seenAt}}
-				sources := newListed([]*locks.Listed{locks.NewListed(table, table)}, zap.NewNop())
+				table := &fakeTable{sight: source.LockState{Found: true, ExpiresAt: seenAt}}
+				sources := newListed([]*locks.External{locks.NewExternal(table, table)}, zap.NewNop())
 				g, err := gate.New(gate.Config{Fleet: resting{time.Now().Add(c.wait)}})
 				if err != nil {
 					t.Fatal(err)

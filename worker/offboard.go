@@ -23,12 +23,12 @@ type Producer interface {
 type Rounds interface {
 	// Standing returns how the parent's latest round stands. What a crash has
 	// kept from being enqueued is enqueued now.
-	Standing(ctx context.Context, parent tasks.Task, place tasks.Place) (tasks.Standing, error)
+	Standing(ctx context.Context, parent tasks.Task, place tasks.BatchRef) (tasks.ChildStatus, error)
 	// NextRound enqueues the children, in the parent's batch if it has a place in
 	// one. A round that was begun before is not begun again.
-	NextRound(ctx context.Context, parent tasks.Task, place tasks.Place, round int, children []tasks.Task) error
+	NextRound(ctx context.Context, parent tasks.Task, place tasks.BatchRef, round int, children []tasks.Task) error
 	// Forget drops what is known of the parent's rounds.
-	Forget(ctx context.Context, parent tasks.Task, place tasks.Place) error
+	Forget(ctx context.Context, parent tasks.Task, place tasks.BatchRef) error
 }
 
 // lister lists what a user has bound. The list is valid only if the answer's
@@ -74,7 +74,7 @@ type offboarder struct {
 	now      func() time.Time
 }
 
-func (o *offboarder) do(ctx context.Context, t tasks.UserOffboard, place tasks.Place) pipeline.Answer {
+func (o *offboarder) do(ctx context.Context, t tasks.UserOffboard, place tasks.BatchRef) pipeline.Answer {
 	s, err := o.producer.Standing(ctx, t, place)
 	if err != nil {
 		return unavailable(err)
@@ -98,7 +98,7 @@ func (o *offboarder) do(ctx context.Context, t tasks.UserOffboard, place tasks.P
 		if err := o.producer.NextRound(ctx, t, place, s.Round+1, children); err != nil {
 			return unavailable(err)
 		}
-		return o.wait(tasks.Standing{Since: o.now()})
+		return o.wait(tasks.ChildStatus{Since: o.now()})
 	}
 	// The end: a replay begins from the first round. Who dies after this and
 	// before the outcome is noted leaves a task that begins again as well; what
@@ -144,7 +144,7 @@ const (
 )
 
 // wait comes back sooner at first, and less often the longer it takes.
-func (o *offboarder) wait(s tasks.Standing) pipeline.Answer {
+func (o *offboarder) wait(s tasks.ChildStatus) pipeline.Answer {
 	delay := min(max(o.now().Sub(s.Since)/4, leastLook), mostLook)
 	return pipeline.Answer{Reason: tasks.Waiting, Message: "its unbinds and releases are under way", Held: true, Uncalled: true, RetryAfter: delay}
 }

@@ -23,7 +23,7 @@ type fakeUser struct {
 	asked    []string     // what was listed, in turn
 	answer   tasks.Reason // of the list
 	err      error        // of the producer
-	standing tasks.Standing
+	standing tasks.ChildStatus
 	rounds   [][]string // what was enqueued in each
 	forgot   bool
 	lists    int
@@ -40,11 +40,11 @@ func (f *fakeUser) Held(context.Context, string) ([]string, error) {
 	return slices.Clone(f.held), f.heldErr
 }
 
-func (f *fakeUser) Standing(context.Context, tasks.Task, tasks.Place) (tasks.Standing, error) {
+func (f *fakeUser) Standing(context.Context, tasks.Task, tasks.BatchRef) (tasks.ChildStatus, error) {
 	return f.standing, f.err
 }
 
-func (f *fakeUser) NextRound(_ context.Context, _ tasks.Task, _ tasks.Place, round int, children []tasks.Task) error {
+func (f *fakeUser) NextRound(_ context.Context, _ tasks.Task, _ tasks.BatchRef, round int, children []tasks.Task) error {
 	if f.err != nil {
 		return f.err
 	}
@@ -54,7 +54,7 @@ func (f *fakeUser) NextRound(_ context.Context, _ tasks.Task, _ tasks.Place, rou
 		case tasks.DeviceUnbind:
 			ids = append(ids, t.DeviceID)
 		case tasks.LockRelease:
-			if t.Stale != (tasks.Stale{}) {
+			if t.Evidence != (tasks.SweepEvidence{}) {
 				return fmt.Errorf("%+v is bound to an expiry", t)
 			}
 			ids = append(ids, "lock "+t.LockID)
@@ -63,11 +63,11 @@ func (f *fakeUser) NextRound(_ context.Context, _ tasks.Task, _ tasks.Place, rou
 		}
 	}
 	f.rounds = append(f.rounds, ids)
-	f.standing = tasks.Standing{Round: round, Outstanding: len(children), Since: f.standing.Since}
+	f.standing = tasks.ChildStatus{Round: round, Outstanding: len(children), Since: f.standing.Since}
 	return nil
 }
 
-func (f *fakeUser) Forget(context.Context, tasks.Task, tasks.Place) error {
+func (f *fakeUser) Forget(context.Context, tasks.Task, tasks.BatchRef) error {
 	f.forgot = true
 	return f.err
 }
@@ -96,7 +96,7 @@ func (f *fakeUser) off() *offboarder {
 }
 
 func (f *fakeUser) do() pipeline.Answer {
-	return f.off().do(context.Background(), tasks.UserOffboard{UserID: "u"}, tasks.Place{})
+	return f.off().do(context.Background(), tasks.UserOffboard{UserID: "u"}, tasks.BatchRef{})
 }
 
 func (f *fakeUser) want(t *testing.T, step string, reason tasks.Reason, rounds string) pipeline.Answer {
@@ -242,7 +242,7 @@ func TestAnOffboardingWaitsForTheLedger(t *testing.T) {
 func TestAnOffboardingLooksLessOftenTheLongerItTakes(t *testing.T) {
 	t.Parallel()
 	for age, want := range map[time.Duration]time.Duration{0: time.Second, 20 * time.Second: 5 * time.Second, time.Hour: time.Minute} {
-		f := &fakeUser{answer: tasks.OK, standing: tasks.Standing{Round: 1, Outstanding: 1, Since: time.Unix(1000, 0).Add(-age)}}
+		f := &fakeUser{answer: tasks.OK, standing: tasks.ChildStatus{Round: 1, Outstanding: 1, Since: time.Unix(1000, 0).Add(-age)}}
 		if answer := f.do(); answer.RetryAfter != want {
 			t.Errorf("after %s it comes again in %s; want %s", age, answer.RetryAfter, want)
 		}

@@ -34,7 +34,7 @@ func (p parker) ParkArchived(ctx context.Context, t recovery.Task) error {
 }
 
 // ParkUndecodable implements recovery.Parker.
-func (p parker) ParkUndecodable(ctx context.Context, r recovery.Raw) error {
+func (p parker) ParkUndecodable(ctx context.Context, r recovery.Undecodable) error {
 	return p.letters.Park(ctx, deadletter.Letter{
 		// Its own ID may be taken in the dead-letter queue itself, by these very
 		// bytes.
@@ -52,13 +52,13 @@ func (p parker) park(ctx context.Context, t recovery.Task, reason tasks.Reason, 
 	if err != nil {
 		return p.letters.Park(ctx, l)
 	}
-	l.UserID, l.Target, l.EnqueuedAt, l.Batch = task.User(), task.Target(), intent.EnqueuedAt, intent.Place.Batch
-	if err := p.letters.Park(ctx, l); err != nil || !intent.Place.In() {
+	l.UserID, l.Target, l.EnqueuedAt, l.Batch = task.User(), task.Target(), intent.EnqueuedAt, intent.BatchRef.Batch
+	if err := p.letters.Park(ctx, l); err != nil || !intent.BatchRef.IsSet() {
 		return err
 	}
 	// A crash before this leaves the task where it was: it will be parked again.
 	return p.ledger.Settle(ctx, tasks.Receipt{
-		Place: intent.Place, Kind: t.Kind, UserID: task.User(), Target: task.Target(),
+		BatchRef: intent.BatchRef, Kind: t.Kind, UserID: task.User(), Target: task.Target(),
 		Outcome: tasks.Dead, Reason: reason, Attempts: t.Retries,
 	})
 }

@@ -29,7 +29,7 @@ func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if d.Queue != tasks.QueueDeadLetter {
 		return pipeline.Settle(d, r.flow.Process(ctx, d))
 	}
-	letter := deadletter.Open(d.ID, t.Type(), t.Payload())
+	letter := deadletter.Decode(d.ID, t.Type(), t.Payload())
 	d.Replay, d.Payload = true, letter.Payload
 	verdict := pipeline.Verdict{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
 	if d.Retries > 0 { // else it has just arrived; see package deadletter
@@ -39,7 +39,7 @@ func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if verdict.Action == pipeline.Park {
 		// Letters that come by Park have their entry; those that somebody put
 		// here by hand, and those that die of another reason now, have not.
-		if err := r.letters.Note(ctx, d.ID, verdict.Reason); err != nil {
+		if err := r.letters.IndexReason(ctx, d.ID, verdict.Reason); err != nil {
 			return pipeline.Settle(d, pipeline.Verdict{Action: pipeline.Again, Reason: verdict.Reason, Error: err.Error(), Delay: time.Second})
 		}
 	}
@@ -63,7 +63,7 @@ func (q *queue) Park(ctx context.Context, l pipeline.Letter) error {
 	letter := deadletter.Letter{
 		ID: l.ID, Kind: l.Kind, Queue: l.Queue, Payload: l.Payload,
 		Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
-		EnqueuedAt: l.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: l.Intent.Place.Batch,
+		EnqueuedAt: l.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: l.Intent.BatchRef.Batch,
 	}
 	if l.Task != nil {
 		letter.UserID, letter.Target = l.Task.User(), l.Task.Target()

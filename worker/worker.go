@@ -174,7 +174,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
 	wg.Go(func() { w.announce.run(beside) })
 	for _, source := range w.cfg.Sources {
-		wg.Go(func() { source.Attend(beside) })
+		wg.Go(func() { source.Heartbeat(beside) })
 	}
 
 	// 4. The pollers. When they stop, the gate stops first: tasks that wait for

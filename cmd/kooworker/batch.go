@@ -115,7 +115,7 @@ func (c *batchShowCmd) Run(a *app) error {
 }
 
 // printBalance writes a balance for people.
-func printBalance(out io.Writer, b tasks.Balance) {
+func printBalance(out io.Writer, b tasks.BatchStats) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	say(w, "batch\t%s\ncreated\t%s\n", b.ID, b.CreatedAt.Local().Format(time.DateTime))
 	for _, row := range []struct {
@@ -171,7 +171,7 @@ func (c *batchWatchCmd) Run(a *app) error {
 	return endOfBatch(a, b, c.JSON, err)
 }
 
-func endOfBatch(a *app, b tasks.Balance, asJSON bool, err error) error {
+func endOfBatch(a *app, b tasks.BatchStats, asJSON bool, err error) error {
 	if b.ID != "" {
 		if asJSON {
 			err = errors.Join(err, writeJSON(a.stdout, b))
@@ -179,18 +179,18 @@ func endOfBatch(a *app, b tasks.Balance, asJSON bool, err error) error {
 			printBalance(a.stdout, b)
 		}
 	}
-	if err == nil && b.Unfulfilled() > 0 {
+	if err == nil && b.Failed() > 0 {
 		return errPartial
 	}
 	return err
 }
 
 // awaitBatch waits, and shows the progress on stderr.
-func awaitBatch(a *app, store *batch.Store, id string, timeout time.Duration) (tasks.Balance, error) {
+func awaitBatch(a *app, store *batch.Store, id string, timeout time.Duration) (tasks.BatchStats, error) {
 	shown := newProgress(a.stderr, progressOptions{unit: "tasks"})
 	defer shown.finish()
 	begun := false
-	return waitFor(a, store, id, timeout, func(b tasks.Balance) {
+	return waitFor(a, store, id, timeout, func(b tasks.BatchStats) {
 		if !begun {
 			begun = true
 			shown.startAt(b.Total - b.Queued) // what was done before is no part of the rate
@@ -205,7 +205,7 @@ func awaitBatch(a *app, store *batch.Store, id string, timeout time.Duration) (t
 
 // timedOutError is a wait that took too long: exit code 4.
 type timedOutError struct {
-	b      tasks.Balance
+	b      tasks.BatchStats
 	waited time.Duration
 }
 
@@ -220,7 +220,7 @@ func (e timedOutError) Hint() string {
 }
 
 // waitFor waits until a batch is done. Redis may fail in between.
-func waitFor(a *app, store *batch.Store, id string, timeout time.Duration, each func(tasks.Balance)) (tasks.Balance, error) {
+func waitFor(a *app, store *batch.Store, id string, timeout time.Duration, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
 	ctx, cancel := a.ctx, context.CancelFunc(func() {})
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(a.ctx, timeout)

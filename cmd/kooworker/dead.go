@@ -296,7 +296,7 @@ func (c *deadDiscardCmd) Run(a *app) error {
 	defer closeLedger()
 	options := c.options()
 	options.Settle = func(ctx context.Context, receipts []tasks.Receipt) error {
-		_, err := ledger.Settle(ctx, receipts)
+		_, err := ledger.RecordOutcomes(ctx, receipts)
 		return err
 	}
 	res, err := store.Discard(a.ctx, filter, options)

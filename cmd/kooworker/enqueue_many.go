@@ -61,7 +61,7 @@ type bulkSummary struct {
 	Rejected  int64          `json:"rejected"`
 	Skipped   int64          `json:"skipped"`
 	Seconds   float64        `json:"seconds"`
-	Balance   *tasks.Balance `json:"balance,omitempty"`
+	Balance   *tasks.BatchStats `json:"balance,omitempty"`
 }
 
 // bulkPool is the number of connections of a bulk: its exchanges, and the looks
@@ -87,7 +87,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 	lines := int64(0)
 	res, err := client.Bulk(a.ctx, input, enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
-		Begun: func(id string, resumed bool) {
+		OnStart: func(id string, resumed bool) {
 			batchID = id
 			word := "batch"
 			if resumed {
@@ -95,7 +95,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 			}
 			say(a.stderr, "%s %s\n", word, id)
 		},
-		Each: func(enqueue.Item) {
+		OnItem: func(enqueue.Item) {
 			lines++
 			shown.set(lines)
 			if in != nil && in.size > 0 {
@@ -127,7 +127,7 @@ func (c *enqueueFlags) many(a *app, input iter.Seq2[tasks.Task, error], in *sour
 		return stopped(err, res.Total, batchID)
 	case waited != nil:
 		return waited
-	case res.Rejected > 0 || sum.Balance != nil && sum.Balance.Unfulfilled() > 0:
+	case res.Rejected > 0 || sum.Balance != nil && sum.Balance.Failed() > 0:
 		return errPartial
 	}
 	return nil
@@ -143,7 +143,7 @@ func (c *enqueueFlags) progress(a *app, in *source) *progress {
 }
 
 // await waits for the batch's end.
-func (c *enqueueFlags) await(a *app, id string) (*tasks.Balance, error) {
+func (c *enqueueFlags) await(a *app, id string) (*tasks.BatchStats, error) {
 	rdb, err := a.flags.Redis.client(2)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func unusable(err error) bool {
 		usage usageError
 		other *batch.InputError
 		spec  *batch.SpecError
-		used  *batch.UsedError
+		used  *batch.NameReservedError
 		field *tasks.FieldError
 	)
 	return errors.As(err, &usage) || errors.As(err, &other) || errors.As(err, &spec) || errors.As(err, &used) || errors.As(err, &field)

@@ -63,9 +63,9 @@ func (c *locksRenewCmd) Run(a *app) error {
 
 // Run implements the command.
 func (c *locksForgetCmd) Run(a *app) error {
-	c.expires = locks.DefaultLife // not looked at
+	c.expires = locks.DefaultTTL // not looked at
 	return c.run(a, c.File.readLockIDs, func(s *locks.Store) lockChange {
-		return func(ctx context.Context, entries []locks.Entry) ([]locks.Status, error) {
+		return func(ctx context.Context, entries []locks.TrackRequest) ([]locks.Status, error) {
 			ids := make([]locks.ID, len(entries))
 			for i, e := range entries {
 				ids[i] = e.ID()
@@ -89,7 +89,7 @@ func lockStore(a *app) (store *locks.Store, done func(), err error) {
 type lockReader func(io.Reader) iter.Seq2[tasks.Lock, error]
 
 // lockChange is what a command does to locks.
-type lockChange func(context.Context, []locks.Entry) ([]locks.Status, error)
+type lockChange func(context.Context, []locks.TrackRequest) ([]locks.Status, error)
 
 // lockLine is what is printed of one lock.
 type lockLine struct {
@@ -124,7 +124,7 @@ func (c *lockFlags) run(a *app, read lockReader, change func(*locks.Store) lockC
 		return err
 	}
 	defer done()
-	statuses, err := change(store)(a.ctx, []locks.Entry{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: c.expires}})
+	statuses, err := change(store)(a.ctx, []locks.TrackRequest{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: c.expires}})
 	if err != nil {
 		return redisError{err}
 	}
@@ -145,7 +145,7 @@ func (c *lockFlags) run(a *app, read lockReader, change func(*locks.Store) lockC
 var refusals = map[locks.Status]string{
 	locks.Releasing: "a worker may be releasing it right now; take it as lost",
 	locks.Swept:     "its release is enqueued; take it as lost, or renew it with a later expiry",
-	locks.Refused:   fmt.Sprintf("its expiry is more than %d days away", locks.MaxDistance/(24*time.Hour)),
+	locks.Refused:   fmt.Sprintf("its expiry is more than %d days away", locks.MaxExpiryOffset/(24*time.Hour)),
 }
 
 // lockSummary is what is printed of a file.
@@ -158,7 +158,7 @@ type lockSummary struct {
 }
 
 // add takes the ledger's answers into account.
-func (s *lockSummary) add(page []locks.Entry, statuses []locks.Status) {
+func (s *lockSummary) add(page []locks.TrackRequest, statuses []locks.Status) {
 	for i, status := range statuses {
 		s.ByStatus[status]++
 		if refusals[status] != "" {
@@ -233,9 +233,9 @@ func (c *lockFlags) many(a *app, read lockReader, change func(*locks.Store) lock
 
 // lockPages cuts a file into pages, and counts its lines. A lock of which the file
 // does not say when it expires has the time that is given.
-func lockPages(in iter.Seq2[tasks.Lock, error], expires time.Duration, sum *lockSummary) iter.Seq2[[]locks.Entry, error] {
-	return func(yield func([]locks.Entry, error) bool) {
-		var page []locks.Entry
+func lockPages(in iter.Seq2[tasks.Lock, error], expires time.Duration, sum *lockSummary) iter.Seq2[[]locks.TrackRequest, error] {
+	return func(yield func([]locks.TrackRequest, error) bool) {
+		var page []locks.TrackRequest
 		for l, err := range in {
 			if _, bad := errors.AsType[*enqueue.LineError](err); bad {
 				sum.Total++
@@ -247,7 +247,7 @@ func lockPages(in iter.Seq2[tasks.Lock, error], expires time.Duration, sum *lock
 				return
 			}
 			sum.Total++
-			page = append(page, locks.Entry{UserID: l.UserID, LockID: l.LockID, ExpiresIn: expires, ExpiresAt: l.ExpiresAt})
+			page = append(page, locks.TrackRequest{UserID: l.UserID, LockID: l.LockID, ExpiresIn: expires, ExpiresAt: l.ExpiresAt})
 			if len(page) == lockPage {
 				if !yield(page, nil) {
 					return

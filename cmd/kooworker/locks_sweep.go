@@ -143,7 +143,7 @@ func (c *locksSweepCmd) logger(a *app) *zap.Logger {
 // warn says what keeps the releases from being carried out.
 func (c *locksSweepCmd) warn(a *app, rdb redis.UniversalClient, sources []locksource.Source) {
 	for _, s := range sources {
-		attended, err := enqueuelocks.NewNotes(rdb, s.Kind()).Attended(a.ctx)
+		attended, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).Attended(a.ctx)
 		if err == nil && !attended {
 			say(a.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
 		}

@@ -17,9 +17,9 @@ import (
 // lets KooDrive hold all of them.
 func trackLocks(t *testing.T, server *redistest.Server, sim *simulator.Simulator, n, stale int) {
 	t.Helper()
-	entries := make([]locks.Entry, n)
+	entries := make([]locks.TrackRequest, n)
 	for i := range entries {
-		entries[i] = locks.Entry{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("lock-%d@102", i), ExpiresIn: time.Hour}
+		entries[i] = locks.TrackRequest{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("lock-%d@102", i), ExpiresIn: time.Hour}
 		if i < stale {
 			entries[i].ExpiresIn, entries[i].ExpiresAt = 0, time.Now().Add(-time.Hour)
 		}

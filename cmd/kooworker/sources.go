@@ -129,10 +129,10 @@ func closeSources(sources []locksource.Source) {
 }
 
 // listed joins sources with the notes of what was swept of them.
-func listed(rdb redis.UniversalClient, sources []locksource.Source) []*locks.Listed {
-	all := make([]*locks.Listed, len(sources))
+func listed(rdb redis.UniversalClient, sources []locksource.Source) []*locks.External {
+	all := make([]*locks.External, len(sources))
 	for i, s := range sources {
-		all[i] = locks.NewListed(s, enqueuelocks.NewNotes(rdb, s.Kind()))
+		all[i] = locks.NewExternal(s, enqueuelocks.NewSweptStore(rdb, s.Kind()))
 	}
 	return all
 }

@@ -13,7 +13,7 @@ import (
 // and then takes it off the list of those. It goes on after an error of tell. A
 // crash after tell lets it be told again, and so may two processes at the same
 // time; but only one of them gets the batch among those that it has told of.
-func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.Balance) error) (told []tasks.Balance, err error) {
+func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
 	ids, err := s.rdb.SMembers(ctx, openKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("announce batches: %w", err)
@@ -44,10 +44,10 @@ func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.B
 
 // completed returns those of the batches that are complete. Those that have
 // expired are taken off the list.
-func (s *Store) completed(ctx context.Context, ids []string) ([]tasks.Balance, error) {
+func (s *Store) completed(ctx context.Context, ids []string) ([]tasks.BatchStats, error) {
 	all, err := s.showAll(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(b tasks.Balance) bool { return b.CompletedAt.IsZero() }), nil
+	return slices.DeleteFunc(all, func(b tasks.BatchStats) bool { return b.CompletedAt.IsZero() }), nil
 }

@@ -13,7 +13,7 @@ import (
 // Audit is a batch counted again.
 type Audit struct {
 	// Balance is what the counters say.
-	Balance tasks.Balance `json:"balance"`
+	Balance tasks.BatchStats `json:"balance"`
 	// Counted is what the states say, by their names.
 	Counted map[string]int64 `json:"counted"`
 	// Receipts is the number of receipts; -1 for a batch without.
@@ -143,7 +143,7 @@ func sum(counts []int64) (n int64) {
 	return n
 }
 
-func counterOf(b tasks.Balance, s State) int64 {
+func counterOf(b tasks.BatchStats, s State) int64 {
 	switch s {
 	case Queued:
 		return b.Queued

@@ -31,7 +31,7 @@ func TestAuditCounts(t *testing.T) {
 	if !maps.Equal(audit.Counted, want) {
 		t.Errorf("counted %v; want %v", audit.Counted, want)
 	}
-	if got, want := standing(audit.Balance), (tasks.Balance{
+	if got, want := standing(audit.Balance), (tasks.BatchStats{
 		Total: 9, Queued: 1, Duplicate: 1, Rejected: 2, Succeeded: 1, AlreadyGone: 1, Superseded: 1, Dead: 1, Discarded: 1,
 	}); got != want {
 		t.Errorf("%+v; want %+v", got, want)

@@ -85,7 +85,7 @@ func input(salt string, n int) []tasks.Task {
 
 // digests returns the rolling digest after each item.
 func digests(items []tasks.Task) []batch.Digest {
-	var roll batch.Roll
+	var roll batch.RollingDigest
 	all := make([]batch.Digest, len(items))
 	for i, item := range items {
 		roll.Task(item)
@@ -150,7 +150,7 @@ func (b *bundle) sealed(tb testing.TB, spec batch.Spec, n int) (id string, index
 
 func (b *bundle) seal(tb testing.TB, id string, items int) (completed bool) {
 	tb.Helper()
-	completed, err := b.store.Seal(tb.Context(), id, int64(items))
+	completed, err := b.store.CloseInput(tb.Context(), id, int64(items))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func (b *bundle) seal(tb testing.TB, id string, items int) (completed bool) {
 
 func receipt(id string, index int64, outcome tasks.Outcome) tasks.Receipt {
 	return tasks.Receipt{
-		Place: tasks.Place{Batch: id, Index: index}, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: fmt.Sprint("d", index),
+		BatchRef: tasks.BatchRef{Batch: id, Index: index}, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: fmt.Sprint("d", index),
 		Outcome: outcome, Reason: tasks.OK, Attempts: 1,
 	}
 }
@@ -184,7 +184,7 @@ func (b *bundle) settleAll(tb testing.TB, id string, indexes []int64, outcome ta
 }
 
 // balance wants the audit to be clean, and returns how the batch stands.
-func (b *bundle) balance(tb testing.TB, id string) tasks.Balance {
+func (b *bundle) balance(tb testing.TB, id string) tasks.BatchStats {
 	tb.Helper()
 	audit, err := b.store.Audit(tb.Context(), id)
 	if err != nil || !audit.Clean() {

@@ -13,19 +13,19 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Brood is the note of the tasks that a task has enqueued: the unbinds and
+// Children is the note of the tasks that a task has enqueued: the unbinds and
 // releases of an off-boarding. They come in rounds, of which the last is
 // remembered.
-type Brood struct {
+type Children struct {
 	// Round counts from 1; 0 if there was none yet.
 	Round int
 	// Since is when the round began, by Redis' clock.
 	Since time.Time
 	// Enqueued: all of them were enqueued at least once.
 	Enqueued bool
-	// Children are they, each with its index in the batch; 0 without one, and the
+	// Indexes are they, each with its index in the batch; 0 without one, and the
 	// parent's in one that is gone.
-	Children map[Child]int64
+	Indexes map[Child]int64
 }
 
 // Child names a task among those of one user.
@@ -35,11 +35,11 @@ type Child struct {
 }
 
 // field is how a child is written: no kind holds a space.
-func (c Child) field() string { return broodChild + string(c.Kind) + " " + c.Target }
+func (c Child) field() string { return childPrefix + string(c.Kind) + " " + c.Target }
 
 const (
-	broodLife  = 90 * 24 * time.Hour // longer than anybody replays a dead parent
-	broodChild = "c:"
+	childrenTTL  = 90 * 24 * time.Hour // longer than anybody replays a dead parent
+	childPrefix = "c:"
 )
 
 // nextRoundCmd notes the children of a round, and gives each a state in the
@@ -92,12 +92,12 @@ return 1
 //
 // Children of a batch that is gone are noted as well, since its tasks are
 // carried out all the same. They have their parent's index, and leave no receipt.
-func (s *Store) NextRound(ctx context.Context, place tasks.Place, parent string, round int, children []Child) error {
+func (s *Store) NextRound(ctx context.Context, place tasks.BatchRef, parent string, round int, children []Child) error {
 	keys := []string{broodKey(place, parent)}
-	if place.In() {
+	if place.IsSet() {
 		keys = append(keysOf(place.Batch).ledger(), keys...)
 	}
-	args := []any{round, flag(place.In()), broodLife.Milliseconds(), tasks.MaxIndex + 1, place.Index}
+	args := []any{round, flag(place.IsSet()), childrenTTL.Milliseconds(), tasks.MaxIndex + 1, place.Index}
 	for _, c := range children {
 		args = append(args, c.field())
 	}
@@ -111,13 +111,13 @@ func (s *Store) NextRound(ctx context.Context, place tasks.Place, parent string,
 	return nil
 }
 
-// Brood returns what is noted of a task's children.
-func (s *Store) Brood(ctx context.Context, place tasks.Place, parent string) (Brood, error) {
+// Children returns what is noted of a task's children.
+func (s *Store) Children(ctx context.Context, place tasks.BatchRef, parent string) (Children, error) {
 	fields, err := s.rdb.HGetAll(ctx, broodKey(place, parent)).Result()
 	if err != nil {
-		return Brood{}, fmt.Errorf("read the note of %s: %w", parent, err)
+		return Children{}, fmt.Errorf("read the note of %s: %w", parent, err)
 	}
-	b := Brood{Children: make(map[Child]int64)}
+	b := Children{Indexes: make(map[Child]int64)}
 	var failed error
 	number := func(text string) int64 {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -125,10 +125,10 @@ func (s *Store) Brood(ctx context.Context, place tasks.Place, parent string) (Br
 		return n
 	}
 	for name, value := range fields {
-		switch child, isChild := strings.CutPrefix(name, broodChild); {
+		switch child, isChild := strings.CutPrefix(name, childPrefix); {
 		case isChild:
 			kind, target, _ := strings.Cut(child, " ")
-			b.Children[Child{tasks.Kind(kind), target}] = number(value)
+			b.Indexes[Child{tasks.Kind(kind), target}] = number(value)
 		case name == "round":
 			b.Round = int(number(value))
 		case name == "since":
@@ -138,7 +138,7 @@ func (s *Store) Brood(ctx context.Context, place tasks.Place, parent string) (Br
 		}
 	}
 	if failed != nil {
-		return Brood{}, fmt.Errorf("read the note of %s: %w", parent, failed)
+		return Children{}, fmt.Errorf("read the note of %s: %w", parent, failed)
 	}
 	return b, nil
 }
@@ -159,7 +159,7 @@ return 1
 `)
 
 // RoundEnqueued notes that every child of the round was enqueued.
-func (s *Store) RoundEnqueued(ctx context.Context, place tasks.Place, parent string, round int) error {
+func (s *Store) RoundEnqueued(ctx context.Context, place tasks.BatchRef, parent string, round int) error {
 	if err := enqueuedCmd.Run(ctx, s.rdb, []string{broodKey(place, parent)}, round).Err(); err != nil {
 		return fmt.Errorf("note the tasks of %s: %w", parent, err)
 	}
@@ -167,7 +167,7 @@ func (s *Store) RoundEnqueued(ctx context.Context, place tasks.Place, parent str
 }
 
 // Forget drops the note of a task's children.
-func (s *Store) Forget(ctx context.Context, place tasks.Place, parent string) error {
+func (s *Store) Forget(ctx context.Context, place tasks.BatchRef, parent string) error {
 	if err := s.rdb.Unlink(ctx, broodKey(place, parent)).Err(); err != nil {
 		return fmt.Errorf("drop the note of %s: %w", parent, err)
 	}

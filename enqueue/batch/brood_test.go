@@ -21,16 +21,16 @@ func unbinds(targets ...string) []batch.Child {
 	return children
 }
 
-func (b *bundle) nextRound(tb testing.TB, place tasks.Place, round int, targets ...string) {
+func (b *bundle) nextRound(tb testing.TB, place tasks.BatchRef, round int, targets ...string) {
 	tb.Helper()
 	if err := b.store.NextRound(tb.Context(), place, "user:offboard:{u}:", round, unbinds(targets...)); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-func (b *bundle) brood(tb testing.TB, place tasks.Place) batch.Brood {
+func (b *bundle) brood(tb testing.TB, place tasks.BatchRef) batch.Children {
 	tb.Helper()
-	brood, err := b.store.Brood(tb.Context(), place, "user:offboard:{u}:")
+	brood, err := b.store.Children(tb.Context(), place, "user:offboard:{u}:")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -43,17 +43,17 @@ func TestRounds(t *testing.T) {
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
 	at := b.queue(t, id, 1)
-	for name, place := range map[string]tasks.Place{"in a batch": {Batch: id, Index: at[0]}, "without": {}} {
+	for name, place := range map[string]tasks.BatchRef{"in a batch": {Batch: id, Index: at[0]}, "without": {}} {
 		index := func(i int64) int64 {
-			if place.In() {
+			if place.IsSet() {
 				return batch.ChunkSize + i
 			}
 			return 0
 		}
-		wants := func(step string, want batch.Brood) {
+		wants := func(step string, want batch.Children) {
 			t.Helper()
 			got := b.brood(t, place)
-			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Brood{}, "Since"), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Children{}, "Since"), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s: %s (-want +got):\n%s", name, step, diff)
 			}
 			if (want.Round == 0) != got.Since.IsZero() || want.Round > 0 && time.Since(got.Since).Abs() > time.Minute {
@@ -66,10 +66,10 @@ func TestRounds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wants("at first", batch.Brood{})
+		wants("at first", batch.Children{})
 		enqueued(1)
-		wants("enqueued what is not there", batch.Brood{})
-		one := batch.Brood{Round: 1, Children: map[batch.Child]int64{unbinds("a")[0]: index(0), unbinds("b b")[0]: index(1)}}
+		wants("enqueued what is not there", batch.Children{})
+		one := batch.Children{Round: 1, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(0), unbinds("b b")[0]: index(1)}}
 		b.nextRound(t, place, 1, "a", "b b")
 		wants("round 1", one)
 		b.nextRound(t, place, 1, "c", "d", "e")
@@ -79,22 +79,22 @@ func TestRounds(t *testing.T) {
 		wants("round 1 is enqueued", one)
 		b.nextRound(t, place, 1, "a")
 		wants("round 1 once more", one)
-		two := batch.Brood{Round: 2, Children: map[batch.Child]int64{unbinds("a")[0]: index(2)}}
+		two := batch.Children{Round: 2, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(2)}}
 		b.nextRound(t, place, 2, "a")
 		wants("round 2", two)
 		enqueued(1)
 		b.nextRound(t, place, 1, "z")
 		wants("round 1 is over", two)
 		b.nextRound(t, place, 3)
-		wants("a round of nobody", batch.Brood{Round: 3})
+		wants("a round of nobody", batch.Children{Round: 3})
 		if err := b.store.Forget(t.Context(), place, "user:offboard:{u}:"); err != nil {
 			t.Fatal(err)
 		}
-		wants("forgotten", batch.Brood{})
+		wants("forgotten", batch.Children{})
 		b.nextRound(t, place, 1)
-		wants("begun again", batch.Brood{Round: 1})
+		wants("begun again", batch.Children{Round: 1})
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 4, Queued: 4}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 4, Queued: 4}); got != want {
 		t.Errorf("%+v; want the parent and three children: %+v", got, want)
 	}
 }
@@ -103,7 +103,7 @@ func TestANoteDoesNotStayForEver(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
-	for key, place := range map[string]tasks.Place{
+	for key, place := range map[string]tasks.BatchRef{
 		"kooworker:{batch:" + id + "}:brood:5": {Batch: id, Index: 5},
 		"kooworker:brood:user:offboard:{u}:":   {},
 	} {
@@ -132,20 +132,20 @@ func TestABatchIsNotCompleteBetweenAParentAndItsChildren(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id, at := b.sealed(t, batch.Spec{}, 1)
-	parent := tasks.Place{Batch: id, Index: at[0]}
+	parent := tasks.BatchRef{Batch: id, Index: at[0]}
 	b.nextRound(t, parent, 1, "a", "b")
-	children := slices.Collect(maps.Values(b.brood(t, parent).Children))
+	children := slices.Collect(maps.Values(b.brood(t, parent).Indexes))
 	if got := b.settleAll(t, id, children, tasks.Succeeded); len(got) != 0 || b.balance(t, id).Done {
 		t.Errorf("completed %q by the children; want the parent waited for", got)
 	}
 	b.nextRound(t, parent, 2, "c")
 	b.settleAll(t, id, at, tasks.Succeeded)
-	for _, index := range b.brood(t, parent).Children {
+	for _, index := range b.brood(t, parent).Indexes {
 		if got := b.settle(t, receipt(id, index, tasks.Dead)); !slices.Equal(got, []string{id}) {
 			t.Errorf("completed %q by the last child; want %s", got, id)
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 4, Succeeded: 3, Dead: 1, Done: true}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 4, Succeeded: 3, Dead: 1, Done: true}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 }
@@ -155,11 +155,11 @@ func TestAChildThatIsNamedTwiceIsOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id, at := b.sealed(t, batch.Spec{}, 1)
-	parent := tasks.Place{Batch: id, Index: at[0]}
+	parent := tasks.BatchRef{Batch: id, Index: at[0]}
 	b.nextRound(t, parent, 1, "a", "b", "a", "b", "a")
 	brood := b.brood(t, parent)
-	b.settleAll(t, id, append(slices.Collect(maps.Values(brood.Children)), at...), tasks.Succeeded)
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 3, Succeeded: 3, Done: true}); got != want {
+	b.settleAll(t, id, append(slices.Collect(maps.Values(brood.Indexes)), at...), tasks.Succeeded)
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 3, Succeeded: 3, Done: true}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 }
@@ -170,17 +170,17 @@ func TestChildrenOfABatchThatIsGone(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id, at := b.sealed(t, batch.Spec{}, 7)
-	parent, other := tasks.Place{Batch: id, Index: at[4]}, tasks.Place{Batch: id, Index: at[6]}
+	parent, other := tasks.BatchRef{Batch: id, Index: at[4]}, tasks.BatchRef{Batch: id, Index: at[6]}
 	b.nextRound(t, other, 2, "x")
 	if err := b.store.Delete(t.Context(), id, true); err != nil {
 		t.Fatal(err)
 	}
 	b.nextRound(t, parent, 1, "a", "b")
 	want := map[batch.Child]int64{unbinds("a")[0]: parent.Index, unbinds("b")[0]: parent.Index}
-	if got := b.brood(t, parent); got.Round != 1 || !maps.Equal(got.Children, want) {
+	if got := b.brood(t, parent); got.Round != 1 || !maps.Equal(got.Indexes, want) {
 		t.Errorf("noted %+v; want round 1 of %v", got, want)
 	}
-	if got := b.brood(t, other); got.Round != 2 || len(got.Children) != 1 {
+	if got := b.brood(t, other); got.Round != 2 || len(got.Indexes) != 1 {
 		t.Errorf("what was noted before is %+v; want round 2 as it was", got)
 	}
 	if got := b.settle(t, receipt(id, parent.Index, tasks.Succeeded)); len(got) != 0 {

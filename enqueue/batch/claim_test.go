@@ -114,7 +114,7 @@ func TestClaimOfALongerOrShorterInput(t *testing.T) {
 		if _, ok := errors.AsType[*batch.InputError](err); !ok {
 			t.Errorf("sealed with %d, claimed one more: %v; want an InputError", n, err)
 		}
-		if _, ok := errors.AsType[*batch.InputError](func() error { _, err := b.store.Seal(t.Context(), id, int64(n-1)); return err }()); !ok {
+		if _, ok := errors.AsType[*batch.InputError](func() error { _, err := b.store.CloseInput(t.Context(), id, int64(n-1)); return err }()); !ok {
 			t.Errorf("sealed with %d, and with one less: want an InputError", n)
 		}
 		if b.seal(t, id, n); b.balance(t, id).Total != int64(n) {
@@ -125,7 +125,7 @@ func TestClaimOfALongerOrShorterInput(t *testing.T) {
 	id := b.open(t, batch.Spec{})
 	b.queue(t, id, 511)
 	b.queue(t, id, 1030)
-	if _, err := b.store.Seal(t.Context(), id, 511); err == nil {
+	if _, err := b.store.CloseInput(t.Context(), id, 511); err == nil {
 		t.Error("sealed with fewer items than were claimed")
 	}
 	b.seal(t, id, 1030)
@@ -137,7 +137,7 @@ func TestClaimOfABatchThatIsNotThere(t *testing.T) {
 	for _, id := range []string{"none", "", "a}b"} {
 		_, _, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
 		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}}, nil)
-		_, sealed := b.store.Seal(t.Context(), id, 0)
+		_, sealed := b.store.CloseInput(t.Context(), id, 0)
 		for _, err := range []error{claimed, marked, sealed} {
 			if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
 				t.Errorf("%q: %v; want a NotFoundError", id, err)
@@ -167,7 +167,7 @@ func TestClaimOfNoChunk(t *testing.T) {
 func TestAFullBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	parent := func(id string) tasks.Place { return tasks.Place{Batch: id, Index: 1} }
+	parent := func(id string) tasks.BatchRef { return tasks.BatchRef{Batch: id, Index: 1} }
 	for _, tc := range []struct {
 		next     int64
 		chunk    bool
@@ -203,7 +203,7 @@ func TestAFullBatch(t *testing.T) {
 		if _, isFull := errors.AsType[*batch.FullError](err); !isFull {
 			t.Errorf("%d children from %d on: %v; want it full", len(children), tc.next, err)
 		}
-		if brood, err := b.store.Brood(t.Context(), parent(id), "p"); err != nil || brood.Round != 0 {
+		if brood, err := b.store.Children(t.Context(), parent(id), "p"); err != nil || brood.Round != 0 {
 			t.Errorf("noted %+v, %v; want none of them", brood, err)
 		}
 	}
@@ -250,7 +250,7 @@ func TestAbandon(t *testing.T) {
 	if completed, err := b.store.Abandon(t.Context(), id); completed || err != nil {
 		t.Fatalf("%t, %v; two are queued", completed, err)
 	}
-	if _, err := b.store.Seal(t.Context(), id, 600); err == nil {
+	if _, err := b.store.CloseInput(t.Context(), id, 600); err == nil {
 		t.Error("it can be sealed all the same")
 	}
 	b.settle(t, receipt(id, first.Index(0), tasks.Succeeded), receipt(id, second.Index(3), tasks.AlreadyGone))

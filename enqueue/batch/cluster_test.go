@@ -37,10 +37,10 @@ func TestALifeInACluster(t *testing.T) {
 	ids := make([]string, 12)
 	for i := range ids { // in slots of their own
 		id, at := b.sealed(t, batch.Spec{}, 600)
-		parent := tasks.Place{Batch: id, Index: at[599]}
+		parent := tasks.BatchRef{Batch: id, Index: at[599]}
 		b.nextRound(t, parent, 1, "a", "b")
 		b.settleAll(t, id, at, tasks.Dead)
-		completed := b.settleAll(t, id, append(slices.Collect(maps.Values(b.brood(t, parent).Children)), at[0]), tasks.Succeeded)
+		completed := b.settleAll(t, id, append(slices.Collect(maps.Values(b.brood(t, parent).Indexes)), at[0]), tasks.Succeeded)
 		if !slices.Equal(completed, []string{id}) {
 			t.Errorf("completed %q; want %s", completed, id)
 		}
@@ -50,7 +50,7 @@ func TestALifeInACluster(t *testing.T) {
 		if err := b.store.Forget(t.Context(), parent, "p"); err != nil {
 			t.Error(err)
 		}
-		if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 602, Succeeded: 3, Dead: 599, Done: true}); got != want {
+		if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 602, Succeeded: 3, Dead: 599, Done: true}); got != want {
 			t.Errorf("%+v; want %+v", got, want)
 		}
 		if got := len(b.receipts(t, id, batch.ReceiptOptions{})); got != 602 {
@@ -66,8 +66,8 @@ func TestALifeInACluster(t *testing.T) {
 		dead = append(dead, receipt(id, 1, tasks.Discarded))
 	}
 	b.settle(t, dead...)
-	b.nextRound(t, tasks.Place{}, 1, "a")
-	if got := b.brood(t, tasks.Place{}); got.Round != 1 {
+	b.nextRound(t, tasks.BatchRef{}, 1, "a")
+	if got := b.brood(t, tasks.BatchRef{}); got.Round != 1 {
 		t.Errorf("%+v; want round 1 of a task without a batch", got)
 	}
 	if got := b.announced(t); !slices.Equal(got, ids) {
@@ -90,7 +90,7 @@ func TestTheKeysOfABatchShareASlot(t *testing.T) {
 	b := setupCluster(t)
 	for _, id := range []string{"a", "2026-01-31", "a.b_c-d", strings.Repeat("x", 64), "0"} {
 		b.sealed(t, batch.Spec{ID: id}, 1)
-		b.nextRound(t, tasks.Place{Batch: id}, 1, "a")
+		b.nextRound(t, tasks.BatchRef{Batch: id}, 1, "a")
 		b.settleAll(t, id, []int64{0, batch.ChunkSize}, tasks.Dead)
 		b.settle(t, receipt(id, 0, tasks.Succeeded))
 		names := slices.Sorted(maps.Keys(b.ttls(t, id)))

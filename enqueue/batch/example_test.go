@@ -24,14 +24,14 @@ func exampleRedis() (rdb *redis.Client, stop func()) {
 
 // fill stands for enqueue.Client.Bulk and a worker.
 func fill(ctx context.Context, store *batch.Store, id string) error {
-	var roll batch.Roll
+	var roll batch.RollingDigest
 	unbind := tasks.DeviceUnbind{UserID: "u-1", DeviceID: "42"}
 	roll.Task(unbind)
 	_, _, claimed := store.Claim(ctx, id, 0, []batch.Digest{roll.Digest()})
 	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil)
-	_, sealed := store.Seal(ctx, id, 1)
+	_, sealed := store.CloseInput(ctx, id, 1)
 	_, settled := store.Settle(ctx, []tasks.Receipt{{
-		Place: tasks.Place{Batch: id, Index: 0}, Kind: unbind.Kind(), UserID: unbind.UserID, Target: unbind.DeviceID,
+		BatchRef: tasks.BatchRef{Batch: id, Index: 0}, Kind: unbind.Kind(), UserID: unbind.UserID, Target: unbind.DeviceID,
 		Outcome: tasks.Succeeded, Reason: tasks.OK, Attempts: 1,
 	}})
 	return errors.Join(claimed, marked, sealed, settled)

@@ -27,7 +27,7 @@ func TestAFullRedis(t *testing.T) {
 	_, _, opened := b.store.Open(t.Context(), batch.Spec{})
 	_, _, claimed := b.store.Claim(t.Context(), id, 0, all[:4])
 	_, settled := b.store.Settle(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Discarded), receipt(id, at[1], tasks.Succeeded)})
-	_, sealed := b.store.Seal(t.Context(), id, 3)
+	_, sealed := b.store.CloseInput(t.Context(), id, 3)
 	for step, err := range map[string]error{
 		"open": opened, "claim": claimed, "settle": settled, "seal": sealed,
 		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[2] + 1, State: batch.Queued}}, nil),
@@ -50,7 +50,7 @@ func TestAFullRedis(t *testing.T) {
 		t.Errorf("%q are listed; want %s", got, id)
 	}
 	// What deletes its last note first may go on, or not: but as a whole.
-	err := b.store.NextRound(t.Context(), tasks.Place{Batch: id, Index: at[1]}, "p", 1, unbinds("a"))
+	err := b.store.NextRound(t.Context(), tasks.BatchRef{Batch: id, Index: at[1]}, "p", 1, unbinds("a"))
 	if got := b.balance(t, id); err != nil && got != before || err == nil && got.Queued != before.Queued+1 {
 		t.Errorf("%+v after %v; before it was %+v", got, err, before)
 	}

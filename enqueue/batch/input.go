@@ -19,26 +19,26 @@ const ChunkSize = 512
 // Digest is the rolling digest of an input: of all items up to some point.
 type Digest [10]byte
 
-// Roll is a rolling digest on its way through an input. The zero value is at
+// RollingDigest is a rolling digest on its way through an input. The zero value is at
 // its beginning.
-type Roll struct{ sum [sha256.Size]byte }
+type RollingDigest struct{ sum [sha256.Size]byte }
 
 // Task takes in an item that is a task.
-func (r *Roll) Task(t tasks.Task) {
+func (r *RollingDigest) Task(t tasks.Task) {
 	r.item("t" + string(t.Kind()) + "\x00" + t.User() + "\x00" + t.Target())
 }
 
 // Reject takes in an item that is none.
-func (r *Roll) Reject(text string) { r.item("r" + text) }
+func (r *RollingDigest) Reject(text string) { r.item("r" + text) }
 
 // item chains: the state before has a fixed size, so no two inputs are written
 // alike.
-func (r *Roll) item(text string) {
+func (r *RollingDigest) item(text string) {
 	r.sum = sha256.Sum256(append(r.sum[:], text...))
 }
 
 // Digest returns the digest so far.
-func (r *Roll) Digest() Digest { return Digest(r.sum[:len(Digest{})]) }
+func (r *RollingDigest) Digest() Digest { return Digest(r.sum[:len(Digest{})]) }
 
 // InputError means that the input is not the one that the batch was begun with.
 // Nothing of it was enqueued from the chunk on in which it differs.
@@ -61,18 +61,18 @@ func (e *InputError) Hint() string {
 	return "resume it with the input that it was begun with, or put this one into a batch of its own"
 }
 
-// LostError means that Redis has lost a part of the batch that it had
+// DataLossError means that Redis has lost a part of the batch that it had
 // acknowledged: its primary has failed before a replica had it, or it has
 // restarted from a snapshot.
-type LostError struct{ ID string }
+type DataLossError struct{ ID string }
 
 // Error implements error.
-func (e *LostError) Error() string {
+func (e *DataLossError) Error() string {
 	return fmt.Sprintf("Redis has lost a part of batch %s that it had acknowledged, in a failover or a restart", e.ID)
 }
 
 // Hint says what to do about it.
-func (e *LostError) Hint() string {
+func (e *DataLossError) Hint() string {
 	return "the same command again enqueues what is missing; persistence and --min-replicas make it rarer"
 }
 
@@ -203,7 +203,7 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 		case word == "gone":
 			return Chunk{}, 0, &NotFoundError{ID: id}
 		case word == "lost":
-			return Chunk{}, 0, &LostError{ID: id}
+			return Chunk{}, 0, &DataLossError{ID: id}
 		case word == "full":
 			return Chunk{}, 0, &FullError{ID: id}
 		case word == "sealed":
@@ -279,11 +279,11 @@ type Mark struct {
 	State State // Queued, Duplicate or Rejected
 }
 
-// Proof shows that Redis has lost nothing between a chunk's tasks and its marks.
+// Fence shows that Redis has lost nothing between a chunk's tasks and its marks.
 // What takes over after a failure knows a beginning of what was written, and no
 // more: so a token that was written behind tasks proves, as long as it is there,
 // that they are there too.
-type Proof struct {
+type Fence struct {
 	id     string
 	chunk  Chunk
 	tokens []string // their keys
@@ -292,23 +292,23 @@ type Proof struct {
 // tokenLife is for those that nobody asks for, because their producer has died.
 const tokenLife = time.Hour
 
-// NewProof returns a proof for the tasks of this chunk, without a token so far.
-func NewProof(id string, c Chunk) *Proof { return &Proof{id: id, chunk: c} }
+// NewFence returns a proof for the tasks of this chunk, without a token so far.
+func NewFence(id string, c Chunk) *Fence { return &Fence{id: id, chunk: c} }
 
-// Token writes another token behind what a pipeline has. Only if that succeeds it
+// Write writes another token behind what a pipeline has. Only if that succeeds it
 // is to be added.
-func (p *Proof) Token(ctx context.Context, pipe redis.Pipeliner) (key string, written *redis.StatusCmd) {
+func (p *Fence) Write(ctx context.Context, pipe redis.Pipeliner) (key string, written *redis.StatusCmd) {
 	key = prefixOf(p.id) + "token:" + uuid.NewString()
 	return key, pipe.Set(ctx, key, "", tokenLife)
 }
 
 // Add makes a token that was written a part of the proof.
-func (p *Proof) Add(key string) { p.tokens = append(p.tokens, key) }
+func (p *Fence) Add(key string) { p.tokens = append(p.tokens, key) }
 
 // Mark gives states to those indexes that have none. It is called after asynq
 // has the tasks. A *LostError means that it may not have them any more, and that
 // nothing was marked; the proof, if there is one, is used up by then.
-func (s *Store) Mark(ctx context.Context, id string, marks []Mark, proof *Proof) error {
+func (s *Store) Mark(ctx context.Context, id string, marks []Mark, proof *Fence) error {
 	if len(marks) == 0 {
 		return nil
 	}
@@ -335,7 +335,7 @@ func (s *Store) Mark(ctx context.Context, id string, marks []Mark, proof *Proof)
 	case n == -1:
 		return &NotFoundError{ID: id}
 	case n == -2:
-		return &LostError{ID: id}
+		return &DataLossError{ID: id}
 	}
 	return nil
 }

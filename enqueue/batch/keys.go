@@ -30,8 +30,8 @@ func (k keys) ledger() []string {
 }
 
 // broodKey is the note of the children of a task.
-func broodKey(place tasks.Place, identity string) string {
-	if place.In() {
+func broodKey(place tasks.BatchRef, identity string) string {
+	if place.IsSet() {
 		return prefixOf(place.Batch) + "brood:" + strconv.FormatInt(place.Index, 10)
 	}
 	return "kooworker:brood:" + identity

@@ -41,7 +41,7 @@ func TestMemory(t *testing.T) {
 	b := setup(t)
 	const n = 1_000_000
 	id := b.open(t, batch.Spec{})
-	var roll batch.Roll
+	var roll batch.RollingDigest
 	digests, marks := make([]batch.Digest, 0, batch.ChunkSize), make([]batch.Mark, batch.ChunkSize)
 	marking, start := b.slowest(t), time.Now()
 	for read := 0; read < n; read += len(digests) {
@@ -76,7 +76,7 @@ func TestMemory(t *testing.T) {
 
 	auditing := b.slowest(t)
 	start = time.Now()
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: n, Queued: n}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	t.Logf("audit in %s; slowest PING meanwhile: %s", time.Since(start), auditing())

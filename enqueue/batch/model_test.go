@@ -28,13 +28,13 @@ type model struct {
 	given   []int64 // all indexes that somebody was told of
 	states  map[int64]batch.State
 	history []tasks.Receipt
-	broods  map[int64]batch.Brood // by the parent's index
+	broods  map[int64]batch.Children // by the parent's index
 }
 
 func newModel(id string, items int, receipts bool) *model {
 	return &model{
 		id: id, receipts: receipts, digests: digests(input("", items)), other: digests(input("other", items)),
-		states: map[int64]batch.State{}, broods: map[int64]batch.Brood{},
+		states: map[int64]batch.State{}, broods: map[int64]batch.Children{},
 	}
 }
 
@@ -134,12 +134,12 @@ func (m *model) nextRound(parent int64, round int, children []batch.Child) {
 	if round <= m.broods[parent].Round {
 		return
 	}
-	brood := batch.Brood{Round: round, Children: map[batch.Child]int64{}}
+	brood := batch.Children{Round: round, Indexes: map[batch.Child]int64{}}
 	for _, c := range children {
-		if _, twice := brood.Children[c]; twice {
+		if _, twice := brood.Indexes[c]; twice {
 			continue
 		}
-		brood.Children[c] = m.next
+		brood.Indexes[c] = m.next
 		m.states[m.next] = batch.Queued
 		m.given = append(m.given, m.next)
 		m.next++
@@ -147,8 +147,8 @@ func (m *model) nextRound(parent int64, round int, children []batch.Child) {
 	m.broods[parent] = brood
 }
 
-func (m *model) balance() tasks.Balance {
-	var b tasks.Balance
+func (m *model) balance() tasks.BatchStats {
+	var b tasks.BatchStats
 	counters := map[batch.State]*int64{
 		batch.Queued: &b.Queued, batch.Succeeded: &b.Succeeded, batch.AlreadyGone: &b.AlreadyGone, batch.Superseded: &b.Superseded,
 		batch.Dead: &b.Dead, batch.Discarded: &b.Discarded, batch.Duplicate: &b.Duplicate, batch.Rejected: &b.Rejected,

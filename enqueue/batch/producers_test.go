@@ -55,7 +55,7 @@ func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int)
 			}
 		}
 	}
-	p.completed, p.err = b.store.Seal(tb.Context(), id, int64(len(all)))
+	p.completed, p.err = b.store.CloseInput(tb.Context(), id, int64(len(all)))
 	return p
 }
 
@@ -82,7 +82,7 @@ func TestProducersOfOneInput(t *testing.T) {
 			completions++
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: n, Queued: n}); got != want || completions != 0 {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || completions != 0 {
 		t.Errorf("%+v, complete %d times; want %+v", got, completions, want)
 	}
 }
@@ -118,7 +118,7 @@ func TestProducersOfDifferentInputs(t *testing.T) {
 					t.Errorf("producer %d was given %d places, and only %d items are shared", p, len(r.indexes), shared)
 				}
 			}
-			if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: n, Queued: n}); got != want || winners != 1 {
+			if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || winners != 1 {
 				t.Errorf("%+v, %d winners; want one, and %+v", got, winners, want)
 			}
 		})
@@ -152,7 +152,7 @@ func TestIndexesNeverCollide(t *testing.T) {
 				chunks++
 				continue
 			}
-			place := tasks.Place{Batch: id, Index: int64(rapid.IntRange(0, 1).Draw(rt, "parent"))}
+			place := tasks.BatchRef{Batch: id, Index: int64(rapid.IntRange(0, 1).Draw(rt, "parent"))}
 			var children []batch.Child
 			for i := range rapid.IntRange(0, 5).Draw(rt, "children") {
 				children = append(children, batch.Child{Kind: tasks.KindDeviceUnbind, Target: fmt.Sprint(step, "-", i)})
@@ -160,11 +160,11 @@ func TestIndexesNeverCollide(t *testing.T) {
 			if err := b.store.NextRound(t.Context(), place, "p", step+1, children); err != nil {
 				rt.Fatal(err)
 			}
-			brood, err := b.store.Brood(t.Context(), place, "p")
-			if err != nil || len(brood.Children) != len(children) {
+			brood, err := b.store.Children(t.Context(), place, "p")
+			if err != nil || len(brood.Indexes) != len(children) {
 				rt.Fatalf("noted %+v, %v; want %d children", brood, err, len(children))
 			}
-			for child, index := range brood.Children {
+			for child, index := range brood.Indexes {
 				give(index, child.Target)
 			}
 		}

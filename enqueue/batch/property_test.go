@@ -180,12 +180,12 @@ func (m *machine) settles(rt *rapid.T) {
 func (m *machine) seals(rt *rapid.T) {
 	one := m.one(rt)
 	items := one.items() + rapid.SampledFrom([]int{0, 0, 0, 1, -1}).Draw(rt, "off")
-	completed, err := m.store.Seal(m.tb.Context(), one.id, int64(items))
+	completed, err := m.store.CloseInput(m.tb.Context(), one.id, int64(items))
 	switch {
 	case !one.open:
 		missing(rt, err)
 	case items > one.items() || items == one.items() && one.gaps():
-		if _, lost := errors.AsType[*batch.LostError](err); !lost {
+		if _, lost := errors.AsType[*batch.DataLossError](err); !lost {
 			rt.Fatalf("sealed with %d items of %d: %v; want a LostError", items, one.items(), err)
 		}
 	case items < one.items():
@@ -201,7 +201,7 @@ func (m *machine) seals(rt *rapid.T) {
 
 func (m *machine) nextRounds(rt *rapid.T) {
 	one := m.one(rt)
-	place := tasks.Place{Batch: one.id, Index: int64(rapid.IntRange(0, 2).Draw(rt, "parent"))}
+	place := tasks.BatchRef{Batch: one.id, Index: int64(rapid.IntRange(0, 2).Draw(rt, "parent"))}
 	round := rapid.IntRange(1, 4).Draw(rt, "round")
 	children := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) batch.Child {
 		return batch.Child{Kind: tasks.KindDeviceUnbind, Target: rapid.StringMatching(`[a-c]`).Draw(rt, "target")}
@@ -218,8 +218,8 @@ func (m *machine) nextRounds(rt *rapid.T) {
 func (m *machine) broods(rt *rapid.T) {
 	one := m.one(rt)
 	for parent, want := range one.broods {
-		got, err := m.store.Brood(m.tb.Context(), tasks.Place{Batch: one.id, Index: parent}, "p")
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Brood{}, "Since")); diff != "" || err != nil {
+		got, err := m.store.Children(m.tb.Context(), tasks.BatchRef{Batch: one.id, Index: parent}, "p")
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Children{}, "Since")); diff != "" || err != nil {
 			rt.Fatalf("the brood of %d: %v (-want +got):\n%s", parent, err, diff)
 		}
 	}

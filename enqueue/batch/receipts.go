@@ -154,7 +154,7 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {
 	text := func(name string) string { s, _ := e.Values[name].(string); return s }
 	r := tasks.Receipt{
-		Place: tasks.Place{Batch: id}, Kind: tasks.Kind(text("k")), UserID: text("u"), Target: text("t"),
+		BatchRef: tasks.BatchRef{Batch: id}, Kind: tasks.Kind(text("k")), UserID: text("u"), Target: text("t"),
 		Outcome: tasks.Outcome(text("o")), Reason: tasks.Reason(text("r")),
 	}
 	ms, _, _ := strings.Cut(e.ID, "-")

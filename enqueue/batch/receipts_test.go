@@ -34,7 +34,7 @@ func TestReceiptsAreReadAsTheyWereWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range want {
-		want[i].Place = tasks.Place{Batch: id, Index: at[i]}
+		want[i].BatchRef = tasks.BatchRef{Batch: id, Index: at[i]}
 		want[i].At = time.Now().Add(time.Hour) // whatever the caller says
 	}
 	b.settle(t, want...)
@@ -136,7 +136,7 @@ func TestABatchWithoutReceipts(t *testing.T) {
 			t.Errorf("%v; want a NoReceiptsError", err)
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 2, Succeeded: 2, Done: true}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 2, Succeeded: 2, Done: true}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	for name := range b.ttls(t, id) {

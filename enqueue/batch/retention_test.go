@@ -55,14 +55,14 @@ func TestAllOfACompleteBatchExpires(t *testing.T) {
 	b.settle(t, receipt(id, at[1], tasks.Succeeded))
 	b.expiring(t, id, keep, "meta", "receipts", "revised", "slots", "states")
 	// So does one that finds children first.
-	b.nextRound(t, tasks.Place{Batch: id, Index: at[0]}, 1, "a")
+	b.nextRound(t, tasks.BatchRef{Batch: id, Index: at[0]}, 1, "a")
 	if ttl := b.ttls(t, id)["brood:0"]; ttl <= 0 {
 		t.Errorf("the note of its children lives for %s", ttl)
 	}
-	if err := b.store.Forget(t.Context(), tasks.Place{Batch: id, Index: at[0]}, "p"); err != nil {
+	if err := b.store.Forget(t.Context(), tasks.BatchRef{Batch: id, Index: at[0]}, "p"); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 3, Succeeded: 1, Dead: 1, Queued: 1}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 3, Succeeded: 1, Dead: 1, Queued: 1}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	if got := b.settle(t, receipt(id, batch.ChunkSize, tasks.Succeeded)); len(got) != 0 {
@@ -80,8 +80,8 @@ func TestWhatComesToAnEmptyBatchExpiresToo(t *testing.T) {
 	b := setup(t)
 	id := b.complete(t, batch.Spec{Keep: time.Hour})
 	b.expiring(t, id, time.Hour, "meta")
-	b.nextRound(t, tasks.Place{Batch: id}, 1, "a")
-	if err := b.store.Forget(t.Context(), tasks.Place{Batch: id}, "p"); err != nil {
+	b.nextRound(t, tasks.BatchRef{Batch: id}, 1, "a")
+	if err := b.store.Forget(t.Context(), tasks.BatchRef{Batch: id}, "p"); err != nil {
 		t.Fatal(err)
 	}
 	b.expiring(t, id, time.Hour, "meta", "states")

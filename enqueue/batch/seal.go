@@ -42,9 +42,9 @@ end
 return "ok"
 `)
 
-// Seal notes that the input has ended after so many items, all of which have
+// CloseInput notes that the input has ended after so many items, all of which have
 // their mark. It reports whether that completes the batch.
-func (s *Store) Seal(ctx context.Context, id string, items int64) (completed bool, err error) {
+func (s *Store) CloseInput(ctx context.Context, id string, items int64) (completed bool, err error) {
 	word, err := sealCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize).Text()
 	if err != nil {
 		return false, fmt.Errorf("batch %s: seal: %w", id, err)
@@ -53,7 +53,7 @@ func (s *Store) Seal(ctx context.Context, id string, items int64) (completed boo
 	case "gone":
 		return false, &NotFoundError{ID: id}
 	case "lost":
-		return false, &LostError{ID: id}
+		return false, &DataLossError{ID: id}
 	case "shorter":
 		return false, &InputError{ID: id, First: items + 1, Problem: "this one is shorter"}
 	default:

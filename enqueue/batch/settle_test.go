@@ -13,7 +13,7 @@ import (
 )
 
 // standing is a balance without what the test does not choose.
-func standing(b tasks.Balance) tasks.Balance {
+func standing(b tasks.BatchStats) tasks.BatchStats {
 	b.ID, b.CreatedAt, b.CompletedAt = "", time.Time{}, time.Time{}
 	return b
 }
@@ -25,13 +25,13 @@ func TestASettlementBeforeItsMark(t *testing.T) {
 	c := b.claim(t, id, 0, digests(input("", 3)))
 	// The worker was faster than the producer, who then dies, and comes again.
 	b.settle(t, receipt(id, c.Index(1), tasks.Succeeded))
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 1, Succeeded: 1}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 1, Succeeded: 1}); got != want {
 		t.Errorf("settled: %+v; want %+v", got, want)
 	}
 	for range 2 {
 		b.mark(t, id, batch.Queued, c.Index(0), c.Index(1), c.Index(2))
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 3, Succeeded: 1, Queued: 2}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 3, Succeeded: 1, Queued: 2}); got != want {
 		t.Errorf("marked: %+v; want %+v", got, want)
 	}
 	if b.seal(t, id, 3) {
@@ -40,7 +40,7 @@ func TestASettlementBeforeItsMark(t *testing.T) {
 	if got := b.settleAll(t, id, []int64{c.Index(0), c.Index(1), c.Index(2)}, tasks.AlreadyGone); !slices.Equal(got, []string{id}) {
 		t.Errorf("completed %q; want this batch", got)
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 3, Succeeded: 1, AlreadyGone: 2, Done: true}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 3, Succeeded: 1, AlreadyGone: 2, Done: true}); got != want {
 		t.Errorf("at last: %+v; want %+v", got, want)
 	}
 }
@@ -134,7 +134,7 @@ func TestSealTwice(t *testing.T) {
 			t.Errorf("an empty batch, time %d: completed %t; want %t", i, got, want)
 		}
 	}
-	if got, want := standing(b.balance(t, empty)), (tasks.Balance{Done: true}); got != want {
+	if got, want := standing(b.balance(t, empty)), (tasks.BatchStats{Done: true}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 }
@@ -213,14 +213,14 @@ func TestSettleOfAnIndexThatWasNotGivenOut(t *testing.T) {
 	if got := b.settle(t, receipt(id, 0, tasks.Succeeded), receipt(id, 1, tasks.Succeeded), receipt(id, tasks.MaxIndex, tasks.Dead)); len(got) != 0 {
 		t.Errorf("completed %q", got)
 	}
-	if got := standing(b.balance(t, id)); got != (tasks.Balance{}) || len(b.ttls(t, id)) != 2 {
+	if got := standing(b.balance(t, id)); got != (tasks.BatchStats{}) || len(b.ttls(t, id)) != 2 {
 		t.Errorf("%+v, with %v; want an empty batch", got, b.ttls(t, id))
 	}
 	if c := b.claim(t, id, 0, digests(input("", 2))); c.State(0) != batch.Absent || c.State(1) != batch.Absent {
 		t.Errorf("the items that came later are %s and %s, and would be skipped", c.State(0), c.State(1))
 	}
 	b.settle(t, receipt(id, 1, tasks.Succeeded))
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 1, Succeeded: 1}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 1, Succeeded: 1}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 }
@@ -247,7 +247,7 @@ func TestSettleRefusesWhatIsNoReceipt(t *testing.T) {
 			t.Errorf("%s: settled", name)
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.Balance{Total: 1, Succeeded: 1, Done: true}); got != want {
+	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 1, Succeeded: 1, Done: true}); got != want {
 		t.Errorf("%+v; want the good ones settled: %+v", got, want)
 	}
 	if diff := cmp.Diff([]tasks.Receipt{good}, b.receipts(t, id, batch.ReceiptOptions{}), cmpopts.IgnoreFields(tasks.Receipt{}, "At")); diff != "" {

@@ -76,22 +76,22 @@ func TestStatesAreNamed(t *testing.T) {
 func TestRoll(t *testing.T) {
 	t.Parallel()
 	seen := map[Digest]string{}
-	for name, feed := range map[string]func(*Roll){
-		"nothing":       func(*Roll) {},
-		"a, b":          func(r *Roll) { r.Task(tasks.DeviceUnbind{UserID: "a", DeviceID: "b"}) },
-		"ab, nothing":   func(r *Roll) { r.Task(tasks.DeviceUnbind{UserID: "ab"}) },
-		"nothing, ab":   func(r *Roll) { r.Task(tasks.DeviceUnbind{DeviceID: "ab"}) },
-		"a lock":        func(r *Roll) { r.Task(tasks.LockRelease{UserID: "a", LockID: "b"}) },
-		"a user":        func(r *Roll) { r.Task(tasks.UserOffboard{UserID: "a"}) },
-		"no task":       func(r *Roll) { r.Reject("device:unbind\x00a\x00b") },
-		"no text":       func(r *Roll) { r.Reject("") },
-		"no text twice": func(r *Roll) { r.Reject(""); r.Reject("") },
-		"r":             func(r *Roll) { r.Reject("r") },
-		"x, y":          func(r *Roll) { r.Reject("x"); r.Reject("y") },
-		"y, x":          func(r *Roll) { r.Reject("y"); r.Reject("x") },
-		"xy":            func(r *Roll) { r.Reject("xy") },
+	for name, feed := range map[string]func(*RollingDigest){
+		"nothing":       func(*RollingDigest) {},
+		"a, b":          func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{UserID: "a", DeviceID: "b"}) },
+		"ab, nothing":   func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{UserID: "ab"}) },
+		"nothing, ab":   func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{DeviceID: "ab"}) },
+		"a lock":        func(r *RollingDigest) { r.Task(tasks.LockRelease{UserID: "a", LockID: "b"}) },
+		"a user":        func(r *RollingDigest) { r.Task(tasks.UserOffboard{UserID: "a"}) },
+		"no task":       func(r *RollingDigest) { r.Reject("device:unbind\x00a\x00b") },
+		"no text":       func(r *RollingDigest) { r.Reject("") },
+		"no text twice": func(r *RollingDigest) { r.Reject(""); r.Reject("") },
+		"r":             func(r *RollingDigest) { r.Reject("r") },
+		"x, y":          func(r *RollingDigest) { r.Reject("x"); r.Reject("y") },
+		"y, x":          func(r *RollingDigest) { r.Reject("y"); r.Reject("x") },
+		"xy":            func(r *RollingDigest) { r.Reject("xy") },
 	} {
-		var one, two Roll
+		var one, two RollingDigest
 		feed(&one)
 		feed(&two)
 		if one.Digest() != two.Digest() {

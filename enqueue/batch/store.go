@@ -24,9 +24,9 @@ type Store struct {
 // NewStore returns a Store over a client, which stays the caller's to close.
 func NewStore(rdb redis.UniversalClient) *Store { return &Store{rdb: rdb} }
 
-// usedFor is how long the name of a batch that has gone is not given out again.
+// nameReservation is how long the name of a batch that has gone is not given out again.
 // state.go has it as well.
-const usedFor = 90 * 24 * time.Hour
+const nameReservation = 90 * 24 * time.Hour
 
 // DefaultKeep is how long a batch is kept after its completion.
 const DefaultKeep = 30 * 24 * time.Hour
@@ -80,13 +80,13 @@ func (e *SpecError) Error() string {
 	return fmt.Sprintf("batch %s was made with %s=%t and cannot be resumed with %t", e.ID, e.Field, e.Was, e.Is)
 }
 
-// UsedError means that there was a batch of this name. Its tasks may still be
+// NameReservedError means that there was a batch of this name. Its tasks may still be
 // outstanding, or dead and replayed one day, and would settle as tasks of the new
 // one: for 90 days after it has gone the name is not given out again.
-type UsedError struct{ ID string }
+type NameReservedError struct{ ID string }
 
 // Error implements error.
-func (e *UsedError) Error() string {
+func (e *NameReservedError) Error() string {
 	return fmt.Sprintf("there was a batch %s, which has expired or was deleted; want another ID", e.ID)
 }
 
@@ -140,7 +140,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	}
 	m, err := openCmd.Run(ctx, s.rdb, []string{keysOf(spec.ID).meta, keysOf(spec.ID).used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
 	if err == nil && len(m) == 0 {
-		return "", false, &UsedError{ID: spec.ID}
+		return "", false, &NameReservedError{ID: spec.ID}
 	}
 	if err == nil && len(m) != 5 {
 		err = fmt.Errorf("%d values; want 5", len(m))
@@ -178,31 +178,31 @@ func flag(b bool) int {
 var balanceFields = slices.Concat([]string{"created_at", "sealed", "total"}, stateNames[Queued:], []string{"completed_at"})
 
 // Show returns how a batch stands.
-func (s *Store) Show(ctx context.Context, id string) (tasks.Balance, error) {
+func (s *Store) Show(ctx context.Context, id string) (tasks.BatchStats, error) {
 	if err := tasks.ValidateBatchID(id); err != nil {
-		return tasks.Balance{}, &NotFoundError{ID: id}
+		return tasks.BatchStats{}, &NotFoundError{ID: id}
 	}
 	values, err := s.rdb.HMGet(ctx, keysOf(id).meta, balanceFields...).Result()
 	if err != nil {
-		return tasks.Balance{}, fmt.Errorf("read batch %s: %w", id, err)
+		return tasks.BatchStats{}, fmt.Errorf("read batch %s: %w", id, err)
 	}
 	return readBalance(id, values)
 }
 
-func readBalance(id string, values []any) (tasks.Balance, error) {
+func readBalance(id string, values []any) (tasks.BatchStats, error) {
 	if len(values) != len(balanceFields) || values[0] == nil {
-		return tasks.Balance{}, &NotFoundError{ID: id}
+		return tasks.BatchStats{}, &NotFoundError{ID: id}
 	}
 	n := make([]int64, len(values))
 	for i, v := range values {
 		if text, ok := v.(string); ok {
 			var err error
 			if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-				return tasks.Balance{}, fmt.Errorf("read batch %s: %s is %q; want a number", id, balanceFields[i], text)
+				return tasks.BatchStats{}, fmt.Errorf("read batch %s: %s is %q; want a number", id, balanceFields[i], text)
 			}
 		}
 	}
-	b := tasks.Balance{
+	b := tasks.BatchStats{
 		ID: id, CreatedAt: time.UnixMilli(n[0]).UTC(), Total: n[2], Queued: n[3], Succeeded: n[4], AlreadyGone: n[5],
 		Superseded: n[6], Dead: n[7], Discarded: n[8], Duplicate: n[9], Rejected: n[10],
 	}
@@ -217,12 +217,12 @@ func readBalance(id string, values []any) (tasks.Balance, error) {
 const listPage = 100
 
 // List yields how the batches stand, the latest first.
-func (s *Store) List(ctx context.Context) iter.Seq2[tasks.Balance, error] {
-	return func(yield func(tasks.Balance, error) bool) {
+func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
+	return func(yield func(tasks.BatchStats, error) bool) {
 		// Read at once: what expires while it is read would shift the pages.
 		ids, err := s.rdb.ZRevRange(ctx, allKey, 0, -1).Result()
 		if err != nil {
-			yield(tasks.Balance{}, fmt.Errorf("list the batches: %w", err))
+			yield(tasks.BatchStats{}, fmt.Errorf("list the batches: %w", err))
 			return
 		}
 		for len(ids) > 0 {
@@ -230,7 +230,7 @@ func (s *Store) List(ctx context.Context) iter.Seq2[tasks.Balance, error] {
 			ids = ids[len(page):]
 			balances, err := s.showAll(ctx, page)
 			if err != nil {
-				yield(tasks.Balance{}, err)
+				yield(tasks.BatchStats{}, err)
 				return
 			}
 			for _, b := range balances {
@@ -245,7 +245,7 @@ func (s *Store) List(ctx context.Context) iter.Seq2[tasks.Balance, error] {
 // showAll reads some batches in one exchange, and takes those that have expired
 // off the list. A batch is made before it is listed, so one that is listed and
 // not there has gone.
-func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.Balance, error) {
+func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, error) {
 	cmds := make([]*redis.SliceCmd, len(ids))
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
@@ -256,7 +256,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.Balance, err
 	if err != nil {
 		return nil, fmt.Errorf("list the batches: %w", err)
 	}
-	var balances []tasks.Balance
+	var balances []tasks.BatchStats
 	var gone []any
 	for i, id := range ids {
 		b, err := readBalance(id, cmds[i].Val())
@@ -284,16 +284,16 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.Balance, err
 
 const (
 	waitEvery    = 200 * time.Millisecond // how often Wait looks
-	waitPatience = 30 * time.Second       // how long Redis may fail meanwhile
+	maxOutage = 30 * time.Second       // how long Redis may fail meanwhile
 )
 
 // Wait waits until the batch is done, or ctx ends. It calls each, if there is
 // one, with what it sees. When Redis fails in between it goes on trying for a
 // while.
-func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (tasks.Balance, error) {
+func (s *Store) Wait(ctx context.Context, id string, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
-	var b tasks.Balance
+	var b tasks.BatchStats
 	seen := time.Now()
 	for {
 		now, err := s.showUnder(ctx, id)
@@ -309,7 +309,7 @@ func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (
 			}
 		case ctx.Err() != nil:
 			return b, ctx.Err()
-		case missing || b.ID == "" || time.Since(seen) > waitPatience:
+		case missing || b.ID == "" || time.Since(seen) > maxOutage:
 			return b, err
 		}
 		select {
@@ -322,9 +322,9 @@ func (s *Store) Wait(ctx context.Context, id string, each func(tasks.Balance)) (
 
 // showUnder ends with ctx: go-redis waits for a Redis that hangs until its own
 // time-out.
-func (s *Store) showUnder(ctx context.Context, id string) (tasks.Balance, error) {
+func (s *Store) showUnder(ctx context.Context, id string) (tasks.BatchStats, error) {
 	type result struct {
-		balance tasks.Balance
+		balance tasks.BatchStats
 		err     error
 	}
 	done := make(chan result, 1)
@@ -336,12 +336,12 @@ func (s *Store) showUnder(ctx context.Context, id string) (tasks.Balance, error)
 	case r := <-done:
 		return r.balance, r.err
 	case <-ctx.Done():
-		return tasks.Balance{}, ctx.Err()
+		return tasks.BatchStats{}, ctx.Err()
 	}
 }
 
 // NotDoneError means that a batch has tasks whose outcome is still open.
-type NotDoneError struct{ Balance tasks.Balance }
+type NotDoneError struct{ Balance tasks.BatchStats }
 
 // Error implements error.
 func (e *NotDoneError) Error() string {
@@ -363,7 +363,7 @@ func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	}
 	k := keysOf(id)
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.PExpire(ctx, k.used, usedFor)
+		p.PExpire(ctx, k.used, nameReservation)
 		p.Unlink(ctx, k.meta, k.states, k.receipts, k.revised, k.slots)
 		return nil
 	})

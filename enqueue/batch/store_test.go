@@ -167,7 +167,7 @@ func TestWait(t *testing.T) {
 		t.Errorf("%+v, %v; want what was seen last, and the deadline", got, err)
 	}
 	var seen []int64
-	got, err := b.store.Wait(t.Context(), id, func(balance tasks.Balance) {
+	got, err := b.store.Wait(t.Context(), id, func(balance tasks.BatchStats) {
 		seen = append(seen, balance.Queued)
 		if balance.Queued > 0 {
 			b.settle(t, receipt(id, at[balance.Queued-1], tasks.Succeeded))
@@ -194,7 +194,7 @@ func TestWaitOutlivesARestart(t *testing.T) {
 			}
 		})
 	})
-	got, err := b.store.Wait(t.Context(), id, func(tasks.Balance) { restart() })
+	got, err := b.store.Wait(t.Context(), id, func(tasks.BatchStats) { restart() })
 	restarting.Wait()
 	if err != nil || !got.Done {
 		t.Errorf("%+v, %v; want it done", got, err)
@@ -228,7 +228,7 @@ func TestANameIsNotGivenOutTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err := b.store.Open(t.Context(), batch.Spec{ID: id})
-		if used, ok := errors.AsType[*batch.UsedError](err); !ok || used.ID != id {
+		if used, ok := errors.AsType[*batch.NameReservedError](err); !ok || used.ID != id {
 			t.Errorf("%s again: %v; want it refused", id, err)
 		}
 		if ttl := b.rdb.TTL(t.Context(), "kooworker:{batch:"+id+"}:used").Val(); ttl < 89*24*time.Hour || ttl > 90*24*time.Hour {

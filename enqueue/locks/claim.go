@@ -15,9 +15,9 @@ type Claim struct {
 	Status Status
 	// Seen is the expiry that the sweep has seen.
 	Seen time.Time
-	// Ticket is what gives the claim back. It is 0 if another one was live, and
+	// FencingToken is what gives the claim back. It is 0 if another one was live, and
 	// then the claim ends by its time.
-	Ticket int64
+	FencingToken int64
 }
 
 // maxHold bounds for how long nobody can renew a lock.
@@ -102,7 +102,7 @@ func (s *Store) claim(ctx context.Context, id ID, seen time.Time, hold time.Dura
 	c := Claim{ID: id, Seen: seen}
 	if err == nil {
 		c.Status = Status(reply[0])
-		_, err = fmt.Sscan(reply[1], &c.Ticket)
+		_, err = fmt.Sscan(reply[1], &c.FencingToken)
 	}
 	if err != nil {
 		return Claim{}, fmt.Errorf("locks: claim %s: %w", id.LockID, err)
@@ -140,10 +140,10 @@ end
 return words
 `)
 
-// GiveBack says that the release has not happened, and will not before the lock
+// Unclaim says that the release has not happened, and will not before the lock
 // is claimed again. The lock can be renewed at once; until it is, it stays in
 // swept.
-func (s *Store) GiveBack(ctx context.Context, c Claim) error {
+func (s *Store) Unclaim(ctx context.Context, c Claim) error {
 	return s.end(ctx, "give back", []Claim{c}, 0)
 }
 
@@ -165,7 +165,7 @@ func (s *Store) end(ctx context.Context, verb string, claims []Claim, gone int) 
 		if !c.Seen.IsZero() {
 			highest = millisAt(c.Seen)
 		}
-		rows[i] = []any{c.member(), c.Ticket, highest}
+		rows[i] = []any{c.member(), c.FencingToken, highest}
 	}
 	_, err := s.bulk(ctx, verb, endCmd, rows, gone)
 	return err

@@ -46,7 +46,7 @@ func TestALifeInACluster(t *testing.T) {
 	if got := b.counts(t, 0); got != (locks.Counts{Total: 2, Swept: 1}) {
 		t.Errorf("%+v; want 2, of which 1 swept", got)
 	}
-	if got, err := b.store.OfUser(t.Context(), id(4).UserID); len(got) != 1 || err != nil {
+	if got, err := b.store.ListByUser(t.Context(), id(4).UserID); len(got) != 1 || err != nil {
 		t.Errorf("%v, %v; want the live one", got, err)
 	}
 	if n, err := b.store.Drop(t.Context(), 0); n != 1 || err != nil {

@@ -28,8 +28,8 @@ func ExampleStore_Track() {
 	defer stop()
 	ctx, store := context.Background(), locks.NewStore(rdb)
 
-	fmt.Println(store.Track(ctx, []locks.Entry{{UserID: "u-1", LockID: "78e41c7e@102"}, {UserID: "u-2", LockID: "0b1d@100"}}))
-	fmt.Println(store.Renew(ctx, []locks.Entry{{UserID: "u-1", LockID: "78e41c7e@102", ExpiresIn: 20 * time.Minute}}))
+	fmt.Println(store.Track(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102"}, {UserID: "u-2", LockID: "0b1d@100"}}))
+	fmt.Println(store.Renew(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102", ExpiresIn: 20 * time.Minute}}))
 	fmt.Println(store.Forget(ctx, []locks.ID{{UserID: "u-2", LockID: "0b1d@100"}}))
 	// Output:
 	// [tracked tracked] <nil>
@@ -42,7 +42,7 @@ func ExampleStore_Claim() {
 	rdb, stop := exampleRedis()
 	defer stop()
 	ctx, store := context.Background(), locks.NewStore(rdb)
-	if _, err := store.Track(ctx, []locks.Entry{{UserID: "u-1", LockID: "78e41c7e@102", ExpiresAt: time.Now().Add(-time.Hour)}}); err != nil {
+	if _, err := store.Track(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102", ExpiresAt: time.Now().Add(-time.Hour)}}); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -60,7 +60,7 @@ func ExampleStore_Claim() {
 		}
 		claim, err := store.Claim(ctx, id, lock.ExpiresAt, time.Minute) // then a worker
 		fmt.Println(claim.Status, err)
-		fmt.Println(store.Renew(ctx, []locks.Entry{{UserID: "u-1", LockID: "78e41c7e@102"}}))
+		fmt.Println(store.Renew(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102"}}))
 		fmt.Println(store.Released(ctx, []locks.Claim{claim}))
 	}
 	counts, err := store.Counts(ctx, 0)

@@ -41,26 +41,26 @@ func (k Keeping) Drop(ctx context.Context, keep time.Duration) (int64, error) {
 // renew the lock in the ledger until the claim is ended, or over.
 func (k Keeping) Claim(ctx context.Context, t tasks.LockRelease, hold time.Duration) (ticket int64, refused string, err error) {
 	claim := k.Store.Claim
-	if t.Stale.Source != tasks.SourceLedger {
+	if t.Evidence.Source != tasks.SourceLedger {
 		claim = k.Store.ClaimListed
 	}
-	c, err := claim(ctx, ID{t.UserID, t.LockID}, t.Stale.ExpiredAt, hold)
+	c, err := claim(ctx, ID{t.UserID, t.LockID}, t.Evidence.ExpiredAt, hold)
 	if err != nil || c.Status == Claimed {
-		return c.Ticket, "", err
+		return c.FencingToken, "", err
 	}
 	return 0, string(c.Status), nil
 }
 
 // End ends a claim; gone says that the lock is released.
 func (k Keeping) End(ctx context.Context, t tasks.LockRelease, ticket int64, gone bool) error {
-	c := Claim{ID: ID{t.UserID, t.LockID}, Seen: t.Stale.ExpiredAt, Ticket: ticket}
+	c := Claim{ID: ID{t.UserID, t.LockID}, Seen: t.Evidence.ExpiredAt, FencingToken: ticket}
 	if gone {
 		return k.Store.Released(ctx, []Claim{c})
 	}
 	if ticket == 0 {
 		return nil
 	}
-	return k.Store.GiveBack(ctx, c)
+	return k.Store.Unclaim(ctx, c)
 }
 
 const (

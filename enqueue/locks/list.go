@@ -54,8 +54,8 @@ func (s *Store) Counts(ctx context.Context, grace time.Duration) (Counts, error)
 }
 
 func validGrace(grace time.Duration) error {
-	if grace < 0 || grace > MaxDistance {
-		return fmt.Errorf("locks: a grace of %s; want 0s to %s", grace, MaxDistance)
+	if grace < 0 || grace > MaxExpiryOffset {
+		return fmt.Errorf("locks: a grace of %s; want 0s to %s", grace, MaxExpiryOffset)
 	}
 	return nil
 }

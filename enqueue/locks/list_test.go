@@ -36,7 +36,7 @@ func TestCountsAndLists(t *testing.T) {
 	}
 	old, older, live, gone := b.lock(id(1), -h), b.lock(id(2), -2*h), b.lock(id(3), h), b.lock(id(8), -3*h)
 	for _, l := range []tasks.Lock{old, older, live, gone} {
-		b.track(t, locks.Entry{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt})
+		b.track(t, locks.TrackRequest{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt})
 	}
 	if err := b.store.Swept(t.Context(), []tasks.Lock{gone}); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestPagesOfEqualScores(t *testing.T) {
 		user := []string{"a", "B", "_", "~", "z!"}[i%5]
 		ids = append(ids, locks.ID{UserID: user + strings.Repeat("x", i%3), LockID: fmt.Sprint("l-", i)})
 	}
-	entries := make([]locks.Entry, n)
+	entries := make([]locks.TrackRequest, n)
 	for i, id := range ids {
 		entries[i] = b.at(id, -h)
 	}
@@ -130,7 +130,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 				if i%2 == 0 {
 					at = b.start.Add(h)
 				}
-				if _, err := b.store.Renew(t.Context(), []locks.Entry{{UserID: l.UserID, LockID: l.LockID, ExpiresAt: at}}); err != nil {
+				if _, err := b.store.Renew(t.Context(), []locks.TrackRequest{{UserID: l.UserID, LockID: l.LockID, ExpiresAt: at}}); err != nil {
 					return err
 				}
 			}
@@ -141,7 +141,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			const n = 2500
-			entries := make([]locks.Entry, n)
+			entries := make([]locks.TrackRequest, n)
 			for i := range entries {
 				entries[i] = b.at(id(i), -h-time.Duration(i%3)*time.Minute)
 			}
@@ -166,7 +166,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 					}
 					page = page[:0]
 					// What goes stale meanwhile is not part of it.
-					if _, err := b.store.Track(t.Context(), []locks.Entry{{UserID: "new", LockID: fmt.Sprint("n", added), ExpiresIn: time.Nanosecond}}); err != nil {
+					if _, err := b.store.Track(t.Context(), []locks.TrackRequest{{UserID: "new", LockID: fmt.Sprint("n", added), ExpiresIn: time.Nanosecond}}); err != nil {
 						t.Fatal(err)
 					}
 					added++
@@ -202,7 +202,7 @@ func TestDropInPieces(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1700
-	entries, swept := make([]locks.Entry, n), make([]tasks.Lock, n)
+	entries, swept := make([]locks.TrackRequest, n), make([]tasks.Lock, n)
 	for i := range entries {
 		entries[i], swept[i] = b.at(id(i), -h), b.lock(id(i), -h)
 	}

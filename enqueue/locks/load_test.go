@@ -52,7 +52,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n, dead = 100_000, 40_000
-	entries := make([]locks.Entry, n)
+	entries := make([]locks.TrackRequest, n)
 	for i := range entries {
 		entries[i] = b.at(id(i), h)
 		if i < dead {
@@ -106,13 +106,13 @@ func TestAHundredThousandLocks(t *testing.T) {
 		return nil
 	})
 	b.timed(t, "1000 users of one lock", func() error {
-		entries := make([]locks.Entry, 1000)
+		entries := make([]locks.TrackRequest, 1000)
 		for i := range entries {
-			entries[i] = locks.Entry{UserID: fmt.Sprint("v-", i), LockID: "l"}
+			entries[i] = locks.TrackRequest{UserID: fmt.Sprint("v-", i), LockID: "l"}
 		}
 		b.track(t, entries...)
 		for _, e := range entries {
-			if got, err := b.store.OfUser(ctx, e.UserID); len(got) != 1 || err != nil {
+			if got, err := b.store.ListByUser(ctx, e.UserID); len(got) != 1 || err != nil {
 				t.Fatalf("%v, %v; want one", got, err)
 			}
 		}

@@ -8,14 +8,14 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// DefaultLife is how long a lock lives from its creation or renewal, by the
+// DefaultTTL is how long a lock lives from its creation or renewal, by the
 // vendor's word.
-const DefaultLife = 10 * time.Minute
+const DefaultTTL = 10 * time.Minute
 
-// MaxDistance is how far from now an expiry may lie, in either direction. One
+// MaxExpiryOffset is how far from now an expiry may lie, in either direction. One
 // that lies further away is seconds taken for milliseconds or the like: the
 // lock would be swept at once, or never.
-const MaxDistance = 365 * 24 * time.Hour
+const MaxExpiryOffset = 365 * 24 * time.Hour
 
 // ID names a lock.
 type ID struct {
@@ -59,8 +59,8 @@ func lockOf(member, score string) (tasks.Lock, error) {
 	return tasks.Lock{UserID: user, LockID: lock, ExpiresAt: time.UnixMilli(ms).UTC()}, nil
 }
 
-// Entry is what a holder says of its lock.
-type Entry struct {
+// TrackRequest is what a holder says of its lock.
+type TrackRequest struct {
 	UserID, LockID string
 	// ExpiresIn is how long it lives from now, by Redis' clock. Default
 	// DefaultLife.
@@ -71,11 +71,11 @@ type Entry struct {
 }
 
 // ID returns the lock's name.
-func (e Entry) ID() ID { return ID{e.UserID, e.LockID} }
+func (e TrackRequest) ID() ID { return ID{e.UserID, e.LockID} }
 
 // row returns the lock, 1 if the expiry counts from now and else 0, and the
 // expiry in milliseconds.
-func (e Entry) row() ([]any, error) {
+func (e TrackRequest) row() ([]any, error) {
 	if err := e.ID().Validate(); err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (e Entry) row() ([]any, error) {
 	case e.ExpiresIn < 0:
 		return nil, fmt.Errorf("lock %s: it cannot expire in %s", e.LockID, e.ExpiresIn)
 	case e.ExpiresIn == 0:
-		e.ExpiresIn = DefaultLife
+		e.ExpiresIn = DefaultTTL
 	}
 	return []any{e.ID().member(), 1, millisUp(e.ExpiresIn)}, nil
 }

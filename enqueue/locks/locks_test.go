@@ -43,8 +43,8 @@ func setup(tb testing.TB) *bundle {
 }
 
 // at returns an entry that expires so long after the start.
-func (b *bundle) at(id locks.ID, d time.Duration) locks.Entry {
-	return locks.Entry{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
+func (b *bundle) at(id locks.ID, d time.Duration) locks.TrackRequest {
+	return locks.TrackRequest{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
 
 func (b *bundle) lock(id locks.ID, d time.Duration) tasks.Lock {
@@ -56,7 +56,7 @@ func id(n int) locks.ID {
 }
 
 // track tracks, and wants all to be tracked.
-func (b *bundle) track(tb testing.TB, entries ...locks.Entry) {
+func (b *bundle) track(tb testing.TB, entries ...locks.TrackRequest) {
 	tb.Helper()
 	answers, err := b.store.Track(tb.Context(), entries)
 	if err != nil || len(answers) != len(entries) {
@@ -101,7 +101,7 @@ func TestExpiriesAreRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	before := b.rdb.Time(t.Context()).Val()
-	b.track(t, locks.Entry{UserID: "u", LockID: "default"}, locks.Entry{UserID: "u", LockID: "life@7", ExpiresIn: 1500 * time.Microsecond})
+	b.track(t, locks.TrackRequest{UserID: "u", LockID: "default"}, locks.TrackRequest{UserID: "u", LockID: "life@7", ExpiresIn: 1500 * time.Microsecond})
 	after := b.rdb.Time(t.Context()).Val()
 	got := map[string]locks.Lock{}
 	for lock, err := range b.store.List(t.Context(), locks.Filter{}) {
@@ -110,7 +110,7 @@ func TestExpiriesAreRedis(t *testing.T) {
 		}
 		got[lock.LockID] = lock
 	}
-	for name, life := range map[string]time.Duration{"default": locks.DefaultLife, "life@7": 2 * time.Millisecond} {
+	for name, life := range map[string]time.Duration{"default": locks.DefaultTTL, "life@7": 2 * time.Millisecond} {
 		at := got[name].ExpiresAt
 		if at.Before(before.Add(life).Truncate(time.Millisecond)) || at.After(after.Add(life)) {
 			t.Errorf("%s expires at %s; want %s after %s", name, at, life, before)
@@ -129,7 +129,7 @@ func TestFractionsOfAMillisecond(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	at := b.start.Add(-h + 300*time.Microsecond)
-	b.track(t, locks.Entry{UserID: "u", LockID: "l", ExpiresAt: at})
+	b.track(t, locks.TrackRequest{UserID: "u", LockID: "l", ExpiresAt: at})
 	c, err := b.store.Claim(t.Context(), locks.ID{UserID: "u", LockID: "l"}, at, h)
 	if err != nil || c.Status != locks.Claimed {
 		t.Fatalf("%+v, %v; want it claimed", c, err)
@@ -148,9 +148,9 @@ func TestNotValid(t *testing.T) {
 	b := setup(t)
 	ctx, s, good := t.Context(), b.store, id(1)
 	bad := locks.ID{UserID: "u", LockID: "l l"}
-	_, tracked := s.Track(ctx, []locks.Entry{b.at(good, h), b.at(bad, h)})
-	_, renewed := s.Renew(ctx, []locks.Entry{b.at(good, h), {UserID: "u u", LockID: "l"}})
-	_, negative := s.Renew(ctx, []locks.Entry{b.at(good, h), {UserID: "u", LockID: "l", ExpiresIn: -1}})
+	_, tracked := s.Track(ctx, []locks.TrackRequest{b.at(good, h), b.at(bad, h)})
+	_, renewed := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u u", LockID: "l"}})
+	_, negative := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u", LockID: "l", ExpiresIn: -1}})
 	_, forgotten := s.Forget(ctx, []locks.ID{good, bad})
 	_, claimed := s.Claim(ctx, bad, b.start, h)
 	_, unseen := s.Claim(ctx, good, time.Time{}, h)
@@ -158,7 +158,7 @@ func TestNotValid(t *testing.T) {
 	_, longHold := s.Claim(ctx, good, b.start, 24*h)
 	_, counted := s.Counts(ctx, -1)
 	_, dropped := s.Drop(ctx, -1)
-	_, ofUser := s.OfUser(ctx, "u u")
+	_, ofUser := s.ListByUser(ctx, "u u")
 	var stale, list, listOfUser error
 	for _, stale = range s.Stale(ctx, -1) {
 		continue
@@ -172,7 +172,7 @@ func TestNotValid(t *testing.T) {
 	for name, err := range map[string]error{
 		"track": tracked, "renew": renewed, "negative": negative, "forget": forgotten, "claim": claimed, "unseen": unseen,
 		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "of user": ofUser, "stale": stale, "list": list, "list of user": listOfUser,
-		"swept": s.Swept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.GiveBack(ctx, locks.Claim{ID: bad}),
+		"swept": s.Swept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.Unclaim(ctx, locks.Claim{ID: bad}),
 		"released": s.Released(ctx, []locks.Claim{{ID: good}, {ID: bad}}),
 	} {
 		if err == nil {
@@ -208,7 +208,7 @@ func TestAnErrorHalfWay(t *testing.T) {
 		return nil
 	}})
 	store := locks.NewStore(rdb)
-	entries := make([]locks.Entry, 1200)
+	entries := make([]locks.TrackRequest, 1200)
 	for i := range entries {
 		entries[i] = b.at(id(i), h)
 	}
@@ -240,7 +240,7 @@ func TestAFullRedis(t *testing.T) {
 	if err := b.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.store.Track(t.Context(), []locks.Entry{b.at(id(4), h)}); err == nil {
+	if _, err := b.store.Track(t.Context(), []locks.TrackRequest{b.at(id(4), h)}); err == nil {
 		t.Error("tracked, and Redis is full")
 	}
 	if got := b.where(t, id(4)); got != "" {

@@ -11,26 +11,26 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Notes remember which locks were swept of those that a file or a database
+// SweptStore remember which locks were swept of those that a file or a database
 // lists: these go on being listed for as long as their owner likes, released or
 // not. A lock is remembered with its expiry; with another expiry it is news.
 //
 // They lie beside the ledger, in {kooworker:locks}:listed:<source>: a sorted set
 // of "<user> <lock> <expiry in ms>", by the time in ms at which a sweep last saw
 // it listed; and …:attended, which says that a worker can look there.
-type Notes struct {
+type SweptStore struct {
 	rdb redis.UniversalClient
 	key string
 }
 
-// NewNotes returns the notes of a source, over a client which stays the
+// NewSweptStore returns the notes of a source, over a client which stays the
 // caller's to close.
-func NewNotes(rdb redis.UniversalClient, source tasks.Source) *Notes {
-	return &Notes{rdb: rdb, key: "{kooworker:locks}:listed:" + string(source)}
+func NewSweptStore(rdb redis.UniversalClient, source tasks.Source) *SweptStore {
+	return &SweptStore{rdb: rdb, key: "{kooworker:locks}:listed:" + string(source)}
 }
 
 // Now is what Redis' clock shows.
-func (n *Notes) Now(ctx context.Context) (time.Time, error) { return nowOf(ctx, n.rdb) }
+func (n *SweptStore) Now(ctx context.Context) (time.Time, error) { return nowOf(ctx, n.rdb) }
 
 func nowOf(ctx context.Context, rdb redis.UniversalClient) (time.Time, error) {
 	now, err := rdb.Time(ctx).Result()
@@ -61,19 +61,19 @@ return there
 
 // Swept reports for each of these, which are listed now, whether it was swept
 // with this expiry.
-func (n *Notes) Swept(ctx context.Context, listed []tasks.Lock) ([]bool, error) {
+func (n *SweptStore) Swept(ctx context.Context, listed []tasks.Lock) ([]bool, error) {
 	return n.note(ctx, "look for what was swept", 0, listed)
 }
 
 // Note notes that the releases of these are enqueued. It is called after asynq
 // has them: were it called before, a crash in between would lose them. To do it
 // again is safe.
-func (n *Notes) Note(ctx context.Context, swept []tasks.Lock) error {
+func (n *SweptStore) Note(ctx context.Context, swept []tasks.Lock) error {
 	_, err := n.note(ctx, "note what was swept", 1, swept)
 	return err
 }
 
-func (n *Notes) note(ctx context.Context, verb string, add int, all []tasks.Lock) ([]bool, error) {
+func (n *SweptStore) note(ctx context.Context, verb string, add int, all []tasks.Lock) ([]bool, error) {
 	there := make([]bool, 0, len(all))
 	for len(all) > 0 {
 		page := all[:min(chunk, len(all))]
@@ -97,7 +97,7 @@ func (n *Notes) note(ctx context.Context, verb string, add int, all []tasks.Lock
 }
 
 // Remove lets the next sweep take a lock again.
-func (n *Notes) Remove(ctx context.Context, swept tasks.Lock) error {
+func (n *SweptStore) Remove(ctx context.Context, swept tasks.Lock) error {
 	if err := n.rdb.ZRem(ctx, n.key, noteOf(swept)).Err(); err != nil {
 		return fmt.Errorf("locks: let a lock be swept again: %w", err)
 	}
@@ -121,10 +121,10 @@ return #members
 `)
 
 // attendedKey is there while a worker runs that can look at the source.
-func (n *Notes) attendedKey() string { return n.key + ":attended" }
+func (n *SweptStore) attendedKey() string { return n.key + ":attended" }
 
 // Attend says that a worker runs that can look at the source, for as long as d.
-func (n *Notes) Attend(ctx context.Context, d time.Duration) error {
+func (n *SweptStore) Attend(ctx context.Context, d time.Duration) error {
 	if err := n.rdb.Set(ctx, n.attendedKey(), "1", d).Err(); err != nil {
 		return fmt.Errorf("locks: attend a source: %w", err)
 	}
@@ -132,7 +132,7 @@ func (n *Notes) Attend(ctx context.Context, d time.Duration) error {
 }
 
 // Attended reports whether such a worker runs.
-func (n *Notes) Attended(ctx context.Context) (bool, error) {
+func (n *SweptStore) Attended(ctx context.Context) (bool, error) {
 	there, err := n.rdb.Exists(ctx, n.attendedKey()).Result()
 	if err != nil {
 		return false, fmt.Errorf("locks: look who attends a source: %w", err)
@@ -142,7 +142,7 @@ func (n *Notes) Attended(ctx context.Context) (bool, error) {
 
 // Drop drops the notes of what no sweep has seen listed for as long as keep. It
 // returns their number.
-func (n *Notes) Drop(ctx context.Context, keep time.Duration) (dropped int64, err error) {
+func (n *SweptStore) Drop(ctx context.Context, keep time.Duration) (dropped int64, err error) {
 	for {
 		some, err := forgetNotesCmd.Run(ctx, n.rdb, []string{n.key}, millisUp(keep), chunk).Int64()
 		if err != nil {

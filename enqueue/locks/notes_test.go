@@ -13,12 +13,12 @@ func TestNotesOfWhatWasSwept(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx := t.Context()
-	n, other := locks.NewNotes(b.rdb, tasks.SourceSQL), locks.NewNotes(b.rdb, tasks.SourceFile)
+	n, other := locks.NewSweptStore(b.rdb, tasks.SourceSQL), locks.NewSweptStore(b.rdb, tasks.SourceFile)
 	listed := make([]tasks.Lock, 1200)
 	for i := range listed {
 		listed[i] = b.lock(id(i), -h)
 	}
-	want := func(what string, n *locks.Notes, of []tasks.Lock, count int) {
+	want := func(what string, n *locks.SweptStore, of []tasks.Lock, count int) {
 		t.Helper()
 		swept, err := n.Swept(ctx, of)
 		if err != nil || len(swept) != len(of) {
@@ -67,7 +67,7 @@ func TestNotesOfWhatWasSwept(t *testing.T) {
 func TestNotesSayWhetherAWorkerCanLook(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	n := locks.NewNotes(b.rdb, tasks.SourceSQL)
+	n := locks.NewSweptStore(b.rdb, tasks.SourceSQL)
 	for _, want := range []bool{false, true, false} {
 		if is, err := n.Attended(t.Context()); is != want || err != nil {
 			t.Errorf("attended: %t, %v; want %t", is, err, want)
@@ -109,7 +109,7 @@ func TestClaimsOfListedLocks(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %s", name, claim, err, c.want)
 			continue
 		}
-		answers, err := b.store.Track(t.Context(), []locks.Entry{b.at(id(1), 2*h)})
+		answers, err := b.store.Track(t.Context(), []locks.TrackRequest{b.at(id(1), 2*h)})
 		if err != nil || (answers[0] == locks.Releasing) != (c.want == locks.Claimed) {
 			t.Errorf("%s: tracked meanwhile it is %v, %v", name, answers, err)
 		}
@@ -122,7 +122,7 @@ func TestClaimsOfListedLocks(t *testing.T) {
 		if counts := b.counts(t, 0); counts.Total != 0 {
 			t.Errorf("%s: the ledger keeps %+v", name, counts)
 		}
-		if answers, err := b.store.Track(t.Context(), []locks.Entry{b.at(id(1), 2*h)}); err != nil || answers[0] != locks.Tracked {
+		if answers, err := b.store.Track(t.Context(), []locks.TrackRequest{b.at(id(1), 2*h)}); err != nil || answers[0] != locks.Tracked {
 			t.Errorf("%s: tracked after it: %v, %v", name, answers, err)
 		}
 	}

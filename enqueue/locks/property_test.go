@@ -139,11 +139,11 @@ func (m *machine) renews(rt *rapid.T) { m.extend(rt, m.store.Renew) }
 // extend is about some locks at once, among which one may come twice.
 func (m *machine) extend(rt *rapid.T, do extender) {
 	which := rapid.SliceOfN(rapid.IntRange(0, len(m.models)-1), 1, 4).Draw(rt, "locks")
-	entries, want := make([]locks.Entry, len(which)), make([]locks.Status, len(which))
+	entries, want := make([]locks.TrackRequest, len(which)), make([]locks.Status, len(which))
 	promised := make([]int, len(which))
 	for i, n := range which {
 		at := m.now + rapid.IntRange(-8, 8).Draw(rt, "expiry")
-		entries[i] = locks.Entry{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(at)}
+		entries[i] = locks.TrackRequest{UserID: id(n).UserID, LockID: id(n).LockID, ExpiresAt: m.at(at)}
 		want[i], promised[i] = m.models[n].extend(m.now, at), at
 	}
 	got, err := do(m.t.Context(), entries)
@@ -275,8 +275,8 @@ func (m *machine) claim(rt *rapid.T) {
 	c := &claimed{Claim: got, lock: s.lock, shift: m.shift, seen: s.expiry, over: m.now + minutes}
 	m.claims = append(m.claims, c)
 	l.where = "swept"
-	if alone := l.claim <= m.now; alone != (got.Ticket != 0) {
-		rt.Fatalf("ticket %d; want it to be alone: %t", got.Ticket, alone)
+	if alone := l.claim <= m.now; alone != (got.FencingToken != 0) {
+		rt.Fatalf("ticket %d; want it to be alone: %t", got.FencingToken, alone)
 	} else if alone {
 		l.claim, l.owner = c.over, c
 	} else {
@@ -297,15 +297,15 @@ func (m *machine) end(rt *rapid.T) *claimed {
 	}
 	moved := m.shift - c.shift // so are the tickets of a Redis whose clock was moved
 	c.shift = m.shift
-	if c.Ticket != 0 {
-		c.Ticket -= moved.Milliseconds()
+	if c.FencingToken != 0 {
+		c.FencingToken -= moved.Milliseconds()
 	}
 	c.Seen = m.at(c.seen)
 	return c
 }
 
 func (m *machine) giveBack(rt *rapid.T) {
-	if err := m.store.GiveBack(m.t.Context(), m.end(rt).Claim); err != nil {
+	if err := m.store.Unclaim(m.t.Context(), m.end(rt).Claim); err != nil {
 		rt.Fatal(err)
 	}
 }
@@ -415,7 +415,7 @@ func (m *machine) checkNames(rt *rapid.T, all []locks.Lock) {
 	for n := range m.models {
 		user := id(n).UserID
 		want := slices.DeleteFunc(slices.Clone(all), func(l locks.Lock) bool { return l.UserID != user })
-		got, err := m.store.OfUser(ctx, user)
+		got, err := m.store.ListByUser(ctx, user)
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			rt.Fatalf("%s: %v (-want +got):\n%s", user, err, diff)
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // extender is Track or Renew.
-type extender = func(context.Context, []locks.Entry) ([]locks.Status, error)
+type extender = func(context.Context, []locks.TrackRequest) ([]locks.Status, error)
 
 // held is a lock with one holder, and KooDrive's count of its releases.
 type held struct {
@@ -73,7 +73,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 	t.Helper()
 	safe := make(map[*held]int64) // releases when it was told so
 	say := func(l *held, do extender, d time.Duration) {
-		answers, err := do(t.Context(), []locks.Entry{b.at(l.id, d)})
+		answers, err := do(t.Context(), []locks.TrackRequest{b.at(l.id, d)})
 		if err != nil || len(answers) != 1 {
 			t.Errorf("%v, %v", answers, err)
 			return
@@ -172,7 +172,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, an
 			total.add("crashed")
 		case what < 4 || time.Now().After(deadline):
 			total.add("given back")
-			err = b.store.GiveBack(t.Context(), c)
+			err = b.store.Unclaim(t.Context(), c)
 		default:
 			runtime.Gosched()
 			all[locks.IDOf(lock)].released.Add(1)

@@ -51,18 +51,18 @@ return words
 // An entry that is not valid is an error, and then nothing has changed. Any other
 // error may come half-way: the answers so far are returned, and to do it again is
 // safe.
-func (s *Store) Track(ctx context.Context, entries []Entry) ([]Status, error) {
+func (s *Store) Track(ctx context.Context, entries []TrackRequest) ([]Status, error) {
 	return s.track(ctx, "track", entries)
 }
 
 // Renew notes locks that were renewed. One that the ledger does not know it
 // tracks. It answers as Track does; only after Tracked, Renewed or Unchanged the
 // lock is safe.
-func (s *Store) Renew(ctx context.Context, entries []Entry) ([]Status, error) {
+func (s *Store) Renew(ctx context.Context, entries []TrackRequest) ([]Status, error) {
 	return s.track(ctx, "renew", entries)
 }
 
-func (s *Store) track(ctx context.Context, verb string, entries []Entry) ([]Status, error) {
+func (s *Store) track(ctx context.Context, verb string, entries []TrackRequest) ([]Status, error) {
 	rows := make([][]any, len(entries))
 	for i, e := range entries {
 		var err error
@@ -70,7 +70,7 @@ func (s *Store) track(ctx context.Context, verb string, entries []Entry) ([]Stat
 			return nil, fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
 		}
 	}
-	return s.bulk(ctx, verb, trackCmd, rows, MaxDistance.Milliseconds())
+	return s.bulk(ctx, verb, trackCmd, rows, MaxExpiryOffset.Milliseconds())
 }
 
 // forgetCmd takes locks out of the ledger. A claim that is live stays: see the

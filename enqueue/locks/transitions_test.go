@@ -18,13 +18,13 @@ type step func(context.Context, *bundle) (locks.Status, error)
 
 func track(d time.Duration) step {
 	return func(ctx context.Context, b *bundle) (locks.Status, error) {
-		return first(b.store.Track(ctx, []locks.Entry{b.at(id(1), d)}))
+		return first(b.store.Track(ctx, []locks.TrackRequest{b.at(id(1), d)}))
 	}
 }
 
 func renew(d time.Duration) step {
 	return func(ctx context.Context, b *bundle) (locks.Status, error) {
-		return first(b.store.Renew(ctx, []locks.Entry{b.at(id(1), d)}))
+		return first(b.store.Renew(ctx, []locks.TrackRequest{b.at(id(1), d)}))
 	}
 }
 
@@ -60,7 +60,7 @@ func claim2(ctx context.Context, b *bundle) (locks.Status, error) {
 }
 
 func giveBack(ctx context.Context, b *bundle) (locks.Status, error) {
-	return "", b.store.GiveBack(ctx, b.claim)
+	return "", b.store.Unclaim(ctx, b.claim)
 }
 
 func released(ctx context.Context, b *bundle) (locks.Status, error) {

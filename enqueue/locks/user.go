@@ -42,9 +42,9 @@ end
 return out
 `)
 
-// OfUser returns the locks of one user, in the order of List. One that is tracked
+// ListByUser returns the locks of one user, in the order of List. One that is tracked
 // or forgotten meanwhile may be missing or not.
-func (s *Store) OfUser(ctx context.Context, userID string) ([]Lock, error) {
+func (s *Store) ListByUser(ctx context.Context, userID string) ([]Lock, error) {
 	if err := (tasks.UserOffboard{UserID: userID}).Validate(); err != nil {
 		return nil, fmt.Errorf("locks: those of a user: %w", err)
 	}
@@ -125,7 +125,7 @@ func (s *Store) listUser(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
 // Held returns the locks of one user: those that somebody holds, and those that
 // were swept and are not known to be released.
 func (k Keeping) Held(ctx context.Context, userID string) (lockIDs []string, err error) {
-	locks, err := k.Store.OfUser(ctx, userID)
+	locks, err := k.Store.ListByUser(ctx, userID)
 	for _, l := range locks {
 		lockIDs = append(lockIDs, l.LockID)
 	}

@@ -32,13 +32,13 @@ func TestUsersWhoseIDsAreAlike(t *testing.T) {
 			{Lock: b.lock(locks.ID{UserID: user, LockID: fmt.Sprint("l-", i)}, -h)},
 			{Lock: b.lock(locks.ID{UserID: user, LockID: "l@102"}, h)},
 		}
-		got, err := b.store.OfUser(t.Context(), user)
+		got, err := b.store.ListByUser(t.Context(), user)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v (-want +got):\n%s", user, err, diff)
 		}
 	}
 	for _, user := range []string{"", "u u", "u l", strings.Repeat("~", 129), "ü"} {
-		_, err := b.store.OfUser(t.Context(), user)
+		_, err := b.store.ListByUser(t.Context(), user)
 		if field, ok := errors.AsType[*tasks.FieldError](err); !ok || field.Field != "user_id" {
 			t.Errorf("%q: %v; want an error about the user", user, err)
 		}
@@ -59,7 +59,7 @@ func TestAUsersLocksAreThoseOfAll(t *testing.T) {
 			rt.Fatal(err)
 		}
 		users := rapid.SliceOfNDistinct(rapid.StringMatching(`[ -~]{1,3}`).Filter(func(s string) bool { return !strings.Contains(s, " ") }), 1, 4, rapid.ID).Draw(rt, "users")
-		var all []locks.Entry
+		var all []locks.TrackRequest
 		for _, user := range users {
 			for _, lock := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-b-]{1,2}(@[0-9])?`), 0, 6, rapid.ID).Draw(rt, "locks") {
 				all = append(all, b.at(locks.ID{UserID: user, LockID: lock}, time.Duration(rapid.IntRange(-3, 3).Draw(rt, "expiry"))*time.Minute))
@@ -97,14 +97,14 @@ func TestPagesOfAUser(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{499, 500, 501, 1000, 1700} {
 		b := setup(t)
-		entries := make([]locks.Entry, n)
+		entries := make([]locks.TrackRequest, n)
 		for i := range entries {
 			entries[i] = b.at(locks.ID{UserID: "u", LockID: fmt.Sprintf("l-%04d", i)}, time.Duration(i%3-1)*h)
 		}
 		b.track(t, entries...)
 		b.track(t, b.at(locks.ID{UserID: "t", LockID: "l"}, h), b.at(locks.ID{UserID: "u!", LockID: "l"}, h))
 		ids := make(map[locks.ID]bool)
-		got, err := b.store.OfUser(t.Context(), "u")
+		got, err := b.store.ListByUser(t.Context(), "u")
 		for _, l := range got {
 			ids[locks.IDOf(l.Lock)] = true
 		}
@@ -123,15 +123,15 @@ func TestPagesOfAUser(t *testing.T) {
 			if _, err := b.store.Forget(t.Context(), []locks.ID{entries[499].ID()}); err != nil {
 				return err
 			}
-			_, err := b.store.Renew(t.Context(), []locks.Entry{b.at(entries[0].ID(), 5*h), b.at(entries[n-1].ID(), 5*h)})
+			_, err := b.store.Renew(t.Context(), []locks.TrackRequest{b.at(entries[0].ID(), 5*h), b.at(entries[n-1].ID(), 5*h)})
 			return err
 		}})
-		got, err = locks.NewStore(rdb).OfUser(t.Context(), "u")
+		got, err = locks.NewStore(rdb).ListByUser(t.Context(), "u")
 		if len(got) != n || err != nil || pages < 2 {
 			t.Errorf("%d in %d pages, while they move: %v; want %d", len(got), pages, err, n)
 		}
 		rdb.AddHook(before{"evalsha", func() error { return errors.New("cut off") }})
-		if got, err := locks.NewStore(rdb).OfUser(t.Context(), "u"); err == nil || got != nil {
+		if got, err := locks.NewStore(rdb).ListByUser(t.Context(), "u"); err == nil || got != nil {
 			t.Errorf("%d, %v; want an error, and no half of a list", len(got), err)
 		}
 	}
@@ -145,11 +145,11 @@ func TestANameWithoutALock(t *testing.T) {
 	if err := b.rdb.ZAdd(t.Context(), namesKey, redis.Z{Member: "u l"}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := b.store.OfUser(t.Context(), "u"); len(got) != 0 || err != nil {
+	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 0 || err != nil {
 		t.Errorf("%v, %v; want none", got, err)
 	}
 	b.track(t, b.at(locks.ID{UserID: "u", LockID: "l"}, h))
-	if got, err := b.store.OfUser(t.Context(), "u"); len(got) != 1 || err != nil {
+	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 1 || err != nil {
 		t.Errorf("%v, %v; want it", got, err)
 	}
 	if _, err := b.store.Forget(t.Context(), []locks.ID{{UserID: "u", LockID: "l"}}); err != nil {
@@ -169,7 +169,7 @@ func TestALockWithoutAName(t *testing.T) {
 	if err := b.rdb.Del(t.Context(), namesKey).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.store.Renew(t.Context(), []locks.Entry{b.at(id(1), 2*h)}); err != nil {
+	if _, err := b.store.Renew(t.Context(), []locks.TrackRequest{b.at(id(1), 2*h)}); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.where(t, id(1)); got != "expiry 2h0m0s" {

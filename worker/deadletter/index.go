@@ -25,9 +25,9 @@ func indexKey(reason tasks.Reason) string {
 	return "kooworker:{" + tasks.QueueDeadLetter + "}:reason:" + string(reason)
 }
 
-// Note makes an entry for a letter that is about to die, or has just died, of
+// IndexReason makes an entry for a letter that is about to die, or has just died, of
 // that reason.
-func (s *Store) Note(ctx context.Context, id string, reason tasks.Reason) error {
+func (s *Store) IndexReason(ctx context.Context, id string, reason tasks.Reason) error {
 	if err := s.rdb.ZAdd(ctx, indexKey(reason), redis.Z{Score: float64(time.Now().UnixMilli()), Member: id}).Err(); err != nil {
 		return fmt.Errorf("index dead letter %s: %w", id, err)
 	}

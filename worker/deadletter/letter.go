@@ -93,10 +93,10 @@ func (l Letter) seal() ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// Open reads a letter from the type and payload of a task in the dead-letter
+// Decode reads a letter from the type and payload of a task in the dead-letter
 // queue. It does not fail: what is no envelope is a letter whose payload are
 // just these bytes, and whose reason is undecodable.
-func Open(id, kind string, sealed []byte) Letter {
+func Decode(id, kind string, sealed []byte) Letter {
 	l := Letter{ID: id, Kind: tasks.Kind(kind)}
 	var e envelope
 	payload, err := []byte(nil), json.Unmarshal(sealed, &e)

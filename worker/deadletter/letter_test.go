@@ -25,7 +25,7 @@ func FuzzSeal(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := Open("id", kind, sealed)
+		out := Decode("id", kind, sealed)
 		// JSON cannot hold bytes that are not UTF-8; only the payload must.
 		ignoreTexts := cmpopts.IgnoreFields(Letter{}, "Error", "Batch")
 		if diff := cmp.Diff(in, out, cmpopts.EquateEmpty(), ignoreTexts); diff != "" {
@@ -42,7 +42,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		l := Open("id", "kind", sealed)
+		l := Decode("id", "kind", sealed)
 		if l.Reason == tasks.Undecodable && l.Queue == tasks.QueueDeadLetter && string(l.Payload) != string(sealed) {
 			t.Errorf("the bytes of what is no envelope are not kept: %q of %q", l.Payload, sealed)
 		}

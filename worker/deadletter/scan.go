@@ -251,7 +251,7 @@ func (e entry) letter() Letter {
 			Error: string(tasks.Undecodable) + ": " + err.Error(),
 		}
 	}
-	return Open(e.id, m.Kind, m.Payload).updated(m)
+	return Decode(e.id, m.Kind, m.Payload).updated(m)
 }
 
 // parked reports whether a score is that of a parked letter.

@@ -46,7 +46,7 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 			return err
 		}
 		if !again {
-			return s.Note(ctx, l.ID, l.Reason)
+			return s.IndexReason(ctx, l.ID, l.Reason)
 		}
 	}
 	return ErrBusy
@@ -166,7 +166,7 @@ func sameTarget(a, b Letter) bool {
 	if err != nil || otherErr != nil {
 		return string(a.Payload) == string(b.Payload)
 	}
-	return task == other && in.Place == otherIn.Place
+	return task == other && in.BatchRef == otherIn.BatchRef
 }
 
 // merge gives the newer letter the older one's demands where these go further:
@@ -178,7 +178,7 @@ func merge(newer, older Letter) Letter {
 	if errA != nil || errB != nil {
 		return newer
 	}
-	in := tasks.Intent{Place: a.Place, NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
+	in := tasks.Intent{BatchRef: a.BatchRef, NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
 	payload, err := tasks.Encode(task, in)
 	if err != nil {
 		return newer

@@ -62,14 +62,14 @@ func (b *bundle) work(t *testing.T, replay func(deadletter.Letter) error) {
 	})
 	err := srv.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
 		id, _ := asynq.GetTaskID(ctx)
-		letter := deadletter.Open(id, task.Type(), task.Payload())
+		letter := deadletter.Decode(id, task.Type(), task.Payload())
 		if n, _ := asynq.GetRetryCount(ctx); n == 0 {
 			return failure{letter.Error, far}
 		}
 		err := replay(letter)
 		if f := (failure{}); errors.As(err, &f) && f.delay == far {
 			reason, _, _ := strings.Cut(f.text, ":")
-			if err := b.store.Note(ctx, id, tasks.Reason(reason)); err != nil {
+			if err := b.store.IndexReason(ctx, id, tasks.Reason(reason)); err != nil {
 				return err
 			}
 		}

@@ -137,11 +137,11 @@ func (o Options) settleDiscarded(ctx context.Context, chunk []entry) error {
 	for _, e := range chunk {
 		l := e.letter()
 		task, in, err := l.Task()
-		if err != nil || !in.Place.In() {
+		if err != nil || !in.BatchRef.IsSet() {
 			continue
 		}
 		receipts = append(receipts, tasks.Receipt{
-			Place: in.Place, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
+			BatchRef: in.BatchRef, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
 			Outcome: tasks.Discarded, Reason: l.Reason, Attempts: l.Attempts,
 		})
 	}

@@ -11,20 +11,20 @@ import (
 	"github.com/kooworker/kooworker/worker/locks/source"
 )
 
-// Listed is a Source whose locks somebody else keeps, in a file or a database.
+// External is a Source whose locks somebody else keeps, in a file or a database.
 // It is read from the start to the end before anything is enqueued: what breaks
 // half-way has done nothing.
 //
 // Nobody can be asked to hold a renewal back there while a release is under way,
 // as the ledger does. Between the last look and the call lies a moment in which
 // a renewal is not seen.
-type Listed struct {
+type External struct {
 	list  source.Source
 	notes Notes
 	looks *looks
 }
 
-var _ Source = (*Listed)(nil)
+var _ Source = (*External)(nil)
 
 // Notes remember which of the listed locks were swept, and ask Redis for the
 // time. Package enqueue/locks has them.
@@ -44,9 +44,9 @@ type Notes interface {
 	Drop(ctx context.Context, keep time.Duration) (dropped int64, err error)
 }
 
-// NewListed returns a Source over a list, which stays the caller's to close.
-func NewListed(list source.Source, notes Notes) *Listed {
-	return &Listed{list: list, notes: notes, looks: newLooks(list)}
+// NewExternal returns a Source over a list, which stays the caller's to close.
+func NewExternal(list source.Source, notes Notes) *External {
+	return &External{list: list, notes: notes, looks: newLooks(list)}
 }
 
 // ListError means that the list could not be read to its end.
@@ -73,11 +73,11 @@ func (e *ListError) Hint() string {
 }
 
 // Kind implements Source.
-func (l *Listed) Kind() tasks.Source { return l.list.Kind() }
+func (l *External) Kind() tasks.Source { return l.list.Kind() }
 
 // Survey implements Source. It holds at most twice as many locks in memory as
 // are wanted.
-func (l *Listed) Survey(ctx context.Context, grace time.Duration, most int64) (tasks.Survey, error) {
+func (l *External) Survey(ctx context.Context, grace time.Duration, most int64) (tasks.Survey, error) {
 	now, err := l.notes.Now(ctx)
 	if err != nil {
 		return tasks.Survey{}, err
@@ -140,18 +140,18 @@ func (l *Listed) Survey(ctx context.Context, grace time.Duration, most int64) (t
 }
 
 // Swept implements Source.
-func (l *Listed) Swept(ctx context.Context, swept []tasks.Lock) error {
+func (l *External) Swept(ctx context.Context, swept []tasks.Lock) error {
 	return l.notes.Note(ctx, swept)
 }
 
 // Drop implements Source.
-func (l *Listed) Drop(ctx context.Context, keep time.Duration) (int64, error) {
+func (l *External) Drop(ctx context.Context, keep time.Duration) (int64, error) {
 	return l.notes.Drop(ctx, keep)
 }
 
-// Attend tells others that a worker runs that can look, until ctx ends. What
+// Heartbeat tells others that a worker runs that can look, until ctx ends. What
 // fails is only told too late.
-func (l *Listed) Attend(ctx context.Context) {
+func (l *External) Heartbeat(ctx context.Context) {
 	const every, life = 5 * time.Second, 20 * time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -165,9 +165,9 @@ func (l *Listed) Attend(ctx context.Context) {
 	}
 }
 
-// Look looks again, just before a release. If refused is empty the lock is as
+// Lookup looks again, just before a release. If refused is empty the lock is as
 // the sweep saw it; else it says why it must stay.
-func (l *Listed) Look(ctx context.Context, t tasks.LockRelease) (refused string, err error) {
+func (l *External) Lookup(ctx context.Context, t tasks.LockRelease) (refused string, err error) {
 	sight, err := l.looks.at(ctx, source.Name{UserID: t.UserID, LockID: t.LockID})
 	switch {
 	case err != nil:
@@ -175,13 +175,13 @@ func (l *Listed) Look(ctx context.Context, t tasks.LockRelease) (refused string,
 	case sight.Err != nil:
 		// Once it can be read again it is a sweep's business again. Who dies before
 		// this leaves a task that runs again.
-		if err := l.notes.Remove(ctx, tasks.Lock{UserID: t.UserID, LockID: t.LockID, ExpiresAt: t.Stale.ExpiredAt}); err != nil {
+		if err := l.notes.Remove(ctx, tasks.Lock{UserID: t.UserID, LockID: t.LockID, ExpiresAt: t.Evidence.ExpiredAt}); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("it cannot be read: %v", sight.Err), nil
 	case !sight.Found:
 		return "it is not listed any more", nil
-	case sight.ExpiresAt.After(t.Stale.ExpiredAt):
+	case sight.ExpiresAt.After(t.Evidence.ExpiredAt):
 		return "it was renewed", nil
 	default:
 		return "", nil

@@ -20,7 +20,7 @@ import (
 type fakeList struct {
 	locks  []tasks.Lock
 	rows   []error // after the locks
-	sights map[source.Name]source.Sight
+	sights map[source.Name]source.LockState
 	fail   error
 	slow   time.Duration // of a look
 
@@ -49,7 +49,7 @@ func (f *fakeList) Locks(context.Context) iter.Seq2[tasks.Lock, error] {
 	}
 }
 
-func (f *fakeList) Look(_ context.Context, names []source.Name) ([]source.Sight, error) {
+func (f *fakeList) Lookup(_ context.Context, names []source.Name) ([]source.LockState, error) {
 	if f.slow > 0 {
 		time.Sleep(f.slow) //nolint:forbidigo // in a synctest bubble
 	}
@@ -59,7 +59,7 @@ func (f *fakeList) Look(_ context.Context, names []source.Name) ([]source.Sight,
 	if f.fail != nil {
 		return nil, f.fail
 	}
-	sights := make([]source.Sight, len(names))
+	sights := make([]source.LockState, len(names))
 	for i, name := range names {
 		sights[i] = f.sights[name]
 	}
@@ -105,7 +105,7 @@ func expired(n int, ago time.Duration) tasks.Lock {
 
 func survey(t *testing.T, f *fakeList, most int64) (is tasks.Survey, oldest []tasks.Lock) {
 	t.Helper()
-	is, err := NewListed(f, f).Survey(t.Context(), 2*time.Minute, most)
+	is, err := NewExternal(f, f).Survey(t.Context(), 2*time.Minute, most)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestAListIsSurveyed(t *testing.T) {
 	if want := []tasks.Lock{expired(2, time.Hour), expired(6, 9*time.Minute), expired(1, 5*time.Minute), expired(3, 2*time.Minute)}; !slices.Equal(oldest, want) {
 		t.Errorf("the oldest are %v; want %v", oldest, want)
 	}
-	l := NewListed(f, f)
+	l := NewExternal(f, f)
 	if err := l.Swept(t.Context(), oldest[:3]); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestAListThatBreaksOffSaysSo(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("the connection broke")
 	f := &fakeList{locks: []tasks.Lock{expired(1, time.Hour)}, rows: []error{broken}}
-	_, err := NewListed(f, f).Survey(t.Context(), 0, 10)
+	_, err := NewExternal(f, f).Survey(t.Context(), 0, 10)
 	if failed, ok := errors.AsType[*ListError](err); !ok || failed.Source != tasks.SourceSQL || !errors.Is(err, broken) {
 		t.Errorf("%v; want a ListError", err)
 	}
@@ -185,22 +185,22 @@ func TestAListThatBreaksOffSaysSo(t *testing.T) {
 
 func TestALookBeforeTheRelease(t *testing.T) {
 	t.Parallel()
-	release := tasks.LockRelease{UserID: "u", LockID: "l", Stale: tasks.Stale{Source: tasks.SourceSQL, ExpiredAt: epoch}}
+	release := tasks.LockRelease{UserID: "u", LockID: "l", Evidence: tasks.SweepEvidence{Source: tasks.SourceSQL, ExpiredAt: epoch}}
 	for name, c := range map[string]struct {
-		sight   source.Sight
+		sight   source.LockState
 		refused string
 		removed int
 	}{
-		"as it was":   {source.Sight{Found: true, ExpiresAt: epoch}, "", 0},
-		"put back":    {source.Sight{Found: true, ExpiresAt: epoch.Add(-time.Second)}, "", 0},
-		"renewed":     {source.Sight{Found: true, ExpiresAt: epoch.Add(1)}, "renewed", 0},
-		"gone":        {source.Sight{}, "not listed", 0},
-		"unreadable":  {source.Sight{Found: true, Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3: is NULL", 1},
-		"half so":     {source.Sight{Found: true, ExpiresAt: epoch, Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
-		"both counts": {source.Sight{Found: true, ExpiresAt: epoch.Add(1), Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
+		"as it was":   {source.LockState{Found: true, ExpiresAt: epoch}, "", 0},
+		"put back":    {source.LockState{Found: true, ExpiresAt: epoch.Add(-time.Second)}, "", 0},
+		"renewed":     {source.LockState{Found: true, ExpiresAt: epoch.Add(1)}, "renewed", 0},
+		"gone":        {source.LockState{}, "not listed", 0},
+		"unreadable":  {source.LockState{Found: true, Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3: is NULL", 1},
+		"half so":     {source.LockState{Found: true, ExpiresAt: epoch, Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
+		"both counts": {source.LockState{Found: true, ExpiresAt: epoch.Add(1), Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
 	} {
-		f := &fakeList{sights: map[source.Name]source.Sight{{UserID: "u", LockID: "l"}: c.sight}}
-		refused, err := NewListed(f, f).Look(t.Context(), release)
+		f := &fakeList{sights: map[source.Name]source.LockState{{UserID: "u", LockID: "l"}: c.sight}}
+		refused, err := NewExternal(f, f).Lookup(t.Context(), release)
 		if err != nil || (refused == "") != (c.refused == "") || !strings.Contains(refused, c.refused) || len(f.removed) != c.removed {
 			t.Errorf("%s: %q, %v, %d removed; want %q", name, refused, err, len(f.removed), c.refused)
 		}
@@ -212,9 +212,9 @@ func TestLooksGather(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 250
-		f := &fakeList{slow: 10 * time.Millisecond, sights: map[source.Name]source.Sight{}}
+		f := &fakeList{slow: 10 * time.Millisecond, sights: map[source.Name]source.LockState{}}
 		for i := range n {
-			f.sights[source.Name{UserID: "u", LockID: lockName(i)}] = source.Sight{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
+			f.sights[source.Name{UserID: "u", LockID: lockName(i)}] = source.LockState{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
 		}
 		l := newLooks(f)
 		var wg sync.WaitGroup

@@ -18,7 +18,7 @@ import (
 // waits for its answer, which takes long from a list that hangs.
 type looks struct {
 	list    source.Source
-	breaker *gobreaker.CircuitBreaker[[]source.Sight]
+	breaker *gobreaker.CircuitBreaker[[]source.LockState]
 
 	mu      sync.Mutex
 	busy    bool
@@ -32,7 +32,7 @@ type look struct {
 }
 
 type lookAnswer struct {
-	sight source.Sight
+	sight source.LockState
 	err   error
 }
 
@@ -44,7 +44,7 @@ const (
 )
 
 func newLooks(list source.Source) *looks {
-	return &looks{list: list, breaker: gobreaker.NewCircuitBreaker[[]source.Sight](gobreaker.Settings{
+	return &looks{list: list, breaker: gobreaker.NewCircuitBreaker[[]source.LockState](gobreaker.Settings{
 		Name:        string(list.Kind()),
 		Timeout:     lookPause,
 		ReadyToTrip: func(gobreaker.Counts) bool { return true }, // a failure hits every lock alike
@@ -52,12 +52,12 @@ func newLooks(list source.Source) *looks {
 }
 
 // at says how a lock is now.
-func (l *looks) at(ctx context.Context, name source.Name) (source.Sight, error) {
+func (l *looks) at(ctx context.Context, name source.Name) (source.LockState, error) {
 	mine := look{name, make(chan lookAnswer, 1)}
 	l.mu.Lock()
 	if l.busy && l.failed != nil {
 		defer l.mu.Unlock()
-		return source.Sight{}, leftAlone(l.failed)
+		return source.LockState{}, leftAlone(l.failed)
 	}
 	l.waiting = append(l.waiting, mine)
 	if !l.busy {
@@ -69,7 +69,7 @@ func (l *looks) at(ctx context.Context, name source.Name) (source.Sight, error) 
 	case a := <-mine.done:
 		return a.sight, a.err
 	case <-ctx.Done():
-		return source.Sight{}, ctx.Err()
+		return source.LockState{}, ctx.Err()
 	}
 }
 
@@ -91,10 +91,10 @@ func (l *looks) drain(ctx context.Context) {
 		for i, each := range together {
 			names[i] = each.name
 		}
-		sights, err := l.breaker.Execute(func() ([]source.Sight, error) {
+		sights, err := l.breaker.Execute(func() ([]source.LockState, error) {
 			limited, cancel := context.WithTimeout(ctx, lookTimeout)
 			defer cancel()
-			return l.list.Look(limited, names)
+			return l.list.Lookup(limited, names)
 		})
 		if errors.Is(err, gobreaker.ErrOpenState) {
 			err = leftAlone(failed)

@@ -343,7 +343,7 @@ func (s *Sweeper) release(ctx context.Context, oldest iter.Seq2[tasks.Lock, erro
 		page := make([]tasks.Lock, 0, n)
 		for _, t := range enqueued[:n] {
 			if release, ok := t.(tasks.LockRelease); ok {
-				page = append(page, tasks.Lock{UserID: release.UserID, LockID: release.LockID, ExpiresAt: release.Stale.ExpiredAt})
+				page = append(page, tasks.Lock{UserID: release.UserID, LockID: release.LockID, ExpiresAt: release.Evidence.ExpiredAt})
 			}
 		}
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweptWithin)
@@ -365,7 +365,7 @@ func (s *Sweeper) releases(oldest iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.
 				yield(nil, err)
 				return
 			}
-			if !yield(tasks.LockRelease{UserID: l.UserID, LockID: l.LockID, Stale: tasks.Stale{Source: s.Source.Kind(), ExpiredAt: l.ExpiresAt}}, nil) {
+			if !yield(tasks.LockRelease{UserID: l.UserID, LockID: l.LockID, Evidence: tasks.SweepEvidence{Source: s.Source.Kind(), ExpiredAt: l.ExpiresAt}}, nil) {
 				return
 			}
 		}

@@ -184,7 +184,7 @@ func (f *fakeLedger) want(t *testing.T, n int) {
 	}
 	for i, r := range f.enqueued {
 		expired := time.Duration(i) * time.Second
-		if r.UserID != "u" || r.LockID != lockName(i) || r.Stale.Source != tasks.SourceLedger || !r.Stale.ExpiredAt.Equal(epoch.Add(expired)) {
+		if r.UserID != "u" || r.LockID != lockName(i) || r.Evidence.Source != tasks.SourceLedger || !r.Evidence.ExpiredAt.Equal(epoch.Add(expired)) {
 			t.Errorf("number %d is %+v; want the oldest ones in order", i, r)
 		}
 		if want := lockName(i) + " " + expired.String(); f.swept[i] != want {

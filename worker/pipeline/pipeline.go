@@ -169,8 +169,8 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
 	}
 	verdict := p.classify(ctx, d, answer)
 	verdict = p.settle(ctx, d, task, intent, verdict)
-	if verdict.Action != Again && intent.Place.In() {
-		verdict = p.receipt(ctx, d, task, intent.Place, answer.Device, verdict)
+	if verdict.Action != Again && intent.BatchRef.IsSet() {
+		verdict = p.receipt(ctx, d, task, intent.BatchRef, answer.Device, verdict)
 	}
 
 	event := Event{Delivery: d, Task: task, Verdict: verdict, Took: p.now().Sub(start)}
@@ -300,11 +300,11 @@ const receiptTimeout = 15 * time.Second
 // already_gone for what the first run has removed.
 //
 // KooDrive has answered by now, so this goes on when the task is cut short.
-func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.Place, device *tasks.Device, v Verdict) Verdict {
+func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.BatchRef, device *tasks.Device, v Verdict) Verdict {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
 	defer cancel()
 	r := tasks.Receipt{
-		Place: place, Kind: d.Kind, UserID: task.User(), Target: task.Target(),
+		BatchRef: place, Kind: d.Kind, UserID: task.User(), Target: task.Target(),
 		Outcome: v.Outcome, Reason: v.Reason, Attempts: v.Attempt, Device: device,
 		Again: d.Replay && v.Action == Park,
 	}

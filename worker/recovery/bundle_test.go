@@ -59,7 +59,7 @@ func setup(t *testing.T, args ...string) *bundle {
 	rdb := server.Client()
 	b := &bundle{
 		t: t, redis: server, rdb: rdb, client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
-		parker: &parker{parked: map[string]recovery.Task{}, raw: map[string]recovery.Raw{}}, counts: &counts{n: map[recovery.Repair]int{}},
+		parker: &parker{parked: map[string]recovery.Task{}, raw: map[string]recovery.Undecodable{}}, counts: &counts{n: map[recovery.Repair]int{}},
 	}
 	b.cfg = recovery.Config{
 		Redis: server.Client(), Parker: b.parker, Observer: b.counts, Settle: 1,
@@ -217,7 +217,7 @@ type parker struct {
 	fail   error
 	after  func() // runs once the task is stored
 	parked map[string]recovery.Task
-	raw    map[string]recovery.Raw
+	raw    map[string]recovery.Undecodable
 }
 
 var _ recovery.Parker = (*parker)(nil)
@@ -243,7 +243,7 @@ func (p *parker) ParkArchived(_ context.Context, t recovery.Task) error {
 	return p.store(func() { p.parked["archived "+t.ID] = t })
 }
 
-func (p *parker) ParkUndecodable(_ context.Context, r recovery.Raw) error {
+func (p *parker) ParkUndecodable(_ context.Context, r recovery.Undecodable) error {
 	return p.store(func() { p.raw[r.ID] = r })
 }
 

@@ -18,7 +18,7 @@ type Parker interface {
 	// ParkArchived keeps a task that asynq or an operator archived.
 	ParkArchived(ctx context.Context, t Task) error
 	// ParkUndecodable keeps bytes that are no task.
-	ParkUndecodable(ctx context.Context, r Raw) error
+	ParkUndecodable(ctx context.Context, r Undecodable) error
 }
 
 // Task is what asynq knows of a task.
@@ -44,8 +44,8 @@ type Task struct {
 	LastFailedAt time.Time
 }
 
-// Raw is a message that asynq cannot decode, or that belongs elsewhere.
-type Raw struct {
+// Undecodable is a message that asynq cannot decode, or that belongs elsewhere.
+type Undecodable struct {
 	// Queue and ID tell where it was found. The ID is still taken in that
 	// queue: a letter kept in the same queue needs another.
 	Queue string

@@ -225,6 +225,6 @@ func (p *flakyParker) ParkArchived(ctx context.Context, t recovery.Task) error {
 	return p.stored(p.parker.ParkArchived(ctx, t))
 }
 
-func (p *flakyParker) ParkUndecodable(ctx context.Context, r recovery.Raw) error {
+func (p *flakyParker) ParkUndecodable(ctx context.Context, r recovery.Undecodable) error {
 	return p.stored(p.parker.ParkUndecodable(ctx, r))
 }

@@ -92,7 +92,7 @@ func (r *Repairer) hand(ctx context.Context, q queue, it item, as Repair, park f
 // quarantine hands over bytes that are no task.
 func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (bool, error) {
 	return r.hand(ctx, q, it, Quarantined, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkUndecodable(ctx, Raw{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
+		return r.cfg.Parker.ParkUndecodable(ctx, Undecodable{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
 	})
 }
 

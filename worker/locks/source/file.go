@@ -160,10 +160,10 @@ func (f *File) parse(r io.Reader) iter.Seq2[tasks.Lock, error] {
 	return readCSV(r)
 }
 
-// Look implements Source. It reads the whole file when that has changed since
-// the last Look, or was changed within the last two seconds, and otherwise finds
+// Lookup implements Source. It reads the whole file when that has changed since
+// the last Lookup, or was changed within the last two seconds, and otherwise finds
 // the locks in an index in memory, of about 150 bytes a lock.
-func (f *File) Look(ctx context.Context, names []Name) ([]Sight, error) {
+func (f *File) Lookup(ctx context.Context, names []Name) ([]LockState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	in, err := f.open()
@@ -181,7 +181,7 @@ func (f *File) Look(ctx context.Context, names []Name) ([]Sight, error) {
 			return nil, err
 		}
 	}
-	sights := make([]Sight, len(names))
+	sights := make([]LockState, len(names))
 	for i, name := range names {
 		sights[i] = f.index.locks[name]
 	}
@@ -200,7 +200,7 @@ func (f *File) Close() error {
 type fileIndex struct {
 	info  fs.FileInfo
 	racy  bool // the file may have changed since, and look the same
-	locks map[Name]Sight
+	locks map[Name]LockState
 }
 
 // raceWindow is longer than the steps in which file systems count modification
@@ -211,7 +211,7 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 	x := &fileIndex{
 		info:  info,
 		racy:  f.now().Sub(info.ModTime()) < raceWindow,
-		locks: make(map[Name]Sight),
+		locks: make(map[Name]LockState),
 	}
 	var failed error
 	f.read(ctx, in, func(l tasks.Lock, err error) bool {

@@ -18,9 +18,9 @@ type Source interface {
 	// yielded as a *RowError, and the next ones follow; any other error is the
 	// last, and means that the list is incomplete.
 	Locks(ctx context.Context) iter.Seq2[tasks.Lock, error]
-	// Look says how these locks are now, in their order. With an error nothing is
+	// Lookup says how these locks are now, in their order. With an error nothing is
 	// known, and none of them must be released.
-	Look(ctx context.Context, names []Name) ([]Sight, error)
+	Lookup(ctx context.Context, names []Name) ([]LockState, error)
 	// Close lets go of what the source holds open.
 	Close() error
 }
@@ -35,8 +35,8 @@ type Name struct {
 	UserID, LockID string
 }
 
-// Sight is what a source says of one lock.
-type Sight struct {
+// LockState is what a source says of one lock.
+type LockState struct {
 	// Found: it is there. Else it is gone.
 	Found bool
 	// ExpiresAt is its expiry, in UTC: of a lock that is there more than once, the
@@ -47,7 +47,7 @@ type Sight struct {
 }
 
 // add takes another row of the same lock into account.
-func (s *Sight) add(expiresAt time.Time, bad *RowError) {
+func (s *LockState) add(expiresAt time.Time, bad *RowError) {
 	s.Found = true
 	if bad != nil {
 		s.Err = bad

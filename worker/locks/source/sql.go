@@ -83,12 +83,12 @@ const (
 	maxSame = 100
 )
 
-// Look implements Source. It asks for up to 100 locks in one query.
-func (s *SQL) Look(ctx context.Context, names []Name) ([]Sight, error) {
+// Lookup implements Source. It asks for up to 100 locks in one query.
+func (s *SQL) Lookup(ctx context.Context, names []Name) ([]LockState, error) {
 	if err := s.checkOnce(ctx); err != nil {
 		return nil, err
 	}
-	sights := make([]Sight, 0, len(names))
+	sights := make([]LockState, 0, len(names))
 	for page := range slices.Chunk(names, lookAtOnce) {
 		of, err := s.look(ctx, page)
 		if err != nil {
@@ -101,10 +101,10 @@ func (s *SQL) Look(ctx context.Context, names []Name) ([]Sight, error) {
 	return sights, nil
 }
 
-func (s *SQL) look(ctx context.Context, names []Name) (map[Name]Sight, error) {
-	of := make(map[Name]Sight, len(names))
+func (s *SQL) look(ctx context.Context, names []Name) (map[Name]LockState, error) {
+	of := make(map[Name]LockState, len(names))
 	for _, name := range names {
-		of[name] = Sight{}
+		of[name] = LockState{}
 	}
 	among, args := s.dialect.among(names)
 	columns := userColumn + ", " + lockColumn + ", " + expiryColumn

@@ -40,7 +40,7 @@ func list(t *testing.T, locks iter.Seq2[tasks.Lock, error]) (got listed) {
 
 // lookAt looks at one lock.
 func lookAt(ctx context.Context, s Source, userID, lockID string) (l tasks.Lock, found bool, err error) {
-	sights, err := s.Look(ctx, []Name{{userID, lockID}})
+	sights, err := s.Lookup(ctx, []Name{{userID, lockID}})
 	if err != nil {
 		return tasks.Lock{}, false, err
 	}
@@ -339,7 +339,7 @@ func TestLookAtMany(t *testing.T) {
 							Name{fmt.Sprintf("User-%d", n), fmt.Sprintf("lock-%d@102", n)}, Name{fmt.Sprintf("user-%d", n), fmt.Sprintf("lock-%d@102", n+6)})
 					}
 					s := d.open(t, "SELECT user_id, lock_id, NOW() AS expires_at FROM "+table)
-					sights, err := s.Look(t.Context(), names)
+					sights, err := s.Lookup(t.Context(), names)
 					if err != nil || len(sights) != len(names) {
 						t.Fatalf("%v: got %d, %v", columns, len(sights), err)
 					}

@@ -128,7 +128,7 @@ func TestTimesWithoutAZone(t *testing.T) {
 						t.Errorf("%s: got %+v, want %s", column, l, want[l.LockID])
 					}
 				}
-				sights, err := s.Look(t.Context(), names)
+				sights, err := s.Lookup(t.Context(), names)
 				if err != nil {
 					t.Fatal(err)
 				}
