@@ -485,7 +485,7 @@ func TestBulkReportsStatusesInTotals(t *testing.T) {
 	var ids []string
 	res, err := b.client.Bulk(t.Context(), unbinds(3), enqueue.BulkOptions{
 		Options: []enqueue.Option{enqueue.In(time.Hour)},
-		OnItem:    func(item enqueue.Item) { ids = append(ids, item.ID) },
+		OnItem:  func(item enqueue.Item) { ids = append(ids, item.ID) },
 	})
 	if err != nil || res.Enqueued != 3 {
 		t.Fatalf("%+v, %v", res, err)

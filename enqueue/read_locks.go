@@ -75,7 +75,7 @@ func expiryMember(members map[string]json.RawMessage) (time.Time, error) {
 // newLock makes a lock of its ids, in the order of idNames.
 func newLock(ids [2]string) (tasks.Lock, error) {
 	l := tasks.Lock{UserID: ids[0], LockID: ids[1]}
-	return l, tasks.LockRelease{UserID: l.UserID, LockID: l.LockID}.Validate()
+	return l, l.ID().Validate()
 }
 
 func parseExpiry(text string) (time.Time, error) {

@@ -243,7 +243,7 @@ func validateLock(l tasks.Lock) error {
 	if l.ExpiresAt.Location() != time.UTC {
 		return fmt.Errorf("its expiry is in the zone %s", l.ExpiresAt.Location())
 	}
-	return tasks.LockRelease{UserID: l.UserID, LockID: l.LockID}.Validate()
+	return l.ID().Validate()
 }
 
 func FuzzReadLocksCSV(f *testing.F) {

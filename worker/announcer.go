@@ -50,7 +50,7 @@ func (a *announcer) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		limited, cancel := context.WithTimeout(ctx, announceEvery)
-		told, err := a.ledger.Announce(limited, a.tell)
+		told, err := a.ledger.DrainCompleted(limited, a.tell)
 		cancel()
 		for _, b := range told {
 			a.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
@@ -89,8 +89,8 @@ func (a *announcer) tell(ctx context.Context, b tasks.BatchStats) error {
 
 // notice is what the webhook sends.
 type notice struct {
-	Type      string        `json:"type"`
-	Timestamp time.Time     `json:"timestamp"`
+	Type      string           `json:"type"`
+	Timestamp time.Time        `json:"timestamp"`
 	Data      tasks.BatchStats `json:"data"`
 }
 

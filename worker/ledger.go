@@ -20,7 +20,7 @@ type Ledger interface {
 	// Announce calls tell for each batch that is complete, again if it fails, the
 	// process dies, or another worker is at it. It returns those of which no other
 	// worker can say that it has told.
-	Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error)
+	DrainCompleted(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error)
 	// Show returns how a batch stands.
 	Show(ctx context.Context, id string) (tasks.BatchStats, error)
 }

@@ -64,7 +64,7 @@ func (l *memoryLedger) complete(batch string) bool {
 	return n == l.size[batch]
 }
 
-func (l *memoryLedger) Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
+func (l *memoryLedger) DrainCompleted(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for batch := range l.size {

@@ -35,7 +35,7 @@ func (f *fakeTable) Kind() tasks.Source                                 { return
 func (f *fakeTable) Close() error                                       { return nil }
 func (f *fakeTable) Locks(context.Context) iter.Seq2[tasks.Lock, error] { return nil }
 
-func (f *fakeTable) Lookup(context.Context, []source.Name) ([]source.LockState, error) {
+func (f *fakeTable) Lookup(context.Context, []tasks.LockID) ([]source.LockState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looks++

@@ -54,13 +54,13 @@ func (f batchFlags) spec() *batch.Spec {
 // bulkSummary is the contract's object for many tasks. With --wait it holds the
 // batch's balance as well.
 type bulkSummary struct {
-	Batch     string         `json:"batch"`
-	Total     int64          `json:"total"`
-	Enqueued  int64          `json:"enqueued"`
-	Duplicate int64          `json:"duplicate"`
-	Rejected  int64          `json:"rejected"`
-	Skipped   int64          `json:"skipped"`
-	Seconds   float64        `json:"seconds"`
+	Batch     string            `json:"batch"`
+	Total     int64             `json:"total"`
+	Enqueued  int64             `json:"enqueued"`
+	Duplicate int64             `json:"duplicate"`
+	Rejected  int64             `json:"rejected"`
+	Skipped   int64             `json:"skipped"`
+	Seconds   float64           `json:"seconds"`
 	Balance   *tasks.BatchStats `json:"balance,omitempty"`
 }
 

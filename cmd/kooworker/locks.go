@@ -66,7 +66,7 @@ func (c *locksForgetCmd) Run(a *app) error {
 	c.expires = locks.DefaultTTL // not looked at
 	return c.run(a, c.File.readLockIDs, func(s *locks.Store) lockChange {
 		return func(ctx context.Context, entries []locks.TrackRequest) ([]locks.Status, error) {
-			ids := make([]locks.ID, len(entries))
+			ids := make([]tasks.LockID, len(entries))
 			for i, e := range entries {
 				ids[i] = e.ID()
 			}
@@ -112,7 +112,7 @@ func (c *lockFlags) run(a *app, read lockReader, change func(*locks.Store) lockC
 	if err := c.File.refuse(); err != nil {
 		return err
 	}
-	id := locks.ID{UserID: c.UserID, LockID: c.LockID}
+	id := tasks.LockID{UserID: c.UserID, LockID: c.LockID}
 	if c.UserID == "" || c.LockID == "" {
 		return usagef("want --user-id and --lock-id, or --file")
 	}
@@ -296,7 +296,7 @@ func (c *locksListCmd) Run(a *app) error {
 			return redisError{err}
 		}
 		if n++; c.JSON {
-			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, locks.IDOf(l.Lock).Module(), l.ExpiresAt, l.Swept}); err != nil {
+			if err := writeJSON(buffered, listedLock{l.UserID, l.LockID, l.Lock.ID().Module(), l.ExpiresAt, l.Swept}); err != nil {
 				return err
 			}
 			continue

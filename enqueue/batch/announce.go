@@ -9,11 +9,11 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Announce calls tell for each batch that is complete and has not been told of,
+// DrainCompleted calls tell for each batch that is complete and has not been told of,
 // and then takes it off the list of those. It goes on after an error of tell. A
 // crash after tell lets it be told again, and so may two processes at the same
 // time; but only one of them gets the batch among those that it has told of.
-func (s *Store) Announce(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
+func (s *Store) DrainCompleted(ctx context.Context, tell func(context.Context, tasks.BatchStats) error) (told []tasks.BatchStats, err error) {
 	ids, err := s.rdb.SMembers(ctx, openKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("announce batches: %w", err)

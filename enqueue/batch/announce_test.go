@@ -16,7 +16,7 @@ const openKey = "kooworker:batches:open"
 // announced returns what Announce tells of, in order of the IDs.
 func (b *bundle) announced(tb testing.TB) (ids []string) {
 	tb.Helper()
-	_, err := b.store.Announce(tb.Context(), func(_ context.Context, balance tasks.BatchStats) error {
+	_, err := b.store.DrainCompleted(tb.Context(), func(_ context.Context, balance tasks.BatchStats) error {
 		if !balance.Done || balance.CompletedAt.IsZero() {
 			tb.Errorf("told of %+v; want it done", balance)
 		}
@@ -68,7 +68,7 @@ func TestAnnounceAgainWhatCouldNotBeTold(t *testing.T) {
 	}
 	broken := errors.New("nobody listens")
 	told := 0
-	_, err := b.store.Announce(t.Context(), func(_ context.Context, balance tasks.BatchStats) error {
+	_, err := b.store.DrainCompleted(t.Context(), func(_ context.Context, balance tasks.BatchStats) error {
 		if told++; balance.ID == ids[1] {
 			return broken
 		}
@@ -109,7 +109,7 @@ func TestAnnounceSaysAllThatFailed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	broken := errors.New("nobody listens")
-	_, err := b.store.Announce(ctx, func(context.Context, tasks.BatchStats) error {
+	_, err := b.store.DrainCompleted(ctx, func(context.Context, tasks.BatchStats) error {
 		cancel()
 		return broken
 	})

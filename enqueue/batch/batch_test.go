@@ -166,7 +166,7 @@ func receipt(id string, index int64, outcome tasks.Outcome) tasks.Receipt {
 
 func (b *bundle) settle(tb testing.TB, receipts ...tasks.Receipt) (completed []string) {
 	tb.Helper()
-	completed, err := b.store.Settle(tb.Context(), receipts)
+	completed, err := b.store.RecordOutcomes(tb.Context(), receipts)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -38,7 +38,7 @@ type Child struct {
 func (c Child) field() string { return childPrefix + string(c.Kind) + " " + c.Target }
 
 const (
-	childrenTTL  = 90 * 24 * time.Hour // longer than anybody replays a dead parent
+	childrenTTL = 90 * 24 * time.Hour // longer than anybody replays a dead parent
 	childPrefix = "c:"
 )
 

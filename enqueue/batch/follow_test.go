@@ -34,7 +34,7 @@ func (b *bundle) work(t *testing.T, id string, at []int64, settled *atomic.Int64
 		for _, i := range indexes {
 			receipts = append(receipts, receipt(id, i, outcome))
 		}
-		if _, err := b.store.Settle(t.Context(), receipts); err != nil {
+		if _, err := b.store.RecordOutcomes(t.Context(), receipts); err != nil {
 			t.Error(err)
 		}
 	}

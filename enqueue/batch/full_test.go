@@ -26,7 +26,7 @@ func TestAFullRedis(t *testing.T) {
 	all := digests(input("", 3+batch.ChunkSize))
 	_, _, opened := b.store.Open(t.Context(), batch.Spec{})
 	_, _, claimed := b.store.Claim(t.Context(), id, 0, all[:4])
-	_, settled := b.store.Settle(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Discarded), receipt(id, at[1], tasks.Succeeded)})
+	_, settled := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Discarded), receipt(id, at[1], tasks.Succeeded)})
 	_, sealed := b.store.CloseInput(t.Context(), id, 3)
 	for step, err := range map[string]error{
 		"open": opened, "claim": claimed, "settle": settled, "seal": sealed,

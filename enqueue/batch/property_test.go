@@ -164,7 +164,7 @@ func (m *machine) settles(rt *rapid.T) {
 		}
 	}
 	for range 2 {
-		completed, err := m.store.Settle(m.tb.Context(), all)
+		completed, err := m.store.RecordOutcomes(m.tb.Context(), all)
 		var want []string
 		for _, one := range order {
 			if one.settle(of[one]) {

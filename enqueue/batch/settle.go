@@ -58,12 +58,12 @@ balance()
 return {news, complete()}
 `)
 
-// Settle notes what became of tasks of batches, and returns the batches that are
+// RecordOutcomes notes what became of tasks of batches, and returns the batches that are
 // complete by it. It returns nil once all is stored, or was stored before, or
 // belongs to a batch that is not there any more. To settle the same outcome
 // twice is to settle it once. A receipt that is none is an error, and holds up no
 // other.
-func (s *Store) Settle(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
+func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
 	args := make(map[string][]any)
 	var order []string
 	var failed error

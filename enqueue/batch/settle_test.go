@@ -243,7 +243,7 @@ func TestSettleRefusesWhatIsNoReceipt(t *testing.T) {
 	} {
 		bad := good
 		spoil(&bad)
-		if _, err := b.store.Settle(t.Context(), []tasks.Receipt{bad, good}); err == nil {
+		if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{bad, good}); err == nil {
 			t.Errorf("%s: settled", name)
 		}
 	}

@@ -283,7 +283,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 }
 
 const (
-	waitEvery    = 200 * time.Millisecond // how often Wait looks
+	waitEvery = 200 * time.Millisecond // how often Wait looks
 	maxOutage = 30 * time.Second       // how long Redis may fail meanwhile
 )
 

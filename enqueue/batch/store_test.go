@@ -189,7 +189,7 @@ func TestWaitOutlivesARestart(t *testing.T) {
 		server.Kill()
 		restarting.Go(func() {
 			server.Restart()
-			if _, err := b.store.Settle(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Succeeded)}); err != nil {
+			if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Succeeded)}); err != nil {
 				t.Error(err)
 			}
 		})

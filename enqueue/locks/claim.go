@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Claim is the answer to whether a lock may be released.
 type Claim struct {
-	ID
+	ID tasks.LockID
 	// Status is Claimed, Renewed or Forgotten.
 	Status Status
 	// Seen is the expiry that the sweep has seen.
@@ -75,17 +77,17 @@ return {"claimed", string.format("%.0f", ticket)}
 //
 // The caller must have given up its call when hold has passed since before it
 // called Claim. The same task may claim again.
-func (s *Store) Claim(ctx context.Context, id ID, seen time.Time, hold time.Duration) (Claim, error) {
+func (s *Store) Claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
 	return s.claim(ctx, id, seen, hold, 0)
 }
 
 // ClaimListed is Claim for a lock that was found elsewhere; see Notes. The ledger
 // need not know it, and if it does its word counts as well.
-func (s *Store) ClaimListed(ctx context.Context, id ID, seen time.Time, hold time.Duration) (Claim, error) {
+func (s *Store) ClaimListed(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
 	return s.claim(ctx, id, seen, hold, 1)
 }
 
-func (s *Store) claim(ctx context.Context, id ID, seen time.Time, hold time.Duration, listed int) (Claim, error) {
+func (s *Store) claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration, listed int) (Claim, error) {
 	if err := id.Validate(); err != nil {
 		return Claim{}, fmt.Errorf("locks: claim: %w", err)
 	}
@@ -95,7 +97,7 @@ func (s *Store) claim(ctx context.Context, id ID, seen time.Time, hold time.Dura
 	if hold < time.Millisecond || hold > maxHold {
 		return Claim{}, fmt.Errorf("locks: claim %s for %s; want 1ms to %s", id.LockID, hold, maxHold)
 	}
-	reply, err := claimCmd.Run(ctx, s.rdb, keys(), id.member(), millisAt(seen), millisUp(hold), listed).StringSlice()
+	reply, err := claimCmd.Run(ctx, s.rdb, keys(), member(id), millisAt(seen), millisUp(hold), listed).StringSlice()
 	if err == nil && len(reply) != 2 {
 		err = fmt.Errorf("%d values; want 2", len(reply))
 	}
@@ -158,14 +160,14 @@ func (s *Store) Released(ctx context.Context, claims []Claim) error {
 func (s *Store) end(ctx context.Context, verb string, claims []Claim, gone int) error {
 	rows := make([][]any, len(claims))
 	for i, c := range claims {
-		if err := c.Validate(); err != nil {
+		if err := c.ID.Validate(); err != nil {
 			return fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
 		}
 		highest := int64(everything)
 		if !c.Seen.IsZero() {
 			highest = millisAt(c.Seen)
 		}
-		rows[i] = []any{c.member(), c.FencingToken, highest}
+		rows[i] = []any{member(c.ID), c.FencingToken, highest}
 	}
 	_, err := s.bulk(ctx, verb, endCmd, rows, gone)
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // A cluster of one node refuses what touches keys of two slots as one of many
@@ -40,7 +41,7 @@ func TestALifeInACluster(t *testing.T) {
 			t.Fatalf("step %d: %v", i, err)
 		}
 	}
-	if _, err := b.store.Forget(t.Context(), []locks.ID{id(2)}); err != nil {
+	if _, err := b.store.Forget(t.Context(), []tasks.LockID{id(2)}); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.counts(t, 0); got != (locks.Counts{Total: 2, Swept: 1}) {
@@ -52,7 +53,7 @@ func TestALifeInACluster(t *testing.T) {
 	if n, err := b.store.Drop(t.Context(), 0); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v; want 1", n, err)
 	}
-	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != 1 || locks.IDOf(got[0].Lock) != id(4) {
+	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != 1 || got[0].Lock.ID() != id(4) {
 		t.Errorf("%v; want the live one", got)
 	}
 }

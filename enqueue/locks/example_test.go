@@ -30,7 +30,7 @@ func ExampleStore_Track() {
 
 	fmt.Println(store.Track(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102"}, {UserID: "u-2", LockID: "0b1d@100"}}))
 	fmt.Println(store.Renew(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102", ExpiresIn: 20 * time.Minute}}))
-	fmt.Println(store.Forget(ctx, []locks.ID{{UserID: "u-2", LockID: "0b1d@100"}}))
+	fmt.Println(store.Forget(ctx, []tasks.LockID{{UserID: "u-2", LockID: "0b1d@100"}}))
 	// Output:
 	// [tracked tracked] <nil>
 	// [renewed] <nil>
@@ -52,7 +52,7 @@ func ExampleStore_Claim() {
 			fmt.Println(err)
 			return
 		}
-		id := locks.IDOf(lock)
+		id := lock.ID()
 		fmt.Println("stale:", id.UserID, id.Module())
 		if err := store.Swept(ctx, []tasks.Lock{lock}); err != nil {
 			fmt.Println(err)

@@ -44,7 +44,7 @@ func (k Keeping) Claim(ctx context.Context, t tasks.LockRelease, hold time.Durat
 	if t.Evidence.Source != tasks.SourceLedger {
 		claim = k.Store.ClaimListed
 	}
-	c, err := claim(ctx, ID{t.UserID, t.LockID}, t.Evidence.ExpiredAt, hold)
+	c, err := claim(ctx, tasks.LockID{UserID: t.UserID, LockID: t.LockID}, t.Evidence.ExpiredAt, hold)
 	if err != nil || c.Status == Claimed {
 		return c.FencingToken, "", err
 	}
@@ -53,7 +53,7 @@ func (k Keeping) Claim(ctx context.Context, t tasks.LockRelease, hold time.Durat
 
 // End ends a claim; gone says that the lock is released.
 func (k Keeping) End(ctx context.Context, t tasks.LockRelease, ticket int64, gone bool) error {
-	c := Claim{ID: ID{t.UserID, t.LockID}, Seen: t.Evidence.ExpiredAt, FencingToken: ticket}
+	c := Claim{ID: tasks.LockID{UserID: t.UserID, LockID: t.LockID}, Seen: t.Evidence.ExpiredAt, FencingToken: ticket}
 	if gone {
 		return k.Store.Released(ctx, []Claim{c})
 	}

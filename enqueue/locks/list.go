@@ -157,10 +157,10 @@ func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.
 			return
 		}
 		// A lock comes again if it is given a later expiry that is over as well.
-		seen := make(map[ID]struct{})
+		seen := make(map[tasks.LockID]struct{})
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
 			if err == nil {
-				id := IDOf(lock)
+				id := lock.ID()
 				if _, twice := seen[id]; twice {
 					continue
 				}

@@ -86,10 +86,10 @@ func TestPagesOfEqualScores(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 2500
-	var ids []locks.ID
+	var ids []tasks.LockID
 	for i := range n {
 		user := []string{"a", "B", "_", "~", "z!"}[i%5]
-		ids = append(ids, locks.ID{UserID: user + strings.Repeat("x", i%3), LockID: fmt.Sprint("l-", i)})
+		ids = append(ids, tasks.LockID{UserID: user + strings.Repeat("x", i%3), LockID: fmt.Sprint("l-", i)})
 	}
 	entries := make([]locks.TrackRequest, n)
 	for i, id := range ids {
@@ -98,7 +98,7 @@ func TestPagesOfEqualScores(t *testing.T) {
 	b.track(t, entries...)
 	b.track(t, b.at(id(1), -2*h), b.at(id(2), -time.Minute), b.at(id(3), h))
 	got := collect(t, b.store.Stale(t.Context(), 0))
-	if len(got) != n+2 || locks.IDOf(got[0]) != id(1) || locks.IDOf(got[n+1]) != id(2) {
+	if len(got) != n+2 || got[0].ID() != id(1) || got[n+1].ID() != id(2) {
 		t.Fatalf("%d, from %v to %v", len(got), got[0], got[len(got)-1])
 	}
 	member := func(l tasks.Lock) string { return l.UserID + " " + l.LockID }
@@ -118,7 +118,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 		"swept":   func(b *bundle, page []tasks.Lock) error { return b.store.Swept(t.Context(), page) },
 		"forgotten": func(b *bundle, page []tasks.Lock) error {
 			for _, l := range page {
-				if _, err := b.store.Forget(t.Context(), []locks.ID{locks.IDOf(l)}); err != nil {
+				if _, err := b.store.Forget(t.Context(), []tasks.LockID{l.ID()}); err != nil {
 					return err
 				}
 			}
@@ -147,16 +147,16 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 			}
 			b.track(t, entries...)
 			var page []tasks.Lock
-			seen := map[locks.ID]bool{}
+			seen := map[tasks.LockID]bool{}
 			at, added := time.Time{}, 0
 			for lock, err := range b.store.Stale(t.Context(), 0) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if seen[locks.IDOf(lock)] {
+				if seen[lock.ID()] {
 					t.Fatalf("%v comes twice", lock)
 				}
-				if seen[locks.IDOf(lock)] = true; lock.ExpiresAt.Before(at) {
+				if seen[lock.ID()] = true; lock.ExpiresAt.Before(at) {
 					t.Fatalf("%v comes after one of %s", lock, at)
 				}
 				at = lock.ExpiresAt
@@ -243,7 +243,7 @@ func TestWhereAPageEnds(t *testing.T) {
 	b := setup(t)
 	const page = 500
 	for n := range page + 60 {
-		b.track(t, b.at(locks.ID{UserID: "u", LockID: fmt.Sprintf("l-%04d", n)}, -h))
+		b.track(t, b.at(tasks.LockID{UserID: "u", LockID: fmt.Sprintf("l-%04d", n)}, -h))
 		if n < page {
 			continue
 		}
@@ -256,7 +256,7 @@ func TestWhereAPageEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			if read == page {
-				if _, err := b.store.Forget(t.Context(), []locks.ID{locks.IDOf(lock.Lock)}); err != nil {
+				if _, err := b.store.Forget(t.Context(), []tasks.LockID{lock.Lock.ID()}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -264,6 +264,6 @@ func TestWhereAPageEnds(t *testing.T) {
 		if read != n+1 {
 			t.Fatalf("%d are listed while one goes; want each once, %d", read, n+1)
 		}
-		b.track(t, b.at(locks.ID{UserID: "u", LockID: fmt.Sprintf("l-%04d", page-1)}, -h))
+		b.track(t, b.at(tasks.LockID{UserID: "u", LockID: fmt.Sprintf("l-%04d", page-1)}, -h))
 	}
 }

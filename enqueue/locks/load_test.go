@@ -85,7 +85,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 	claims := make([]locks.Claim, 1000)
 	b.timed(t, "1000 claims, one by one", func() (err error) {
 		for i := range claims {
-			if claims[i], err = b.store.Claim(ctx, locks.IDOf(stale[i]), stale[i].ExpiresAt, time.Minute); err != nil {
+			if claims[i], err = b.store.Claim(ctx, stale[i].ID(), stale[i].ExpiresAt, time.Minute); err != nil {
 				return err
 			}
 		}

@@ -17,29 +17,8 @@ const DefaultTTL = 10 * time.Minute
 // lock would be swept at once, or never.
 const MaxExpiryOffset = 365 * 24 * time.Hour
 
-// ID names a lock.
-type ID struct {
-	// UserID and LockID are those of tasks.LockRelease.
-	UserID, LockID string
-}
-
-// IDOf returns a lock's name.
-func IDOf(l tasks.Lock) ID { return ID{l.UserID, l.LockID} }
-
-// Module returns the module that is backed up: what follows the @ of the lock's
-// id, "" if it has none.
-func (id ID) Module() string {
-	_, module, _ := strings.Cut(id.LockID, "@")
-	return module
-}
-
-// Validate reports what is wrong with the ids, as a *tasks.FieldError.
-func (id ID) Validate() error {
-	return tasks.LockRelease{UserID: id.UserID, LockID: id.LockID}.Validate()
-}
-
 // member is how the ledger writes it. Neither id holds a space.
-func (id ID) member() string { return id.UserID + " " + id.LockID }
+func member(id tasks.LockID) string { return id.UserID + " " + id.LockID }
 
 // Lock is a lock that the ledger knows.
 //
@@ -71,7 +50,7 @@ type TrackRequest struct {
 }
 
 // ID returns the lock's name.
-func (e TrackRequest) ID() ID { return ID{e.UserID, e.LockID} }
+func (e TrackRequest) ID() tasks.LockID { return tasks.LockID{UserID: e.UserID, LockID: e.LockID} }
 
 // row returns the lock, 1 if the expiry counts from now and else 0, and the
 // expiry in milliseconds.
@@ -81,13 +60,13 @@ func (e TrackRequest) row() ([]any, error) {
 	}
 	switch {
 	case !e.ExpiresAt.IsZero():
-		return []any{e.ID().member(), 0, millisAt(e.ExpiresAt)}, nil
+		return []any{member(e.ID()), 0, millisAt(e.ExpiresAt)}, nil
 	case e.ExpiresIn < 0:
 		return nil, fmt.Errorf("lock %s: it cannot expire in %s", e.LockID, e.ExpiresIn)
 	case e.ExpiresIn == 0:
 		e.ExpiresIn = DefaultTTL
 	}
-	return []any{e.ID().member(), 1, millisUp(e.ExpiresIn)}, nil
+	return []any{member(e.ID()), 1, millisUp(e.ExpiresIn)}, nil
 }
 
 // millisAt rounds a time up to milliseconds.

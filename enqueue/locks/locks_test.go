@@ -43,16 +43,16 @@ func setup(tb testing.TB) *bundle {
 }
 
 // at returns an entry that expires so long after the start.
-func (b *bundle) at(id locks.ID, d time.Duration) locks.TrackRequest {
+func (b *bundle) at(id tasks.LockID, d time.Duration) locks.TrackRequest {
 	return locks.TrackRequest{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
 
-func (b *bundle) lock(id locks.ID, d time.Duration) tasks.Lock {
+func (b *bundle) lock(id tasks.LockID, d time.Duration) tasks.Lock {
 	return tasks.Lock{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
 
-func id(n int) locks.ID {
-	return locks.ID{UserID: fmt.Sprint("u-", n%7), LockID: fmt.Sprintf("lock-%06d@102", n)}
+func id(n int) tasks.LockID {
+	return tasks.LockID{UserID: fmt.Sprint("u-", n%7), LockID: fmt.Sprintf("lock-%06d@102", n)}
 }
 
 // track tracks, and wants all to be tracked.
@@ -71,7 +71,7 @@ func (b *bundle) track(tb testing.TB, entries ...locks.TrackRequest) {
 
 // where tells how a lock lies in Redis, such as "swept -1h0m0s claimed", and
 // wants its name where it should be.
-func (b *bundle) where(tb testing.TB, id locks.ID) string {
+func (b *bundle) where(tb testing.TB, id tasks.LockID) string {
 	tb.Helper()
 	var words []string
 	member := id.UserID + " " + id.LockID
@@ -116,10 +116,10 @@ func TestExpiriesAreRedis(t *testing.T) {
 			t.Errorf("%s expires at %s; want %s after %s", name, at, life, before)
 		}
 	}
-	if m := locks.IDOf(got["life@7"].Lock).Module(); m != "7" {
+	if m := got["life@7"].Lock.ID().Module(); m != "7" {
 		t.Errorf("module %q; want 7", m)
 	}
-	if m := locks.IDOf(got["default"].Lock).Module(); m != "" {
+	if m := got["default"].Lock.ID().Module(); m != "" {
 		t.Errorf("module %q; want none", m)
 	}
 }
@@ -130,7 +130,7 @@ func TestFractionsOfAMillisecond(t *testing.T) {
 	b := setup(t)
 	at := b.start.Add(-h + 300*time.Microsecond)
 	b.track(t, locks.TrackRequest{UserID: "u", LockID: "l", ExpiresAt: at})
-	c, err := b.store.Claim(t.Context(), locks.ID{UserID: "u", LockID: "l"}, at, h)
+	c, err := b.store.Claim(t.Context(), tasks.LockID{UserID: "u", LockID: "l"}, at, h)
 	if err != nil || c.Status != locks.Claimed {
 		t.Fatalf("%+v, %v; want it claimed", c, err)
 	}
@@ -147,11 +147,11 @@ func TestNotValid(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx, s, good := t.Context(), b.store, id(1)
-	bad := locks.ID{UserID: "u", LockID: "l l"}
+	bad := tasks.LockID{UserID: "u", LockID: "l l"}
 	_, tracked := s.Track(ctx, []locks.TrackRequest{b.at(good, h), b.at(bad, h)})
 	_, renewed := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u u", LockID: "l"}})
 	_, negative := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u", LockID: "l", ExpiresIn: -1}})
-	_, forgotten := s.Forget(ctx, []locks.ID{good, bad})
+	_, forgotten := s.Forget(ctx, []tasks.LockID{UserID: good, LockID: bad})
 	_, claimed := s.Claim(ctx, bad, b.start, h)
 	_, unseen := s.Claim(ctx, good, time.Time{}, h)
 	_, noHold := s.Claim(ctx, good, b.start, 0)
@@ -255,7 +255,7 @@ func TestAFullRedis(t *testing.T) {
 	if _, err := released(t.Context(), b); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.store.Forget(t.Context(), []locks.ID{id(2)}); err != nil {
+	if _, err := b.store.Forget(t.Context(), []tasks.LockID{id(2)}); err != nil {
 		t.Error(err)
 	}
 	if counts := b.counts(t, 0); counts.Total != 1 {

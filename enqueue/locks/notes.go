@@ -156,5 +156,5 @@ func (n *SweptStore) Drop(ctx context.Context, keep time.Duration) (dropped int6
 
 // noteOf is how a lock is written.
 func noteOf(l tasks.Lock) string {
-	return IDOf(l).member() + " " + strconv.FormatInt(millisAt(l.ExpiresAt), 10)
+	return member(l.ID()) + " " + strconv.FormatInt(millisAt(l.ExpiresAt), 10)
 }

@@ -190,7 +190,7 @@ func (m *machine) forgets(rt *rapid.T) {
 	if l.where == "" {
 		want = locks.Unknown
 	}
-	got, err := m.store.Forget(m.t.Context(), []locks.ID{id(n)})
+	got, err := m.store.Forget(m.t.Context(), []tasks.LockID{id(n)})
 	if err != nil || !slices.Equal(got, []locks.Status{want}) {
 		rt.Fatalf("%q, %v; want %q", got, err, want)
 	}

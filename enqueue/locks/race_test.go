@@ -18,7 +18,7 @@ type extender = func(context.Context, []locks.TrackRequest) ([]locks.Status, err
 
 // held is a lock with one holder, and KooDrive's count of its releases.
 type held struct {
-	id       locks.ID
+	id       tasks.LockID
 	released atomic.Int64
 }
 
@@ -31,7 +31,7 @@ func TestHoldersAndSweepsRace(t *testing.T) {
 	t.Parallel()
 	const holders, each, sweeps, rounds = 6, 8, 4, 120
 	b := setup(t)
-	all := make(map[locks.ID]*held)
+	all := make(map[tasks.LockID]*held)
 	var work, sweeping sync.WaitGroup
 	for i := range holders {
 		var mine []*held
@@ -100,7 +100,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 			switch rand.IntN(6) {                                    //nolint:gosec // any will do
 			case 0, 1:
 				delete(safe, l)
-				if _, err := b.store.Forget(t.Context(), []locks.ID{l.id}); err != nil {
+				if _, err := b.store.Forget(t.Context(), []tasks.LockID{l.id}); err != nil {
 					t.Error(err)
 				}
 				say(l, b.store.Track, stale)
@@ -117,7 +117,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 		kept(l)
 		delete(safe, l)
 		if i%2 == 0 {
-			if _, err := b.store.Forget(t.Context(), []locks.ID{l.id}); err != nil {
+			if _, err := b.store.Forget(t.Context(), []tasks.LockID{l.id}); err != nil {
 				t.Error(err)
 			}
 			continue
@@ -141,7 +141,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 
 // sweepAndRelease is a sweep and its workers, which crash and give back now and
 // then.
-func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, answers *tally) {
+func (b *bundle) sweepAndRelease(t *testing.T, all map[tasks.LockID]*held, total, answers *tally) {
 	t.Helper()
 	var stale []tasks.Lock
 	for lock, err := range b.store.Stale(t.Context(), 0) {
@@ -158,7 +158,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, an
 	}
 	for _, lock := range stale {
 		deadline := time.Now().Add(hold / 2)
-		c, err := b.store.Claim(t.Context(), locks.IDOf(lock), lock.ExpiresAt, hold)
+		c, err := b.store.Claim(t.Context(), lock.ID(), lock.ExpiresAt, hold)
 		if err != nil {
 			t.Error(err)
 			return
@@ -175,7 +175,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[locks.ID]*held, total, an
 			err = b.store.Unclaim(t.Context(), c)
 		default:
 			runtime.Gosched()
-			all[locks.IDOf(lock)].released.Add(1)
+			all[lock.ID()].released.Add(1)
 			total.add("released")
 			err = b.store.Released(t.Context(), []locks.Claim{c})
 		}

@@ -40,11 +40,11 @@ return words
 func (s *Store) Swept(ctx context.Context, locks []tasks.Lock) error {
 	rows := make([][]any, len(locks))
 	for i, l := range locks {
-		id := IDOf(l)
+		id := l.ID()
 		if err := id.Validate(); err != nil {
 			return fmt.Errorf("locks: swept number %d: %w", i+1, err)
 		}
-		rows[i] = []any{id.member(), millisAt(l.ExpiresAt)}
+		rows[i] = []any{member(id), millisAt(l.ExpiresAt)}
 	}
 	_, err := s.bulk(ctx, "swept", sweptCmd, rows)
 	return err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // trackCmd gives expiries to locks, each of which may only become later.
@@ -95,13 +97,13 @@ return words
 // Forget takes locks that their holders have released out of the ledger. It
 // answers for each whether it was there: Forgotten or Unknown. Errors are as
 // those of Track.
-func (s *Store) Forget(ctx context.Context, ids []ID) ([]Status, error) {
+func (s *Store) Forget(ctx context.Context, ids []tasks.LockID) ([]Status, error) {
 	rows := make([][]any, len(ids))
 	for i, id := range ids {
 		if err := id.Validate(); err != nil {
 			return nil, fmt.Errorf("locks: forget number %d: %w", i+1, err)
 		}
-		rows[i] = []any{id.member()}
+		rows[i] = []any{member(id)}
 	}
 	return s.bulk(ctx, "forget", forgetCmd, rows)
 }

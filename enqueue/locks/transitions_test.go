@@ -29,7 +29,7 @@ func renew(d time.Duration) step {
 }
 
 func forget(ctx context.Context, b *bundle) (locks.Status, error) {
-	return first(b.store.Forget(ctx, []locks.ID{id(1)}))
+	return first(b.store.Forget(ctx, []tasks.LockID{id(1)}))
 }
 
 func first(answers []locks.Status, err error) (locks.Status, error) {

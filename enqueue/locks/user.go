@@ -96,7 +96,7 @@ func inOrder(a, b Lock) int {
 		}
 		return 1
 	}
-	return cmp.Or(a.ExpiresAt.Compare(b.ExpiresAt), strings.Compare(IDOf(a.Lock).member(), IDOf(b.Lock).member()))
+	return cmp.Or(a.ExpiresAt.Compare(b.ExpiresAt), strings.Compare(member(a.ID()), member(b.ID())))
 }
 
 // listUser is List for one user.

@@ -25,12 +25,12 @@ func TestUsersWhoseIDsAreAlike(t *testing.T) {
 	b := setup(t)
 	users := []string{"u", "u!", "u!!", "u~", "U", "uu", "u-1", "u-10", "u-1!", "[u", "(u", "+", "-", "!", "~", strings.Repeat("~", 128)}
 	for i, user := range users {
-		b.track(t, b.at(locks.ID{UserID: user, LockID: "l@102"}, h), b.at(locks.ID{UserID: user, LockID: fmt.Sprint("l-", i)}, -h))
+		b.track(t, b.at(tasks.LockID{UserID: user, LockID: "l@102"}, h), b.at(tasks.LockID{UserID: user, LockID: fmt.Sprint("l-", i)}, -h))
 	}
 	for i, user := range users {
 		want := []locks.Lock{
-			{Lock: b.lock(locks.ID{UserID: user, LockID: fmt.Sprint("l-", i)}, -h)},
-			{Lock: b.lock(locks.ID{UserID: user, LockID: "l@102"}, h)},
+			{Lock: b.lock(tasks.LockID{UserID: user, LockID: fmt.Sprint("l-", i)}, -h)},
+			{Lock: b.lock(tasks.LockID{UserID: user, LockID: "l@102"}, h)},
 		}
 		got, err := b.store.ListByUser(t.Context(), user)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -62,7 +62,7 @@ func TestAUsersLocksAreThoseOfAll(t *testing.T) {
 		var all []locks.TrackRequest
 		for _, user := range users {
 			for _, lock := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-b-]{1,2}(@[0-9])?`), 0, 6, rapid.ID).Draw(rt, "locks") {
-				all = append(all, b.at(locks.ID{UserID: user, LockID: lock}, time.Duration(rapid.IntRange(-3, 3).Draw(rt, "expiry"))*time.Minute))
+				all = append(all, b.at(tasks.LockID{UserID: user, LockID: lock}, time.Duration(rapid.IntRange(-3, 3).Draw(rt, "expiry"))*time.Minute))
 			}
 		}
 		if _, err := b.store.Track(t.Context(), all); err != nil {
@@ -99,14 +99,14 @@ func TestPagesOfAUser(t *testing.T) {
 		b := setup(t)
 		entries := make([]locks.TrackRequest, n)
 		for i := range entries {
-			entries[i] = b.at(locks.ID{UserID: "u", LockID: fmt.Sprintf("l-%04d", i)}, time.Duration(i%3-1)*h)
+			entries[i] = b.at(tasks.LockID{UserID: "u", LockID: fmt.Sprintf("l-%04d", i)}, time.Duration(i%3-1)*h)
 		}
 		b.track(t, entries...)
-		b.track(t, b.at(locks.ID{UserID: "t", LockID: "l"}, h), b.at(locks.ID{UserID: "u!", LockID: "l"}, h))
-		ids := make(map[locks.ID]bool)
+		b.track(t, b.at(tasks.LockID{UserID: "t", LockID: "l"}, h), b.at(tasks.LockID{UserID: "u!", LockID: "l"}, h))
+		ids := make(map[tasks.LockID]bool)
 		got, err := b.store.ListByUser(t.Context(), "u")
 		for _, l := range got {
-			ids[locks.IDOf(l.Lock)] = true
+			ids[locks.l.Lock.ID()] = true
 		}
 		if len(got) != n || len(ids) != n || err != nil {
 			t.Errorf("%d, of which %d are distinct, %v; want %d", len(got), len(ids), err, n)
@@ -120,7 +120,7 @@ func TestPagesOfAUser(t *testing.T) {
 			if pages++; pages != 2 {
 				return nil
 			}
-			if _, err := b.store.Forget(t.Context(), []locks.ID{entries[499].ID()}); err != nil {
+			if _, err := b.store.Forget(t.Context(), []tasks.LockID{entries[499].ID()}); err != nil {
 				return err
 			}
 			_, err := b.store.Renew(t.Context(), []locks.TrackRequest{b.at(entries[0].ID(), 5*h), b.at(entries[n-1].ID(), 5*h)})
@@ -148,11 +148,11 @@ func TestANameWithoutALock(t *testing.T) {
 	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 0 || err != nil {
 		t.Errorf("%v, %v; want none", got, err)
 	}
-	b.track(t, b.at(locks.ID{UserID: "u", LockID: "l"}, h))
+	b.track(t, b.at(tasks.LockID{UserID: "u", LockID: "l"}, h))
 	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 1 || err != nil {
 		t.Errorf("%v, %v; want it", got, err)
 	}
-	if _, err := b.store.Forget(t.Context(), []locks.ID{{UserID: "u", LockID: "l"}}); err != nil {
+	if _, err := b.store.Forget(t.Context(), []tasks.LockID{{UserID: "u", LockID: "l"}}); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.rdb.DBSize(t.Context()).Val(); n != 0 {

@@ -168,7 +168,7 @@ func (l *External) Heartbeat(ctx context.Context) {
 // Lookup looks again, just before a release. If refused is empty the lock is as
 // the sweep saw it; else it says why it must stay.
 func (l *External) Lookup(ctx context.Context, t tasks.LockRelease) (refused string, err error) {
-	sight, err := l.looks.at(ctx, source.Name{UserID: t.UserID, LockID: t.LockID})
+	sight, err := l.looks.at(ctx, tasks.LockID{UserID: t.UserID, LockID: t.LockID})
 	switch {
 	case err != nil:
 		return "", &ListError{l.Kind(), err}
@@ -210,9 +210,9 @@ func (o *oldest) trim() {
 // with a later expiry.
 func (o *oldest) sorted() (locks []tasks.Lock, twice int64) {
 	o.trim()
-	seen := make(map[source.Name]bool, len(o.locks))
+	seen := make(map[tasks.LockID]bool, len(o.locks))
 	for _, l := range slices.Backward(o.locks) {
-		name := source.Name{UserID: l.UserID, LockID: l.LockID}
+		name := tasks.LockID{UserID: l.UserID, LockID: l.LockID}
 		if !seen[name] {
 			seen[name] = true
 			locks = append(locks, l)

@@ -20,7 +20,7 @@ import (
 type fakeList struct {
 	locks  []tasks.Lock
 	rows   []error // after the locks
-	sights map[source.Name]source.LockState
+	sights map[tasks.LockID]source.LockState
 	fail   error
 	slow   time.Duration // of a look
 
@@ -49,7 +49,7 @@ func (f *fakeList) Locks(context.Context) iter.Seq2[tasks.Lock, error] {
 	}
 }
 
-func (f *fakeList) Lookup(_ context.Context, names []source.Name) ([]source.LockState, error) {
+func (f *fakeList) Lookup(_ context.Context, names []tasks.LockID) ([]source.LockState, error) {
 	if f.slow > 0 {
 		time.Sleep(f.slow) //nolint:forbidigo // in a synctest bubble
 	}
@@ -199,7 +199,7 @@ func TestALookBeforeTheRelease(t *testing.T) {
 		"half so":     {source.LockState{Found: true, ExpiresAt: epoch, Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
 		"both counts": {source.LockState{Found: true, ExpiresAt: epoch.Add(1), Err: &source.RowError{Row: 3, Err: errors.New("is NULL")}}, "row 3", 1},
 	} {
-		f := &fakeList{sights: map[source.Name]source.LockState{{UserID: "u", LockID: "l"}: c.sight}}
+		f := &fakeList{sights: map[tasks.LockID]source.LockState{{UserID: "u", LockID: "l"}: c.sight}}
 		refused, err := NewExternal(f, f).Lookup(t.Context(), release)
 		if err != nil || (refused == "") != (c.refused == "") || !strings.Contains(refused, c.refused) || len(f.removed) != c.removed {
 			t.Errorf("%s: %q, %v, %d removed; want %q", name, refused, err, len(f.removed), c.refused)
@@ -212,14 +212,14 @@ func TestLooksGather(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 250
-		f := &fakeList{slow: 10 * time.Millisecond, sights: map[source.Name]source.LockState{}}
+		f := &fakeList{slow: 10 * time.Millisecond, sights: map[tasks.LockID]source.LockState{}}
 		for i := range n {
-			f.sights[source.Name{UserID: "u", LockID: lockName(i)}] = source.LockState{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
+			f.sights[tasks.LockID{UserID: "u", LockID: lockName(i)}] = source.LockState{Found: true, ExpiresAt: epoch.Add(time.Duration(i))}
 		}
 		l := newLooks(f)
 		var wg sync.WaitGroup
 		for i := range n {
-			name := source.Name{UserID: "u", LockID: lockName(i)}
+			name := tasks.LockID{UserID: "u", LockID: lockName(i)}
 			wg.Go(func() {
 				time.Sleep(time.Millisecond) //nolint:forbidigo // in a synctest bubble; all at once
 				if sight, err := l.at(t.Context(), name); err != nil || !sight.ExpiresAt.Equal(epoch.Add(time.Duration(i))) {
@@ -248,10 +248,10 @@ func TestALookThatIsGivenUp(t *testing.T) {
 		l := newLooks(f)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := l.at(ctx, source.Name{LockID: "l"}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := l.at(ctx, tasks.LockID{LockID: "l"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
-		if _, err := l.at(t.Context(), source.Name{LockID: "l"}); err != nil {
+		if _, err := l.at(t.Context(), tasks.LockID{LockID: "l"}); err != nil {
 			t.Errorf("%v", err)
 		}
 	})
@@ -263,7 +263,7 @@ func TestAListThatFailsIsLeftAlone(t *testing.T) {
 		f := &fakeList{fail: errors.New("no connection")}
 		l := newLooks(f)
 		for i := range 1000 {
-			if _, err := l.at(t.Context(), source.Name{LockID: fmt.Sprint(i)}); !errors.Is(err, f.fail) {
+			if _, err := l.at(t.Context(), tasks.LockID{LockID: fmt.Sprint(i)}); !errors.Is(err, f.fail) {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // in a synctest bubble
@@ -273,7 +273,7 @@ func TestAListThatFailsIsLeftAlone(t *testing.T) {
 		}
 		f.fail = nil
 		time.Sleep(lookPause) //nolint:forbidigo // in a synctest bubble
-		if _, err := l.at(t.Context(), source.Name{LockID: "l"}); err != nil {
+		if _, err := l.at(t.Context(), tasks.LockID{LockID: "l"}); err != nil {
 			t.Errorf("after it works again: %v", err)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sony/gobreaker/v2"
 
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks/source"
 )
 
@@ -27,7 +28,7 @@ type looks struct {
 }
 
 type look struct {
-	name source.Name
+	name tasks.LockID
 	done chan lookAnswer // with room for one
 }
 
@@ -52,7 +53,7 @@ func newLooks(list source.Source) *looks {
 }
 
 // at says how a lock is now.
-func (l *looks) at(ctx context.Context, name source.Name) (source.LockState, error) {
+func (l *looks) at(ctx context.Context, name tasks.LockID) (source.LockState, error) {
 	mine := look{name, make(chan lookAnswer, 1)}
 	l.mu.Lock()
 	if l.busy && l.failed != nil {
@@ -87,7 +88,7 @@ func (l *looks) drain(ctx context.Context) {
 		failed := l.failed
 		l.mu.Unlock()
 
-		names := make([]source.Name, n)
+		names := make([]tasks.LockID, n)
 		for i, each := range together {
 			names[i] = each.name
 		}

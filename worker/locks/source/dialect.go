@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // dialect is what differs between the databases.
@@ -21,7 +23,7 @@ type dialect struct {
 	hide func(string) string
 	// among is the condition for any of these locks, with its parameters. It costs
 	// one pass where there is no index.
-	among func(names []Name) (condition string, args []any)
+	among func(names []tasks.LockID) (condition string, args []any)
 	// limit lets the database end the transaction's queries after that time.
 	limit func(context.Context, *sql.Tx, time.Duration) error
 	// explain tells of an error of the server what it means; fault.cause is nil

@@ -163,7 +163,7 @@ func (f *File) parse(r io.Reader) iter.Seq2[tasks.Lock, error] {
 // Lookup implements Source. It reads the whole file when that has changed since
 // the last Lookup, or was changed within the last two seconds, and otherwise finds
 // the locks in an index in memory, of about 150 bytes a lock.
-func (f *File) Lookup(ctx context.Context, names []Name) ([]LockState, error) {
+func (f *File) Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	in, err := f.open()
@@ -200,7 +200,7 @@ func (f *File) Close() error {
 type fileIndex struct {
 	info  fs.FileInfo
 	racy  bool // the file may have changed since, and look the same
-	locks map[Name]LockState
+	locks map[tasks.LockID]LockState
 }
 
 // raceWindow is longer than the steps in which file systems count modification
@@ -211,7 +211,7 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 	x := &fileIndex{
 		info:  info,
 		racy:  f.now().Sub(info.ModTime()) < raceWindow,
-		locks: make(map[Name]LockState),
+		locks: make(map[tasks.LockID]LockState),
 	}
 	var failed error
 	f.read(ctx, in, func(l tasks.Lock, err error) bool {
@@ -222,16 +222,16 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 			return false
 		case row != nil && row.UserID == "": // nobody can ask for it
 		case row != nil:
-			x.add(Name{row.UserID, row.LockID}, time.Time{}, row)
+			x.add(tasks.LockID{UserID: row.UserID, LockID: row.LockID}, time.Time{}, row)
 		default:
-			x.add(Name{l.UserID, l.LockID}, l.ExpiresAt, nil)
+			x.add(tasks.LockID{UserID: l.UserID, LockID: l.LockID}, l.ExpiresAt, nil)
 		}
 		return true
 	})
 	return x, failed
 }
 
-func (x *fileIndex) add(name Name, expiresAt time.Time, bad *RowError) {
+func (x *fileIndex) add(name tasks.LockID, expiresAt time.Time, bad *RowError) {
 	s := x.locks[name]
 	s.add(expiresAt, bad)
 	x.locks[name] = s

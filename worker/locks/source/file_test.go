@@ -224,7 +224,7 @@ func TestAFileThatIsCompressed(t *testing.T) {
 		if len(got.locks)+len(got.rows) > 0 {
 			t.Errorf("%s: got %+v", name, got)
 		}
-		_, err := f.Lookup(t.Context(), []Name{{"u1", "l1"}})
+		_, err := f.Lookup(t.Context(), []tasks.LockID{{UserID: "u1", LockID: "l1"}})
 		check("look", err)
 		_, err = OpenFile(f.path, "")
 		check("open", err)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 const mysqlShape = "want mysql://user:password@host:3306/database, or user:password@tcp(host:3306)/database" + encodeHint
@@ -59,7 +61,7 @@ func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
 // amongMySQL has two conditions that are searched in a sorted list, and the pairs
 // for what is left: alone they would be tried one by one where there is no index.
 // An IN over pairs does not find what is in UCS-2.
-func amongMySQL(names []Name) (condition string, args []any) {
+func amongMySQL(names []tasks.LockID) (condition string, args []any) {
 	users, locks, pairs := make([]any, len(names)), make([]any, len(names)), make([]any, 0, 2*len(names))
 	for i, name := range names {
 		users[i], locks[i] = name.UserID, name.LockID

@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 const postgresShape = "want postgres://user:password@host:5432/database?sslmode=verify-full, or host=… user=… password=… dbname=…" + encodeHint
@@ -59,7 +61,7 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 
 // amongPostgres' first two conditions are what an index, a hash, and a query that
 // groups can take; the third joins what belongs together.
-func amongPostgres(names []Name) (condition string, args []any) {
+func amongPostgres(names []tasks.LockID) (condition string, args []any) {
 	users, locks := make([]string, len(names)), make([]string, len(names))
 	for i, name := range names {
 		users[i], locks[i] = name.UserID, name.LockID

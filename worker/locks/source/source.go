@@ -20,7 +20,7 @@ type Source interface {
 	Locks(ctx context.Context) iter.Seq2[tasks.Lock, error]
 	// Lookup says how these locks are now, in their order. With an error nothing is
 	// known, and none of them must be released.
-	Lookup(ctx context.Context, names []Name) ([]LockState, error)
+	Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error)
 	// Close lets go of what the source holds open.
 	Close() error
 }
@@ -29,11 +29,6 @@ var (
 	_ Source = (*File)(nil)
 	_ Source = (*SQL)(nil)
 )
-
-// Name names a lock.
-type Name struct {
-	UserID, LockID string
-}
 
 // LockState is what a source says of one lock.
 type LockState struct {
@@ -99,7 +94,7 @@ var columnNames = [...]string{userColumn, lockColumn, expiryColumn}
 // are well formed: an error can then say of which lock it is.
 func readLock(row int, ids [2]string, expiry func() (time.Time, error)) (tasks.Lock, *RowError) {
 	l := tasks.Lock{UserID: ids[0], LockID: ids[1]}
-	if err := (tasks.LockRelease{UserID: l.UserID, LockID: l.LockID}).Validate(); err != nil {
+	if err := l.ID().Validate(); err != nil {
 		return tasks.Lock{}, &RowError{Row: row, Err: err}
 	}
 	at, err := expiry()

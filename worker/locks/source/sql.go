@@ -84,7 +84,7 @@ const (
 )
 
 // Lookup implements Source. It asks for up to 100 locks in one query.
-func (s *SQL) Lookup(ctx context.Context, names []Name) ([]LockState, error) {
+func (s *SQL) Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error) {
 	if err := s.checkOnce(ctx); err != nil {
 		return nil, err
 	}
@@ -101,8 +101,8 @@ func (s *SQL) Lookup(ctx context.Context, names []Name) ([]LockState, error) {
 	return sights, nil
 }
 
-func (s *SQL) look(ctx context.Context, names []Name) (map[Name]LockState, error) {
-	of := make(map[Name]LockState, len(names))
+func (s *SQL) look(ctx context.Context, names []tasks.LockID) (map[tasks.LockID]LockState, error) {
+	of := make(map[tasks.LockID]LockState, len(names))
 	for _, name := range names {
 		of[name] = LockState{}
 	}
@@ -112,9 +112,9 @@ func (s *SQL) look(ctx context.Context, names []Name) (map[Name]LockState, error
 	text := s.wrapped(columns, "WHERE "+among+" LIMIT "+strconv.Itoa(most+1))
 	err := s.run(ctx, text, args, func(l tasks.Lock, row *RowError) bool {
 		rows++
-		name := Name{l.UserID, l.LockID}
+		name := tasks.LockID{UserID: l.UserID, LockID: l.LockID}
 		if row != nil {
-			name = Name{row.UserID, row.LockID}
+			name = tasks.LockID{UserID: row.UserID, LockID: row.LockID}
 		}
 		// To a database, ids may be equal that differ in case or spaces.
 		if sight, asked := of[name]; asked {

@@ -40,7 +40,7 @@ func list(t *testing.T, locks iter.Seq2[tasks.Lock, error]) (got listed) {
 
 // lookAt looks at one lock.
 func lookAt(ctx context.Context, s Source, userID, lockID string) (l tasks.Lock, found bool, err error) {
-	sights, err := s.Lookup(ctx, []Name{{userID, lockID}})
+	sights, err := s.Lookup(ctx, []tasks.LockID{{UserID: userID, LockID: lockID}})
 	if err != nil {
 		return tasks.Lock{}, false, err
 	}
@@ -332,11 +332,11 @@ func TestLookAtMany(t *testing.T) {
 						d.Exec(t, "CREATE INDEX i"+table+" ON "+table+" ("+index+")")
 					}
 					d.Exec(t, "INSERT INTO "+table+" SELECT CONCAT('user-', i), CONCAT('lock-', i, '@102') FROM "+d.Pick("generate_series(1, 300) i", "(SELECT seq AS i FROM seq_1_to_300) s"))
-					names := make([]Name, 0, 150)
+					names := make([]tasks.LockID, 0, 150)
 					for i := range 50 {
 						n := 1 + 6*i
-						names = append(names, Name{fmt.Sprintf("user-%d", n), fmt.Sprintf("lock-%d@102", n)},
-							Name{fmt.Sprintf("User-%d", n), fmt.Sprintf("lock-%d@102", n)}, Name{fmt.Sprintf("user-%d", n), fmt.Sprintf("lock-%d@102", n+6)})
+						names = append(names, tasks.LockID{UserID: fmt.Sprintf("user-%d", n), LockID: fmt.Sprintf("lock-%d@102", n)},
+							tasks.LockID{UserID: fmt.Sprintf("User-%d", n), LockID: fmt.Sprintf("lock-%d@102", n)}, tasks.LockID{UserID: fmt.Sprintf("user-%d", n), LockID: fmt.Sprintf("lock-%d@102", n+6)})
 					}
 					s := d.open(t, "SELECT user_id, lock_id, NOW() AS expires_at FROM "+table)
 					sights, err := s.Lookup(t.Context(), names)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 func zone(t *testing.T, name string) *time.Location {
@@ -81,7 +83,7 @@ func TestTimesWithoutAZone(t *testing.T) {
 			t.Parallel()
 			d.Exec(t, "CREATE TABLE zones (id VARCHAR(9), zoned "+d.Pick("timestamptz", "TIMESTAMP(6) NULL")+", plain "+d.Pick("timestamp", "DATETIME(6)")+", words VARCHAR(40))")
 			t.Cleanup(func() { _, _ = d.Admin.ExecContext(context.Background(), "DROP TABLE zones") })
-			var names []Name
+			var names []tasks.LockID
 			want := map[string]map[string]time.Time{"zoned": {}, "plain": {}, "words": {}, "MAX(plain)": {}, "MAX(zoned)": {}}
 			for i, c := range []struct{ plain, utc, newYork string }{
 				{"2026-07-01 08:30:16.25", "2026-07-01T08:30:16.25Z", "2026-07-01T12:30:16.25Z"},
@@ -99,7 +101,7 @@ func TestTimesWithoutAZone(t *testing.T) {
 					t.Fatal(err)
 				}
 				id := fmt.Sprintf("l%d", i)
-				names = append(names, Name{"u1", id})
+				names = append(names, tasks.LockID{UserID: "u1", LockID: id})
 				d.Exec(t, fmt.Sprintf("INSERT INTO zones VALUES ('%s', %s, '%s', '%s')", id,
 					// In the server's own zone.
 					d.Pick("timestamptz '"+c.utc+"'", "CONVERT_TZ('"+utc.Format("2006-01-02 15:04:05.999999")+"', '+00:00', @@time_zone)"), c.plain, c.utc))
