@@ -69,7 +69,7 @@ func TestACompleteBatchIsToldOnce(t *testing.T) {
 	select {
 	case body := <-receiver.bodies:
 		var notice struct {
-			Type string        `json:"type"`
+			Type string           `json:"type"`
 			Data tasks.BatchStats `json:"data"`
 		}
 		if err := json.Unmarshal([]byte(body), &notice); err != nil || notice.Type != "batch.complete" || notice.Data.ID != "batch-1" || !notice.Data.Done {

@@ -151,7 +151,7 @@ func TestNotValid(t *testing.T) {
 	_, tracked := s.Track(ctx, []locks.TrackRequest{b.at(good, h), b.at(bad, h)})
 	_, renewed := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u u", LockID: "l"}})
 	_, negative := s.Renew(ctx, []locks.TrackRequest{b.at(good, h), {UserID: "u", LockID: "l", ExpiresIn: -1}})
-	_, forgotten := s.Forget(ctx, []tasks.LockID{UserID: good, LockID: bad})
+	_, forgotten := s.Forget(ctx, []tasks.LockID{good, bad})
 	_, claimed := s.Claim(ctx, bad, b.start, h)
 	_, unseen := s.Claim(ctx, good, time.Time{}, h)
 	_, noHold := s.Claim(ctx, good, b.start, 0)

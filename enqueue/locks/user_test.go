@@ -106,7 +106,7 @@ func TestPagesOfAUser(t *testing.T) {
 		ids := make(map[tasks.LockID]bool)
 		got, err := b.store.ListByUser(t.Context(), "u")
 		for _, l := range got {
-			ids[locks.l.Lock.ID()] = true
+			ids[l.Lock.ID()] = true
 		}
 		if len(got) != n || len(ids) != n || err != nil {
 			t.Errorf("%d, of which %d are distinct, %v; want %d", len(got), len(ids), err, n)
