@@ -80,10 +80,10 @@ func (m *metrics) Observe(e pipeline.Event) {
 	if e.Task != nil {
 		kind = string(e.Task.Kind())
 	}
-	v := e.Verdict
-	m.attempts.WithLabelValues(kind, string(v.Reason), strconv.FormatBool(v.Charged)).Inc()
+	v := e.Decision
+	m.attempts.WithLabelValues(kind, string(v.Reason), strconv.FormatBool(v.CountsAsAttempt)).Inc()
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
-	if v.Action != pipeline.Again {
+	if v.Action != pipeline.Retry {
 		m.finished.WithLabelValues(kind, string(v.Outcome)).Inc()
 	}
 }

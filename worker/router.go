@@ -25,13 +25,13 @@ var _ asynq.Handler = (*router)(nil)
 
 // ProcessTask implements asynq.Handler.
 func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
-	d := pipeline.Deliver(ctx, t)
+	d := pipeline.NewDelivery(ctx, t)
 	if d.Queue != tasks.QueueDeadLetter {
-		return pipeline.Settle(d, r.flow.Process(ctx, d))
+		return pipeline.ToAsynqError(d, r.flow.Process(ctx, d))
 	}
 	letter := deadletter.Decode(d.ID, t.Type(), t.Payload())
 	d.Replay, d.Payload = true, letter.Payload
-	verdict := pipeline.Verdict{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
+	verdict := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
 	if d.Retries > 0 { // else it has just arrived; see package deadletter
 		d.Attempts = letter.Attempts + d.Retries - 1
 		verdict = r.flow.Process(ctx, d)
@@ -40,10 +40,10 @@ func (r *router) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		// Letters that come by Park have their entry; those that somebody put
 		// here by hand, and those that die of another reason now, have not.
 		if err := r.letters.IndexReason(ctx, d.ID, verdict.Reason); err != nil {
-			return pipeline.Settle(d, pipeline.Verdict{Action: pipeline.Again, Reason: verdict.Reason, Error: err.Error(), Delay: time.Second})
+			return pipeline.ToAsynqError(d, pipeline.Decision{Action: pipeline.Retry, Reason: verdict.Reason, Error: err.Error(), Delay: time.Second})
 		}
 	}
-	return pipeline.Settle(d, verdict)
+	return pipeline.ToAsynqError(d, verdict)
 }
 
 // queue is where the pipeline sends what cannot stay.
@@ -71,10 +71,10 @@ func (q *queue) Park(ctx context.Context, l pipeline.Letter) error {
 	return q.letters.Park(ctx, letter)
 }
 
-// Readmit implements pipeline.Queue. The task gets a new ID, since its own is
+// Requeue implements pipeline.Queue. The task gets a new ID, since its own is
 // taken until it is settled, and one that nobody else has: a second copy after a
 // crash does no harm, an ID that turns out to be another task's would.
-func (q *queue) Readmit(ctx context.Context, d pipeline.Delivery, delay time.Duration) error {
+func (q *queue) Requeue(ctx context.Context, d pipeline.Delivery, delay time.Duration) error {
 	headers := map[string]string{pipeline.AttemptsHeader: strconv.Itoa(d.Attempts)}
 	_, err := q.client.EnqueueContext(ctx, asynq.NewTaskWithHeaders(string(d.Kind), d.Payload, headers),
 		asynq.TaskID(d.ID+":"+uuid.NewString()), asynq.Queue(d.Queue), asynq.ProcessIn(delay),

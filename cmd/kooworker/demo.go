@@ -243,11 +243,11 @@ func newTally() *tally {
 
 // Observe implements pipeline.Observer.
 func (t *tally) Observe(e pipeline.Event) {
-	v := e.Verdict
+	v := e.Decision
 	if v.Reason == tasks.Throttled {
 		t.throttled.Add(1)
 	}
-	if v.Action == pipeline.Again || e.Delivery.Replay {
+	if v.Action == pipeline.Retry || e.Delivery.Replay {
 		return
 	}
 	retried := v.Outcome == tasks.Succeeded && v.Attempt > 0

@@ -20,8 +20,8 @@ const AttemptsHeader = "kooworker-attempts"
 // does not come.
 const Parked = 10 * 365 * 24 * time.Hour
 
-// Deliver reads a delivery from asynq.
-func Deliver(ctx context.Context, t *asynq.Task) Delivery {
+// NewDelivery reads a delivery from asynq.
+func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
 	d := Delivery{Kind: tasks.Kind(t.Type()), Payload: t.Payload()}
 	d.ID, _ = asynq.GetTaskID(ctx)
 	d.Queue, _ = asynq.GetQueueName(ctx)
@@ -34,33 +34,33 @@ func Deliver(ctx context.Context, t *asynq.Task) Delivery {
 	return d
 }
 
-// Settle says a verdict in asynq's terms: the one place where that is done.
+// ToAsynqError says a verdict in asynq's terms: the one place where that is done.
 //
 //	Finish, Park, and what was moved    nil: asynq removes the original
 //	Again                               an error with the delay; IsFailure tells whether it counts
 //	Park of a letter in its place       an error with the delay Parked, in one atomic step
-func Settle(d Delivery, v Verdict) error {
+func ToAsynqError(d Delivery, v Decision) error {
 	switch {
 	case v.Action == Park && d.Replay:
 		// The count tells a parked letter from one that has just arrived, and
 		// must never reach the limit at which asynq archives.
-		return &putBackError{text: v.Error, delay: Parked, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
-	case v.Action == Again && !v.Moved:
-		return &putBackError{text: v.Error, delay: v.Delay, charged: v.Charged}
+		return &retryError{text: v.Error, delay: Parked, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
+	case v.Action == Retry && !v.Requeued:
+		return &retryError{text: v.Error, delay: v.Delay, charged: v.CountsAsAttempt}
 	default:
 		return nil
 	}
 }
 
-// putBackError is the error that makes asynq put a task into its retry set. Its
+// retryError is the error that makes asynq put a task into its retry set. Its
 // text is what asynqmon shows.
-type putBackError struct {
+type retryError struct {
 	text    string
 	delay   time.Duration
 	charged bool
 }
 
-func (e *putBackError) Error() string { return e.text }
+func (e *retryError) Error() string { return e.text }
 
 // RetryDelay is asynq's RetryDelayFunc. asynq keeps whole seconds and cuts the
 // rest off, which would make a task run up to a second early: so the moment is
@@ -69,7 +69,7 @@ func (e *putBackError) Error() string { return e.text }
 // It must not panic: asynq does not recover here.
 func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
 	var delay time.Duration
-	switch e, ours := errors.AsType[*putBackError](err); {
+	switch e, ours := errors.AsType[*retryError](err); {
 	case ours:
 		delay = e.delay
 	case errors.Is(err, context.DeadlineExceeded):
@@ -94,6 +94,6 @@ func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
 //
 // It must not panic: asynq does not recover here.
 func IsFailure(err error) bool {
-	e, ours := errors.AsType[*putBackError](err)
+	e, ours := errors.AsType[*retryError](err)
 	return ours && e.charged || !ours && errors.Is(err, context.DeadlineExceeded)
 }

@@ -8,8 +8,8 @@
 //	settle    what is dead is stored elsewhere first, and a batch gets its
 //	          receipt; then asynq is told
 //
-// [Pipeline.Process] is that story in one function. [Policy.Judge] is the
-// only place that decides between done, once more and dead, and [Settle] the
+// [Pipeline.Process] is that story in one function. [Policy.Decide] is the
+// only place that decides between done, once more and dead, and [ToAsynqError] the
 // only one that says it in asynq's terms.
 //
 // # What uses up an attempt

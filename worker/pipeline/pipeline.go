@@ -70,9 +70,9 @@ type Letter struct {
 type Queue interface {
 	// Park moves a dead task to the dead-letter queue.
 	Park(ctx context.Context, l Letter) error
-	// Readmit enqueues a task again, under our own retry limit, to run after
+	// Requeue enqueues a task again, under our own retry limit, to run after
 	// the delay.
-	Readmit(ctx context.Context, d Delivery, delay time.Duration) error
+	Requeue(ctx context.Context, d Delivery, delay time.Duration) error
 }
 
 // Ledger keeps account of the tasks of batches.
@@ -86,7 +86,7 @@ type Ledger interface {
 type Event struct {
 	Delivery Delivery
 	Task     tasks.Task // nil where the payload could not be decoded
-	Verdict  Verdict
+	Decision  Decision
 	Took     time.Duration
 }
 
@@ -125,7 +125,7 @@ type Pipeline struct {
 	policy     Policy
 	guardAfter time.Duration
 	observer   Observer
-	journal    *journal
+	journal    *attemptLog
 	now        func() time.Time
 }
 
@@ -155,13 +155,13 @@ func New(cfg Config) (*Pipeline, error) {
 	if logger == nil {
 		logger = zap.NewNop()
 	}
-	p.journal = newJournal(logger, p.now)
+	p.journal = newAttemptLog(logger, p.now)
 	return p, nil
 }
 
 // Process takes one delivery through its life. What it returns is still to be
 // told to asynq, by Settle.
-func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
+func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	task, intent, answer := p.decode(d)
 	if task != nil {
@@ -169,11 +169,11 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Verdict {
 	}
 	verdict := p.classify(ctx, d, answer)
 	verdict = p.settle(ctx, d, task, intent, verdict)
-	if verdict.Action != Again && intent.BatchRef.IsSet() {
+	if verdict.Action != Retry && intent.BatchRef.IsSet() {
 		verdict = p.receipt(ctx, d, task, intent.BatchRef, answer.Device, verdict)
 	}
 
-	event := Event{Delivery: d, Task: task, Verdict: verdict, Took: p.now().Sub(start)}
+	event := Event{Delivery: d, Task: task, Decision: verdict, Took: p.now().Sub(start)}
 	p.journal.record(event, answer)
 	if p.observer != nil {
 		p.observer.Observe(event)
@@ -205,7 +205,7 @@ func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.In
 			answer = Answer{Reason: tasks.Panicked, Message: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"}
 		}
 	}()
-	ctx, cancel := ownDeadline(ctx, p.now())
+	ctx, cancel := withDeadlineMargin(ctx, p.now())
 	defer cancel()
 	if answer, admitted := p.admit(ctx, task, intent); !admitted {
 		return answer
@@ -236,27 +236,27 @@ func (p *Pipeline) admit(ctx context.Context, task tasks.Task, intent tasks.Inte
 }
 
 // classify turns an answer into a verdict.
-func (p *Pipeline) classify(ctx context.Context, d Delivery, answer Answer) Verdict {
+func (p *Pipeline) classify(ctx context.Context, d Delivery, answer Answer) Decision {
 	if answer.Superseded {
-		return Verdict{Action: Finish, Outcome: tasks.Superseded, Reason: tasks.Outdated, Attempt: d.Attempts}
+		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: tasks.Outdated, Attempt: d.Attempts}
 	}
 	if ctx.Err() != nil && answer.Reason != tasks.OK && answer.Reason != tasks.Gone {
 		// Cut short by a shutdown, an operator's cancel or a lost lease. asynq
 		// has most likely put it back already; if not: soon, and uncharged.
-		return Verdict{Action: Again, Reason: answer.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(answer)}
+		return Decision{Action: Retry, Reason: answer.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(answer)}
 	}
 	if answer.Held {
 		delay := answer.RetryAfter
 		if delay <= 0 {
 			delay = p.policy.pause()
 		}
-		return Verdict{Action: Again, Reason: answer.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(answer)}
+		return Decision{Action: Retry, Reason: answer.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(answer)}
 	}
-	v := p.policy.Judge(answer.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, answer.RetryAfter)
-	if d.Replay && v.Charged && v.Action == Again {
+	v := p.policy.Decide(answer.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, answer.RetryAfter)
+	if d.Replay && v.CountsAsAttempt && v.Action == Retry {
 		v.Action, v.Outcome, v.Delay = Park, tasks.Dead, 0
 	}
-	if v.Action != Finish {
+	if v.Action != Complete {
 		v.Error = errorLine(answer)
 	}
 	return v
@@ -265,7 +265,7 @@ func (p *Pipeline) classify(ctx context.Context, d Delivery, answer Answer) Verd
 // settle moves what cannot stay. Only when that is done may the original go.
 // A process that dies in between leaves the original active: it runs again,
 // and finds its letter parked or its other self enqueued.
-func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, intent tasks.Intent, v Verdict) Verdict {
+func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, intent tasks.Intent, v Decision) Decision {
 	if d.Replay {
 		return v // dead letters stay in their place
 	}
@@ -276,16 +276,16 @@ func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, inte
 		if err == nil {
 			return v
 		}
-		p.journal.notMoved("dead, but could not be parked yet; it will come to the same end again", d, err)
-		v = v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+		p.journal.logStoreError("dead, but could not be parked yet; it will come to the same end again", d, err)
+		v = v.retryUncharged(d, randDuration(p.policy.ThrottleMin, p.policy.ThrottleMax))
 	}
-	if v.Action == Again && !v.Charged && d.Retries >= d.RetryLimit {
+	if v.Action == Retry && !v.CountsAsAttempt && d.Retries >= d.RetryLimit {
 		// asynq would archive it whatever we return.
-		if err := p.queue.Readmit(ctx, d, v.Delay); err != nil {
-			p.journal.notMoved("could not be readmitted; asynq archives it, and recovery collects it", d, err)
+		if err := p.queue.Requeue(ctx, d, v.Delay); err != nil {
+			p.journal.logStoreError("could not be readmitted; asynq archives it, and recovery collects it", d, err)
 			return v
 		}
-		v.Moved = true
+		v.Requeued = true
 	}
 	return v
 }
@@ -300,7 +300,7 @@ const receiptTimeout = 15 * time.Second
 // already_gone for what the first run has removed.
 //
 // KooDrive has answered by now, so this goes on when the task is cut short.
-func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.BatchRef, device *tasks.Device, v Verdict) Verdict {
+func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.BatchRef, device *tasks.Device, v Decision) Decision {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
 	defer cancel()
 	r := tasks.Receipt{
@@ -308,21 +308,21 @@ func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, pla
 		Outcome: v.Outcome, Reason: v.Reason, Attempts: v.Attempt, Device: device,
 		Again: d.Replay && v.Action == Park,
 	}
-	if v.Action == Finish {
+	if v.Action == Complete {
 		r.Attempts++ // the answer that finished it is charged to nobody
 	}
 	if err := p.ledger.Settle(ctx, r); err != nil {
-		p.journal.notMoved("done, but its receipt could not be written yet; it will come to the same end again", d, err)
-		return v.unsettled(d, between(p.policy.ThrottleMin, p.policy.ThrottleMax))
+		p.journal.logStoreError("done, but its receipt could not be written yet; it will come to the same end again", d, err)
+		return v.retryUncharged(d, randDuration(p.policy.ThrottleMin, p.policy.ThrottleMax))
 	}
 	return v
 }
 
-// unsettled is the verdict when the dead letter, or the receipt, could not be
+// retryUncharged is the verdict when the dead letter, or the receipt, could not be
 // stored: the attempt did not happen, and the task will come to the same end
 // later.
-func (v Verdict) unsettled(d Delivery, delay time.Duration) Verdict {
-	return Verdict{Action: Again, Reason: v.Reason, Attempt: d.Attempts, Budget: v.Budget, Error: v.Error, Delay: delay}
+func (v Decision) retryUncharged(d Delivery, delay time.Duration) Decision {
+	return Decision{Action: Retry, Reason: v.Reason, Attempt: d.Attempts, Budget: v.Budget, Error: v.Error, Delay: delay}
 }
 
 func errorLine(a Answer) string {
@@ -332,10 +332,10 @@ func errorLine(a Answer) string {
 	return string(a.Reason) + ": " + a.Message
 }
 
-// ownDeadline ends an attempt a little before asynq would: asynq frees the
+// withDeadlineMargin ends an attempt a little before asynq would: asynq frees the
 // slot but cannot stop the call, and it would put the task back by its own
 // rules.
-func ownDeadline(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+func withDeadlineMargin(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return ctx, func() {}

@@ -50,7 +50,7 @@ func (f *fakeQueue) Park(_ context.Context, l Letter) error {
 	return f.err
 }
 
-func (f *fakeQueue) Readmit(_ context.Context, _ Delivery, delay time.Duration) error {
+func (f *fakeQueue) Requeue(_ context.Context, _ Delivery, delay time.Duration) error {
 	if f.err != nil && !f.errParkOnly {
 		return f.err
 	}
@@ -110,7 +110,7 @@ func TestSuccessIsFinished(t *testing.T) {
 		b := setup(t, reason)
 		d := delivery(unbindPayload)
 		v := b.Process(t.Context(), d)
-		if v.Action != Finish || v.Outcome != outcome || v.Error != "" || Settle(d, v) != nil {
+		if v.Action != Complete || v.Outcome != outcome || v.Error != "" || ToAsynqError(d, v) != nil {
 			t.Errorf("%s: %+v", reason, v)
 		}
 		if len(b.queue.parked) != 0 {
@@ -124,7 +124,7 @@ func TestDeadTasksAreParkedBeforeTheyGo(t *testing.T) {
 	b := setup(t, tasks.Forbidden)
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
-	if err := Settle(d, v); err != nil {
+	if err := ToAsynqError(d, v); err != nil {
 		t.Fatalf("the original stays: %v", err)
 	}
 	d.Attempts = 1
@@ -140,10 +140,10 @@ func TestWhatCannotBeParkedStaysUncharged(t *testing.T) {
 	b.queue.err = errors.New("Redis is away")
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
-	if v.Action != Again || v.Charged || v.Delay <= 0 {
+	if v.Action != Retry || v.CountsAsAttempt || v.Delay <= 0 {
 		t.Fatalf("%+v; want it put back uncharged", v)
 	}
-	err := Settle(d, v)
+	err := ToAsynqError(d, v)
 	if err == nil || IsFailure(err) {
 		t.Errorf("settled as %v", err)
 	}
@@ -178,7 +178,7 @@ func TestUnchargedErrorsDoNotCount(t *testing.T) {
 	for _, reason := range []tasks.Reason{tasks.Throttled, tasks.Unauthorized, tasks.Misrouted} {
 		b := setup(t, reason)
 		d := delivery(unbindPayload)
-		err := Settle(d, b.Process(t.Context(), d))
+		err := ToAsynqError(d, b.Process(t.Context(), d))
 		if err == nil || IsFailure(err) || err.Error() != string(reason)+": said so" {
 			t.Errorf("%s settles as %v", reason, err)
 		}
@@ -193,11 +193,11 @@ func TestTasksWithAForeignLimitNeverReachAsynqsArchive(t *testing.T) {
 	d.Retries, d.Attempts, d.RetryLimit = 3, 3, 3
 
 	b := setup(t, tasks.Upstream)
-	if v := b.Process(t.Context(), d); Settle(d, v) != nil || len(b.queue.parked) != 1 {
+	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.queue.parked) != 1 {
 		t.Errorf("its own failure: %+v, parked %d", v, len(b.queue.parked))
 	}
 	b = setup(t, tasks.Throttled)
-	if v := b.Process(t.Context(), d); Settle(d, v) != nil || len(b.queue.readmitted) != 1 || len(b.queue.parked) != 0 {
+	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.queue.readmitted) != 1 || len(b.queue.parked) != 0 {
 		t.Errorf("not its fault: %+v, readmitted %v, parked %d", v, b.queue.readmitted, len(b.queue.parked))
 	}
 }
@@ -210,7 +210,7 @@ func TestWhatCannotBeParkedIsReadmittedBeforeAsynqArchivesIt(t *testing.T) {
 	d := delivery(unbindPayload)
 	d.RetryLimit = 0
 	v := b.Process(t.Context(), d)
-	if err := Settle(d, v); err != nil || len(b.queue.readmitted) != 1 {
+	if err := ToAsynqError(d, v); err != nil || len(b.queue.readmitted) != 1 {
 		t.Errorf("settles as %v, readmitted %v: asynq would archive it", err, b.queue.readmitted)
 	}
 }
@@ -221,18 +221,18 @@ func TestAReplayThatFailsIsDeadInItsPlace(t *testing.T) {
 	d.Queue, d.Replay, d.Retries, d.Attempts = tasks.QueueDeadLetter, true, 1, 12
 
 	b := setup(t, tasks.Upstream)
-	err := Settle(d, b.Process(t.Context(), d))
+	err := ToAsynqError(d, b.Process(t.Context(), d))
 	if err == nil || len(b.queue.parked) != 0 || !IsFailure(err) || RetryDelay(0, err, nil) < Parked {
 		t.Errorf("settles as %v, parked elsewhere %d", err, len(b.queue.parked))
 	}
 	b = setup(t, tasks.Throttled)
-	err = Settle(d, b.Process(t.Context(), d))
+	err = ToAsynqError(d, b.Process(t.Context(), d))
 	if err == nil || IsFailure(err) || RetryDelay(0, err, nil) > time.Minute {
 		t.Errorf("throttled, it settles as %v; want it to stay a replay", err)
 	}
 	d.Retries = d.RetryLimit - 1
 	b = setup(t, tasks.Upstream)
-	if err := Settle(d, b.Process(t.Context(), d)); err == nil || IsFailure(err) {
+	if err := ToAsynqError(d, b.Process(t.Context(), d)); err == nil || IsFailure(err) {
 		t.Errorf("one retry before asynq's limit it settles as %v, which counts", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestAPanicIsAnAttempt(t *testing.T) {
 	b.api.do = func(context.Context, tasks.Task) Answer { panic("secret-in-a-panic") }
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
-	if v.Action != Again || !v.Charged || v.Reason != tasks.Panicked || strings.Contains(v.Error, "secret") {
+	if v.Action != Retry || !v.CountsAsAttempt || v.Reason != tasks.Panicked || strings.Contains(v.Error, "secret") {
 		t.Errorf("%+v", v)
 	}
 	entries := b.logs.FilterMessageSnippet("panic").All()
@@ -307,7 +307,7 @@ func TestACallThatIsCutShortCostsNothing(t *testing.T) {
 	}
 	d := delivery(unbindPayload)
 	d.Attempts = 11
-	if v := b.Process(ctx, d); v.Action != Again || v.Charged || len(b.queue.parked) != 0 {
+	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || len(b.queue.parked) != 0 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -320,7 +320,7 @@ func TestACallThatIsHeldBackCostsNothing(t *testing.T) {
 	}
 	d := delivery(unbindPayload)
 	d.Attempts = 11
-	if v := b.Process(t.Context(), d); v.Action != Again || v.Charged || v.Delay != 42*time.Second || len(b.queue.parked) != 0 {
+	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || v.Delay != 42*time.Second || len(b.queue.parked) != 0 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -347,13 +347,13 @@ func TestAlarmsAreSpelledOutNowAndThen(t *testing.T) {
 	for range 50 {
 		b.Process(t.Context(), delivery(unbindPayload))
 	}
-	alarms := b.logs.FilterMessage(headlines[tasks.Misrouted])
+	alarms := b.logs.FilterMessage(alarmMessages[tasks.Misrouted])
 	if alarms.Len() != 1 || alarms.All()[0].ContextMap()["hint"] != "do this" || alarms.All()[0].ContextMap()["reason"] != "misrouted" {
 		t.Fatalf("alarms: %v", alarms.All())
 	}
 	b.now = b.now.Add(alarmEvery)
 	b.Process(t.Context(), delivery(unbindPayload))
-	if again := b.logs.FilterMessage(headlines[tasks.Misrouted]); again.Len() != 2 || again.All()[1].ContextMap()["since_last"] != int64(50) {
+	if again := b.logs.FilterMessage(alarmMessages[tasks.Misrouted]); again.Len() != 2 || again.All()[1].ContextMap()["since_last"] != int64(50) {
 		t.Errorf("later: %v", again.All())
 	}
 }
@@ -368,7 +368,7 @@ func TestObserversSeeEveryAttempt(t *testing.T) {
 	}
 	p.Process(t.Context(), delivery(unbindPayload))
 	p.Process(t.Context(), delivery("{"))
-	if len(seen) != 2 || seen[0].Verdict.Outcome != tasks.AlreadyGone || seen[1].Verdict.Outcome != tasks.Dead || seen[1].Task != nil {
+	if len(seen) != 2 || seen[0].Decision.Outcome != tasks.AlreadyGone || seen[1].Decision.Outcome != tasks.Dead || seen[1].Task != nil {
 		t.Errorf("seen: %+v", seen)
 	}
 }

@@ -68,54 +68,54 @@ type Action int
 
 // The actions.
 const (
-	// Finish: the task has reached an outcome; remove it.
-	Finish Action = iota
-	// Again: put it back and run it after Delay.
-	Again
+	// Complete: the task has reached an outcome; remove it.
+	Complete Action = iota
+	// Retry: put it back and run it after Delay.
+	Retry
 	// Park: it is dead; move it to the dead-letter queue.
 	Park
 )
 
-// Verdict is the end of one attempt.
-type Verdict struct {
+// Decision is the end of one attempt.
+type Decision struct {
 	Action  Action
 	Outcome tasks.Outcome // set unless Action is Again
 	Reason  tasks.Reason
-	Charged bool          // the attempt counts against the budget
+	CountsAsAttempt bool          // the attempt counts against the budget
 	Attempt int           // charged attempts so far, this one included
 	Budget  int           // attempts allowed for this reason
 	Delay   time.Duration // until the next run, where Action is Again
 	Error   string        // one line that begins with the reason; "" when finished
-	Moved   bool          // it waits under another ID already; the original may go
+	Requeued   bool          // it waits under another ID already; the original may go
 }
 
-// Judge turns the reason of an attempt into a verdict. attempts counts the
+// Decide turns the reason of an attempt into a verdict. attempts counts the
 // charged attempts before this one; limit is the queue's own retry limit,
 // which may undercut the policy's; wait is what the answer asked for, or 0.
-func (p Policy) Judge(reason tasks.Reason, attempts, limit int, wait time.Duration) Verdict {
-	v := Verdict{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
+func (p Policy) Decide(reason tasks.Reason, attempts, limit int, wait time.Duration) Decision {
+	v := Decision{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
 	switch reason {
 	case tasks.OK:
-		v.Action, v.Outcome = Finish, tasks.Succeeded
+		v.Action, v.Outcome = Complete, tasks.Succeeded
 	case tasks.Gone:
-		v.Action, v.Outcome = Finish, tasks.AlreadyGone
+		v.Action, v.Outcome = Complete, tasks.AlreadyGone
 	case tasks.Throttled:
-		v.Action, v.Delay = Again, wait
+		v.Action, v.Delay = Retry, wait
 		if wait <= 0 {
-			v.Delay = between(p.ThrottleMin, p.ThrottleMax)
+			v.Delay = randDuration(p.ThrottleMin, p.ThrottleMax)
 		}
 	case tasks.Unauthorized, tasks.Misrouted:
-		v.Action = Again
+		v.Action = Retry
 		v.Delay = max(wait, p.pause())
 	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired, tasks.StillBound:
 		v.Action, v.Outcome = Park, tasks.Dead
 	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
-		v.Charged = true
+		v.CountsAsAttempt = true
 		v.Attempt++
 		if v.Attempt >= v.Budget {
 			v.Action, v.Outcome = Park, tasks.Dead
 		} else {
-			v.Action, v.Delay = Again, max(wait, p.Backoff.Delay(v.Attempt))
+			v.Action, v.Delay = Retry, max(wait, p.Backoff.Delay(v.Attempt))
 		}
 	}
 	return v
@@ -132,8 +132,8 @@ func (p Policy) budget(reason tasks.Reason, limit int) int {
 }
 
 // pause is the wait after what would have hit every task alike.
-func (p Policy) pause() time.Duration { return between(p.Pause/2, p.Pause*3/2) }
+func (p Policy) pause() time.Duration { return randDuration(p.Pause/2, p.Pause*3/2) }
 
-func between(low, high time.Duration) time.Duration {
+func randDuration(low, high time.Duration) time.Duration {
 	return low + rand.N(high-low+1) //nolint:gosec // spreading load, not guarding a secret
 }

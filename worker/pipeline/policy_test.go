@@ -65,35 +65,35 @@ func TestJudge(t *testing.T) {
 		outcome  tasks.Outcome
 		charged  bool
 	}{
-		{tasks.OK, 0, noLimit, Finish, tasks.Succeeded, false},
-		{tasks.Gone, 11, noLimit, Finish, tasks.AlreadyGone, false},
-		{tasks.Upstream, 0, noLimit, Again, "", true},
-		{tasks.Upstream, 10, noLimit, Again, "", true},
+		{tasks.OK, 0, noLimit, Complete, tasks.Succeeded, false},
+		{tasks.Gone, 11, noLimit, Complete, tasks.AlreadyGone, false},
+		{tasks.Upstream, 0, noLimit, Retry, "", true},
+		{tasks.Upstream, 10, noLimit, Retry, "", true},
 		{tasks.Upstream, 11, noLimit, Park, tasks.Dead, true},
 		{tasks.TimedOut, 11, noLimit, Park, tasks.Dead, true},
 		{tasks.Network, 3, 3, Park, tasks.Dead, true},
-		{tasks.Network, 2, 3, Again, "", true},
+		{tasks.Network, 2, 3, Retry, "", true},
 		{tasks.Protocol, 0, 0, Park, tasks.Dead, true},
-		{tasks.Rejected, 3, noLimit, Again, "", true},
+		{tasks.Rejected, 3, noLimit, Retry, "", true},
 		{tasks.Rejected, 4, noLimit, Park, tasks.Dead, true},
 		{tasks.Invalid, 0, noLimit, Park, tasks.Dead, true},
 		{tasks.Forbidden, 0, noLimit, Park, tasks.Dead, true},
-		{tasks.Throttled, 400, 0, Again, "", false},
-		{tasks.Unauthorized, 400, 0, Again, "", false},
-		{tasks.Misrouted, 400, 0, Again, "", false},
+		{tasks.Throttled, 400, 0, Retry, "", false},
+		{tasks.Unauthorized, 400, 0, Retry, "", false},
+		{tasks.Misrouted, 400, 0, Retry, "", false},
 		{tasks.Undecodable, 0, noLimit, Park, tasks.Dead, false},
 		{tasks.UnknownKind, 0, noLimit, Park, tasks.Dead, false},
 		{tasks.Expired, 7, noLimit, Park, tasks.Dead, false},
 		{tasks.Panicked, 11, noLimit, Park, tasks.Dead, true},
 	} {
-		v := p.Judge(tc.reason, tc.attempts, tc.limit, 0)
-		if v.Action != tc.action || v.Outcome != tc.outcome || v.Charged != tc.charged {
+		v := p.Decide(tc.reason, tc.attempts, tc.limit, 0)
+		if v.Action != tc.action || v.Outcome != tc.outcome || v.CountsAsAttempt != tc.charged {
 			t.Errorf("%s after %d of %d: %+v; want action %d, outcome %q, charged %t", tc.reason, tc.attempts, tc.limit, v, tc.action, tc.outcome, tc.charged)
 		}
 		if wantAttempt := tc.attempts + map[bool]int{true: 1}[tc.charged]; v.Attempt != wantAttempt {
 			t.Errorf("%s: attempt %d; want %d", tc.reason, v.Attempt, wantAttempt)
 		}
-		if (v.Action == Again) != (v.Delay > 0) {
+		if (v.Action == Retry) != (v.Delay > 0) {
 			t.Errorf("%s: action %d with the delay %s", tc.reason, v.Action, v.Delay)
 		}
 	}
@@ -111,14 +111,14 @@ func TestEveryTaskEndsWithinItsBudget(t *testing.T) {
 		attempts := 0
 		for range 2 * maxAttempts {
 			reason := rapid.SampledFrom(reasons).Draw(t, "reason")
-			v := p.Judge(reason, attempts, limit, 0)
+			v := p.Decide(reason, attempts, limit, 0)
 			if v.Attempt > min(p.MaxAttempts, limit+1) {
 				t.Fatalf("attempt %d of at most %d", v.Attempt, min(p.MaxAttempts, limit+1))
 			}
-			if v.Action != Again {
+			if v.Action != Retry {
 				return
 			}
-			if v.Charged && attempts >= limit {
+			if v.CountsAsAttempt && attempts >= limit {
 				t.Fatalf("asynq would archive it: %d retries of %d, and once more", attempts, limit)
 			}
 			attempts = v.Attempt
@@ -131,16 +131,16 @@ func TestAnswersThatNameATimeAreHeeded(t *testing.T) {
 	p := DefaultPolicy()
 	const wait = 7 * time.Minute
 	for _, reason := range []tasks.Reason{tasks.Throttled, tasks.Upstream, tasks.Unauthorized} {
-		if v := p.Judge(reason, 0, noLimit, wait); v.Delay < wait {
+		if v := p.Decide(reason, 0, noLimit, wait); v.Delay < wait {
 			t.Errorf("%s: waits %s; it was told %s", reason, v.Delay, wait)
 		}
 	}
 	for range 100 {
-		if v := p.Judge(tasks.Throttled, 0, noLimit, 0); v.Delay < 2*time.Second || v.Delay > 5*time.Second {
+		if v := p.Decide(tasks.Throttled, 0, noLimit, 0); v.Delay < 2*time.Second || v.Delay > 5*time.Second {
 			t.Fatalf("throttled without a time: waits %s; want 2 s to 5 s", v.Delay)
 		}
 	}
-	if v := p.Judge(tasks.Throttled, 0, noLimit, time.Second); v.Delay != time.Second {
+	if v := p.Decide(tasks.Throttled, 0, noLimit, time.Second); v.Delay != time.Second {
 		t.Errorf("throttled for 1 s: waits %s", v.Delay)
 	}
 }
@@ -172,7 +172,7 @@ func TestRetryDelayIsNeverEarly(t *testing.T) {
 	t.Parallel()
 	for _, delay := range []time.Duration{0, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute} {
 		before := time.Now()
-		got := RetryDelay(0, &putBackError{delay: delay}, asynq.NewTask("", nil))
+		got := RetryDelay(0, &retryError{delay: delay}, asynq.NewTask("", nil))
 		stored := time.Unix(time.Now().Add(got).Unix(), 0)
 		if stored.Before(before.Add(delay)) {
 			t.Errorf("%s becomes %s: early", delay, stored.Sub(before))
@@ -193,9 +193,9 @@ func TestOnlyChargedErrorsCount(t *testing.T) {
 		{asynq.ErrLeaseExpired, false},
 		{context.Canceled, false},
 		{context.DeadlineExceeded, true},
-		{fmt.Errorf("%w", &putBackError{text: "timeout"}), false},
-		{&putBackError{charged: true}, true},
-		{&putBackError{}, false},
+		{fmt.Errorf("%w", &retryError{text: "timeout"}), false},
+		{&retryError{charged: true}, true},
+		{&retryError{}, false},
 	} {
 		if got := IsFailure(tc.err); got != tc.want {
 			t.Errorf("IsFailure(%v) = %t", tc.err, got)

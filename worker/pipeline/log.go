@@ -14,9 +14,9 @@ import (
 // line per task would drown it.
 const alarmEvery = 10 * time.Second
 
-// journal writes the log: a line per attempt that says something about its
+// attemptLog writes the log: a line per attempt that says something about its
 // task, and an alarm now and then for what says something about the world.
-type journal struct {
+type attemptLog struct {
 	log *zap.Logger
 	now func() time.Time
 
@@ -26,15 +26,15 @@ type journal struct {
 
 type alarm struct {
 	last   time.Time
-	silent int // attempts since, that were not spelled out
+	suppressed int // attempts since, that were not spelled out
 }
 
-func newJournal(log *zap.Logger, now func() time.Time) *journal {
-	return &journal{log: log, now: now, alarms: make(map[tasks.Reason]*alarm)}
+func newAttemptLog(log *zap.Logger, now func() time.Time) *attemptLog {
+	return &attemptLog{log: log, now: now, alarms: make(map[tasks.Reason]*alarm)}
 }
 
-// headlines are fixed, so that they can be searched for and alerted on.
-var headlines = map[tasks.Reason]string{
+// alarmMessages are fixed, so that they can be searched for and alerted on.
+var alarmMessages = map[tasks.Reason]string{
 	tasks.Unauthorized: "KooDrive refuses the credential; tasks wait, none is charged",
 	tasks.Misrouted:    "the answer is not KooDrive's; tasks wait, none is charged",
 	tasks.Throttled:    "KooDrive throttles; tasks wait, none is charged",
@@ -43,8 +43,8 @@ var headlines = map[tasks.Reason]string{
 	tasks.Upstream:     "KooDrive is in trouble; tasks wait, none is charged",
 }
 
-func (j *journal) record(e Event, answer Answer) {
-	v := e.Verdict
+func (j *attemptLog) record(e Event, answer Answer) {
+	v := e.Decision
 	fields := append(e.Delivery.fields(e.Task),
 		zap.Duration("took", e.Took),
 		zap.Int("attempts", v.Attempt),
@@ -52,26 +52,26 @@ func (j *journal) record(e Event, answer Answer) {
 	switch {
 	case v.Outcome == tasks.Superseded:
 		j.log.Info("superseded", append(fields, zap.String("detail", answer.Message))...)
-	case v.Action == Finish && v.Outcome == tasks.AlreadyGone:
+	case v.Action == Complete && v.Outcome == tasks.AlreadyGone:
 		j.log.Info("already gone", append(fields, zap.String("outcome", string(v.Outcome)))...)
-	case v.Action == Finish:
+	case v.Action == Complete:
 		j.log.Info("succeeded", append(fields, zap.String("outcome", string(v.Outcome)))...)
 	case v.Action == Park:
 		j.log.Error("dead", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.String("hint", answer.Hint))...)
-	case v.Charged:
+	case v.CountsAsAttempt:
 		j.log.Warn("failed, will be tried again", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error),
 			zap.Int("budget", v.Budget), zap.Duration("delay", v.Delay))...)
 	default:
 		j.log.Debug("put back uncharged", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.Duration("delay", v.Delay))...)
 		if !answer.Uncalled { // what holds calls back has said so by itself
-			j.sound(v, answer)
+			j.alarm(v, answer)
 		}
 	}
 }
 
-// sound spells an alarm out, at most every alarmEvery for each reason.
-func (j *journal) sound(v Verdict, answer Answer) {
-	headline, ok := headlines[v.Reason]
+// alarm spells an alarm out, at most every alarmEvery for each reason.
+func (j *attemptLog) alarm(v Decision, answer Answer) {
+	headline, ok := alarmMessages[v.Reason]
 	if !ok {
 		return
 	}
@@ -83,12 +83,12 @@ func (j *journal) sound(v Verdict, answer Answer) {
 	}
 	now := j.now()
 	if !a.last.IsZero() && now.Sub(a.last) < alarmEvery {
-		a.silent++
+		a.suppressed++
 		j.mu.Unlock()
 		return
 	}
-	silent := a.silent
-	a.last, a.silent = now, 0
+	silent := a.suppressed
+	a.last, a.suppressed = now, 0
 	j.mu.Unlock()
 
 	fields := []zap.Field{zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.Int("since_last", silent+1)}
@@ -102,12 +102,12 @@ func (j *journal) sound(v Verdict, answer Answer) {
 	j.log.Error(headline, fields...)
 }
 
-func (j *journal) panicked(task tasks.Task, x any, stack []byte) {
+func (j *attemptLog) panicked(task tasks.Task, x any, stack []byte) {
 	j.log.Error("panic while a task was carried out", zap.String("task", tasks.Identity(task)),
 		zap.String("panic", fmt.Sprintf("%.500v", x)), zap.ByteString("stack", stack))
 }
 
-func (j *journal) notMoved(headline string, d Delivery, err error) {
+func (j *attemptLog) logStoreError(headline string, d Delivery, err error) {
 	j.log.Error(headline, append(d.fields(nil), zap.Error(err))...)
 }
 
