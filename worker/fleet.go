@@ -147,8 +147,8 @@ func (f *fleet) Snapshot() (live int, closedFor time.Duration) {
 	return f.live, max(time.Until(f.closedUntil), 0)
 }
 
-// Close makes every worker wait, this one at once.
-func (f *fleet) Close(ctx context.Context, d time.Duration) {
+// Pause makes every worker wait, this one at once.
+func (f *fleet) Pause(ctx context.Context, d time.Duration) {
 	f.mu.Lock()
 	if until := time.Now().Add(d); until.After(f.closedUntil) {
 		f.closedUntil = until

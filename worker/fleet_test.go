@@ -51,8 +51,8 @@ func TestAllWaitWhenOneIsTold(t *testing.T) {
 	server := redistest.Start(t)
 	one, _ := joinFleet(t, server)
 	two, _ := joinFleet(t, server)
-	one.Close(t.Context(), 2*time.Second)
-	one.Close(t.Context(), time.Millisecond) // shorter: changes nothing
+	one.Pause(t.Context(), 2*time.Second)
+	one.Pause(t.Context(), time.Millisecond) // shorter: changes nothing
 	if _, wait := one.Snapshot(); wait < time.Second {
 		t.Errorf("the one that was told waits %s", wait)
 	}

@@ -62,7 +62,7 @@ func (w *Worker) compose() (err error) {
 	}
 	w.fleet = newFleet(w.rdb, w.log)
 	w.gate, err = gate.New(gate.Config{
-		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Spread: comeBackSpread, OnChange: gateChanged(w.log),
+		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Jitter: comeBackSpread, OnChange: gateChanged(w.log),
 		ThrottleMin: w.cfg.Policy.ThrottleMin, ThrottleMax: w.cfg.Policy.ThrottleMax,
 	})
 	if err != nil {
