@@ -59,23 +59,20 @@ func (g gated) Bound(ctx context.Context, userID string) ([]string, pipeline.Ans
 }
 
 func (g gated) through(ctx context.Context, call func(context.Context) pipeline.Answer) pipeline.Answer {
-	var answer pipeline.Answer
-	refusal := g.gate.Do(ctx, func(ctx context.Context) gate.Answer {
-		answer = call(ctx)
-		if answer.Uncalled {
-			return gate.Answer{Reason: tasks.Waiting} // which says nothing about KooDrive
-		}
-		return gate.Answer{Reason: answer.Reason, RetryAfter: answer.RetryAfter}
-	})
-	switch {
-	case refusal == nil:
-		return answer
-	case refusal.Called: // what it was told is worth more than that the gate has closed
-		answer.Held, answer.RetryAfter = true, refusal.Delay
-		return answer
-	default:
+	permit, refusal := g.gate.Acquire(ctx)
+	if refusal != nil {
 		return pipeline.Answer{Reason: refusal.Reason, Message: refusal.Message, Hint: refusal.Hint, Held: true, Uncalled: true, RetryAfter: refusal.Delay}
 	}
+	defer permit.Close()
+	answer := call(ctx)
+	if answer.Uncalled {
+		permit.Cancel()
+		return answer
+	}
+	if refusal := permit.Report(ctx, gate.Answer{Reason: answer.Reason, RetryAfter: answer.RetryAfter}); refusal != nil {
+		answer.Held, answer.RetryAfter = true, refusal.Delay // what KooDrive said is worth more than the gate's message
+	}
+	return answer
 }
 
 // gateChanged is told of the breaker. It is called under the gate's lock.

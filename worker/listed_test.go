@@ -108,7 +108,7 @@ func TestAReleaseWaitsForAWorkerThatKnowsItsSource(t *testing.T) {
 // resting is a fleet that must wait until then.
 type resting struct{ until time.Time }
 
-func (resting) Close(context.Context, time.Duration) {}
+func (resting) Pause(context.Context, time.Duration) {}
 
 func (r resting) Snapshot() (live int, closedFor time.Duration) { return 1, time.Until(r.until) }
 

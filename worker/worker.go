@@ -15,10 +15,12 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
+	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
 // Worker consumes tasks. Make one with New and Run it once, or Close it.
@@ -28,7 +30,7 @@ type Worker struct {
 	rdb      redis.UniversalClient // the worker's own
 	queues   redis.UniversalClient // the asynq servers'
 	client   *koodrive.Client
-	fleet    *fleet
+	fleet    *fleet.Fleet
 	gate     *gate.Gate
 	repairer *recovery.Repairer
 	router   *router
@@ -60,9 +62,9 @@ func (w *Worker) compose() (err error) {
 	if w.client, err = koodrive.New(w.cfg.KooDrive); err != nil {
 		return err
 	}
-	w.fleet = newFleet(w.rdb, w.log)
+	w.fleet = fleet.New(w.rdb, w.log)
 	w.gate, err = gate.New(gate.Config{
-		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Spread: comeBackSpread, OnChange: gateChanged(w.log),
+		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Jitter: comeBackSpread, OnChange: gateChanged(w.log),
 		ThrottleMin: w.cfg.Policy.ThrottleMin, ThrottleMax: w.cfg.Policy.ThrottleMax,
 	})
 	if err != nil {
@@ -162,7 +164,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := w.checkRedis(ctx); err != nil {
+	if err := redischeck.Check(ctx, w.rdb, w.cfg.StrictRedis, w.log); err != nil {
 		return err
 	}
 
@@ -170,7 +172,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBeside(); wg.Wait() }()
-	wg.Go(func() { w.fleet.run(beside) })
+	wg.Go(func() { w.fleet.Run(beside) })
 	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
 	wg.Go(func() { w.announce.run(beside) })
 	for _, source := range w.cfg.Sources {

@@ -18,6 +18,7 @@ import (
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
+	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
 type workerCmd struct {
@@ -170,7 +171,7 @@ func (c *workerCmd) Run(a *app) error {
 		defer func() { stop(); <-ended }()
 	}
 	err = w.Run(ctx)
-	if _, unfit := errors.AsType[*worker.UnfitRedisError](err); unfit {
+	if _, unfit := errors.AsType[*redischeck.Error](err); unfit {
 		return usageError{err}
 	}
 	return err

@@ -1,13 +1,14 @@
-// Package admin is the HTTP face of a process for those who run it: whether it
-// lives, whether it is ready, and its metrics. It answers GET only, shows no
-// task and no secret, and needs no authorization; it belongs on an address
-// that only the operators' network reaches.
+// Package admin tells the operators of a process by HTTP whether the process is
+// alive, whether it is ready, and what its metrics are. It answers GET only. It
+// shows no task and no secret, and asks for no authorization: listen only on an
+// address that nobody but the operators' network reaches.
 //
 //	/healthz   200 as long as the process serves at all
-//	/readyz    200 if it works and its checks pass, 503 with their errors otherwise
+//	/readyz    200 if the process is ready and its checks pass, else 503 with their errors
 //	/metrics   Prometheus
 //
-// It imports nothing of this module: the worker tells it what to check.
+// It owns the HTTP server and its endpoints. Package worker starts and stops it,
+// and says what to check. It imports nothing of this module.
 package admin
 
 import (
@@ -25,16 +26,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// Check is one condition of readiness. Its error is shown to the caller of
-// /readyz, so it must not hold a secret.
+// Check is one condition of readiness. Its error is shown to everybody who calls
+// /readyz, so the error must not contain a secret.
 type Check func(ctx context.Context) error
 
-// Config of a Server.
+// Config is what a Server needs.
 type Config struct {
-	Addr     string              // host:port to listen on; port 0 picks one
-	Checks   map[string]Check    // conditions of readiness, by name
+	Addr     string              // host:port to listen on; with port 0 the system picks a free port
+	Checks   map[string]Check    // conditions of readiness, by name; default: none
 	Gatherer prometheus.Gatherer // what /metrics shows
-	Logger   *zap.Logger         // default: none
+	Logger   *zap.Logger         // default: no logs
 }
 
 // Server serves the admin endpoints between Start and Stop.
@@ -66,7 +67,7 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Start listens, and serves until Stop.
+// Start listens, and serves in the background until Stop.
 func (s *Server) Start() error {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.cfg.Addr)
 	if err != nil {
@@ -84,7 +85,7 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// Addr returns the address that Start listens on, or "" before.
+// Addr returns the address that the server listens on, or "" before Start.
 func (s *Server) Addr() string {
 	if addr := s.addr.Load(); addr != nil {
 		return *addr
@@ -92,13 +93,13 @@ func (s *Server) Addr() string {
 	return ""
 }
 
-// SetReady says whether the process does its work.
+// SetReady sets whether the process is ready; it is not ready at first.
 func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }
 
-// stopTimeout is the time that requests in flight get at Stop.
+// stopTimeout is how long Stop waits for requests in flight.
 const stopTimeout = 2 * time.Second
 
-// Stop ends the server.
+// Stop ends a server that was started, and returns when it has ended.
 func (s *Server) Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -136,6 +137,6 @@ func answer(w http.ResponseWriter, status int, body report) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if err := json.NewEncoder(w).Encode(body); err != nil {
-		return // the client has gone
+		return // the client closed the connection
 	}
 }

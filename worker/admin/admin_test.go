@@ -46,7 +46,7 @@ func request(t *testing.T, s *admin.Server, method, path string) (code int, body
 	return res.StatusCode, string(text)
 }
 
-func TestHealthAndReadiness(t *testing.T) {
+func TestServer_HealthAndReadiness(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("no answer within 2s")
 	var result error
@@ -63,7 +63,7 @@ func TestHealthAndReadiness(t *testing.T) {
 		{"starting", false, nil, "/readyz", 503, `{"status":"not ready","checks":{"redis":"ok","worker":"starting or stopping"}}`},
 		{"running", true, nil, "/readyz", 200, `{"status":"ready","checks":{"redis":"ok"}}`},
 		{"a check fails", true, broken, "/readyz", 503, `{"status":"not ready","checks":{"redis":"no answer within 2s"}}`},
-		{"and is still alive", true, broken, "/healthz", 200, `{"status":"ok"}`},
+		{"a check fails and it is alive", true, broken, "/healthz", 200, `{"status":"ok"}`},
 	} {
 		s.SetReady(step.ready)
 		result = step.check
@@ -73,24 +73,24 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsMeantIsServed(t *testing.T) {
+func TestServer_OtherPathsAndMethodsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	if status, body := request(t, s, http.MethodGet, "/metrics"); status != 200 || !strings.Contains(body, "tests_total 0") {
-		t.Errorf("metrics: %d %s", status, body)
+		t.Errorf("metrics: %d %s; want 200 and the registered counter", status, body)
 	}
 	for _, tc := range [][2]string{{http.MethodPost, "/healthz"}, {http.MethodGet, "/debug/pprof/"}, {http.MethodGet, "/"}} {
 		if status, _ := request(t, s, tc[0], tc[1]); status < 400 {
-			t.Errorf("%s %s: %d", tc[0], tc[1], status)
+			t.Errorf("%s %s: %d; want 400 or more", tc[0], tc[1], status)
 		}
 	}
 }
 
-func TestAnAddressThatIsTaken(t *testing.T) {
+func TestStart_AddressInUse(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	second := admin.New(admin.Config{Addr: s.Addr(), Gatherer: prometheus.NewRegistry()})
 	if err := second.Start(); err == nil || !strings.Contains(err.Error(), "admin address") {
-		t.Errorf("%v", err)
+		t.Errorf("%v; want an error about the admin address", err)
 	}
 }

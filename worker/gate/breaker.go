@@ -13,156 +13,169 @@ import (
 // breaker decides whether KooDrive is in a state to be called. The gate's lock
 // guards it.
 //
-// gobreaker counts and keeps the states. Two things are ours. Its open state
-// lasts for a constant time, while pauses should grow: so it is set to next to
-// nothing, and probes are paced here. And it dates a call by its start, so that
-// a timeout longer than the window would never count: so it hears of an
-// ordinary call only when that has ended. A probe announces itself first,
-// which is what makes gobreaker half-open.
+// gobreaker counts and keeps the states. Two things are done here instead:
+//
+//   - gobreaker's open state lasts for a constant time, while the delays between
+//     probes should grow. So that time is set to next to nothing, and probes are
+//     paced here.
+//   - gobreaker dates a call by its start, so that a timeout longer than the
+//     window would never count. So it learns of an ordinary call only when that
+//     has ended. A probe is announced before its call, which makes gobreaker
+//     half-open.
 type breaker struct {
-	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
-	pauses   *backoff.ExponentialBackOff
-	min      time.Duration // the shortest pause, for one worker
-	calm     time.Duration // closed for that long, an outage is over
-	alarms   uint32
-	closed   func(at time.Time) // the breaker has closed again
-	onChange func(from, to State, reason tasks.Reason)
+	cb          *gobreaker.TwoStepCircuitBreaker[struct{}]
+	delays      *backoff.ExponentialBackOff
+	minDelay    time.Duration      // before a probe, for one worker
+	stableAfter time.Duration      // closed for that long, the outage is over
+	onClosed    func(at time.Time) // called when the breaker has closed again
+	onChange    func(from, to State, reason tasks.Reason)
 
-	live    int
-	state   State
-	since   time.Time    // closed since, or not closed since
-	reason  tasks.Reason // why it is not closed
-	last    tasks.Reason // the last failure's
-	bad     time.Time    // when the failures in a row began; zero after a success
-	row     uint32       // the failures in a row with that reason
-	era     uint64       // counts changes of state
-	due     time.Time    // of the next probe, unless closed
-	probing bool
-	probes  uint64
+	live         int
+	state        State
+	since        time.Time    // closed since, or not closed since
+	reason       tasks.Reason // why it is not closed
+	lastFailure  tasks.Reason
+	streak       uint32    // failures in a row with the reason lastFailure
+	failingSince time.Time // when the failures in a row began; zero after a success
+	generation   uint64    // counts changes of state
+	nextProbeAt  time.Time // unless closed
+	probing      bool
+	probes       uint64
 }
 
-func newBreaker(cfg Config, closed func(at time.Time)) *breaker {
+func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 	b := &breaker{
-		pauses: backoff.NewExponentialBackOff(
+		delays: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(cfg.ProbeMin),
 			backoff.WithRandomizationFactor(0.5),
 			backoff.WithMultiplier(2),
 			backoff.WithMaxInterval(cfg.ProbeMax),
 			backoff.WithMaxElapsedTime(0), // never give up
 		),
-		min: cfg.ProbeMin, calm: cfg.ProbeMax, alarms: uint32(cfg.Alarms), //nolint:gosec // at most maxCount
-		closed: closed, onChange: cfg.OnChange, live: 1, since: time.Now(),
+		minDelay: cfg.ProbeMin, stableAfter: cfg.ProbeMax,
+		onClosed: onClosed, onChange: cfg.OnChange, live: 1, since: time.Now(),
 	}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:   uint32(cfg.Probes), //nolint:gosec // at most maxCount
 		Interval:      cfg.Window,
 		BucketPeriod:  cfg.Window / windowBuckets,
 		Timeout:       time.Nanosecond, // 0 would mean a minute
-		ReadyToTrip:   b.tripper(cfg),
-		IsExcluded:    func(err error) bool { return errors.Is(err, errNeither) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { b.change(State(to)) },
+		ReadyToTrip:   b.readyToTrip(cfg),
+		IsExcluded:    func(err error) bool { return errors.Is(err, errNeutral) },
+		OnStateChange: func(_ string, _, to gobreaker.State) { b.stateChanged(State(to)) },
 	})
 	return b
 }
 
-// wait returns until when no call may be made, if so. The time is zero while
-// it depends on a probe that is under way.
-func (b *breaker) wait(now time.Time) (until time.Time, hold bool) {
+// windowBuckets is the number of steps in which the window moves on.
+const windowBuckets = 10
+
+// readyToTrip returns the function that gobreaker calls after each failure.
+func (b *breaker) readyToTrip(cfg Config) func(gobreaker.Counts) bool {
+	inARow, systemic, minCalls := uint32(cfg.ConsecutiveFailures), uint32(cfg.SystemicFailures), uint32(cfg.MinCalls) //nolint:gosec // at most maxCount
+	return func(n gobreaker.Counts) bool {
+		ended := n.TotalFailures + n.TotalSuccesses
+		return n.ConsecutiveFailures >= inARow && time.Since(b.failingSince) >= cfg.MinFailureTime ||
+			ended >= minCalls && float64(n.TotalFailures) >= cfg.Ratio*float64(ended) ||
+			// The streak knows neither the window nor successes, and gobreaker's
+			// count knows no reason.
+			isSystemic(b.lastFailure) && min(n.ConsecutiveFailures, b.streak) >= systemic
+	}
+}
+
+// blocked reports whether no call may be made now, and until when. The time is
+// zero if it depends on a probe that is under way.
+func (b *breaker) blocked(now time.Time) (until time.Time, blocked bool) {
 	switch {
 	case b.state == Closed:
 		return time.Time{}, false
 	case b.probing:
 		return time.Time{}, true
 	default:
-		return b.due, now.Before(b.due)
+		return b.nextProbeAt, now.Before(b.nextProbeAt)
 	}
 }
 
-// pass is what a call holds from its admission to its answer.
-type pass struct {
-	era   uint64
-	probe func(error) // gobreaker's, unless the breaker was closed
+// admit notes in a permit how the breaker stands. If it is not closed, the
+// permit is for a probe. The caller has asked blocked before.
+func (b *breaker) admit(p *Permit) {
+	if b.state != Closed {
+		done, err := b.cb.Allow()
+		if err != nil { // only if the clock stands still
+			done = func(error) {}
+		}
+		b.probing, p.probe = true, done
+	}
+	p.generation = b.generation // Allow may have changed it
 }
 
-// enter admits a call; wait has agreed.
-func (b *breaker) enter() pass {
-	if b.state == Closed {
-		return pass{era: b.era}
-	}
-	done, err := b.cb.Allow()
-	if err != nil { // it would take a clock that stands still
-		done = func(error) {}
-	}
-	b.probing = true
-	return pass{era: b.era, probe: done}
-}
-
-// leave takes the answer of a call, and returns whether that belongs to an
-// outage rather than to its task.
-func (b *breaker) leave(now time.Time, p pass, reason tasks.Reason) bool {
-	s := senseOf(reason)
-	stale := p.era != b.era // begun before the breaker changed: no news
+// report takes the answer of a call, and returns whether the answer belongs to
+// an outage rather than to its task.
+func (b *breaker) report(now time.Time, p *Permit, reason tasks.Reason) bool {
+	h := healthOf(reason)
+	stale := p.generation != b.generation // the call began before the breaker changed: no news
 	switch {
 	case stale:
 	case p.probe != nil:
 		b.probes++
 		b.probing = false
-		b.note(s, reason)
-		if p.probe(s.err()); p.era == b.era { // half-open still
-			b.due = now.Add(b.pause(s == success))
+		b.record(h, reason)
+		if p.probe(h.err()); p.generation == b.generation { // still half-open
+			b.nextProbeAt = now.Add(b.probeDelay(h == success))
 		}
 	default:
-		b.note(s, reason)
+		b.record(h, reason)
 		if done, refused := b.cb.Allow(); refused == nil {
-			done(s.err())
+			done(h.err())
 		}
 	}
-	return s == failure && (stale || b.state != Closed)
+	return h == failure && (stale || b.state != Closed)
 }
 
-// cancel takes back an admission of which no use was made.
-func (b *breaker) cancel(p pass) {
-	if p.probe != nil && p.era == b.era {
+// cancel takes back the admission of a call that was not made.
+func (b *breaker) cancel(p *Permit) {
+	if p.probe != nil && p.generation == b.generation {
 		b.probing = false
-		p.probe(errNeither)
+		p.probe(errNeutral)
 	}
 }
 
-// note remembers what kind of failure there is, before gobreaker asks.
-func (b *breaker) note(s sense, reason tasks.Reason) {
+// record keeps what readyToTrip needs to know of an answer, before gobreaker
+// calls it.
+func (b *breaker) record(h health, reason tasks.Reason) {
 	switch {
-	case s == success:
-		b.bad = time.Time{}
-	case s != failure:
-	case reason == b.last:
-		b.row++
+	case h == success:
+		b.failingSince = time.Time{}
+	case h != failure:
+	case reason == b.lastFailure:
+		b.streak++
 	default:
-		b.last, b.row = reason, 1
+		b.lastFailure, b.streak = reason, 1
 	}
-	if s == failure && b.bad.IsZero() {
-		b.bad = time.Now()
+	if h == failure && b.failingSince.IsZero() {
+		b.failingSince = time.Now()
 	}
 }
 
-// change follows gobreaker.
-func (b *breaker) change(to State) {
+// stateChanged follows gobreaker.
+func (b *breaker) stateChanged(to State) {
 	now, from := time.Now(), b.state
 	b.state = to
-	b.era++
+	b.generation++
 	switch to {
 	case Open:
-		b.reason = b.last
+		b.reason = b.lastFailure
 		if from == Closed {
-			if now.Sub(b.since) >= b.calm {
-				b.pauses.Reset() // otherwise the outage goes on, and so do its pauses
+			if now.Sub(b.since) >= b.stableAfter {
+				b.delays.Reset() // otherwise it is the same outage, and delays go on growing
 			}
 			b.since = now
 		}
-		b.due = now.Add(b.pause(false))
+		b.nextProbeAt = now.Add(b.probeDelay(false))
 	case HalfOpen:
 	case Closed:
 		b.since = now
-		b.closed(now)
+		b.onClosed(now)
 	}
 	b.onChange(from, to, b.reason)
 	if to == Closed {
@@ -170,12 +183,12 @@ func (b *breaker) change(to State) {
 	}
 }
 
-// pause returns the time until the next probe. After a good one that is the
-// shortest.
-func (b *breaker) pause(good bool) time.Duration {
-	shortest := b.min * time.Duration(b.live)
+// probeDelay returns the time until the next probe: the shortest after a good
+// probe.
+func (b *breaker) probeDelay(good bool) time.Duration {
+	shortest := b.minDelay * time.Duration(b.live)
 	if good {
 		return shortest
 	}
-	return max(b.pauses.NextBackOff(), shortest)
+	return max(b.delays.NextBackOff(), shortest)
 }

@@ -13,20 +13,20 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestStatesAreGobreakers(t *testing.T) {
+func TestState_MatchesGobreaker(t *testing.T) {
 	t.Parallel()
 	for _, s := range []gobreaker.State{gobreaker.StateClosed, gobreaker.StateHalfOpen, gobreaker.StateOpen} {
 		if State(s).String() != s.String() {
-			t.Errorf("%s is %s here", s, State(s))
+			t.Errorf("gobreaker's %s is %s; want the same state", s, State(s))
 		}
 	}
 }
 
-func TestWhatTrips(t *testing.T) {
+func TestBreaker_WhatOpensIt(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		reasons []tasks.Reason
-		after   int // calls until it opens; 0: never
+		after   int // number of calls until it opens; 0: never
 	}{
 		{reasons: []tasks.Reason{tasks.Upstream}, after: 10},
 		{reasons: []tasks.Reason{tasks.TimedOut}, after: 10},
@@ -66,8 +66,8 @@ func TestWhatTrips(t *testing.T) {
 	}
 }
 
-// gobreaker alone dates a call by its start, and would never see these.
-func TestTimeoutsLongerThanTheWindowTrip(t *testing.T) {
+// gobreaker alone dates a call by its start, and would never count these.
+func TestBreaker_TimeoutsLongerThanWindowOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{Window: 10 * time.Second})
@@ -79,22 +79,22 @@ func TestTimeoutsLongerThanTheWindowTrip(t *testing.T) {
 	})
 }
 
-// A task that always makes KooDrive fail must run out of attempts: were the
-// breaker opened by it, none would be charged.
-func TestOneBadTaskDoesNotTrip(t *testing.T) {
+// A task that always makes KooDrive fail must run out of attempts. If it could
+// open the breaker, none of them would be charged.
+func TestBreaker_OneBadTaskDoesNotOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
 		for attempt := range 12 {
 			if r := b.fail(t, 1, tasks.Upstream); r != nil {
-				t.Fatalf("attempt %d was not charged: %+v", attempt, r)
+				t.Fatalf("attempt %d was not charged: %+v; want every attempt charged", attempt, r)
 			}
 			elapse(t.Context(), time.Second<<attempt) // half of the policy's delay, its shortest
 		}
 	})
 }
 
-func TestHangingUpIsNoNews(t *testing.T) {
+func TestBreaker_CanceledCallsDoNotOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -107,29 +107,29 @@ func TestHangingUpIsNoNews(t *testing.T) {
 			}
 		}
 		if s := b.Status(); s.State != Closed {
-			t.Errorf("calls that we cancelled opened the breaker: %+v", s)
+			t.Errorf("calls that were canceled on this side opened the breaker: %+v; want closed", s)
 		}
-		for range 10 { // while a deadline that passes is the API's fault
+		for range 10 { // a deadline that passes is the API's fault
 			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			b.do(ctx)
 			cancel()
 		}
 		if s := b.Status(); s.State == Closed {
-			t.Error("calls that took too long did not open the breaker")
+			t.Error("calls that took too long left the breaker closed; want open")
 		}
 	})
 }
 
-// What was in flight when the breaker opened is the outage's, even if it ends
-// when that is over; and it is no news.
-func TestLateAnswersAreNotCharged(t *testing.T) {
+// A call that was in flight when the breaker opened belongs to the outage, even
+// if it ends after the outage. It does not open the breaker again.
+func TestReport_LateAnswersAreNotCharged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		late := make(chan *Refusal, 50)
+		late := make(chan *refused, 50)
 		for range 50 {
 			go func() {
-				late <- b.Do(t.Context(), func(ctx context.Context) Answer {
+				late <- b.try(t.Context(), func(ctx context.Context) Answer {
 					elapse(ctx, 30*time.Second)
 					return Answer{Reason: tasks.TimedOut}
 				})
@@ -142,21 +142,21 @@ func TestLateAnswersAreNotCharged(t *testing.T) {
 			b.do(t.Context())
 		}
 		for range 50 {
-			if r := <-late; r == nil || !r.Called || r.Cause != ByBreaker || r.Reason != tasks.TimedOut {
-				t.Fatalf("%+v; want a refusal after the call", r)
+			if r := <-late; r == nil || !r.called || r.Cause != ByBreaker || r.Reason != tasks.TimedOut {
+				t.Fatalf("%+v; want a refusal after the call, by the breaker", r)
 			}
 		}
 		if s := b.Status(); s.State != Closed {
-			t.Errorf("answers from the outage opened the breaker again: %+v", s)
+			t.Errorf("answers from the outage opened the breaker again: %+v; want closed", s)
 		}
 	})
 }
 
-func TestFromOpenToClosed(t *testing.T) {
+func TestBreaker_FromOpenToClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		if r := b.fail(t, 10, tasks.Upstream); r == nil || !r.Called || r.Reason != tasks.Upstream {
+		if r := b.fail(t, 10, tasks.Upstream); r == nil || !r.called || r.Reason != tasks.Upstream {
 			t.Errorf("the call that opened the breaker: %+v; want it uncharged", r)
 		}
 		opened := time.Now()
@@ -164,7 +164,7 @@ func TestFromOpenToClosed(t *testing.T) {
 		b.answer = always(tasks.Forbidden)
 		for range 3 {
 			if r := b.do(t.Context()); r != nil {
-				t.Fatalf("a good probe: %+v; want its answer to count", r)
+				t.Fatalf("a good probe was refused: %+v; want its answer to count", r)
 			}
 		}
 		want := []string{
@@ -181,25 +181,25 @@ func TestFromOpenToClosed(t *testing.T) {
 	})
 }
 
-func TestProbesArePaced(t *testing.T) {
+func TestBreaker_ProbesArePaced(t *testing.T) {
 	t.Parallel()
 	for _, live := range []int{1, 5, 50} {
 		synctest.Test(t, func(t *testing.T) {
-			crew := newCrew()
-			crew.live = live
-			b := setup(t, Config{Fleet: crew})
+			fleet := newFakeFleet()
+			fleet.live = live
+			b := setup(t, Config{Fleet: fleet})
 			b.fail(t, 10, tasks.Upstream)
 			opened, before := time.Now(), len(b.calls)
 			b.load(t.Context(), 20, 30*time.Minute)
 			probes := b.calls[before:]
-			// One second for each worker, then doubling pauses of at most a
-			// minute, give or take a half.
+			// Delays double from a second to a minute, give or take a half, and
+			// are at least one second for each worker.
 			for i, at := range probes {
-				pause := at.Sub(opened)
+				delay := at.Sub(opened)
 				nominal := min(time.Second<<min(i, 10), time.Minute)
 				low, high := max(nominal/2, time.Duration(live)*time.Second), max(nominal*3/2, time.Duration(live)*time.Second)
-				if pause < low || pause > high+time.Second {
-					t.Errorf("%d workers, probe %d after %s; want %s to %s", live, i, pause, low, high)
+				if delay < low || delay > high+time.Second {
+					t.Errorf("%d workers, probe %d after %s; want %s to %s", live, i, delay, low, high)
 				}
 				opened = at.Add(b.latency)
 			}
@@ -210,9 +210,9 @@ func TestProbesArePaced(t *testing.T) {
 	}
 }
 
-// A refused credential is an alarm if it hits all who call, not if one user's
-// is refused now and then.
-func TestRareAlarmsDoNotTrip(t *testing.T) {
+// A refused credential opens the breaker if it affects every call, not if one
+// user's credential is refused now and then.
+func TestBreaker_RareUnauthorizedDoesNotOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -226,8 +226,9 @@ func TestRareAlarmsDoNotTrip(t *testing.T) {
 	})
 }
 
-// After half an hour the pauses are long. They must not hold up the return.
-func TestReturnIsQuick(t *testing.T) {
+// After half an hour the delays between probes are long. They must not slow down
+// the return to closed.
+func TestBreaker_ClosesQuicklyAfterLongOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -246,8 +247,8 @@ func TestReturnIsQuick(t *testing.T) {
 	})
 }
 
-// An API that stumbles as soon as it is loaded is in the same outage still.
-func TestRelapseKeepsThePauses(t *testing.T) {
+// An API that fails again as soon as it gets load is still in the same outage.
+func TestBreaker_RelapseKeepsDelays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -259,10 +260,10 @@ func TestRelapseKeepsThePauses(t *testing.T) {
 				b.do(t.Context())
 			}
 			b.fail(t, 10, tasks.Upstream)
-			return time.Until(b.breaker.due)
+			return time.Until(b.breaker.nextProbeAt)
 		}
-		if pause := relapse(); pause < 30*time.Second {
-			t.Errorf("the first pause after a relapse is %s; want 30s or more", pause)
+		if delay := relapse(); delay < 30*time.Second {
+			t.Errorf("the first delay after a relapse is %s; want 30s or more", delay)
 		}
 		b.answer = always(tasks.OK)
 		for b.Status().State != Closed {
@@ -270,29 +271,29 @@ func TestRelapseKeepsThePauses(t *testing.T) {
 		}
 		elapse(t.Context(), time.Minute)
 		b.fail(t, 10, tasks.Upstream)
-		if pause := time.Until(b.breaker.due); pause > 1500*time.Millisecond {
-			t.Errorf("the first pause of a new outage is %s; want about 1s", pause)
+		if delay := time.Until(b.breaker.nextProbeAt); delay > 1500*time.Millisecond {
+			t.Errorf("the first delay of a new outage is %s; want about 1s", delay)
 		}
 	})
 }
 
 // Tasks that failed in one bad moment come back together, and may fail together
-// once more while KooDrive is well: that must not close it to everybody.
-func TestAShortRowIsNoOutage(t *testing.T) {
+// once more while KooDrive works. That must not stop all other tasks.
+func TestBreaker_ShortRowDoesNotOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{Persist: 5 * time.Second})
+		b := setup(t, Config{MinFailureTime: 5 * time.Second})
 		for range 1000 {
 			b.do(t.Context())
 		}
 		b.fail(t, 100, tasks.Upstream) // 100 in a row, in two seconds
 		if state := b.Status().State; state != Closed {
-			t.Errorf("after a short row it is %s", state)
+			t.Errorf("%s after a short row of failures; want closed", state)
 		}
 		elapse(t.Context(), 5*time.Second)
 		b.fail(t, 1, tasks.Upstream)
 		if state := b.Status().State; state != Open {
-			t.Errorf("after five seconds of nothing else it is %s", state)
+			t.Errorf("%s after five seconds of failures only; want open", state)
 		}
 	})
 }

@@ -1,78 +1,106 @@
-// Package gate is admission to the KooDrive API. It stands between the queue
-// and the client: every call goes through [Gate.Do], which makes it, or makes
-// it a little later, or refuses it.
+// Package gate is admission to the KooDrive API. It decides when a call may be
+// made. A job asks for a permit with [Gate.Acquire], makes its call, and hands
+// in the answer with [Permit.Report]:
+//
+//	permit, refusal := g.Acquire(ctx)
+//	if refusal != nil {
+//		return putBack(refusal) // no call was made
+//	}
+//	defer permit.Close() // reports a panic of the call
+//	answer := call(ctx)
+//	if refusal := permit.Report(ctx, answer); refusal != nil {
+//		return putBack(refusal) // the call was made, but is not charged
+//	}
+//	return answer
+//
+// A job that decides against its call after all ends the permit with
+// [Permit.Cancel].
 //
 // # The life of a call
 //
-//  1. The task joins the line. Whoever has waited longest goes first.
-//  2. The throttle: KooDrive has asked for a rest, this worker or another one
-//     of the fleet. A task that can sit it out stays, any other is refused at
-//     once.
-//  3. The breaker: while KooDrive is in trouble only probes go through, one at
-//     a time, after growing pauses.
-//  4. The number of calls in flight is below its limit.
-//  5. The rate has a call left: this worker's share of the fleet's rate, or
-//     less while traffic is being ramped up.
-//  6. The call is made. Its answer is reported to the breaker, and closes the
-//     gate when it is "too many requests".
-//  7. The answer is the caller's, with one exception: one that says more about
-//     the state of KooDrive than about the task, since the breaker is not
-//     closed, comes back as a [Refusal].
+// Acquire makes the task wait for its turn. The task that has waited longest
+// goes first. It gets its permit when nothing blocks it any more:
 //
-// A task waits in line for Config.MaxWait at most; then it is refused, as it
-// is when its context ends or [Gate.Stop] is called. A refused task goes back
-// to the queue for Refusal.Delay, uncharged: it has not been tried, or what it
-// met would have met any other.
+//  1. The throttle: KooDrive asked this worker, or another worker of the fleet,
+//     for a pause. A task waits if the pause ends within its time, else it is
+//     refused at once.
+//  2. The breaker: while KooDrive is in trouble only probes are admitted, one at
+//     a time, after growing delays.
+//  3. The limit of calls in flight.
+//  4. The rate: this worker's share of the fleet's rate, or less during a ramp.
 //
-// # What trips the breaker
+// Then the job calls. Report tells the breaker about the answer. If the answer is
+// "too many requests" (429), Report pauses the fleet.
 //
-// Upstream trouble, timeouts, broken connections and answers that make no
-// sense are trouble: half of at least twenty calls within ten seconds, or ten
-// and more in a row for five seconds. A shorter row is none: it may be the
-// tasks of one bad moment that come back together. An answer that makes no sense (protocol) is among them because
-// a gateway that serves a page of its own does that to every call, and taking
-// it for the task's fault would use up the budget of all. One task with such
-// an answer among good ones stays its own affair. A refused credential and an
-// answer that is not KooDrive's hit every task alike and trip the breaker
-// after three of one kind in a row, each as a reason of its own.
+// Report returns nil if the answer is about the task. It returns a [Refusal] if
+// the answer is a 429, or a failure while the breaker is not closed: that says
+// more about the state of KooDrive than about the task.
+//
+// A task waits in line for at most Config.MaxWait. It is refused when that is
+// over, when its context ends, or when [Gate.Stop] is called. A refused task goes
+// back to the queue for Refusal.Delay, uncharged: either it was not tried, or any
+// other task would have failed in the same way.
+//
+// # What opens the breaker
+//
+// These answers count as failures: upstream trouble, timeouts, broken
+// connections, and answers that make no sense (protocol). The breaker opens in
+// either case:
+//
+//   - At least twenty calls ended within ten seconds, and half of them failed.
+//   - Ten or more calls in a row failed, and that has lasted five seconds. A
+//     shorter row proves nothing: its tasks may have failed together in one bad
+//     moment, and have come back together.
+//
+// Protocol is among them because a gateway that serves a page of its own does so
+// for every call. If each task were blamed for it, all of them would use up their
+// attempts. A single task that gets such an answer among good ones is charged as
+// usual.
+//
+// A refused credential (unauthorized) and an answer that is not KooDrive's
+// (misrouted) are failures that affect every task alike. Three of one kind in a
+// row open the breaker, each kind as a reason of its own.
 //
 // Any answer about the task itself (done, already gone, invalid, forbidden,
-// rejected) shows that KooDrive works, and counts as a success. Throttling, a
-// cancelled call and a panic say nothing either way.
+// rejected) shows that KooDrive works, and counts as a success. A 429, a call
+// that was canceled on this side, and a panic say nothing either way.
 //
-// The window is short on purpose. A single task that always makes KooDrive
-// fail comes back after growing delays, so it cannot trip the breaker alone
-// and runs out of attempts as it should.
+// The window is short on purpose. A single task that always makes KooDrive fail
+// comes back after growing delays. So it cannot open the breaker alone, and it
+// runs out of attempts as it should.
 //
 // # From open to closed
 //
-// The names are the electrician's: closed passes, open does not. The breaker
-// opens; after a pause, one task is let through as a probe and the breaker is
-// half-open until its answer. Bad: open again, and the next pause is about
-// twice as long, from one second up to a minute. Good: the next probe follows
-// after the shortest pause, and the third good one in a row closes the
-// breaker. No pause is shorter than a second for each live worker, so a fleet
-// of any size sends less than one probe a second.
+// As with an electric circuit, a closed breaker lets calls pass and an open one
+// does not. When the breaker has opened and a delay is over, one task is admitted
+// as a probe, and the breaker is half-open until the probe's answer. After a
+// failure it is open again, and the next delay is about twice as long, from one
+// second up to a minute. After a success the next probe follows after the
+// shortest delay. The third success in a row closes the breaker. No delay is
+// shorter than one second for each live worker, so a fleet of any size sends
+// fewer than one probe a second.
 //
-// Then comes a ramp rather than a stampede: ten calls a second over the fleet,
-// doubled every second until another limit is the lower one. Calls in flight
-// grow no faster: never more than one second's worth. A closure by throttling
-// has no ramp: KooDrive works, and has said itself from when on it can be
-// called. Where it says so again and again, a rate is what helps.
+// Then the rate rises step by step, so that the tasks that waited do not all call
+// at once. This is the ramp: ten calls a second over the whole fleet, doubled
+// every second until another limit is lower. During the ramp at most the calls of
+// one second are in flight. After a pause by throttling there is no ramp: KooDrive
+// works, and has itself said when it can be called again. If it says so again and
+// again, set a rate.
 //
 // # A rate for a fleet
 //
-// Each worker takes rate/live, live being the number of workers that
-// [Fleet.Snapshot] knows: no round trip to Redis for a call. When live grows
-// the share shrinks at once. When live falls, the share grows after a second
-// in which it stayed so, and a new worker makes no call in its first second:
-// by then the others know of it. So shares that are being changed add up to
-// less than the rate rather than to more.
+// Each worker takes rate/live, where live is the number of workers that
+// [Fleet.Snapshot] returns. A call needs no round trip to Redis. When live grows,
+// the share shrinks at once. When live falls, the share grows only after live has
+// stayed lower for a second. A new worker makes no call in its first second: by
+// then the others have learned of it. So while shares change, they add up to less
+// than the rate rather than to more.
 //
-// # Who may see whom
+// # Boundaries
 //
-// The worker composes the package and implements Fleet. It imports the
-// vocabulary of package tasks and nothing else of ours: no queue, no Redis, no
-// client, no metrics. It reports by [Gate.Status] and Config.OnChange. It
-// starts no goroutine of its own; one timer is set while tasks wait.
+// The package owns the decision when a call is made and whether its answer is
+// charged. The jobs use it; the worker builds it and gives it a Fleet. It imports
+// package tasks and nothing else of this module: no queue, no Redis, no client,
+// no metrics. It reports through [Gate.Status] and Config.OnChange. It starts no
+// goroutine. It sets one timer while tasks wait.
 package gate

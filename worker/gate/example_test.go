@@ -9,12 +9,12 @@ import (
 	"github.com/kooworker/kooworker/worker/gate"
 )
 
-func ExampleGate_Do() {
+func ExampleGate_Acquire() {
 	g, err := gate.New(gate.Config{
-		MaxInFlight: 8,
-		MaxWait:     50 * time.Millisecond,
-		InARow:      3,
-		Persist:     time.Nanosecond,
+		MaxInFlight:         8,
+		MaxWait:             50 * time.Millisecond,
+		ConsecutiveFailures: 3,
+		MinFailureTime:      time.Nanosecond,
 		OnChange: func(from, to gate.State, reason tasks.Reason) {
 			fmt.Printf("breaker: %s, was %s: %s\n", to, from, reason)
 		},
@@ -26,19 +26,7 @@ func ExampleGate_Do() {
 	defer g.Stop()
 
 	for range 4 {
-		var answer string
-		refusal := g.Do(context.Background(), func(context.Context) gate.Answer {
-			answer = "503 Service Unavailable"
-			return gate.Answer{Reason: tasks.Upstream}
-		})
-		switch {
-		case refusal == nil:
-			fmt.Println("an attempt:", answer)
-		case refusal.Called:
-			fmt.Println("put back, not charged:", answer)
-		default:
-			fmt.Println("put back, not called:", refusal.Reason, "by", refusal.Cause)
-		}
+		try(context.Background(), g, func() string { return "503 Service Unavailable" })
 	}
 	// Output:
 	// an attempt: 503 Service Unavailable
@@ -46,4 +34,20 @@ func ExampleGate_Do() {
 	// breaker: open, was closed: upstream
 	// put back, not charged: 503 Service Unavailable
 	// put back, not called: upstream by breaker
+}
+
+// try makes a call as a job does.
+func try(ctx context.Context, g *gate.Gate, call func() string) {
+	permit, refusal := g.Acquire(ctx)
+	if refusal != nil {
+		fmt.Println("put back, not called:", refusal.Reason, "by", refusal.Cause)
+		return
+	}
+	defer permit.Close() // reports a panic of the call
+	answer := call()
+	if refusal := permit.Report(ctx, gate.Answer{Reason: tasks.Upstream}); refusal != nil {
+		fmt.Println("put back, not charged:", answer)
+		return
+	}
+	fmt.Println("an attempt:", answer)
 }

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// Fleet is the workers that call the same API, as the gate needs them.
+// Fleet is what the gate needs of the workers that call the same API.
 type Fleet interface {
-	// Close asks every worker to make no call for that long. It is called
-	// outside the gate's lock by the task that was throttled, whose context may
-	// have ended; it bounds its own time.
-	Close(ctx context.Context, d time.Duration)
+	// Pause asks every worker to make no call for d. The task that was throttled
+	// calls it, outside the gate's lock; the context of that task may have
+	// ended. Pause bounds its own time.
+	Pause(ctx context.Context, d time.Duration)
 	// Snapshot returns the number of live workers, this one included, and for
-	// how long from now all must wait. It is called under the gate's lock,
-	// more than once for a call: it must answer from memory. What has become
-	// unknown should stay as it was: to believe oneself alone multiplies the
-	// rate.
-	Snapshot() (live int, closedFor time.Duration)
+	// how long from now every worker must pause. It is called under the gate's
+	// lock, more than once for a call: it must answer from memory. If it cannot
+	// learn the present state, it should return the last state that it knew: a
+	// worker that wrongly believes to be the only one multiplies the rate.
+	Snapshot() (live int, pausedFor time.Duration)
 }
 
-// alone is the fleet of one.
-type alone struct{}
+// solo is the fleet of a single worker.
+type solo struct{}
 
-var _ Fleet = alone{}
+var _ Fleet = solo{}
 
-// Close implements Fleet.
-func (alone) Close(context.Context, time.Duration) {}
+// Pause implements Fleet.
+func (solo) Pause(context.Context, time.Duration) {}
 
 // Snapshot implements Fleet.
-func (alone) Snapshot() (live int, closedFor time.Duration) { return 1, 0 }
+func (solo) Snapshot() (live int, pausedFor time.Duration) { return 1, 0 }

@@ -2,33 +2,26 @@ package gate
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/kooworker/kooworker/tasks"
 )
 
 // Gate admits calls to the API. It is safe for concurrent use.
 type Gate struct {
-	maxWait, spread          time.Duration
-	maxInFlight              int
-	throttleMin, throttleMax time.Duration
-	throttleCap              time.Duration
-	fleet                    Fleet
+	cfg Config
 
-	mu       sync.Mutex // guards what follows
-	breaker  *breaker
-	pacer    *pacer
-	line     []*waiter // the first to come at the front
-	waiting  int       // those in line who have not given up
-	held     hold      // what the line waits for
-	timer    *time.Timer
-	inFlight int
-	shut     time.Time // closed by throttling until then; zero when it is not
-	stopped  bool
-	tally    tally
+	mu             sync.Mutex // guards what follows
+	breaker        *breaker
+	pacer          *pacer
+	waiters        []*waiter // the longest wait first
+	waiting        int       // those among them that have not given up
+	blockedBy      blocker   // what the waiters wait for
+	timer          *time.Timer
+	inFlight       int
+	throttledUntil time.Time // zero if KooDrive has not asked for a pause
+	stopped        bool
+	counters       counters
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -37,94 +30,54 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{
-		maxWait: cfg.MaxWait, spread: cfg.Spread, maxInFlight: cfg.MaxInFlight,
-		throttleMin: cfg.ThrottleMin, throttleMax: cfg.ThrottleMax, throttleCap: cfg.ThrottleCap,
-		fleet: cfg.Fleet, pacer: newPacer(cfg),
-		tally: tally{refused: make(map[Cause]uint64)},
-	}
+	g := &Gate{cfg: cfg, pacer: newPacer(cfg), counters: counters{refused: make(map[Cause]uint64)}}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }
 
-// Answer is what the gate needs to know of a call's end.
-type Answer struct {
-	Reason     tasks.Reason
-	RetryAfter time.Duration // 0: the answer named no time
-}
-
-// Do makes a call as soon as it may be made. It returns nil if the answer of
-// the call is an answer to this task. Otherwise the task is to be put back
-// uncharged, whether or not the call was made: Refusal.Called tells.
-//
-// A panic of call passes through, and frees its place.
-func (g *Gate) Do(ctx context.Context, call func(context.Context) Answer) (refusal *Refusal) {
-	p, refusal := g.enter(ctx)
-	if refusal != nil {
-		return refusal
-	}
-	answer := Answer{Reason: tasks.Panicked} // unless call returns
-	defer func() { refusal = g.leave(ctx, p, answer) }()
-	answer = call(ctx)
-	return nil
-}
-
-// hungUp stands for the answer that nobody waited for. Its sense is neither.
-const hungUp tasks.Reason = ""
-
-// leave ends a call.
-func (g *Gate) leave(ctx context.Context, p pass, a Answer) *Refusal {
-	reason := a.Reason
-	if senseOf(reason) == failure && errors.Is(ctx.Err(), context.Canceled) {
-		// We hung up. That KooDrive did not answer in time would be news; that
-		// a shutdown or an operator did not wait for it is none.
-		reason = hungUp
-	}
+// Acquire waits until a call may be made. It returns either a permit, which the
+// caller must end, or a refusal: then the task is to be put back uncharged, and
+// no call must be made.
+func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
+	start := time.Now()
+	w := &waiter{deadline: start.Add(g.cfg.MaxWait), decided: make(chan struct{})}
 	g.mu.Lock()
-	now := time.Now()
-	g.inFlight--
-	outage := g.breaker.leave(now, p, reason)
-	var news time.Duration
-	if reason == tasks.Throttled {
-		news = g.throttle(now, a.RetryAfter)
+	if ctx.Err() != nil {
+		defer g.mu.Unlock()
+		return nil, g.refuse(start, g.interrupted())
 	}
-	var refusal *Refusal
-	switch {
-	case reason == tasks.Throttled:
-		refusal = g.refuse(now, hold{cause: ByThrottle, reason: reason, until: g.shut}, true)
-	case outage:
-		refusal = g.refuse(now, hold{cause: ByBreaker, reason: reason, until: g.breaker.due}, true)
-	}
+	g.waiters = append(g.waiters, w)
+	g.waiting++
 	g.admit()
 	g.mu.Unlock()
-	if news > 0 {
-		g.fleet.Close(ctx, news)
+
+	select {
+	case <-w.decided:
+		return w.permit, w.refusal
+	default:
 	}
-	return refusal
+	limit := time.NewTimer(g.cfg.MaxWait)
+	defer limit.Stop()
+	select {
+	case <-w.decided:
+	case <-ctx.Done():
+	case <-limit.C:
+	}
+
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	g.counters.waits++
+	g.counters.waited += now.Sub(start)
+	permit, refusal := g.endWait(ctx, w, now)
+	if permit != nil {
+		permit.waited = now.Sub(start)
+	}
+	return permit, refusal
 }
 
-// throttle closes the gate, and returns for how long the fleet must hear of
-// it. When one call in flight is throttled, so are most: the others add
-// nothing, unless they name a time that is clearly later.
-func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
-	g.tally.throttled++
-	already := now.Before(g.shut)
-	if wait <= 0 {
-		if already {
-			return 0
-		}
-		wait = between(g.throttleMin, g.throttleMax)
-	}
-	wait = min(wait, g.throttleCap)
-	const clearly = time.Second // Retry-After is in whole seconds
-	if already && now.Add(wait).Before(g.shut.Add(clearly)) {
-		return 0
-	}
-	g.shut = now.Add(wait)
-	return wait
-}
-
-// Stop refuses all who wait, and all who come, at once. Calls in flight go on.
+// Stop refuses every task that waits, and every task that comes later, at once.
+// Calls in flight go on.
 func (g *Gate) Stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -132,6 +85,6 @@ func (g *Gate) Stop() {
 	g.admit()
 }
 
-func between(low, high time.Duration) time.Duration {
+func randDuration(low, high time.Duration) time.Duration {
 	return low + rand.N(high-low+1) //nolint:gosec // spreading load, not guarding a secret
 }

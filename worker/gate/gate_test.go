@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bundle is a gate before an API that answers as it is told, in a bubble of
-// synctest: time passes when all wait, and only then.
+// bundle is a gate before an API with set answers, in a bubble of synctest: time
+// passes only while every goroutine waits.
 type bundle struct {
 	*Gate
 
@@ -26,14 +26,14 @@ type bundle struct {
 	latency  time.Duration              // of the API
 	calls    []time.Time                // when they began
 	inFlight int
-	most     int // calls in flight at a time
+	most     int // most calls in flight at a time
 	changes  []string
 }
 
 func setup(t *testing.T, cfg Config) *bundle {
 	t.Helper()
 	b := &bundle{answer: always(tasks.OK), latency: 20 * time.Millisecond}
-	cfg.Persist = cmp.Or(cfg.Persist, time.Nanosecond) // ten in a row are enough, but for the test of it
+	cfg.MinFailureTime = cmp.Or(cfg.MinFailureTime, time.Nanosecond) // ten in a row are enough
 	cfg.OnChange = func(from, to State, reason tasks.Reason) {
 		b.changes = append(b.changes, from.String()+" "+to.String()+" "+string(reason))
 	}
@@ -50,7 +50,7 @@ func always(reason tasks.Reason) func(time.Time) Answer {
 	return func(time.Time) Answer { return Answer{Reason: reason} }
 }
 
-// api is the call.
+// api is a call of the API.
 func (b *bundle) api(ctx context.Context) Answer {
 	b.mu.Lock()
 	now := time.Now()
@@ -70,7 +70,7 @@ func (b *bundle) api(ctx context.Context) Answer {
 	return answer
 }
 
-// elapse lets time pass, unless the context ends first.
+// elapse lets time pass, and reports whether it passed before the context ended.
 func elapse(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -80,16 +80,37 @@ func elapse(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (b *bundle) do(ctx context.Context) *Refusal { return b.Do(ctx, b.api) }
+// refused is a refusal, and whether it came with the answer of a call.
+type refused struct {
+	Refusal
+	called bool
+}
 
-// fail makes n calls, one after the other, that end with the reason.
-func (b *bundle) fail(t *testing.T, n int, reason tasks.Reason) (refusal *Refusal) {
+// try makes a call as a job does: it acquires a permit, calls, and reports the
+// answer. It returns nil if the answer is about the task.
+func (b *bundle) try(ctx context.Context, call func(context.Context) Answer) *refused {
+	permit, refusal := b.Acquire(ctx)
+	if refusal != nil {
+		return &refused{*refusal, false}
+	}
+	defer permit.Close()
+	if refusal := permit.Report(ctx, call(ctx)); refusal != nil {
+		return &refused{*refusal, true}
+	}
+	return nil
+}
+
+func (b *bundle) do(ctx context.Context) *refused { return b.try(ctx, b.api) }
+
+// fail makes n calls, one after the other, that end with the reason. It returns
+// the last refusal.
+func (b *bundle) fail(t *testing.T, n int, reason tasks.Reason) (r *refused) {
 	t.Helper()
 	b.answer = always(reason)
 	for range n {
-		refusal = b.do(t.Context())
+		r = b.do(t.Context())
 	}
-	return refusal
+	return r
 }
 
 // between counts the calls that began from one time until before another.
@@ -105,8 +126,8 @@ func (b *bundle) between(from, to time.Time) int {
 	return n
 }
 
-// load keeps n tasks before the gate for d. A refused one comes back at once,
-// which is worse than what the worker does.
+// load keeps n tasks before the gate for d. A refused task comes back at once,
+// which is more load than the worker makes.
 func (b *bundle) load(ctx context.Context, n int, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -114,7 +135,7 @@ func (b *bundle) load(ctx context.Context, n int, d time.Duration) {
 	for range n {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if r := b.do(ctx); r != nil && !r.Called {
+				if r := b.do(ctx); r != nil && !r.called {
 					elapse(ctx, time.Millisecond)
 				}
 			}
@@ -123,7 +144,7 @@ func (b *bundle) load(ctx context.Context, n int, d time.Duration) {
 	wg.Wait()
 }
 
-func TestDoPassesTheAnswerOn(t *testing.T) {
+func TestReport_AnswerCounts(t *testing.T) {
 	t.Parallel()
 	for _, reason := range tasks.Reasons() {
 		if reason == tasks.Throttled {
@@ -141,28 +162,28 @@ func TestDoPassesTheAnswerOn(t *testing.T) {
 	}
 }
 
-func TestPanicFreesItsPlace(t *testing.T) {
+func TestPermitClose_PanicFreesPlace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{MaxInFlight: 1, InARow: 1})
+		b := setup(t, Config{MaxInFlight: 1, ConsecutiveFailures: 1})
 		func() {
 			defer func() {
 				if x := recover(); x != "boom" {
 					t.Errorf("recovered %v; want the panic of the call", x)
 				}
 			}()
-			b.Do(t.Context(), func(context.Context) Answer { panic("boom") })
+			b.try(t.Context(), func(context.Context) Answer { panic("boom") })
 		}()
 		if r := b.do(t.Context()); r != nil {
-			t.Errorf("after a panic: %+v; want a call", r)
+			t.Errorf("refused after a panic: %+v; want a call", r)
 		}
 		if s := b.Status(); s.State != Closed {
-			t.Errorf("a panic opened the breaker: %+v", s)
+			t.Errorf("a panic opened the breaker: %+v; want closed", s)
 		}
 	})
 }
 
-func TestMaxInFlight(t *testing.T) {
+func TestAcquire_MaxInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 3})
@@ -176,7 +197,7 @@ func TestMaxInFlight(t *testing.T) {
 	})
 }
 
-func TestTheLongestWaitGoesFirst(t *testing.T) {
+func TestAcquire_LongestWaitGoesFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
@@ -184,7 +205,7 @@ func TestTheLongestWaitGoesFirst(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				b.Do(t.Context(), func(ctx context.Context) Answer {
+				b.try(t.Context(), func(ctx context.Context) Answer {
 					order = append(order, i)
 					return b.api(ctx)
 				})
@@ -193,22 +214,22 @@ func TestTheLongestWaitGoesFirst(t *testing.T) {
 		}
 		wg.Wait()
 		if !slices.IsSorted(order) || len(order) != 10 {
-			t.Errorf("order %v; want that of arrival", order)
+			t.Errorf("calls in the order %v; want the order of arrival", order)
 		}
 	})
 }
 
-func TestWaitIsBounded(t *testing.T) {
+func TestAcquire_MaxWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{MaxInFlight: 1, MaxWait: 3 * time.Second, Spread: 5 * time.Second})
+		b := setup(t, Config{MaxInFlight: 1, MaxWait: 3 * time.Second, Jitter: 5 * time.Second})
 		b.latency = time.Minute
 		go b.do(t.Context())
 		synctest.Wait()
 		start := time.Now()
 		r := b.do(t.Context())
-		if r == nil || r.Cause != ByInFlight || r.Reason != tasks.Throttled || r.Called || r.Message == "" {
-			t.Fatalf("%+v; want a refusal", r)
+		if r == nil || r.Cause != ByInFlight || r.Reason != tasks.Throttled || r.called || r.Message == "" {
+			t.Fatalf("%+v; want a refusal by in_flight, before the call", r)
 		}
 		if waited := time.Since(start); waited != 3*time.Second {
 			t.Errorf("waited %s; want 3s", waited)
@@ -223,7 +244,7 @@ func TestWaitIsBounded(t *testing.T) {
 	})
 }
 
-func TestWaitersGiveWay(t *testing.T) {
+func TestAcquire_WaitersGiveWay(t *testing.T) {
 	t.Parallel()
 	for name, give := range map[string]func(g *Gate, cancel func()){
 		"to Stop":              func(g *Gate, _ func()) { g.Stop() },
@@ -236,7 +257,7 @@ func TestWaitersGiveWay(t *testing.T) {
 				b.fail(t, 10, tasks.Upstream)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				refusals := make(chan *Refusal)
+				refusals := make(chan *refused)
 				for range 5 {
 					go func() { refusals <- b.do(ctx) }()
 				}
@@ -245,23 +266,23 @@ func TestWaitersGiveWay(t *testing.T) {
 				give(b.Gate, cancel)
 				for range 5 {
 					if r := <-refusals; r.Cause != ByInterrupt || r.Reason != tasks.Upstream || r.Delay != interruptedDelay {
-						t.Errorf("%+v; want an interrupt, soon to come back", r)
+						t.Errorf("%+v; want an interrupt with a delay of %s", r, interruptedDelay)
 					}
 				}
 				if waited := time.Since(start); waited != 0 {
-					t.Errorf("gave way after %s; want at once", waited)
+					t.Errorf("waiters gave way after %s; want at once", waited)
 				}
 				if r := b.do(ctx); r == nil || r.Cause != ByInterrupt {
-					t.Errorf("a latecomer got %+v; want an interrupt", r)
+					t.Errorf("a task that came later got %+v; want an interrupt", r)
 				}
 			})
 		})
 	}
 }
 
-// A task that is called up and gives up at the same moment must not keep its
-// place, nor leave a probe under way for ever.
-func TestCalledUpAndGone(t *testing.T) {
+// If a task is granted its permit at the moment in which its context ends, it must
+// not keep its place, nor leave a probe under way for ever.
+func TestAcquire_GrantedWhenContextEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
@@ -271,17 +292,17 @@ func TestCalledUpAndGone(t *testing.T) {
 		cancel()
 
 		b.Gate.mu.Lock()
-		w := &waiter{deadline: time.Now().Add(time.Second), called: make(chan struct{})}
-		b.line = append(b.line, w)
+		w := &waiter{deadline: time.Now().Add(time.Second), decided: make(chan struct{})}
+		b.waiters = append(b.waiters, w)
 		b.waiting++
 		b.admit()
-		if s := b.breaker.state; s != HalfOpen || w.refusal != nil {
-			t.Fatalf("%s, %+v; want it called up as a probe", s, w.refusal)
+		if s := b.breaker.state; s != HalfOpen || w.permit == nil || w.refusal != nil {
+			t.Fatalf("%s, %+v; want a permit for a probe", s, w.refusal)
 		}
-		_, r := b.callOff(ctx, w, time.Now())
+		p, r := b.endWait(ctx, w, time.Now())
 		b.Gate.mu.Unlock()
-		if r == nil || r.Cause != ByInterrupt || r.Called {
-			t.Errorf("%+v; want an interrupt", r)
+		if p != nil || r == nil || r.Cause != ByInterrupt {
+			t.Errorf("%+v, %+v; want no permit, and an interrupt", p, r)
 		}
 		if s := b.Status(); s.InFlight != 0 || s.Waiting != 0 || s.Calls != 10 {
 			t.Errorf("%+v; want nothing under way, and 10 calls made", s)
@@ -292,24 +313,24 @@ func TestCalledUpAndGone(t *testing.T) {
 			b.do(t.Context())
 		}
 		if s := b.Status(); s.State != Closed || time.Since(start) > 3*time.Second {
-			t.Errorf("%s after %s; want the next in line to be the probe", s.State, time.Since(start))
+			t.Errorf("%s after %s; want the next task to be the probe, and closed within 3s", s.State, time.Since(start))
 		}
 	})
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestNew_ChecksConfig(t *testing.T) {
 	t.Parallel()
 	if _, err := New(Config{}); err != nil {
-		t.Errorf("the defaults: %v", err)
+		t.Errorf("the defaults were refused: %v; want no error", err)
 	}
 	for name, cfg := range map[string]Config{
-		"rate": {Rate: -1}, "in flight": {MaxInFlight: -1}, "wait": {MaxWait: -1}, "spread": {Spread: time.Millisecond},
-		"window": {Window: 1}, "ratio": {Ratio: 1.5}, "in a row": {InARow: -1}, "min calls": {MinCalls: -1},
-		"alarms": {Alarms: -1}, "probes": {Probes: -1}, "probe pause": {ProbeMin: time.Hour}, "ramp": {RampFrom: -1},
+		"rate": {Rate: -1}, "in flight": {MaxInFlight: -1}, "wait": {MaxWait: -1}, "jitter": {Jitter: time.Millisecond},
+		"window": {Window: 1}, "ratio": {Ratio: 1.5}, "consecutive failures": {ConsecutiveFailures: -1}, "min calls": {MinCalls: -1},
+		"systemic failures": {SystemicFailures: -1}, "probes": {Probes: -1}, "probe delay": {ProbeMin: time.Hour}, "ramp": {RampFrom: -1},
 		"throttle": {ThrottleMin: time.Hour}, "cap": {ThrottleCap: time.Second},
 	} {
 		if _, err := New(cfg); err == nil {
-			t.Errorf("%s: %+v was taken; want an error", name, cfg)
+			t.Errorf("%s: %+v was accepted; want an error", name, cfg)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// backlog is a queue with delays, as asynq is one.
+// backlog is a queue with delays, as asynq has.
 type backlog struct {
 	mu      sync.Mutex
 	ready   []time.Time // a heap
@@ -52,24 +52,24 @@ func (q *backlog) work(t *testing.T, b *bundle) {
 			elapse(t.Context(), 100*time.Millisecond)
 			continue
 		}
-		refusal := b.do(t.Context())
+		refused := b.do(t.Context())
 		q.mu.Lock()
 		switch now := time.Now(); {
-		case refusal != nil:
-			heap.Push(q, now.Add(refusal.Delay))
+		case refused != nil:
+			heap.Push(q, now.Add(refused.Delay))
 		case b.answer(now).Reason == tasks.OK:
 			q.left--
 			q.done = append(q.done, now)
 		default:
 			q.charges = append(q.charges, now)
-			heap.Push(q, now.Add(between(time.Second, 3*time.Second)))
+			heap.Push(q, now.Add(randDuration(time.Second, 3*time.Second)))
 		}
 		q.mu.Unlock()
 	}
 }
 
-// Done when: KooDrive answers 503 for 30 min to 10,000 tasks.
-func TestHalfAnHourOf503(t *testing.T) {
+// KooDrive answers 503 for half an hour, and 10,000 tasks wait.
+func TestGate_HalfAnHourOf503(t *testing.T) {
 	t.Parallel()
 	for _, workers := range []int{1, 3} {
 		synctest.Test(t, func(t *testing.T) { halfAnHour(t, workers) })
@@ -84,12 +84,12 @@ func halfAnHour(t *testing.T, workers int) {
 	for range total {
 		q.ready = append(q.ready, start)
 	}
-	crew := newCrew()
-	crew.live = workers
+	fleet := newFakeFleet()
+	fleet.live = workers
 	var gates []*bundle
 	var wg sync.WaitGroup
 	for range workers {
-		b := setup(t, Config{Fleet: crew})
+		b := setup(t, Config{Fleet: fleet})
 		b.answer = func(now time.Time) Answer {
 			if now.Before(start.Add(outage)) {
 				return Answer{Reason: tasks.Upstream}
@@ -104,20 +104,20 @@ func halfAnHour(t *testing.T, workers int) {
 	wg.Wait()
 
 	closed := start
-	var refused, probes uint64
+	var refusals, probes uint64
 	for _, b := range gates {
 		s := b.Status()
 		if s.State != Closed || s.InFlight != 0 || s.Waiting != 0 {
-			t.Errorf("%+v; want a gate at rest", s)
+			t.Errorf("%+v; want closed, and nothing in flight or waiting", s)
 		}
 		probes += s.Probes
 		for _, n := range s.Refused {
-			refused += n
+			refusals += n
 		}
 		closed = s.Since
 	}
-	// All slots call at once, and hear at once. Those who hear before the twentieth
-	// may call again within the same instant.
+	// All slots call at once, and get their answers at once. A slot that gets its
+	// answer before the twentieth may call again within the same instant.
 	opened := start.Add(gates[0].latency + time.Nanosecond)
 	calls := 0
 	for _, b := range gates {
@@ -128,10 +128,10 @@ func halfAnHour(t *testing.T, workers int) {
 	}
 	// Nineteen answers of each worker count before the twentieth opens its breaker.
 	if len(q.charges) > 19*workers || len(q.charges) > 0 && q.charges[len(q.charges)-1].After(opened) {
-		t.Errorf("%d attempts charged; want %d, none after %s", len(q.charges), 19*workers, opened)
+		t.Errorf("%d attempts charged; want at most %d, none after %s", len(q.charges), 19*workers, opened)
 	}
 	if len(q.done) != total {
-		t.Errorf("%d of %d done", len(q.done), total)
+		t.Errorf("%d tasks done; want %d", len(q.done), total)
 	}
 	for _, b := range gates {
 		since := b.Status().Since
@@ -144,6 +144,6 @@ func halfAnHour(t *testing.T, workers int) {
 		}
 	}
 	t.Logf("%d workers: %d calls while open (%.3f/s), %d probes in all, %d refusals, %d charged before it opened; "+
-		"closed %s after the outage, all done %s after it", workers, calls, float64(calls)/outage.Seconds(), probes, refused,
+		"closed %s after the outage, all done %s after it", workers, calls, float64(calls)/outage.Seconds(), probes, refusals,
 		len(q.charges), closed.Sub(start.Add(outage)).Round(time.Second), q.done[total-1].Sub(start.Add(outage)).Round(time.Second))
 }

@@ -19,7 +19,7 @@ func busiest(window time.Duration, bundles ...*bundle) int {
 	return most(all, window)
 }
 
-func TestRateOfOne(t *testing.T) {
+func TestRate_OneWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{Rate: 60})
@@ -30,7 +30,7 @@ func TestRateOfOne(t *testing.T) {
 	})
 }
 
-func TestRateBelowOne(t *testing.T) {
+func TestRate_BelowOneCallPerSecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{Rate: 0.05})
@@ -41,16 +41,16 @@ func TestRateBelowOne(t *testing.T) {
 	})
 }
 
-// Done when: three workers at 60 make 54 to 66 calls a second, also after one
-// was killed, which the others notice 5.5 s later.
-func TestRateOfThreeOfWhichOneDies(t *testing.T) {
+// Three workers at a rate of 60 make 54 to 66 calls a second. So do the two that
+// are left after one was killed, which they notice 5.5 s later.
+func TestRate_OneOfThreeWorkersDies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		crew := newCrew()
-		crew.live = 3
+		fleet := newFakeFleet()
+		fleet.live = 3
 		var gates []*bundle
 		for range 3 {
-			gates = append(gates, setup(t, Config{Rate: 60, Fleet: crew}))
+			gates = append(gates, setup(t, Config{Rate: 60, Fleet: fleet}))
 		}
 		start := time.Now()
 		rate := func(from, to time.Duration) float64 {
@@ -62,7 +62,7 @@ func TestRateOfThreeOfWhichOneDies(t *testing.T) {
 		}
 		victim, kill := context.WithCancel(t.Context())
 		time.AfterFunc(65*time.Second, kill)
-		time.AfterFunc(65*time.Second+5500*time.Millisecond, func() { crew.set(2) })
+		time.AfterFunc(65*time.Second+5500*time.Millisecond, func() { fleet.set(2) })
 		var wg sync.WaitGroup
 		for i, g := range gates {
 			ctx := t.Context()
@@ -84,33 +84,34 @@ func TestRateOfThreeOfWhichOneDies(t *testing.T) {
 	})
 }
 
-// Workers come and go, and the others learn of it half a second later; no
-// second sees more than the rate and the buckets' tenth of it.
-func TestChangesMakeNoBurst(t *testing.T) {
+// Workers come and go, and the others learn of it half a second later. In no
+// second are there more calls than the rate, and the tenth of it that the buckets
+// hold.
+func TestRate_FleetChangesMakeNoBurst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		crew := newCrew()
-		crew.lag = 500 * time.Millisecond
+		fleet := newFakeFleet()
+		fleet.lag = 500 * time.Millisecond
 		var (
 			gates []*bundle
 			stops []context.CancelFunc
 			wg    sync.WaitGroup
 		)
-		for range 6 { // they come,
-			g := setup(t, Config{Rate: 60, Fleet: crew})
-			crew.set(len(gates) + 1)
+		for range 6 { // workers come
+			g := setup(t, Config{Rate: 60, Fleet: fleet})
+			fleet.set(len(gates) + 1)
 			ctx, stop := context.WithCancel(t.Context())
 			gates, stops = append(gates, g), append(stops, stop)
 			wg.Go(func() { g.load(ctx, 30, time.Hour) })
 			elapse(t.Context(), 10*time.Second)
 		}
-		for i, stop := range stops { // and go, and one flickers
+		for i, stop := range stops { // and go, and one comes back for a moment
 			stop()
-			crew.set(max(5-i, 1))
+			fleet.set(max(5-i, 1))
 			elapse(t.Context(), 600*time.Millisecond)
-			crew.set(max(6-i, 1))
+			fleet.set(max(6-i, 1))
 			elapse(t.Context(), 300*time.Millisecond)
-			crew.set(max(5-i, 1))
+			fleet.set(max(5-i, 1))
 			elapse(t.Context(), 10*time.Second)
 		}
 		wg.Wait()
@@ -122,7 +123,7 @@ func TestChangesMakeNoBurst(t *testing.T) {
 	})
 }
 
-func TestRamp(t *testing.T) {
+func TestRamp_DoublesEverySecond(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T, b *bundle){
 		"after an outage": func(t *testing.T, b *bundle) {
@@ -156,8 +157,8 @@ func TestRamp(t *testing.T) {
 	}
 }
 
-// An API that comes back slowly gets no pile of calls.
-func TestRampBoundsWhatIsInFlight(t *testing.T) {
+// If an API comes back and answers slowly, calls must not pile up.
+func TestRamp_BoundsCallsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -176,13 +177,13 @@ func TestRampBoundsWhatIsInFlight(t *testing.T) {
 		})
 		b.load(t.Context(), 1000, 3900*time.Millisecond)
 		if n := b.between(start, start.Add(4*time.Second)); early > 10 || early < 5 || b.most > 80 || n < 60 {
-			t.Errorf("%d in flight in the first second, %d in the fourth; want nearly 10 and 80", early, b.most)
+			t.Errorf("%d in flight in the first second, %d in the fourth, %d calls; want nearly 10 and 80 in flight, and at least 60 calls", early, b.most, n)
 		}
 	})
 }
 
-// A ramp that nobody was there to see is over all the same.
-func TestRampRunsWhileIdle(t *testing.T) {
+// A ramp ends even if no call is made meanwhile.
+func TestRamp_EndsWhileIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -198,14 +199,14 @@ func TestRampRunsWhileIdle(t *testing.T) {
 	})
 }
 
-// What a large share saved up must not be spent from a small one.
-func TestBucketShrinksWithTheShare(t *testing.T) {
+// Tokens that were saved at a large share must not be spent at a small one.
+func TestRate_BucketShrinksWithShare(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		crew := newCrew()
-		b := setup(t, Config{Rate: 300, Fleet: crew})
+		fleet := newFakeFleet()
+		b := setup(t, Config{Rate: 300, Fleet: fleet})
 		b.load(t.Context(), 1, 2*time.Second)
-		crew.set(30)
+		fleet.set(30)
 		elapse(t.Context(), 10*time.Second)
 		b.load(t.Context(), 1, time.Second)
 		elapse(t.Context(), 10*time.Second)

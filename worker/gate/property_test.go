@@ -30,7 +30,7 @@ func durations(low, high time.Duration) *rapid.Generator[time.Duration] {
 	return rapid.Map(rapid.Int64Range(int64(low), int64(high)), func(n int64) time.Duration { return time.Duration(n) })
 }
 
-// weather is an API's answers: a reason from each time on.
+// weather is how an API answers over time: each reason for as long as it lasts.
 type weather struct {
 	reasons []tasks.Reason
 	lasts   []time.Duration
@@ -69,9 +69,9 @@ func (w weather) total() (d time.Duration) {
 	return d
 }
 
-// Whatever the answers and the number of workers, no window sees more calls
-// than the rate allows.
-func TestNeverAboveTheRate(t *testing.T) {
+// Whatever the answers and the number of workers are, no window contains more
+// calls than the rate allows.
+func TestRate_NeverExceeded(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		perSecond := rapid.Float64Range(0.2, 100).Draw(rt, "rate")
@@ -80,11 +80,11 @@ func TestNeverAboveTheRate(t *testing.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 9), 1, 6).Draw(rt, "sizes")
 		var calls []time.Time
 		synctest.Test(t, func(t *testing.T) {
-			crew := newCrew()
-			b := setup(t, Config{Rate: perSecond, Fleet: crew})
+			fleet := newFakeFleet()
+			b := setup(t, Config{Rate: perSecond, Fleet: fleet})
 			b.answer, b.latency = sky.from(time.Now()), latency
 			for i, size := range sizes {
-				time.AfterFunc(time.Duration(i)*10*time.Second, func() { crew.set(size) })
+				time.AfterFunc(time.Duration(i)*10*time.Second, func() { fleet.set(size) })
 			}
 			b.load(t.Context(), 8, min(sky.total(), 2*time.Minute))
 			calls = b.calls
@@ -98,9 +98,9 @@ func TestNeverAboveTheRate(t *testing.T) {
 	})
 }
 
-// Whatever the answers and the latency: between the breaker's opening and its
-// closing there is one probe at a time, and never a second one within a second.
-func TestProbesAreAlone(t *testing.T) {
+// Whatever the answers and the latency are: while the breaker is not closed there
+// is one probe at a time, and never a second one within a second.
+func TestBreaker_OneProbeAtATime(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		latency := durations(100*time.Millisecond, 40*time.Second).Draw(rt, "latency")
@@ -121,7 +121,7 @@ func TestProbesAreAlone(t *testing.T) {
 				go func() {
 					for ctx.Err() == nil {
 						probe, bad := false, false
-						r := b.Do(ctx, func(ctx context.Context) Answer {
+						r := b.try(ctx, func(ctx context.Context) Answer {
 							b.mu.Lock()
 							answer := b.answer(time.Now())
 							if probe = b.Status().State != Closed; probe {
@@ -136,7 +136,7 @@ func TestProbesAreAlone(t *testing.T) {
 							if probe {
 								under--
 							}
-							bad = senseOf(answer.Reason) == failure
+							bad = healthOf(answer.Reason) == failure
 							return answer
 						})
 						b.mu.Lock()

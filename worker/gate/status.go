@@ -14,41 +14,41 @@ type Status struct {
 	Reason tasks.Reason // why it is not Closed; "" if it is
 	Since  time.Time    // when it closed last, or stopped being closed
 
-	ClosedFor time.Duration // by throttling, from now; 0 when it is not
+	PausedFor time.Duration // by throttling, from now; 0 if it is not
 	Live      int           // workers that share the rate
 	Limit     float64       // calls a second that this worker may make now; 0 for no limit
 	InFlight  int
 	Waiting   int
 
-	// What follows only grows.
+	// The fields below only grow.
 
-	Calls     uint64 // calls made, probes included
-	Probes    uint64 // probes answered
+	Calls     uint64 // calls that have ended, probes included
+	Probes    uint64 // probes that have ended
 	Throttled uint64 // answers that were "too many requests"
-	Waits     uint64 // tasks that stood in line
+	Waits     uint64 // tasks that waited in line
 	Waited    time.Duration
 	Refused   map[Cause]uint64
 }
 
-// tally is what only grows.
-type tally struct {
+// counters holds what only grows.
+type counters struct {
 	calls, throttled, waits uint64
 	waited                  time.Duration
 	refused                 map[Cause]uint64
 }
 
-// Status returns the gate's state and counts.
+// Status returns the gate's state and counters.
 func (g *Gate) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.look(now)
+	g.refresh(now)
 	s := Status{
 		State: g.breaker.state, Reason: g.breaker.reason, Since: g.breaker.since,
-		ClosedFor: max(g.shut.Sub(now), 0), Live: g.breaker.live, Limit: g.pacer.limit(now),
+		PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.breaker.live, Limit: g.pacer.limit(now),
 		InFlight: g.inFlight, Waiting: g.waiting,
-		Calls: g.tally.calls, Probes: g.breaker.probes, Throttled: g.tally.throttled,
-		Waits: g.tally.waits, Waited: g.tally.waited, Refused: maps.Clone(g.tally.refused),
+		Calls: g.counters.calls, Probes: g.breaker.probes, Throttled: g.counters.throttled,
+		Waits: g.counters.waits, Waited: g.counters.waited, Refused: maps.Clone(g.counters.refused),
 	}
 	if math.IsInf(s.Limit, 1) {
 		s.Limit = 0

@@ -12,35 +12,35 @@ func throttled(wait time.Duration) func(time.Time) Answer {
 	return func(time.Time) Answer { return Answer{Reason: tasks.Throttled, RetryAfter: wait} }
 }
 
-func TestThrottleClosesTheFleet(t *testing.T) {
+func TestThrottle_PausesFleet(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		crew := newCrew()
-		a, b := setup(t, Config{Fleet: crew}), setup(t, Config{Fleet: crew})
+		fleet := newFakeFleet()
+		a, b := setup(t, Config{Fleet: fleet}), setup(t, Config{Fleet: fleet})
 		a.answer = throttled(7 * time.Second)
 		r := a.do(t.Context())
-		closed := time.Now()
-		if r == nil || !r.Called || r.Cause != ByThrottle || r.Reason != tasks.Throttled || r.Delay < 8*time.Second || r.Delay > 37*time.Second {
-			t.Errorf("%+v; want to come back in 7s and 1s to 30s", r)
+		paused := time.Now()
+		if r == nil || !r.called || r.Cause != ByThrottle || r.Reason != tasks.Throttled || r.Delay < 8*time.Second || r.Delay > 37*time.Second {
+			t.Errorf("%+v; want a refusal after the call, with a delay of 7s and 1s to 30s", r)
 		}
-		if left := b.Status().ClosedFor; left != 7*time.Second {
-			t.Errorf("the other worker is closed for %s; want 7s", left)
+		if left := b.Status().PausedFor; left != 7*time.Second {
+			t.Errorf("the other worker pauses for %s; want 7s", left)
 		}
 		if r := b.do(t.Context()); r != nil {
-			t.Errorf("%+v; want the rest to be sat out", r)
+			t.Errorf("refused: %+v; want the task to wait until the pause is over", r)
 		}
-		if waited := b.calls[0].Sub(closed); waited < 7*time.Second || waited > 7200*time.Millisecond {
-			t.Errorf("waited %s; want 7s", waited)
+		if waited := b.calls[0].Sub(paused); waited < 7*time.Second || waited > 7200*time.Millisecond {
+			t.Errorf("the call came after %s; want 7s", waited)
 		}
 	})
 }
 
-func TestLongClosureIsNotSatOut(t *testing.T) {
+func TestThrottle_LongPauseRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		crew := newCrew()
-		b := setup(t, Config{Fleet: crew})
-		waiting := make(chan *Refusal)
+		fleet := newFakeFleet()
+		b := setup(t, Config{Fleet: fleet})
+		waiting := make(chan *refused)
 		b.latency = 2 * time.Second
 		b.answer = throttled(time.Minute)
 		go b.do(t.Context())
@@ -48,8 +48,8 @@ func TestLongClosureIsNotSatOut(t *testing.T) {
 		start := time.Now()
 		go func() { waiting <- b.do(t.Context()) }()
 		r := <-waiting
-		if r == nil || r.Called || r.Cause != ByThrottle || time.Since(start) != 0 {
-			t.Errorf("%+v after %s; want a refusal at once", r, time.Since(start))
+		if r == nil || r.called || r.Cause != ByThrottle || time.Since(start) != 0 {
+			t.Errorf("%+v after %s; want a refusal by throttle, before the call, at once", r, time.Since(start))
 		}
 		if r.Delay < 59*time.Second || r.Delay > 90*time.Second {
 			t.Errorf("delay %s; want 59s and 1s to 30s", r.Delay)
@@ -57,39 +57,39 @@ func TestLongClosureIsNotSatOut(t *testing.T) {
 	})
 }
 
-// Sixty-four calls in flight that are throttled alike close the fleet once.
-func TestThrottleIsToldOnce(t *testing.T) {
+// If sixty-four calls in flight are all throttled, the fleet is told once.
+func TestThrottle_FleetIsToldOnce(t *testing.T) {
 	t.Parallel()
 	for _, wait := range []time.Duration{0, 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			crew := newCrew()
-			b := setup(t, Config{Fleet: crew})
+			fleet := newFakeFleet()
+			b := setup(t, Config{Fleet: fleet})
 			b.answer = throttled(wait)
 			b.load(t.Context(), 64, time.Second)
-			if len(crew.closes) != 1 || crew.closes[0] < 2*time.Second || crew.closes[0] > 5*time.Second {
-				t.Errorf("Retry-After %s: closed for %v; want once, for 2s to 5s", wait, crew.closes)
+			if len(fleet.pauses) != 1 || fleet.pauses[0] < 2*time.Second || fleet.pauses[0] > 5*time.Second {
+				t.Errorf("Retry-After %s: the fleet was told to pause for %v; want once, for 2s to 5s", wait, fleet.pauses)
 			}
 			if s := b.Status(); s.Throttled != 64 || s.State != Closed {
-				t.Errorf("%+v; want 64 throttled answers that leave the breaker alone", s)
+				t.Errorf("%+v; want 64 throttled answers, and a closed breaker", s)
 			}
 		})
 	}
 }
 
-func TestThrottleHasACap(t *testing.T) {
+func TestThrottle_PauseIsCapped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
 		b.answer = throttled(24 * time.Hour)
 		b.do(t.Context())
-		if left := b.Status().ClosedFor; left != 15*time.Minute {
-			t.Errorf("closed for %s; want 15m", left)
+		if left := b.Status().PausedFor; left != 15*time.Minute {
+			t.Errorf("paused for %s; want 15m", left)
 		}
 	})
 }
 
-// A probe that is throttled proves nothing, and must not be the last.
-func TestThrottledProbe(t *testing.T) {
+// A probe that is throttled proves nothing, and another probe must follow.
+func TestThrottle_ProbeProvesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
@@ -97,16 +97,16 @@ func TestThrottledProbe(t *testing.T) {
 		b.answer = throttled(2 * time.Second)
 		b.do(t.Context())
 		if s := b.Status(); s.State != HalfOpen {
-			t.Errorf("%s; want half-open still", s.State)
+			t.Errorf("%s after a throttled probe; want half-open", s.State)
 		}
 		b.answer = always(tasks.OK)
 		for range 3 {
 			if r := b.do(t.Context()); r != nil {
-				t.Errorf("%+v; want a probe", r)
+				t.Errorf("a probe was refused: %+v; want its answer to count", r)
 			}
 		}
 		if s := b.Status(); s.State != Closed {
-			t.Errorf("%s; want closed", s.State)
+			t.Errorf("%s after three good probes; want closed", s.State)
 		}
 	})
 }

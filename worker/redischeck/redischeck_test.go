@@ -1,13 +1,21 @@
-package worker
+package redischeck
 
 import (
+	"errors"
 	"maps"
 	"testing"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-func TestJudgeRedis(t *testing.T) {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEvaluate(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{"maxmemory_policy": "noeviction", "aof_enabled": "1", "redis_version": "7.0.15"}
 	for name, tc := range map[string]struct {
@@ -29,20 +37,30 @@ func TestJudgeRedis(t *testing.T) {
 	} {
 		info := maps.Clone(good)
 		maps.Copy(info, tc.change)
-		if got := judgeRedis(info, tc.snapshots); len(got) != tc.want {
+		if got := evaluate(info, tc.snapshots); len(got) != tc.want {
 			t.Errorf("%s: %+v; want %d problems", name, got, tc.want)
 		}
 	}
 }
 
-func TestARealRedisIsAsked(t *testing.T) {
+func TestCheck_RealRedis(t *testing.T) {
 	t.Parallel()
-	bad := redistest.Start(t, "--maxmemory-policy", "allkeys-lru")
-	if got, err := redisProblems(t.Context(), bad.Client()); err != nil || len(got) != 2 {
-		t.Errorf("evicting, and nothing persisted: %+v, %v", got, err)
+	bad := redistest.Start(t, "--maxmemory-policy", "allkeys-lru").Client()
+	if got, err := findProblems(t.Context(), bad); err != nil || len(got) != 2 {
+		t.Errorf("a Redis that evicts and persists nothing: %+v, %v; want two problems", got, err)
 	}
-	good := redistest.Start(t, "--appendonly", "yes")
-	if got, err := redisProblems(t.Context(), good.Client()); err != nil || len(got) != 0 {
-		t.Errorf("%+v, %v", got, err)
+	core, logs := observer.New(zapcore.ErrorLevel)
+	if err := Check(t.Context(), bad, false, zap.New(core)); err != nil || logs.Len() != 2 {
+		t.Errorf("not strict: %v, %d lines in the log; want no error and two lines", err, logs.Len())
+	}
+	if unfit, ok := errors.AsType[*Error](Check(t.Context(), bad, true, zap.NewNop())); !ok || unfit.Hint() != "set maxmemory-policy noeviction; set appendonly yes" {
+		t.Errorf("strict: %v; want an *Error with both hints", unfit)
+	}
+	good := redistest.Start(t, "--appendonly", "yes").Client()
+	if got, err := findProblems(t.Context(), good); err != nil || len(got) != 0 {
+		t.Errorf("a Redis that is fit: %+v, %v; want no problems", got, err)
+	}
+	if err := Check(t.Context(), good, true, zap.NewNop()); err != nil {
+		t.Errorf("strict: %v; want no error", err)
 	}
 }

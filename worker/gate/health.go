@@ -1,0 +1,77 @@
+package gate
+
+import (
+	"errors"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// State is the breaker's. The values are gobreaker's.
+type State int
+
+// The states.
+const (
+	// Closed: calls pass.
+	Closed State = iota
+	// HalfOpen: a probe is under way, or the last probes were good.
+	HalfOpen
+	// Open: no call is made before the next probe.
+	Open
+)
+
+// String returns the word for logs and metrics.
+func (s State) String() string {
+	switch s {
+	case Closed:
+		return "closed"
+	case HalfOpen:
+		return "half-open"
+	case Open:
+		return "open"
+	default:
+		return "unknown"
+	}
+}
+
+// health is what an answer says about KooDrive, whatever it says about the task.
+type health int
+
+const (
+	neutral health = iota // nothing
+	success               // KooDrive works
+	failure               // KooDrive is in trouble
+)
+
+// healthOf is the one place that sorts answers. The package comment gives the
+// reasons.
+func healthOf(r tasks.Reason) health {
+	switch r {
+	case tasks.OK, tasks.Gone, tasks.Invalid, tasks.Forbidden, tasks.Rejected:
+		return success
+	case tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Unauthorized, tasks.Misrouted:
+		return failure
+	default: // throttled, panic, and what never comes from a call
+		return neutral
+	}
+}
+
+// What gobreaker is told of a call that was no success.
+var (
+	errFailure = errors.New("KooDrive is in trouble")
+	errNeutral = errors.New("says nothing about KooDrive")
+)
+
+// err is the health in gobreaker's terms.
+func (h health) err() error {
+	switch h {
+	case success:
+		return nil
+	case failure:
+		return errFailure
+	default:
+		return errNeutral
+	}
+}
+
+// isSystemic reports whether a reason certainly affects every task alike.
+func isSystemic(r tasks.Reason) bool { return r == tasks.Unauthorized || r == tasks.Misrouted }

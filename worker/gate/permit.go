@@ -1,0 +1,121 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Permit allows one call. Whoever acquired it ends it once: with Report after
+// the call, or with Cancel if no call was made. Whatever is called on it later
+// does nothing. Until it ends, it occupies a place among the calls in flight,
+// and the place of the probe if it is one; so its owner defers Close.
+type Permit struct {
+	gate       *Gate
+	waited     time.Duration
+	generation uint64      // the breaker's when the permit was granted
+	probe      func(error) // gobreaker's; nil if the breaker was closed
+	ended      bool        // guarded by the gate's lock
+}
+
+// Answer is what the gate needs to know about how a call ended.
+type Answer struct {
+	Reason     tasks.Reason
+	RetryAfter time.Duration // 0: the answer named no time
+}
+
+// Waited returns how long the task stood in line for this permit, 0 if it did
+// not. After a wait, what was checked before Acquire may be out of date.
+func (p *Permit) Waited() time.Duration { return p.waited }
+
+// Report hands in the answer of the call. It returns nil if the answer is about
+// this task. Otherwise the answer is a 429 or belongs to an outage, and the task
+// is to be put back uncharged.
+func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
+	refusal, pause := p.report(ctx, a)
+	if pause > 0 {
+		p.gate.cfg.Fleet.Pause(ctx, pause)
+	}
+	return refusal
+}
+
+// Cancel ends a permit without a call. It gives back the place and the probe,
+// and says nothing about KooDrive.
+func (p *Permit) Cancel() {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.cancel()
+}
+
+// Close is for defer. If the permit has not ended by then, the call panicked,
+// and that is reported.
+func (p *Permit) Close() { p.Report(context.Background(), Answer{Reason: tasks.Panicked}) }
+
+// canceled stands for an answer that nobody waited for. Its health is neutral.
+const canceled tasks.Reason = ""
+
+// report returns the refusal, if any, and how long the whole fleet has to
+// pause, 0 if the fleet need not be told.
+func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause time.Duration) {
+	reason := a.Reason
+	if healthOf(reason) == failure && errors.Is(ctx.Err(), context.Canceled) {
+		// This side ended the call. That KooDrive did not answer in time would
+		// be news; that a shutdown or an operator did not wait for it is none.
+		reason = canceled
+	}
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.ended {
+		return nil, 0
+	}
+	p.ended = true
+	now := time.Now()
+	g.inFlight--
+	g.counters.calls++
+	outage := g.breaker.report(now, p, reason)
+	switch {
+	case reason == tasks.Throttled:
+		pause = g.throttle(now, a.RetryAfter)
+		refusal = g.refuse(now, blocker{cause: ByThrottle, reason: reason, until: g.throttledUntil})
+	case outage:
+		refusal = g.refuse(now, blocker{cause: ByBreaker, reason: reason, until: g.breaker.nextProbeAt})
+	}
+	g.admit()
+	return refusal, pause
+}
+
+// cancel is Cancel under the gate's lock.
+func (p *Permit) cancel() {
+	if p.ended {
+		return
+	}
+	p.ended = true
+	p.gate.inFlight--
+	p.gate.breaker.cancel(p)
+	p.gate.admit()
+}
+
+// throttle pauses this worker, and returns how long the whole fleet has to
+// pause, 0 if the fleet need not be told. If one call in flight is throttled,
+// most of the others are, too: their answers change nothing, unless they name a
+// time that is clearly later.
+func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
+	g.counters.throttled++
+	paused := now.Before(g.throttledUntil)
+	if wait <= 0 {
+		if paused {
+			return 0
+		}
+		wait = randDuration(g.cfg.ThrottleMin, g.cfg.ThrottleMax)
+	}
+	wait = min(wait, g.cfg.ThrottleCap)
+	const clearly = time.Second // Retry-After is in whole seconds
+	if paused && now.Add(wait).Before(g.throttledUntil.Add(clearly)) {
+		return 0
+	}
+	g.throttledUntil = now.Add(wait)
+	return wait
+}

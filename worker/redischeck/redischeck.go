@@ -1,0 +1,144 @@
+// Package redischeck finds out whether a Redis can be trusted with a queue: it
+// must not evict keys, must persist what it holds, and must not be too old.
+//
+// Package worker calls it once at the start. It asks Redis through any client, a
+// cluster's included, writes nothing, and owns no keys. It imports nothing of this
+// module, and must not import asynq.
+package redischeck
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+)
+
+// problem is one way in which a Redis is not fit for a queue.
+type problem struct {
+	text string
+	hint string
+}
+
+// Error means that Redis would lose tasks because of its configuration or its
+// version.
+type Error struct {
+	problems []problem
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	var parts []string
+	for _, p := range e.problems {
+		parts = append(parts, p.text)
+	}
+	return "this Redis is not fit for a queue: " + strings.Join(parts, "; ")
+}
+
+// Hint says what to do about it.
+func (e *Error) Hint() string {
+	var parts []string
+	for _, p := range e.problems {
+		parts = append(parts, p.hint)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Check checks a server, or every primary of a cluster. If strict, a problem is
+// an *Error; else each problem is logged as an error. A server that does not tell
+// its configuration is not refused.
+func Check(ctx context.Context, rdb redis.UniversalClient, strict bool, log *zap.Logger) error {
+	problems, err := findProblems(ctx, rdb)
+	if err != nil {
+		log.Warn("cannot check the configuration of Redis", zap.Error(err))
+		return nil
+	}
+	if len(problems) > 0 && strict {
+		return &Error{problems}
+	}
+	for _, p := range problems {
+		log.Error("this Redis is not fit for a queue", zap.String("problem", p.text), zap.String("hint", p.hint))
+	}
+	return nil
+}
+
+func findProblems(ctx context.Context, rdb redis.UniversalClient) ([]problem, error) {
+	cluster, ok := rdb.(*redis.ClusterClient)
+	if !ok {
+		return serverProblems(ctx, rdb)
+	}
+	results := make(chan []problem, 1)
+	results <- nil
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		problems, err := serverProblems(ctx, node)
+		for i := range problems {
+			problems[i].text = node.Options().Addr + ": " + problems[i].text
+		}
+		results <- append(<-results, problems...)
+		return err
+	})
+	return <-results, err
+}
+
+// serverProblems reads INFO, which managed services answer as well, and reads
+// CONFIG only for what INFO does not tell.
+func serverProblems(ctx context.Context, rdb redis.Cmdable) ([]problem, error) {
+	info := map[string]string{}
+	for _, section := range []string{"server", "memory", "persistence"} {
+		text, err := rdb.Info(ctx, section).Result()
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(text) {
+			if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+				info[key] = value
+			}
+		}
+	}
+	snapshots := ""
+	if settings, err := rdb.ConfigGet(ctx, "save").Result(); err == nil {
+		snapshots = settings["save"]
+	}
+	return evaluate(info, snapshots), nil
+}
+
+// evaluate returns the problems of a server, given its INFO and its setting
+// "save". What the server does not tell is no problem.
+func evaluate(info map[string]string, snapshots string) []problem {
+	var out []problem
+	if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
+		out = append(out, problem{
+			fmt.Sprintf("maxmemory-policy is %s: when memory is short, tasks and leases disappear", policy),
+			"set maxmemory-policy noeviction",
+		})
+	}
+	if info["aof_enabled"] == "0" && snapshots == "" {
+		out = append(out, problem{
+			"nothing is persisted: a restart forgets every task",
+			"set appendonly yes",
+		})
+	}
+	if version := info["redis_version"]; version != "" && olderThan(version, 6, 2) {
+		out = append(out, problem{
+			fmt.Sprintf("version %s is too old", version),
+			"use Redis 6.2 or newer",
+		})
+	}
+	return out
+}
+
+// olderThan returns false for a version that it cannot read.
+func olderThan(version string, major, minor int) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	gotMajor, errMajor := strconv.Atoi(parts[0])
+	gotMinor, errMinor := strconv.Atoi(parts[1])
+	if errMajor != nil || errMinor != nil {
+		return false
+	}
+	return gotMajor < major || gotMajor == major && gotMinor < minor
+}
