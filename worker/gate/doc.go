@@ -1,20 +1,7 @@
 // Package gate is admission to the KooDrive API. It decides when a call may be
 // made. A job asks for a permit with [Gate.Acquire], makes its call, and hands
-// in the answer with [Permit.Report]:
-//
-//	permit, refusal := g.Acquire(ctx)
-//	if refusal != nil {
-//		return putBack(refusal) // no call was made
-//	}
-//	defer permit.Close() // reports a panic of the call
-//	answer := call(ctx)
-//	if refusal := permit.Report(ctx, answer); refusal != nil {
-//		return putBack(refusal) // the call was made, but is not charged
-//	}
-//	return answer
-//
-// A job that decides against its call after all ends the permit with
-// [Permit.Cancel].
+// in the answer with [Permit.Report]. If it makes no call after all, it ends the
+// permit with [Permit.Cancel]. The example of Acquire shows the whole of it.
 //
 // # The life of a call
 //
