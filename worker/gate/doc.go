@@ -20,8 +20,9 @@
 // "too many requests" (429), Report pauses the fleet.
 //
 // Report returns nil if the answer is about the task. It returns a [Refusal] if
-// the answer is a 429, or a failure while the breaker is not closed: that says
-// more about the state of KooDrive than about the task.
+// the answer is a 429, or a failure that belongs to an outage: the breaker is not
+// closed, or has changed since the call began. Both say more about the state of
+// KooDrive than about the task.
 //
 // A task waits in line for at most Config.MaxWait. It is refused when that is
 // over, when its context ends, or when [Gate.Stop] is called. A refused task goes
