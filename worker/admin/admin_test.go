@@ -73,7 +73,7 @@ func TestServer_HealthAndReadiness(t *testing.T) {
 	}
 }
 
-func TestServer_OtherPathsAndMethodsAreRefused(t *testing.T) {
+func TestServer_ServesItsPathsOnly(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	if status, body := request(t, s, http.MethodGet, "/metrics"); status != 200 || !strings.Contains(body, "tests_total 0") {

@@ -23,19 +23,17 @@ import (
 //     has ended. A probe is announced before its call, which makes gobreaker
 //     half-open.
 type breaker struct {
-	cb          *gobreaker.TwoStepCircuitBreaker[struct{}]
-	delays      *backoff.ExponentialBackOff
-	minDelay    time.Duration      // before a probe, for one worker
-	stableAfter time.Duration      // closed for that long, the outage is over
-	onClosed    func(at time.Time) // called when the breaker has closed again
-	onChange    func(from, to State, reason tasks.Reason)
+	cfg      Config
+	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
+	delays   *backoff.ExponentialBackOff
+	onClosed func(at time.Time) // called when the breaker has closed again
 
 	live         int
 	state        State
-	since        time.Time    // closed since, or not closed since
+	since        time.Time    // when it closed last, or stopped being closed
 	reason       tasks.Reason // why it is not closed
 	lastFailure  tasks.Reason
-	streak       uint32    // failures in a row with the reason lastFailure
+	streak       int       // how often lastFailure came since another failure did; a success does not reset it
 	failingSince time.Time // when the failures in a row began; zero after a success
 	generation   uint64    // counts changes of state
 	nextProbeAt  time.Time // unless closed
@@ -52,15 +50,14 @@ func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 			backoff.WithMaxInterval(cfg.ProbeMax),
 			backoff.WithMaxElapsedTime(0), // never give up
 		),
-		minDelay: cfg.ProbeMin, stableAfter: cfg.ProbeMax,
-		onClosed: onClosed, onChange: cfg.OnChange, live: 1, since: time.Now(),
+		cfg: cfg, onClosed: onClosed, live: 1, since: time.Now(),
 	}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:   uint32(cfg.Probes), //nolint:gosec // at most maxCount
 		Interval:      cfg.Window,
 		BucketPeriod:  cfg.Window / windowBuckets,
 		Timeout:       time.Nanosecond, // 0 would mean a minute
-		ReadyToTrip:   b.readyToTrip(cfg),
+		ReadyToTrip:   b.readyToTrip,
 		IsExcluded:    func(err error) bool { return errors.Is(err, errNeutral) },
 		OnStateChange: func(_ string, _, to gobreaker.State) { b.stateChanged(State(to)) },
 	})
@@ -70,17 +67,16 @@ func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 // windowBuckets is the number of steps in which the window moves on.
 const windowBuckets = 10
 
-// readyToTrip returns the function that gobreaker calls after each failure.
-func (b *breaker) readyToTrip(cfg Config) func(gobreaker.Counts) bool {
-	inARow, systemic, minCalls := uint32(cfg.ConsecutiveFailures), uint32(cfg.SystemicFailures), uint32(cfg.MinCalls) //nolint:gosec // at most maxCount
-	return func(n gobreaker.Counts) bool {
-		ended := n.TotalFailures + n.TotalSuccesses
-		return n.ConsecutiveFailures >= inARow && time.Since(b.failingSince) >= cfg.MinFailureTime ||
-			ended >= minCalls && float64(n.TotalFailures) >= cfg.Ratio*float64(ended) ||
-			// The streak knows neither the window nor successes, and gobreaker's
-			// count knows no reason.
-			isSystemic(b.lastFailure) && min(n.ConsecutiveFailures, b.streak) >= systemic
-	}
+// readyToTrip reports whether the breaker must open. gobreaker calls it after
+// each failure.
+func (b *breaker) readyToTrip(n gobreaker.Counts) bool {
+	failures, inARow := int(n.TotalFailures), int(n.ConsecutiveFailures)
+	ended := failures + int(n.TotalSuccesses)
+	return inARow >= b.cfg.ConsecutiveFailures && time.Since(b.failingSince) >= b.cfg.MinFailureTime ||
+		ended >= b.cfg.MinCalls && float64(failures) >= b.cfg.Ratio*float64(ended) ||
+		// The streak knows neither the window nor successes, and gobreaker's count
+		// knows no reason.
+		isSystemic(b.lastFailure) && min(inARow, b.streak) >= b.cfg.SystemicFailures
 }
 
 // blocked reports whether no call may be made now, and until when. The time is
@@ -166,8 +162,8 @@ func (b *breaker) stateChanged(to State) {
 	case Open:
 		b.reason = b.lastFailure
 		if from == Closed {
-			if now.Sub(b.since) >= b.stableAfter {
-				b.delays.Reset() // otherwise it is the same outage, and delays go on growing
+			if now.Sub(b.since) >= b.cfg.ProbeMax {
+				b.delays.Reset() // it is a new outage; in the same one delays go on growing
 			}
 			b.since = now
 		}
@@ -177,7 +173,7 @@ func (b *breaker) stateChanged(to State) {
 		b.since = now
 		b.onClosed(now)
 	}
-	b.onChange(from, to, b.reason)
+	b.cfg.OnChange(from, to, b.reason)
 	if to == Closed {
 		b.reason = ""
 	}
@@ -186,7 +182,7 @@ func (b *breaker) stateChanged(to State) {
 // probeDelay returns the time until the next probe: the shortest after a good
 // probe.
 func (b *breaker) probeDelay(good bool) time.Duration {
-	shortest := b.minDelay * time.Duration(b.live)
+	shortest := b.cfg.ProbeMin * time.Duration(b.live)
 	if good {
 		return shortest
 	}

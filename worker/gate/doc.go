@@ -1,20 +1,7 @@
 // Package gate is admission to the KooDrive API. It decides when a call may be
 // made. A job asks for a permit with [Gate.Acquire], makes its call, and hands
-// in the answer with [Permit.Report]:
-//
-//	permit, refusal := g.Acquire(ctx)
-//	if refusal != nil {
-//		return putBack(refusal) // no call was made
-//	}
-//	defer permit.Close() // reports a panic of the call
-//	answer := call(ctx)
-//	if refusal := permit.Report(ctx, answer); refusal != nil {
-//		return putBack(refusal) // the call was made, but is not charged
-//	}
-//	return answer
-//
-// A job that decides against its call after all ends the permit with
-// [Permit.Cancel].
+// in the answer with [Permit.Report]. If it makes no call after all, it ends the
+// permit with [Permit.Cancel]. The example of Acquire shows the whole of it.
 //
 // # The life of a call
 //
@@ -33,8 +20,9 @@
 // "too many requests" (429), Report pauses the fleet.
 //
 // Report returns nil if the answer is about the task. It returns a [Refusal] if
-// the answer is a 429, or a failure while the breaker is not closed: that says
-// more about the state of KooDrive than about the task.
+// the answer is a 429, or a failure that belongs to an outage: the breaker is not
+// closed, or has changed since the call began. Both say more about the state of
+// KooDrive than about the task.
 //
 // A task waits in line for at most Config.MaxWait. It is refused when that is
 // over, when its context ends, or when [Gate.Stop] is called. A refused task goes

@@ -15,13 +15,12 @@ type Gate struct {
 	breaker        *breaker
 	pacer          *pacer
 	waiters        []*waiter // the longest wait first
-	waiting        int       // those among them that have not given up
 	blockedBy      blocker   // what the waiters wait for
 	timer          *time.Timer
 	inFlight       int
 	throttledUntil time.Time // zero if KooDrive has not asked for a pause
 	stopped        bool
-	counters       counters
+	counters       Counters
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -30,7 +29,7 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: newPacer(cfg), counters: counters{refused: make(map[Cause]uint64)}}
+	g := &Gate{cfg: cfg, pacer: newPacer(cfg), counters: Counters{Refused: make(map[Cause]uint64)}}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }
@@ -47,7 +46,6 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 		return nil, g.refuse(start, g.interrupted())
 	}
 	g.waiters = append(g.waiters, w)
-	g.waiting++
 	g.admit()
 	g.mu.Unlock()
 
@@ -67,8 +65,8 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.counters.waits++
-	g.counters.waited += now.Sub(start)
+	g.counters.Waits++
+	g.counters.Waited += now.Sub(start)
 	permit, refusal := g.endWait(ctx, w, now)
 	if permit != nil {
 		permit.waited = now.Sub(start)

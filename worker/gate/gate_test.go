@@ -294,7 +294,6 @@ func TestAcquire_GrantedWhenContextEnds(t *testing.T) {
 		b.Gate.mu.Lock()
 		w := &waiter{deadline: time.Now().Add(time.Second), decided: make(chan struct{})}
 		b.waiters = append(b.waiters, w)
-		b.waiting++
 		b.admit()
 		if s := b.breaker.state; s != HalfOpen || w.permit == nil || w.refusal != nil {
 			t.Fatalf("%s, %+v; want a permit for a probe", s, w.refusal)

@@ -74,7 +74,7 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause 
 	p.ended = true
 	now := time.Now()
 	g.inFlight--
-	g.counters.calls++
+	g.counters.Calls++
 	outage := g.breaker.report(now, p, reason)
 	switch {
 	case reason == tasks.Throttled:
@@ -103,7 +103,7 @@ func (p *Permit) cancel() {
 // most of the others are, too: their answers change nothing, unless they name a
 // time that is clearly later.
 func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
-	g.counters.throttled++
+	g.counters.Throttled++
 	paused := now.Before(g.throttledUntil)
 	if wait <= 0 {
 		if paused {

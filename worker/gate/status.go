@@ -19,22 +19,17 @@ type Status struct {
 	Limit     float64       // calls a second that this worker may make now; 0 for no limit
 	InFlight  int
 	Waiting   int
+	Counters
+}
 
-	// The fields below only grow.
-
+// Counters only grow.
+type Counters struct {
 	Calls     uint64 // calls that have ended, probes included
 	Probes    uint64 // probes that have ended
 	Throttled uint64 // answers that were "too many requests"
 	Waits     uint64 // tasks that waited in line
 	Waited    time.Duration
 	Refused   map[Cause]uint64
-}
-
-// counters holds what only grows.
-type counters struct {
-	calls, throttled, waits uint64
-	waited                  time.Duration
-	refused                 map[Cause]uint64
 }
 
 // Status returns the gate's state and counters.
@@ -46,10 +41,9 @@ func (g *Gate) Status() Status {
 	s := Status{
 		State: g.breaker.state, Reason: g.breaker.reason, Since: g.breaker.since,
 		PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.breaker.live, Limit: g.pacer.limit(now),
-		InFlight: g.inFlight, Waiting: g.waiting,
-		Calls: g.counters.calls, Probes: g.breaker.probes, Throttled: g.counters.throttled,
-		Waits: g.counters.waits, Waited: g.counters.waited, Refused: maps.Clone(g.counters.refused),
+		InFlight: g.inFlight, Waiting: len(g.waiters), Counters: g.counters,
 	}
+	s.Probes, s.Refused = g.breaker.probes, maps.Clone(g.counters.Refused)
 	if math.IsInf(s.Limit, 1) {
 		s.Limit = 0
 	}

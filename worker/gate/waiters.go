@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -11,7 +12,6 @@ import (
 // decided is closed. Then exactly one of permit and refusal is set.
 type waiter struct {
 	deadline time.Time
-	gaveUp   bool // it is still in the list, and is skipped there
 	decided  chan struct{}
 	permit   *Permit
 	refusal  *Refusal
@@ -30,7 +30,8 @@ type blocker struct {
 func (g *Gate) admit() {
 	now := time.Now()
 	g.refresh(now)
-	for w := g.first(); w != nil; w = g.first() {
+	for len(g.waiters) > 0 {
+		w := g.waiters[0]
 		if g.stopped {
 			g.reject(w, g.refuse(now, g.interrupted()))
 			continue
@@ -93,19 +94,6 @@ func (g *Gate) tryNext(now time.Time) (b blocker, blocked bool) {
 	return blocker{}, false
 }
 
-// first returns the task that has waited longest, nil if none waits.
-func (g *Gate) first() *waiter {
-	for len(g.waiters) > 0 && g.waiters[0].gaveUp {
-		g.removeFirst()
-	}
-	if len(g.waiters) == 0 {
-		return nil
-	}
-	return g.waiters[0]
-}
-
-func (g *Gate) removeFirst() { g.waiters[0], g.waiters = nil, g.waiters[1:] }
-
 // grant gives a permit to the first waiter.
 func (g *Gate) grant(w *waiter) {
 	w.permit = &Permit{gate: g}
@@ -121,8 +109,7 @@ func (g *Gate) reject(w *waiter, r *Refusal) {
 }
 
 func (g *Gate) dismiss(w *waiter) {
-	g.removeFirst()
-	g.waiting--
+	g.waiters[0], g.waiters = nil, g.waiters[1:]
 	close(w.decided)
 }
 
@@ -137,8 +124,7 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 		}
 		w.permit.cancel()
 	default:
-		w.gaveUp = true
-		g.waiting--
+		g.waiters = slices.DeleteFunc(g.waiters, func(other *waiter) bool { return other == w })
 		if ctx.Err() == nil {
 			return nil, g.refuse(now, g.blockedBy)
 		}
