@@ -44,7 +44,7 @@ func (b *bundle) balance(t *testing.T, id string) tasks.BatchStats {
 	if !audit.Clean() {
 		t.Errorf("batch %s does not balance: %v", id, audit.Problems)
 	}
-	return audit.Balance
+	return audit.Stats
 }
 
 // queued returns the outstanding unbinds, by their target.

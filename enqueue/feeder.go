@@ -95,9 +95,9 @@ func (f *feeder) add(item raw) {
 	}
 	if e.err != nil {
 		e.task, e.status = nil, Rejected
-		f.roll.Reject(textOf(item))
+		f.roll.AddRejected(textOf(item))
 	} else {
-		f.roll.Task(e.task)
+		f.roll.AddTask(e.task)
 	}
 	f.read++
 	f.waiting = append(f.waiting, e)

@@ -11,34 +11,33 @@ import (
 	"time"
 )
 
-// Version is the version of the payload that this package writes, and the only
-// one that it reads.
+// Version is the payload version that this package writes. It reads no other.
 const Version = 1
 
-// MaxPayload is the size in bytes above which a payload is refused unread. A
-// well-formed one stays below 600.
+// MaxPayload is the greatest size of a payload in bytes; a larger one is refused
+// unread. A well-formed payload stays below 600.
 const MaxPayload = 4096
 
-// Intent is what the producer wanted beyond the task itself. The zero value is
-// an intent of unknown age without limits.
+// Intent is what the producer wanted beyond the task itself. The zero value
+// means: enqueued at an unknown time, guarded, without a deadline or a batch.
 type Intent struct {
-	// EnqueuedAt is when the producer decided. Zero: unknown, and the guard
-	// against stale intents does not apply.
+	// EnqueuedAt is when the producer decided. Zero: the time is unknown, and the
+	// guard against stale intents does not apply.
 	EnqueuedAt time.Time
 	// NotAfter is the time after which the task must not be carried out any
-	// more. Zero: never too late.
+	// more. Zero: there is no such time.
 	NotAfter time.Time
 	// NoGuard switches the guard against stale intents off.
 	NoGuard bool
-	// BatchRef is the task's place in a batch, which is owed a receipt.
+	// BatchRef names the batch of the task, which is owed a receipt.
 	BatchRef BatchRef
 }
 
-// FieldError says which member of a task is wrong, and what would be right.
+// FieldError says which member of a task is wrong, and what is expected.
 type FieldError struct {
-	// Field is the member's wire name, or "payload" for the whole.
+	// Field is the member's wire name, or "payload" for the payload as a whole.
 	Field string
-	// Problem continues the sentence that Field begins.
+	// Problem says what is wrong. Error writes it after Field, as one sentence.
 	Problem string
 }
 
@@ -50,48 +49,38 @@ func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
 var ErrUnknownKind = errors.New("unknown kind")
 
 // Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
-// *FieldError that names the offending member.
+// *FieldError that names the wrong member.
 func Decode(kind Kind, p []byte) (Task, Intent, error) {
-	ids, more, known := ownMembers(kind)
+	names, known := memberNames(kind)
 	if !known {
 		return nil, Intent{}, fmt.Errorf("%w %s: want one of %v", ErrUnknownKind, excerpt(string(kind)), Kinds())
 	}
 	if len(p) > MaxPayload {
 		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(p), MaxPayload)}
 	}
-	allowed := slices.Concat([]string{"v"}, ids, more, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
-	members, err := readObject(p, allowed)
+	m, err := readObject(p, slices.Concat([]string{"v"}, names, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"}))
 	if err != nil {
 		return nil, Intent{}, err
 	}
-	if err := checkVersion(members); err != nil {
-		return nil, Intent{}, err
-	}
-	var values [2]string
-	for i, name := range ids {
-		if values[i], err = stringMember(members, name); err != nil {
-			return nil, Intent{}, err
-		}
-	}
-	in, err := intentMembers(members)
-	if err != nil {
-		return nil, Intent{}, err
-	}
+	m.checkVersion()
 	var t Task
 	switch kind {
 	case KindDeviceUnbind:
-		t = DeviceUnbind{UserID: values[0], DeviceID: values[1]}
+		t = DeviceUnbind{UserID: m.text("user_id"), DeviceID: m.text("device_id")}
 	case KindLockRelease:
-		t, err = staleMembers(LockRelease{UserID: values[0], LockID: values[1]}, members)
-	case KindLockSweep:
-		t, err = sweepMembers(members)
+		t = LockRelease{UserID: m.text("user_id"), LockID: m.text("lock_id"), Evidence: SweepEvidence{
+			Source: m.source(), ExpiredAt: m.time("expired_at"),
+		}}
 	case KindUserOffboard:
-		t = UserOffboard{UserID: values[0]}
+		t = UserOffboard{UserID: m.text("user_id")}
+	case KindLockSweep:
+		t = LockSweep{Source: m.source(), Grace: m.duration("grace"), Max: m.integer("max"), MaxShare: m.number("max_share"), Force: m.boolean("force")}
 	case KindBatchWebhook:
-		t = BatchWebhook{BatchID: values[0]}
+		t = BatchWebhook{BatchID: m.text("batch_id")}
 	}
-	if err != nil {
-		return nil, Intent{}, err
+	in := Intent{EnqueuedAt: m.time("enqueued_at"), NotAfter: m.time("not_after"), NoGuard: m.boolean("no_guard"), BatchRef: m.batchRef()}
+	if m.err != nil {
+		return nil, Intent{}, m.err
 	}
 	if err := t.Validate(); err != nil {
 		return nil, Intent{}, err
@@ -99,112 +88,44 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	return t, in, nil
 }
 
-// ownMembers are the names of the members that a kind has for itself: ids, at
-// most two, that must be there, and more that may.
-func ownMembers(kind Kind) (ids, more []string, known bool) {
+// memberNames returns the names of the members that only this kind has.
+func memberNames(kind Kind) (names []string, known bool) {
 	switch kind {
 	case KindDeviceUnbind:
-		return []string{"user_id", "device_id"}, nil, true
+		return []string{"user_id", "device_id"}, true
 	case KindLockRelease:
-		return []string{"user_id", "lock_id"}, []string{"source", "expired_at"}, true
+		return []string{"user_id", "lock_id", "source", "expired_at"}, true
 	case KindUserOffboard:
-		return []string{"user_id"}, nil, true
+		return []string{"user_id"}, true
 	case KindLockSweep:
-		return nil, []string{"source", "grace", "max", "max_share", "force"}, true
+		return []string{"source", "grace", "max", "max_share", "force"}, true
 	case KindBatchWebhook:
-		return []string{"batch_id"}, nil, true
+		return []string{"batch_id"}, true
 	default:
-		return nil, nil, false
+		return nil, false
 	}
 }
 
-func staleMembers(t LockRelease, members map[string]any) (Task, error) {
-	var err error
-	if t.Evidence.Source, err = sourceMember(members); err != nil {
-		return nil, err
-	}
-	t.Evidence.ExpiredAt, err = timeMember(members, "expired_at")
-	return t, err
-}
-
-// sourceMember is empty where it is not there; an empty one that is there names
-// none.
-func sourceMember(members map[string]any) (Source, error) {
-	if _, there := members["source"]; !there {
-		return "", nil
-	}
-	text, err := stringMember(members, "source")
-	if err != nil {
-		return "", err
-	}
-	return Source(text), Source(text).validate()
-}
-
-func sweepMembers(members map[string]any) (Task, error) {
-	var t LockSweep
-	var err error
-	if t.Source, err = sourceMember(members); err != nil {
-		return nil, err
-	}
-	if _, there := members["grace"]; there {
-		text, err := stringMember(members, "grace")
-		if err != nil {
-			return nil, err
-		}
-		if t.Grace, err = time.ParseDuration(text); err != nil {
-			return nil, &FieldError{Field: "grace", Problem: "is " + excerpt(text) + "; want a duration such as 2m0s"}
-		}
-	}
-	if v, there := members["max"]; there {
-		n, _ := v.(json.Number)
-		if t.Max, err = strconv.ParseInt(n.String(), 10, 64); err != nil {
-			return nil, &FieldError{Field: "max", Problem: "is " + excerpt(fmt.Sprint(v)) + "; want a whole number"}
-		}
-	}
-	if v, there := members["max_share"]; there {
-		n, _ := v.(json.Number)
-		if t.MaxShare, err = strconv.ParseFloat(n.String(), 64); err != nil {
-			return nil, &FieldError{Field: "max_share", Problem: "is " + excerpt(fmt.Sprint(v)) + "; want a number from 0 to 1"}
-		}
-	}
-	if t.Force, err = boolMember(members, "force"); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// boolMember reads a member that is false where it is not there.
-func boolMember(members map[string]any, name string) (bool, error) {
-	v, there := members[name]
-	if !there {
-		return false, nil
-	}
-	b, ok := v.(bool)
-	if !ok {
-		return false, &FieldError{Field: name, Problem: "is " + jsonType(v) + "; want true or false"}
-	}
-	return b, nil
-}
-
-// readObject reads one flat JSON object whose members are among those allowed.
-// encoding/json alone would accept a member twice, and its name in any case.
-func readObject(p []byte, allowed []string) (map[string]any, error) {
+// readObject reads one flat JSON object that has only members of these names.
+// encoding/json alone would accept a member that is given twice, and names in
+// any case.
+func readObject(p []byte, names []string) (*members, error) {
 	dec := json.NewDecoder(bytes.NewReader(p))
 	dec.UseNumber()
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
 		return nil, &FieldError{Field: "payload", Problem: "is not a JSON object"}
 	}
-	members := make(map[string]any, len(allowed))
+	values := make(map[string]any, len(names))
 	for dec.More() {
 		tok, err := dec.Token()
 		if err != nil {
 			return nil, notJSON(err)
 		}
 		name, _ := tok.(string) // inside an object the decoder yields names as strings
-		if !slices.Contains(allowed, name) {
-			return nil, &FieldError{Field: excerpt(name), Problem: fmt.Sprintf("is not a member of this kind; want %v", allowed)}
+		if !slices.Contains(names, name) {
+			return nil, &FieldError{Field: excerpt(name), Problem: fmt.Sprintf("is not a member of this kind; want %v", names)}
 		}
-		if _, twice := members[name]; twice {
+		if _, twice := values[name]; twice {
 			return nil, &FieldError{Field: name, Problem: "is given twice"}
 		}
 		value, err := dec.Token()
@@ -214,15 +135,15 @@ func readObject(p []byte, allowed []string) (map[string]any, error) {
 		if _, nested := value.(json.Delim); nested {
 			return nil, &FieldError{Field: name, Problem: "is an object or a list; want a plain value"}
 		}
-		members[name] = value
+		values[name] = value
 	}
 	if _, err := dec.Token(); err != nil { // the closing brace
 		return nil, notJSON(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, &FieldError{Field: "payload", Problem: "goes on after the JSON object"}
+		return nil, &FieldError{Field: "payload", Problem: "has more text after the JSON object"}
 	}
-	return members, nil
+	return &members{values: values}, nil
 }
 
 func notJSON(err error) error {
@@ -232,99 +153,142 @@ func notJSON(err error) error {
 	return &FieldError{Field: "payload", Problem: "is not JSON: " + err.Error()}
 }
 
-func checkVersion(members map[string]any) error {
-	v, ok := members["v"]
-	if !ok {
-		return &FieldError{Field: "v", Problem: fmt.Sprintf("is missing; want %d", Version)}
-	}
-	n, ok := v.(json.Number)
-	if !ok || n.String() != strconv.Itoa(Version) {
-		return &FieldError{Field: "v", Problem: fmt.Sprintf("is %s; this version reads %d", excerpt(fmt.Sprint(v)), Version)}
-	}
-	return nil
+// members are the members of a JSON object. Each method reads one of them. The
+// first problem that they meet is kept in err. Except for text, a method returns
+// the zero value for a member that is not there.
+type members struct {
+	values map[string]any
+	err    error
 }
 
-func stringMember(members map[string]any, name string) (string, error) {
-	v, ok := members[name]
-	if !ok {
-		return "", &FieldError{Field: name, Problem: "is missing"}
+func (m *members) fail(name, format string, args ...any) {
+	if m.err == nil {
+		m.err = &FieldError{Field: name, Problem: fmt.Sprintf(format, args...)}
 	}
+}
+
+func (m *members) has(name string) bool {
+	_, there := m.values[name]
+	return there
+}
+
+func (m *members) checkVersion() {
+	v, there := m.values["v"]
+	if !there {
+		m.fail("v", "is missing; want %d", Version)
+	} else if v != json.Number(strconv.Itoa(Version)) {
+		m.fail("v", "is %s; this version reads %d", excerpt(fmt.Sprint(v)), Version)
+	}
+}
+
+// text reads a string that must be there.
+func (m *members) text(name string) string {
+	v, there := m.values[name]
 	s, ok := v.(string)
-	if !ok {
-		return "", &FieldError{Field: name, Problem: "is " + jsonType(v) + "; want a string"}
+	switch {
+	case !there:
+		m.fail(name, "is missing")
+	case !ok:
+		m.fail(name, "is %s; want a string", jsonType(v))
 	}
-	return s, nil
+	return s
 }
 
-func intentMembers(members map[string]any) (Intent, error) {
-	var in Intent
-	var err error
-	if in.EnqueuedAt, err = timeMember(members, "enqueued_at"); err != nil {
-		return Intent{}, err
+func (m *members) boolean(name string) bool {
+	b, ok := m.values[name].(bool)
+	if !ok && m.has(name) {
+		m.fail(name, "is %s; want true or false", jsonType(m.values[name]))
 	}
-	if in.NotAfter, err = timeMember(members, "not_after"); err != nil {
-		return Intent{}, err
-	}
-	if in.NoGuard, err = boolMember(members, "no_guard"); err != nil {
-		return Intent{}, err
-	}
-	if in.BatchRef, err = placeMembers(members); err != nil {
-		return Intent{}, err
-	}
-	return in, nil
+	return b
 }
 
-// placeMembers reads a place: both of its members, or none.
-func placeMembers(members map[string]any) (BatchRef, error) {
-	index, hasIndex := members["index"]
-	if _, hasBatch := members["batch"]; !hasBatch && !hasIndex {
-		return BatchRef{}, nil
+func (m *members) integer(name string) int64 {
+	if !m.has(name) {
+		return 0
 	}
-	batch, err := stringMember(members, "batch")
+	number, _ := m.values[name].(json.Number)
+	n, err := strconv.ParseInt(number.String(), 10, 64)
 	if err != nil {
-		return BatchRef{}, err
+		m.fail(name, "is %s; want a whole number", excerpt(fmt.Sprint(m.values[name])))
 	}
-	if !hasIndex {
-		return BatchRef{}, &FieldError{Field: "index", Problem: "is missing; a task of a batch has one"}
-	}
-	n, ok := index.(json.Number)
-	if !ok {
-		return BatchRef{}, &FieldError{Field: "index", Problem: "is " + jsonType(index) + "; want a number"}
-	}
-	i, err := strconv.ParseInt(n.String(), 10, 64)
-	if err != nil {
-		return BatchRef{}, &FieldError{Field: "index", Problem: "is " + excerpt(n.String()) + "; want a whole number"}
-	}
-	p := BatchRef{Batch: batch, Index: i}
-	return p, p.validate()
+	return n
 }
 
-func (p BatchRef) validate() error {
-	if err := ValidateBatchID(p.Batch); err != nil {
-		return err
+func (m *members) number(name string) float64 {
+	if !m.has(name) {
+		return 0
 	}
-	if p.Index < 0 || p.Index > MaxIndex {
-		return &FieldError{Field: "index", Problem: fmt.Sprintf("is %d; want 0 to %d", p.Index, MaxIndex)}
+	number, _ := m.values[name].(json.Number)
+	f, err := strconv.ParseFloat(number.String(), 64)
+	if err != nil {
+		m.fail(name, "is %s; want a number", excerpt(fmt.Sprint(m.values[name])))
 	}
-	return nil
+	return f
 }
 
-func timeMember(members map[string]any, name string) (time.Time, error) {
-	if _, ok := members[name]; !ok {
-		return time.Time{}, nil
+func (m *members) duration(name string) time.Duration {
+	if !m.has(name) {
+		return 0
 	}
-	s, err := stringMember(members, name)
+	s := m.text(name)
+	d, err := time.ParseDuration(s)
 	if err != nil {
-		return time.Time{}, err
+		m.fail(name, "is %s; want a duration such as 2m0s", excerpt(s))
 	}
+	return d
+}
+
+func (m *members) time(name string) time.Time {
+	if !m.has(name) {
+		return time.Time{}
+	}
+	s := m.text(name)
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || t.IsZero() || t.Year() > maxYear {
-		return time.Time{}, &FieldError{Field: name, Problem: "is " + excerpt(s) + "; want a time such as 2026-01-31T09:30:00Z"}
+		m.fail(name, "is %s; want a time such as 2026-01-31T09:30:00Z", excerpt(s))
 	}
-	return t.UTC(), nil
+	return t.UTC()
 }
 
 const maxYear = 9999 // RFC 3339 has four digits for the year
+
+// source reads a source. An empty one is refused: to name no source, the member
+// is left out.
+func (m *members) source() Source {
+	if !m.has("source") {
+		return ""
+	}
+	s := Source(m.text("source"))
+	if err := s.validate(); err != nil && m.err == nil {
+		m.err = err
+	}
+	return s
+}
+
+// batchRef reads the members batch and index: both or neither must be there.
+func (m *members) batchRef() BatchRef {
+	if !m.has("batch") && !m.has("index") {
+		return BatchRef{}
+	}
+	r := BatchRef{Batch: m.text("batch"), Index: m.integer("index")}
+	if !m.has("index") {
+		m.fail("index", "is missing; a task of a batch has one")
+	}
+	if err := r.validate(); err != nil && m.err == nil {
+		m.err = err
+	}
+	return r
+}
+
+func (r BatchRef) validate() error {
+	if err := ValidateBatchID(r.Batch); err != nil {
+		return err
+	}
+	if r.Index < 0 || r.Index > MaxIndex {
+		return &FieldError{Field: "index", Problem: fmt.Sprintf("is %d; want 0 to %d", r.Index, MaxIndex)}
+	}
+	return nil
+}
 
 func jsonType(v any) string {
 	switch v.(type) {

@@ -13,7 +13,7 @@ import (
 
 const lockID = "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"
 
-func TestEncodeWritesTheDocumentedWire(t *testing.T) {
+func TestEncode_DocumentedWire(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 31, 9, 30, 0, 5e6, time.FixedZone("", 3600))
 	for _, tc := range []struct {
@@ -41,7 +41,7 @@ func TestEncodeWritesTheDocumentedWire(t *testing.T) {
 	}
 }
 
-func TestDecodeNamesTheOffendingMember(t *testing.T) {
+func TestDecode_NamesWrongMember(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 129)
 	for name, tc := range map[string]struct {
@@ -49,67 +49,67 @@ func TestDecodeNamesTheOffendingMember(t *testing.T) {
 		payload string
 		field   string
 	}{
-		"not json":           {tasks.KindDeviceUnbind, `nope`, "payload"},
-		"empty":              {tasks.KindDeviceUnbind, ``, "payload"},
-		"a list":             {tasks.KindDeviceUnbind, `[]`, "payload"},
-		"truncated":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u"`, "payload"},
-		"goes on":            {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d"}{}`, "payload"},
-		"too large":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"` + strings.Repeat("x", 5000) + `"}`, "payload"},
-		"no version":         {tasks.KindDeviceUnbind, `{"user_id":"u","device_id":"d"}`, "v"},
-		"version 2":          {tasks.KindDeviceUnbind, `{"v":2,"user_id":"u","device_id":"d"}`, "v"},
-		"version as string":  {tasks.KindDeviceUnbind, `{"v":"1","user_id":"u","device_id":"d"}`, "v"},
-		"version 1.0":        {tasks.KindDeviceUnbind, `{"v":1.0,"user_id":"u","device_id":"d"}`, "v"},
-		"unknown member":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","token":"x"}`, `"token"`},
-		"other kind's":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","lock_id":"l"}`, `"lock_id"`},
-		"other case":         {tasks.KindDeviceUnbind, `{"v":1,"User_ID":"u","device_id":"d"}`, `"User_ID"`},
-		"twice":              {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","device_id":"e"}`, "device_id"},
-		"number for a user":  {tasks.KindDeviceUnbind, `{"v":1,"user_id":7,"device_id":"d"}`, "user_id"},
-		"null user":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":null,"device_id":"d"}`, "user_id"},
-		"nested":             {tasks.KindDeviceUnbind, `{"v":1,"user_id":{"a":1},"device_id":"d"}`, "user_id"},
-		"missing user":       {tasks.KindDeviceUnbind, `{"v":1,"device_id":"d"}`, "user_id"},
-		"empty user":         {tasks.KindDeviceUnbind, `{"v":1,"user_id":"","device_id":"d"}`, "user_id"},
-		"long user":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"` + long + `","device_id":"d"}`, "user_id"},
-		"user with newline":  {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u\r\nX-Evil: 1","device_id":"d"}`, "user_id"},
-		"user with space":    {tasks.KindDeviceUnbind, `{"v":1,"user_id":"a b","device_id":"d"}`, "user_id"},
-		"user not ascii":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"ü","device_id":"d"}`, "user_id"},
-		"user not utf-8":     {tasks.KindDeviceUnbind, "{\"v\":1,\"user_id\":\"\xff\",\"device_id\":\"d\"}", "user_id"},
-		"empty device":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":""}`, "device_id"},
-		"device dot dot":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":".."}`, "device_id"},
-		"device slash":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"a/b"}`, "device_id"},
-		"device escaped":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"a%2Fb"}`, "device_id"},
-		"device long":        {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"` + long + `"}`, "device_id"},
-		"device as number":   {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":1775406005920779393}`, "device_id"},
-		"device ends in nl":  {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d\n"}`, "device_id"},
-		"lock with crlf":     {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l\r\nHost: x"}`, "lock_id"},
-		"lock with two ats":  {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l@1@2"}`, "lock_id"},
-		"lock module letter": {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l@x"}`, "lock_id"},
-		"bad time":           {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","not_after":"soon"}`, "not_after"},
-		"time as number":     {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","enqueued_at":12}`, "enqueued_at"},
-		"no index":           {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b"}`, "index"},
-		"no batch":           {tasks.KindUserOffboard, `{"v":1,"user_id":"u","index":1}`, "batch"},
-		"negative index":     {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":-1}`, "index"},
-		"broken index":       {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1.5}`, "index"},
-		"index as string":    {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":"1"}`, "index"},
-		"huge index":         {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1073741824}`, "index"},
-		"odd batch":          {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"a}b","index":1}`, "batch"},
-		"offboard a device":  {tasks.KindUserOffboard, `{"v":1,"user_id":"u","device_id":"d"}`, `"device_id"`},
-		"webhook of a user":  {tasks.KindBatchWebhook, `{"v":1,"user_id":"u"}`, `"user_id"`},
-		"no source":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
-		"no expiry":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"sql"}`, "expired_at"},
-		"odd source":         {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"x","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
-		"a stale device":     {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","source":"sql"}`, `"source"`},
-		"sweep of a user":    {tasks.KindLockSweep, `{"v":1,"user_id":"u"}`, `"user_id"`},
-		"sweep of nowhere":   {tasks.KindLockSweep, `{"v":1,"source":""}`, "source"},
-		"sweep of the moon":  {tasks.KindLockSweep, `{"v":1,"source":"moon"}`, "source"},
-		"release of nowhere": {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
-		"odd grace":          {tasks.KindLockSweep, `{"v":1,"grace":"soon"}`, "grace"},
-		"negative grace":     {tasks.KindLockSweep, `{"v":1,"grace":"-1s"}`, "grace"},
-		"odd max":            {tasks.KindLockSweep, `{"v":1,"max":"1"}`, "max"},
-		"broken max":         {tasks.KindLockSweep, `{"v":1,"max":1.5}`, "max"},
-		"share above one":    {tasks.KindLockSweep, `{"v":1,"max_share":1.5}`, "max_share"},
-		"share as string":    {tasks.KindLockSweep, `{"v":1,"max_share":"1"}`, "max_share"},
-		"force as number":    {tasks.KindLockSweep, `{"v":1,"force":1}`, "force"},
-		"guard as string":    {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","no_guard":"yes"}`, "no_guard"},
+		"not json":                {tasks.KindDeviceUnbind, `nope`, "payload"},
+		"empty":                   {tasks.KindDeviceUnbind, ``, "payload"},
+		"a list":                  {tasks.KindDeviceUnbind, `[]`, "payload"},
+		"truncated":               {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u"`, "payload"},
+		"more text":               {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d"}{}`, "payload"},
+		"too large":               {tasks.KindDeviceUnbind, `{"v":1,"user_id":"` + strings.Repeat("x", 5000) + `"}`, "payload"},
+		"no version":              {tasks.KindDeviceUnbind, `{"user_id":"u","device_id":"d"}`, "v"},
+		"version 2":               {tasks.KindDeviceUnbind, `{"v":2,"user_id":"u","device_id":"d"}`, "v"},
+		"version as string":       {tasks.KindDeviceUnbind, `{"v":"1","user_id":"u","device_id":"d"}`, "v"},
+		"version 1.0":             {tasks.KindDeviceUnbind, `{"v":1.0,"user_id":"u","device_id":"d"}`, "v"},
+		"unknown member":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","token":"x"}`, `"token"`},
+		"member of another kind":  {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","lock_id":"l"}`, `"lock_id"`},
+		"member in capitals":      {tasks.KindDeviceUnbind, `{"v":1,"User_ID":"u","device_id":"d"}`, `"User_ID"`},
+		"member given twice":      {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","device_id":"e"}`, "device_id"},
+		"number for a user":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":7,"device_id":"d"}`, "user_id"},
+		"null user":               {tasks.KindDeviceUnbind, `{"v":1,"user_id":null,"device_id":"d"}`, "user_id"},
+		"nested":                  {tasks.KindDeviceUnbind, `{"v":1,"user_id":{"a":1},"device_id":"d"}`, "user_id"},
+		"missing user":            {tasks.KindDeviceUnbind, `{"v":1,"device_id":"d"}`, "user_id"},
+		"empty user":              {tasks.KindDeviceUnbind, `{"v":1,"user_id":"","device_id":"d"}`, "user_id"},
+		"long user":               {tasks.KindDeviceUnbind, `{"v":1,"user_id":"` + long + `","device_id":"d"}`, "user_id"},
+		"user with newline":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u\r\nX-Evil: 1","device_id":"d"}`, "user_id"},
+		"user with space":         {tasks.KindDeviceUnbind, `{"v":1,"user_id":"a b","device_id":"d"}`, "user_id"},
+		"user not ascii":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"ü","device_id":"d"}`, "user_id"},
+		"user not utf-8":          {tasks.KindDeviceUnbind, "{\"v\":1,\"user_id\":\"\xff\",\"device_id\":\"d\"}", "user_id"},
+		"empty device":            {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":""}`, "device_id"},
+		"device dot dot":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":".."}`, "device_id"},
+		"device slash":            {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"a/b"}`, "device_id"},
+		"device escaped":          {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"a%2Fb"}`, "device_id"},
+		"device long":             {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"` + long + `"}`, "device_id"},
+		"device as number":        {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":1775406005920779393}`, "device_id"},
+		"device ends in nl":       {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d\n"}`, "device_id"},
+		"lock with crlf":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l\r\nHost: x"}`, "lock_id"},
+		"lock with two ats":       {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l@1@2"}`, "lock_id"},
+		"lock module letter":      {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l@x"}`, "lock_id"},
+		"bad time":                {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","not_after":"soon"}`, "not_after"},
+		"time as number":          {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","enqueued_at":12}`, "enqueued_at"},
+		"no index":                {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b"}`, "index"},
+		"no batch":                {tasks.KindUserOffboard, `{"v":1,"user_id":"u","index":1}`, "batch"},
+		"negative index":          {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":-1}`, "index"},
+		"broken index":            {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1.5}`, "index"},
+		"index as string":         {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":"1"}`, "index"},
+		"huge index":              {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"b","index":1073741824}`, "index"},
+		"odd batch":               {tasks.KindUserOffboard, `{"v":1,"user_id":"u","batch":"a}b","index":1}`, "batch"},
+		"offboard a device":       {tasks.KindUserOffboard, `{"v":1,"user_id":"u","device_id":"d"}`, `"device_id"`},
+		"webhook of a user":       {tasks.KindBatchWebhook, `{"v":1,"user_id":"u"}`, `"user_id"`},
+		"no source":               {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
+		"no expiry":               {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"sql"}`, "expired_at"},
+		"odd source":              {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"x","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
+		"unbind with a source":    {tasks.KindDeviceUnbind, `{"v":1,"user_id":"u","device_id":"d","source":"sql"}`, `"source"`},
+		"sweep of a user":         {tasks.KindLockSweep, `{"v":1,"user_id":"u"}`, `"user_id"`},
+		"sweep of empty source":   {tasks.KindLockSweep, `{"v":1,"source":""}`, "source"},
+		"sweep of unknown source": {tasks.KindLockSweep, `{"v":1,"source":"moon"}`, "source"},
+		"release of empty source": {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","source":"","expired_at":"2026-01-31T08:30:00Z"}`, "source"},
+		"odd grace":               {tasks.KindLockSweep, `{"v":1,"grace":"soon"}`, "grace"},
+		"negative grace":          {tasks.KindLockSweep, `{"v":1,"grace":"-1s"}`, "grace"},
+		"odd max":                 {tasks.KindLockSweep, `{"v":1,"max":"1"}`, "max"},
+		"broken max":              {tasks.KindLockSweep, `{"v":1,"max":1.5}`, "max"},
+		"share above one":         {tasks.KindLockSweep, `{"v":1,"max_share":1.5}`, "max_share"},
+		"share as string":         {tasks.KindLockSweep, `{"v":1,"max_share":"1"}`, "max_share"},
+		"force as number":         {tasks.KindLockSweep, `{"v":1,"force":1}`, "force"},
+		"guard as string":         {tasks.KindLockRelease, `{"v":1,"user_id":"u","lock_id":"l","no_guard":"yes"}`, "no_guard"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,16 +119,16 @@ func TestDecodeNamesTheOffendingMember(t *testing.T) {
 				t.Fatalf("Decode = %+v, %v; want a FieldError", task, err)
 			}
 			if field.Field != tc.field {
-				t.Errorf("names %s (%v); want %s", field.Field, err, tc.field)
+				t.Errorf("the error names %s (%v); want %s", field.Field, err, tc.field)
 			}
 			if strings.ContainsAny(err.Error(), "\r\n\x00") || len(err.Error()) > 400 {
-				t.Errorf("unfit for a log line: %q", err)
+				t.Errorf("error %q; want one short line of plain text", err)
 			}
 		})
 	}
 }
 
-func TestDecodeMatchesTheKindExactly(t *testing.T) {
+func TestDecode_UnknownKind(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []tasks.Kind{"", "device:unbindX", "device", "DEVICE:UNBIND", "lock:sweeps"} {
 		if _, _, err := tasks.Decode(kind, []byte(`{"v":1,"user_id":"u","device_id":"d"}`)); !errors.Is(err, tasks.ErrUnknownKind) {
@@ -137,7 +137,7 @@ func TestDecodeMatchesTheKindExactly(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesWhatDecodeWouldRefuse(t *testing.T) {
+func TestEncode_RefusesWhatDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		task   tasks.Task
@@ -195,7 +195,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s encodes to %s, which does not decode: %v", payload, again, err)
 		}
 		if diff := cmp.Diff([]any{task, intent}, []any{task2, intent2}); diff != "" {
-			t.Errorf("%s does not survive the way there and back (-first +second):\n%s", payload, diff)
+			t.Errorf("%s decodes to another value after it was encoded again (-first +second):\n%s", payload, diff)
 		}
 	})
 }

@@ -1,13 +1,15 @@
-// Package tasks is the vocabulary of kooworker: what a task is, how it is
-// written on the wire, which queue it waits in, what makes two tasks the same,
-// and the words for what became of it.
+// Package tasks is the vocabulary of kooworker. It says what a task is, how a
+// task is written on the wire, in which queue it waits, when two tasks are the
+// same, and which words describe what became of a task.
 //
-// Producers (package enqueue, or any asynq client in any language) and workers
-// agree on nothing but this package. It imports the standard library only.
+// Every other package may import it. Producers (package enqueue, or any asynq
+// client in any language) and workers agree on what a task is here and nowhere
+// else. The package imports the standard library only, so that a producer that
+// just names a task does not get a Redis client with it.
 //
 // # The wire
 //
-// A task is an asynq task whose type is the kind and whose payload is one flat
+// A task is an asynq task. Its type is the kind, and its payload is one flat
 // JSON object:
 //
 //	kind            queue      payload
@@ -17,22 +19,25 @@
 //	lock:sweep      sweep      {"v":1,"grace":"2m0s","max":10000,"max_share":0.25}
 //	batch:webhook   webhook    {"v":1,"batch_id":"2026-01-31"}
 //
-// More members may be present:
+// These members are optional:
 //
-//	enqueued_at   RFC 3339 time at which the producer decided; feeds the guard
-//	              against acting on a stale intent
+//	enqueued_at   RFC 3339 time at which the producer decided; the guard against
+//	              stale intents uses it
 //	not_after     RFC 3339 time after which the task must not be carried out
 //	source, expired_at
-//	              of a release that a sweep has enqueued: where the lock was seen,
-//	              and when it expired; both or none
-//	batch, index  its place in a batch, which is owed a receipt; both or none
-//	no_guard      true switches the guard off: the binding must go, however
-//	              often it was renewed since
+//	              only in a release that a sweep has enqueued: where the sweep
+//	              saw the lock, and when the lock expired; both or neither
+//	batch, index  the batch that the task belongs to, which is owed a receipt, and
+//	              the task's index in it; both or neither
+//	no_guard      true switches the guard off: the binding must go, even if it
+//	              was renewed since
 //
-// Decoding is strict: a version other than 1, a member that is not listed
-// here, a member given twice, a wrong type or a value outside its format is
-// refused with a [FieldError] that names the member. What decodes encodes
-// again to the same value.
+// A sweep may also have source, grace, max, max_share and force; see [LockSweep].
 //
-// No credential is part of a task: the worker adds it when it calls.
+// Decoding is strict. It refuses a version other than 1, a member that is not
+// listed here, a member that is given twice, a wrong type, and a value outside
+// its format. The error is a [FieldError] that names the member. Whatever
+// decodes also encodes, and the result decodes to the same value.
+//
+// No task contains a credential. The worker adds it when it calls KooDrive.
 package tasks

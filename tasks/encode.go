@@ -8,8 +8,9 @@ import (
 
 // Encode validates a task and returns its payload.
 //
-// It is written by hand: files of millions of tasks come this way, and every
-// value that is not validated to be visible ASCII is made here.
+// The JSON is written by hand, because files of millions of tasks are encoded
+// here. This is safe: each text is either validated to be visible ASCII or made
+// by this package.
 func Encode(t Task, in Intent) ([]byte, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
@@ -59,13 +60,13 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	return append(p, '}'), nil
 }
 
-// payload is one that is being written.
+// payload is a JSON object that is being written.
 type payload []byte
 
-// member begins another member.
+// member writes the name of the next member.
 func (p *payload) member(name string) { *p = append(*p, `,"`+name+`":`...) }
 
-// text writes a member that is visible ASCII.
+// text writes a member whose value is visible ASCII.
 func (p *payload) text(name, s string) {
 	p.member(name)
 	*p = append(*p, '"')
@@ -78,7 +79,7 @@ func (p *payload) text(name, s string) {
 	*p = append(*p, '"')
 }
 
-// time writes a member, unless it is zero.
+// time writes a member, unless its value is zero.
 func (p *payload) time(name string, t time.Time) error {
 	if t.IsZero() {
 		return nil
@@ -92,7 +93,7 @@ func (p *payload) time(name string, t time.Time) error {
 	return nil
 }
 
-// sweep writes what is not the default.
+// sweep writes the members of a sweep that are not the default.
 func (p *payload) sweep(t LockSweep) {
 	if t.Source != "" {
 		p.text("source", string(t.Source))

@@ -12,8 +12,8 @@ type LockID struct {
 	UserID, LockID string
 }
 
-// Module returns the module that is backed up: what follows the @ of the lock's
-// id, "" if it has none.
+// Module returns the module that is backed up: the text after the @ in the
+// lock's id, or "" if the id has no @.
 func (id LockID) Module() string {
 	_, module, _ := strings.Cut(id.LockID, "@")
 	return module
@@ -24,29 +24,30 @@ func (id LockID) Validate() error {
 	return LockRelease{UserID: id.UserID, LockID: id.LockID}.Validate()
 }
 
-// Lock is a backup lock that somebody holds, or held.
+// Lock is a backup lock that somebody holds or has held.
 type Lock struct {
 	// UserID and LockID are those of LockRelease.
 	UserID, LockID string
-	// ExpiresAt is when its holder has to have renewed it.
+	// ExpiresAt is the time until which its holder must renew it.
 	ExpiresAt time.Time
 }
 
 // ID returns the lock's name.
 func (l Lock) ID() LockID { return LockID{l.UserID, l.LockID} }
 
-// Survey is how the locks of a source stand.
+// Survey counts the locks of a source, and lists the stale ones.
 type Survey struct {
-	// Total is the number of locks that it knows, but for those whose release was
-	// enqueued: what is gone must not make a share of the rest look small.
+	// Total is the number of locks that the source knows, without those whose
+	// release was enqueued: counting them would make the share of stale locks look
+	// smaller than it is.
 	Total int64
-	// Stale is the number of those whose holder went away.
+	// Stale is the number of locks whose holder went away.
 	Stale int64
-	// Oldest yields stale ones, the oldest first. An error is the last.
+	// Oldest yields stale locks, the oldest first. It ends after an error.
 	Oldest iter.Seq2[Lock, error]
-	// Unreadable is the number of those of which it cannot be told whether they
-	// are stale. They are in none of the other numbers.
+	// Unreadable is the number of locks of which the source cannot tell whether
+	// they are stale. They are counted neither in Total nor in Stale.
 	Unreadable int64
-	// FirstUnreadable says what is wrong with one of them.
+	// FirstUnreadable says what is wrong with one of the unreadable locks.
 	FirstUnreadable error
 }

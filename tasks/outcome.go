@@ -5,27 +5,28 @@ import "slices"
 // Outcome is what finally became of a task.
 type Outcome string
 
-// The outcomes. They are the words of metrics, logs, receipts and tables.
+// The outcomes. Metrics, logs, receipts and tables use these words.
 const (
 	// Succeeded: KooDrive removed the binding or released the lock.
 	Succeeded Outcome = "succeeded"
-	// AlreadyGone: the device was not bound, or the lock not held, any more.
+	// AlreadyGone: the device was not bound any more, or the lock not held.
 	AlreadyGone Outcome = "already_gone"
-	// Superseded: the intent was stale; the user has bound the device again
-	// since it was enqueued, and nothing was done.
+	// Superseded: the intent was stale, so nothing was done. The user has bound
+	// the device again, or the holder has renewed the lock, since the task was
+	// enqueued.
 	Superseded Outcome = "superseded"
-	// Dead: failed for good and parked in the dead-letter queue.
+	// Dead: the task failed for good and is in the dead-letter queue.
 	Dead Outcome = "dead"
-	// Discarded: an operator has thrown the dead task away; it will never be
-	// carried out.
+	// Discarded: an operator has discarded the dead task. It will never be carried
+	// out.
 	Discarded Outcome = "discarded"
 )
 
-// Reason says why an attempt ended as it did. The set is closed: it serves as
-// metric label, log field and dead-letter filter alike.
+// Reason says why an attempt ended as it did. The set is closed: the same words
+// are metric labels, values of a log field, and filters of dead letters.
 type Reason string
 
-// Reasons that an answer of KooDrive, or its absence, gives.
+// Reasons that come from KooDrive's answer, or from the lack of one.
 const (
 	OK           Reason = "ok"           // done
 	Gone         Reason = "already_gone" // there was nothing to do
@@ -33,7 +34,7 @@ const (
 	Forbidden    Reason = "forbidden"    // no permission for this user or target
 	Unauthorized Reason = "unauthorized" // the credential was refused, renewal included
 	Throttled    Reason = "throttled"    // too many requests
-	Upstream     Reason = "upstream"     // KooDrive or its gateway is in trouble
+	Upstream     Reason = "upstream"     // KooDrive or its gateway has failed
 	TimedOut     Reason = "timeout"      // no answer in time
 	Network      Reason = "network"      // no connection, or it broke
 	Protocol     Reason = "protocol"     // an answer that makes no sense
@@ -44,15 +45,15 @@ const (
 // Reasons that arise before or around the call.
 const (
 	Undecodable Reason = "undecodable"  // the payload is not a task
-	UnknownKind Reason = "unknown_kind" // the task's type is not known here
+	UnknownKind Reason = "unknown_kind" // this version does not know the task's kind
 	Expired     Reason = "expired"      // not_after has passed
 	Panicked    Reason = "panic"        // the worker's own code failed
-	Crashed     Reason = "crashed"      // it kept killing its worker
-	Archived    Reason = "archived"     // asynq or an operator archived it, and its error does not say why
-	StillBound  Reason = "still_bound"  // an off-boarding went round, and devices are bound or locks held all the same
-	Waiting     Reason = "waiting"      // it waits for something else than KooDrive
-	Unlisted    Reason = "unlisted"     // a sweep's source did not say which locks there are
-	Outdated    Reason = "superseded"   // the intent is stale: there is a newer one
+	Crashed     Reason = "crashed"      // the task kept crashing its worker
+	Archived    Reason = "archived"     // asynq or an operator archived the task, and its last error does not say why
+	StillBound  Reason = "still_bound"  // after all its rounds an off-boarding still finds bound devices or held locks
+	Waiting     Reason = "waiting"      // the task waits for something other than KooDrive
+	Unlisted    Reason = "unlisted"     // the source of a sweep did not list its locks
+	Outdated    Reason = "superseded"   // the intent is stale, there is a newer one
 )
 
 // Reasons lists every reason.

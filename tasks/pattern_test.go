@@ -10,8 +10,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The formats are documented as patterns, and this is what they are held to.
-func TestIDsAreThoseOfTheDocumentedPatterns(t *testing.T) {
+// Validation is written as loops; the formats are documented as patterns. Both
+// must accept the same ids.
+func TestValidate_DocumentedPatterns(t *testing.T) {
 	t.Parallel()
 	id := rapid.OneOf(
 		rapid.StringOfN(rapid.RuneFrom([]rune("aZ09_-.@:\n é")), 0, 70, -1),
@@ -33,7 +34,7 @@ func TestIDsAreThoseOfTheDocumentedPatterns(t *testing.T) {
 			{"batch", tasks.ValidateBatchID(s), batch},
 		} {
 			if want := tc.pattern.MatchString(s); (tc.err == nil) != want {
-				t.Errorf("%s %q: %v; the pattern matches: %t", tc.name, s, tc.err, want)
+				t.Errorf("%s %q: %v; want it accepted: %t", tc.name, s, tc.err, want)
 			}
 		}
 	})

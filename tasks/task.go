@@ -21,12 +21,12 @@ const (
 	KindBatchWebhook Kind = "batch:webhook"
 )
 
-// Kinds lists every kind, in the order people see them.
+// Kinds lists every kind, in the order in which people see them.
 func Kinds() []Kind {
 	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindLockSweep, KindBatchWebhook}
 }
 
-// The queues. Releases come before unbinds, since a user is waiting for the
+// The queues. Releases are more urgent than unbinds, since a user waits for the
 // lock; see [QueueWeights].
 const (
 	QueueRelease    = "release"
@@ -37,34 +37,33 @@ const (
 	QueueDeadLetter = "dead-letter"
 )
 
-// QueueWeights tells how often a worker looks into each queue first, relative
-// to the others. No queue starves.
+// QueueWeights says how often a worker asks each queue first, relative to the
+// other queues. No queue starves.
 func QueueWeights() map[string]int {
 	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueSweep: 2, QueueWebhook: 1, QueueDeadLetter: 1}
 }
 
 // MaxRetry is the retry limit that a producer gives to asynq. It is far above
-// what the worker allows by itself: asynq archives a task that reaches its
-// limit, and deletes what exceeds 9,999 archived tasks, so the worker must
-// always be the one who decides.
+// the worker's own limit, because the worker must decide when to give up: asynq
+// archives a task that reaches the limit, and deletes archived tasks beyond 9,999.
 const MaxRetry = 1000
 
-// Timeout is the time that a producer lets asynq grant one run of a task. The
-// worker's own limits are shorter, so that the worker decides what a late
-// answer means and not asynq.
+// Timeout is the time limit for one run of a task that a producer gives to asynq.
+// The worker's own limits are shorter, so that the worker and not asynq decides
+// what a late answer means.
 const Timeout = 30 * time.Minute
 
-// Task is something to be done once at KooDrive. The set is closed: the types
-// of this package are the only ones.
+// Task is something to be done once at KooDrive. The set is closed: only the
+// types of this package implement it.
 type Task interface {
 	// Kind is the task's wire name.
 	Kind() Kind
-	// Queue is the queue the task waits in.
+	// Queue is the queue in which the task waits.
 	Queue() string
-	// User is the KooDrive user the task is about; "" if it is about none.
+	// User is the KooDrive user of the task; "" if it has none.
 	User() string
-	// Target is the id of the device or lock that is to go; "" where it is not
-	// one of these.
+	// Target is the id of the device, lock or batch that the task is about; "" if
+	// there is none.
 	Target() string
 	// Validate reports the first member that is not well formed, as a
 	// *FieldError.
@@ -74,9 +73,9 @@ type Task interface {
 }
 
 // Identity is the asynq task ID of a task that was enqueued by itself:
-// "<kind>:<user>:<target>". One task of an identity can be outstanding in a
-// queue at a time; package enqueue says what becomes of a second. No target
-// holds a colon, so the last colon separates it however the user id is written.
+// "<kind>:<user>:<target>". Only one task of an identity can be outstanding in a
+// queue at a time; package enqueue says what becomes of a second one. A target
+// contains no colon, so the last colon always separates it from the user's id.
 func Identity(t Task) string {
 	return string(t.Kind()) + ":" + t.User() + ":" + t.Target()
 }
@@ -105,20 +104,21 @@ type LockRelease struct {
 	// LockID matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$; what follows the @
 	// is the module that is backed up.
 	LockID string
-	// Evidence is why a sweep wants it released, zero for an order of somebody who
-	// knows. The worker looks again first: a lock that was renewed since stays.
+	// Evidence is what the sweep has seen that enqueued this release. It is zero
+	// for a release that somebody ordered. A release with evidence is checked again
+	// before the call: a lock that was renewed since is not released.
 	Evidence SweepEvidence
 }
 
 // SweepEvidence is what a sweep has seen of a lock whose holder went away.
 type SweepEvidence struct {
-	// Source is where it has seen it. Empty: nowhere.
+	// Source is where the sweep has seen the lock. Empty: there was no sweep.
 	Source Source
 	// ExpiredAt is when the lock expired, to the millisecond.
 	ExpiredAt time.Time
 }
 
-// Source is a place where it is known which locks there are.
+// Source is a place that knows which locks there are.
 type Source string
 
 // The sources.
@@ -132,34 +132,35 @@ const (
 func Sources() []Source { return []Source{SourceLedger, SourceFile, SourceSQL} }
 
 // UserOffboard removes every binding between a user and a device, and every
-// backup lock of the user that the ledger knows, those that come meanwhile
-// included: it becomes one DeviceUnbind for each device that KooDrive lists and
-// one LockRelease for each lock, and is done when there are none.
+// backup lock of the user that the ledger knows. It enqueues one DeviceUnbind for
+// each device that KooDrive lists and one LockRelease for each lock. It repeats
+// this, since devices and locks may appear meanwhile, and is done when there are
+// none left.
 type UserOffboard struct {
 	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
 	UserID string
 }
 
 // LockSweep looks for locks whose holder went away, and enqueues a LockRelease
-// for each. A zero means the sweeper's default.
+// for each. The zero value of a field stands for the worker's default.
 type LockSweep struct {
-	// Source is where it looks. Empty: the ledger.
+	// Source is where the sweep looks for locks. Empty: the ledger.
 	Source Source
 	// Grace is how long after its expiry a lock is still left alone.
 	Grace time.Duration
-	// Max is the most locks that one sweep releases.
+	// Max is the greatest number of locks that one sweep releases.
 	Max int64
-	// MaxShare is the greatest share of all locks, 0 to 1, that may be stale: more
-	// than that is taken for a mistake, and none is released.
+	// MaxShare is the greatest share of all locks that may be stale, 0 to 1. A
+	// greater share is taken for a mistake, and the sweep releases nothing.
 	MaxShare float64
-	// Force releases whatever is stale, in spite of Max and MaxShare.
+	// Force releases all stale locks, whatever Max and MaxShare are.
 	Force bool
 }
 
-// BatchWebhook tells the outside that a batch is complete. It is enqueued by
-// the worker that sees it.
+// BatchWebhook tells an outside URL that a batch is complete. The worker that
+// notices the completion enqueues it.
 type BatchWebhook struct {
-	// BatchID is the batch, as in Place.
+	// BatchID names the batch; see BatchRef.
 	BatchID string
 }
 
@@ -208,7 +209,7 @@ func (UserOffboard) Queue() string { return QueueOffboard }
 // User returns the user's id.
 func (t UserOffboard) User() string { return t.UserID }
 
-// Target returns "": the user is all there is to name.
+// Target returns "": an off-boarding names a user and nothing else.
 func (UserOffboard) Target() string { return "" }
 
 func (UserOffboard) sealed() {}
@@ -243,17 +244,17 @@ func (BatchWebhook) sealed() {}
 
 const maxUserID = 128
 
-// KooDrive does not specify the format of its ids. These accept every example
-// of the vendor's pages and nothing that could change the meaning of a URL or
-// of a header. They are loops and not patterns because files of millions of ids
-// come this way.
+// KooDrive does not specify the format of its ids. The functions below accept
+// every example on the vendor's pages, and nothing that could change the meaning
+// of a URL or of a header. They are loops and not regular expressions, because
+// files of millions of ids pass through them.
 
-// validDevice: ^[A-Za-z0-9_-]{1,64}$.
+// validDevice matches ^[A-Za-z0-9_-]{1,64}$.
 func validDevice(s string) bool {
 	return len(s) <= maxTarget && all(s, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' })
 }
 
-// validLock: ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$.
+// validLock matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$.
 func validLock(s string) bool {
 	const maxModule = 8
 	lock, module, hasModule := strings.Cut(s, "@")
@@ -265,7 +266,7 @@ func validLock(s string) bool {
 
 const maxTarget = 64
 
-// all reports whether s is not empty, and f holds for each byte.
+// all reports whether s is not empty and f holds for each of its bytes.
 func all(s string, f func(byte) bool) bool {
 	for i := range len(s) {
 		if !f(s[i]) {
@@ -301,9 +302,9 @@ func (t LockRelease) Validate() error {
 	case t.Evidence == SweepEvidence{}:
 		return nil
 	case t.Evidence.Source == "":
-		return &FieldError{Field: "source", Problem: "is missing, and expired_at is there"}
+		return &FieldError{Field: "source", Problem: "is missing, but expired_at is present"}
 	case t.Evidence.ExpiredAt.IsZero():
-		return &FieldError{Field: "expired_at", Problem: "is missing, and source is there"}
+		return &FieldError{Field: "expired_at", Problem: "is missing, but source is present"}
 	default:
 		return t.Evidence.Source.validate()
 	}
@@ -337,8 +338,8 @@ func (t UserOffboard) Validate() error { return validateUserID(t.UserID) }
 // Validate implements Task.
 func (t BatchWebhook) Validate() error { return ValidateBatchID(t.BatchID) }
 
-// validateUserID allows what travels unchanged in an HTTP header and reads
-// unambiguously in a log.
+// validateUserID accepts only characters that an HTTP header carries unchanged
+// and that cannot be misread in a log.
 func validateUserID(s string) error {
 	const want = "1 to 128 visible ASCII characters"
 	if s == "" {
@@ -365,11 +366,11 @@ func validateID(field, s string, valid func(string) bool, want string) error {
 	return nil
 }
 
-// excerpt quotes at most the first 80 bytes of a value that was refused.
+// excerpt quotes a value that was refused, or its first 80 bytes.
 func excerpt(s string) string {
-	const most = 80
-	if len(s) > most {
-		return fmt.Sprintf("%+q… (%d bytes)", s[:most], len(s))
+	const maxLen = 80
+	if len(s) > maxLen {
+		return fmt.Sprintf("%+q… (%d bytes)", s[:maxLen], len(s))
 	}
 	return fmt.Sprintf("%+q", s)
 }

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// ParseTime reads the value of a field as of RFC 3339, with its zone, and nothing
-// that is merely like it. The time is in UTC; the error is a *FieldError.
+// ParseTime reads the value of a field as an RFC 3339 time with a time zone. It
+// refuses the similar formats that time.Parse accepts. The result is in UTC, and
+// the error is a *FieldError.
 func ParseTime(field, text string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339, text)
 	switch {
@@ -19,8 +20,9 @@ func ParseTime(field, text string) (time.Time, error) {
 	return at.UTC(), nil
 }
 
-// strictTime reports whether a time that time.Parse has read is RFC 3339: it takes
-// an hour of one digit, a comma before the fraction, and zones beyond 23:59.
+// strictTime reports whether a text that time.Parse has accepted is RFC 3339.
+// time.Parse also accepts an hour of one digit, a comma before the fraction, and
+// zones beyond 23:59.
 func strictTime(text string) bool {
 	zone := text[len(text)-len("07:00"):]
 	return text[len("2026-01-31T8")] != ':' && !strings.Contains(text, ",") &&

@@ -266,7 +266,7 @@ func (c *batchAuditCmd) Run(a *app) error {
 			return err
 		}
 	} else if audit.Clean() {
-		say(a.stdout, "clean: %d tasks, each state counted again", audit.Balance.Total)
+		say(a.stdout, "clean: %d tasks, each state counted again", audit.Stats.Total)
 		if audit.Receipts >= 0 {
 			say(a.stdout, "; %d receipts", audit.Receipts)
 		}

@@ -10,47 +10,47 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Audit is a batch counted again.
+// Audit compares a batch's counters with its states and receipts.
 type Audit struct {
-	// Balance is what the counters say.
-	Balance tasks.BatchStats `json:"balance"`
-	// Counted is what the states say, by their names.
+	// Stats is what the counters say.
+	Stats tasks.BatchStats `json:"balance"`
+	// Counted is how often each state occurs, by its name.
 	Counted map[string]int64 `json:"counted"`
-	// Receipts is the number of receipts; -1 for a batch without.
+	// Receipts is the number of receipts; -1 for a batch without receipts.
 	Receipts int64 `json:"receipts"`
-	// Problems says where these disagree. None: the audit is clean.
+	// Problems says where these disagree. It is empty if the audit is clean.
 	Problems []string `json:"problems"`
 }
 
 // Clean reports whether everything agrees.
 func (a *Audit) Clean() bool { return len(a.Problems) == 0 }
 
-// auditCmd reads a batch as of one moment. It is a script, since a Redis that is
-// full refuses transactions.
+// auditCmd reads a batch at one moment. It is a script, since a Redis whose
+// memory is full refuses transactions.
 //
 // KEYS -> meta, states, receipts
 // --
-// ARGV -> fields of meta
+// ARGV -> names of fields of meta
 //
-// Returns the fields, the states and the number of receipts.
+// Returns the values of the fields, the states and the number of receipts.
 var auditCmd = redis.NewScript(`
 return {redis.call("HMGET", KEYS[1], unpack(ARGV)), redis.call("GET", KEYS[2]), redis.call("XLEN", KEYS[3])}
 `)
 
-// Audit counts the states of a batch, all as of one moment, and compares them
-// with the counters and with the number of receipts.
+// Audit counts the states of a batch at one moment, and compares them with the
+// counters and with the number of receipts.
 func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 	if tasks.ValidateBatchID(id) != nil {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	k := keysOf(id)
 	args := []any{"with_receipts", "revisions", "sealed", "children", "abandoned"}
-	for _, field := range balanceFields {
+	for _, field := range statsFields {
 		args = append(args, field)
 	}
 	reply, err := auditCmd.Run(ctx, s.rdb, []string{k.meta, k.states, k.receipts}, args...).Slice()
 	if err == nil && len(reply) != 3 {
-		err = fmt.Errorf("%d values; want 3", len(reply))
+		err = fmt.Errorf("the reply has %d values; want 3", len(reply))
 	}
 	if err != nil {
 		return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
@@ -62,27 +62,26 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 	if len(meta) != len(args) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
-	if a.Balance, err = readBalance(id, meta[5:]); err != nil {
+	if a.Stats, err = readStats(id, meta[5:]); err != nil {
 		return Audit{}, err
 	}
 	counts := count(states)
-	a.compare("total", a.Balance.Total, sum(counts[Queued:]))
+	a.compare("total", a.Stats.Total, sum(counts[Queued:]))
 	for state := Queued; state < numStates; state++ {
 		a.Counted[state.String()] = counts[state]
-		a.compare(state.String(), counterOf(a.Balance, state), counts[state])
+		a.compare(state.String(), counterOf(a.Stats, state), counts[state])
 	}
 	for state := numStates; state < len(counts); state++ {
 		if counts[state] > 0 {
 			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
 		}
 	}
-	if meta[4] == nil { // of an abandoned input nobody knows how long it is
+	if meta[4] == nil { // nobody knows how long an abandoned input is
 		if err := a.checkInput(meta[2], meta[3]); err != nil {
 			return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
 		}
 	}
-	with, _ := meta[0].(string)
-	if with != "1" {
+	if withReceipts, _ := meta[0].(string); withReceipts != "1" {
 		a.Receipts = -1
 		return a, nil
 	}
@@ -92,14 +91,14 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 			return Audit{}, fmt.Errorf("audit batch %s: revisions: %w", id, err)
 		}
 	}
-	settled := sum(counts[Succeeded : Discarded+1])
-	if want := settled + revisions; a.Receipts != want {
-		a.Problems = append(a.Problems, fmt.Sprintf("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, settled, revisions))
+	outcomes := sum(counts[Succeeded : Discarded+1])
+	if want := outcomes + revisions; a.Receipts != want {
+		a.Problems = append(a.Problems, fmt.Sprintf("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, outcomes, revisions))
 	}
 	return a, nil
 }
 
-// checkInput looks for items of the input that have no state.
+// checkInput compares the total with the size of the input, once that is known.
 func (a *Audit) checkInput(sealed, children any) error {
 	if sealed == nil {
 		return nil
@@ -112,18 +111,18 @@ func (a *Audit) checkInput(sealed, children any) error {
 		}
 		var err error
 		if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-			return fmt.Errorf("%q is no number", text)
+			return fmt.Errorf("%q is not a number", text)
 		}
 	}
-	if want := n[0] + n[1]; a.Balance.Total != want {
-		a.Problems = append(a.Problems, fmt.Sprintf("the total is %d; want %d, for %d items of the input and %d that off-boardings found", a.Balance.Total, want, n[0], n[1]))
+	if want := n[0] + n[1]; a.Stats.Total != want {
+		a.Problems = append(a.Problems, fmt.Sprintf("the total is %d; want %d, for %d items of the input and %d tasks that off-boardings have found", a.Stats.Total, want, n[0], n[1]))
 	}
 	return nil
 }
 
 func (a *Audit) compare(name string, counter, counted int64) {
 	if counter != counted {
-		a.Problems = append(a.Problems, fmt.Sprintf("the counter of %s is %d, and %d are so", name, counter, counted))
+		a.Problems = append(a.Problems, fmt.Sprintf("the counter of %s is %d, but the states add up to %d", name, counter, counted))
 	}
 }
 
@@ -143,24 +142,24 @@ func sum(counts []int64) (n int64) {
 	return n
 }
 
-func counterOf(b tasks.BatchStats, s State) int64 {
+func counterOf(stats tasks.BatchStats, s State) int64 {
 	switch s {
 	case Queued:
-		return b.Queued
+		return stats.Queued
 	case Succeeded:
-		return b.Succeeded
+		return stats.Succeeded
 	case AlreadyGone:
-		return b.AlreadyGone
+		return stats.AlreadyGone
 	case Superseded:
-		return b.Superseded
+		return stats.Superseded
 	case Dead:
-		return b.Dead
+		return stats.Dead
 	case Discarded:
-		return b.Discarded
+		return stats.Discarded
 	case Duplicate:
-		return b.Duplicate
+		return stats.Duplicate
 	case Rejected:
-		return b.Rejected
+		return stats.Rejected
 	default:
 		return 0
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestAuditCounts(t *testing.T) {
+func TestAudit_CountsStates(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
@@ -19,7 +19,7 @@ func TestAuditCounts(t *testing.T) {
 	b.mark(t, id, batch.Duplicate, c.Index(1))
 	b.mark(t, id, batch.Rejected, c.Index(2), c.Index(8))
 	for i, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Discarded} {
-		b.settle(t, receipt(id, c.Index(3+i), outcome))
+		b.recordOutcomes(t, receipt(id, c.Index(3+i), outcome))
 	}
 	audit, err := b.store.Audit(t.Context(), id)
 	if err != nil || !audit.Clean() || audit.Problems == nil || audit.Receipts != 5 {
@@ -31,66 +31,66 @@ func TestAuditCounts(t *testing.T) {
 	if !maps.Equal(audit.Counted, want) {
 		t.Errorf("counted %v; want %v", audit.Counted, want)
 	}
-	if got, want := standing(audit.Balance), (tasks.BatchStats{
+	if got, want := counts(audit.Stats), (tasks.BatchStats{
 		Total: 9, Queued: 1, Duplicate: 1, Rejected: 2, Succeeded: 1, AlreadyGone: 1, Superseded: 1, Dead: 1, Discarded: 1,
 	}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 }
 
-// Whatever is changed by hand is seen, and named.
-func TestAuditSees(t *testing.T) {
+// Audit finds whatever somebody has changed by hand, and names it.
+func TestAudit_FindsChanges(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for name, tc := range map[string]struct {
-		args []any // of a command about the key in front
+		args []any // of a Redis command; the key is inserted behind its name
 		key  string
 		want []string
 	}{
 		"a counter": {
 			[]any{"HINCRBY", "succeeded", 1}, "meta",
-			[]string{"the counter of succeeded is 3, and 2 are so"},
+			[]string{"the counter of succeeded is 3, but the states add up to 2"},
 		},
 		"the total": {
 			[]any{"HINCRBY", "total", -1}, "meta",
-			[]string{"the counter of total is 5, and 6 are so"},
+			[]string{"the counter of total is 5, but the states add up to 6"},
 		},
-		"a counter that is missing": {
+		"a missing counter": {
 			[]any{"HDEL", "queued"}, "meta",
-			[]string{"the counter of queued is 0, and 1 are so"},
+			[]string{"the counter of queued is 0, but the states add up to 1"},
 		},
 		"a state": {
 			[]any{"BITFIELD", "SET", "u4", "#0", uint8(batch.Dead)}, "states",
-			[]string{"the counter of succeeded is 2, and 1 are so", "the counter of dead is 1, and 2 are so"},
+			[]string{"the counter of succeeded is 2, but the states add up to 1", "the counter of dead is 1, but the states add up to 2"},
 		},
-		"a state that is gone": {
+		"a missing state": {
 			[]any{"BITFIELD", "SET", "u4", "#1", 0}, "states",
 			[]string{
-				"the counter of total is 6, and 5 are so", "the counter of succeeded is 2, and 1 are so",
+				"the counter of total is 6, but the states add up to 5", "the counter of succeeded is 2, but the states add up to 1",
 				"there are 5 receipts; want 4, for 3 outcomes and 1 revisions",
 			},
 		},
-		"a state that nobody knows": {
+		"an unknown state": {
 			[]any{"BITFIELD", "SET", "u4", "#5", 15}, "states",
-			[]string{"the counter of queued is 1, and 0 are so", "1 indexes have the unknown state 15"},
+			[]string{"the counter of queued is 1, but the states add up to 0", "1 indexes have the unknown state 15"},
 		},
-		"a state too many": {
+		"an additional state": {
 			[]any{"BITFIELD", "SET", "u4", "#100", 9}, "states",
-			[]string{"the counter of total is 6, and 7 are so", "1 indexes have the unknown state 9"},
+			[]string{"the counter of total is 6, but the states add up to 7", "1 indexes have the unknown state 9"},
 		},
 		"all states": {
 			[]any{"UNLINK"}, "states",
 			[]string{
-				"the counter of total is 6, and 0 are so", "the counter of queued is 1, and 0 are so", "the counter of succeeded is 2, and 0 are so",
-				"the counter of dead is 1, and 0 are so", "the counter of discarded is 1, and 0 are so", "the counter of duplicate is 1, and 0 are so",
+				"the counter of total is 6, but the states add up to 0", "the counter of queued is 1, but the states add up to 0", "the counter of succeeded is 2, but the states add up to 0",
+				"the counter of dead is 1, but the states add up to 0", "the counter of discarded is 1, but the states add up to 0", "the counter of duplicate is 1, but the states add up to 0",
 				"there are 5 receipts; want 1, for 0 outcomes and 1 revisions",
 			},
 		},
-		"a receipt that is deleted": {
+		"a missing receipt": {
 			[]any{"XTRIM", "MAXLEN", "=", 4}, "receipts",
 			[]string{"there are 4 receipts; want 5, for 4 outcomes and 1 revisions"},
 		},
-		"a receipt too many": {
+		"an additional receipt": {
 			[]any{"XADD", "*", "i", 0}, "receipts",
 			[]string{"there are 6 receipts; want 5, for 4 outcomes and 1 revisions"},
 		},
@@ -101,11 +101,11 @@ func TestAuditSees(t *testing.T) {
 	} {
 		id := b.open(t, batch.Spec{})
 		c := b.claim(t, id, 0, digests(input("", 6)))
-		b.settle(t, receipt(id, c.Index(0), tasks.Succeeded), receipt(id, c.Index(1), tasks.Succeeded))
-		b.settle(t, receipt(id, c.Index(2), tasks.Dead), receipt(id, c.Index(3), tasks.Dead), receipt(id, c.Index(3), tasks.Discarded))
+		b.recordOutcomes(t, receipt(id, c.Index(0), tasks.Succeeded), receipt(id, c.Index(1), tasks.Succeeded))
+		b.recordOutcomes(t, receipt(id, c.Index(2), tasks.Dead), receipt(id, c.Index(3), tasks.Dead), receipt(id, c.Index(3), tasks.Discarded))
 		b.mark(t, id, batch.Duplicate, c.Index(4))
 		b.mark(t, id, batch.Queued, c.Index(5))
-		b.balance(t, id)
+		b.stats(t, id)
 
 		args := slices.Insert(slices.Clone(tc.args), 1, any("kooworker:{batch:"+id+"}:"+tc.key))
 		if err := b.rdb.Do(t.Context(), args...).Err(); err != nil {
@@ -118,18 +118,18 @@ func TestAuditSees(t *testing.T) {
 	}
 }
 
-func TestAuditOfABatchWithoutReceipts(t *testing.T) {
+func TestAudit_NoReceipts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{NoReceipts: true}, 3)
-	b.settleAll(t, id, at, tasks.Dead)
-	b.settleAll(t, id, at, tasks.Discarded)
+	id, indexes := b.closedBatch(t, batch.Spec{NoReceipts: true}, 3)
+	b.recordAll(t, id, indexes, tasks.Dead)
+	b.recordAll(t, id, indexes, tasks.Discarded)
 	if audit, err := b.store.Audit(t.Context(), id); err != nil || !audit.Clean() || audit.Receipts != -1 {
 		t.Errorf("%+v, %v; want it clean, with -1 receipts", audit, err)
 	}
 }
 
-func TestAuditOfAMetaThatCannotBeRead(t *testing.T) {
+func TestAudit_UnreadableMeta(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, field := range []string{"total", "queued", "revisions", "created_at"} {

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bundle is a ledger in a Redis of its own.
+// bundle is a ledger in its own Redis server.
 type bundle struct {
 	store *batch.Store
 	rdb   redis.UniversalClient
@@ -32,8 +32,8 @@ func setup(tb testing.TB) *bundle {
 	return &bundle{store: batch.NewStore(rdb), rdb: rdb, redis: server}
 }
 
-// hooked returns a store whose client calls act before each command of that
-// name, also before a transaction that holds one.
+// hooked returns a store whose client calls act before each command of this
+// name, and before each pipeline that contains one.
 func (b *bundle) hooked(name string, act func()) *batch.Store {
 	rdb := b.redis.Client()
 	rdb.AddHook(before{name, act})
@@ -74,7 +74,7 @@ func (b *bundle) open(tb testing.TB, spec batch.Spec) string {
 	return id
 }
 
-// input returns n tasks; those of another salt are others.
+// input returns n tasks. Another salt gives other tasks.
 func input(salt string, n int) []tasks.Task {
 	items := make([]tasks.Task, n)
 	for i := range items {
@@ -85,11 +85,11 @@ func input(salt string, n int) []tasks.Task {
 
 // digests returns the rolling digest after each item.
 func digests(items []tasks.Task) []batch.Digest {
-	var roll batch.RollingDigest
+	var rolling batch.RollingDigest
 	all := make([]batch.Digest, len(items))
 	for i, item := range items {
-		roll.Task(item)
-		all[i] = roll.Digest()
+		rolling.AddTask(item)
+		all[i] = rolling.Digest()
 	}
 	return all
 }
@@ -100,12 +100,12 @@ func chunkOf(all []batch.Digest, n int) []batch.Digest {
 	return all[from:min(from+batch.ChunkSize, len(all))]
 }
 
-// claim claims a chunk, and wants it to be had.
+// claim claims a chunk, which must succeed.
 func (b *bundle) claim(tb testing.TB, id string, n int, digests []batch.Digest) batch.Chunk {
 	tb.Helper()
-	c, more, err := b.store.Claim(tb.Context(), id, int64(n), digests)
-	if err != nil || more != 0 {
-		tb.Fatalf("claim %d items of chunk %d: more %d, %v", len(digests), n, more, err)
+	c, need, err := b.store.Claim(tb.Context(), id, int64(n), digests)
+	if err != nil || need != 0 {
+		tb.Fatalf("claim %d items of chunk %d: need %d, %v; want them claimed", len(digests), n, need, err)
 	}
 	return c
 }
@@ -139,16 +139,16 @@ func (b *bundle) queue(tb testing.TB, id string, n int) []int64 {
 	return indexes
 }
 
-// sealed opens a batch of n queued tasks, and seals it.
-func (b *bundle) sealed(tb testing.TB, spec batch.Spec, n int) (id string, indexes []int64) {
+// closedBatch opens a batch of n queued tasks and closes its input.
+func (b *bundle) closedBatch(tb testing.TB, spec batch.Spec, n int) (id string, indexes []int64) {
 	tb.Helper()
 	id = b.open(tb, spec)
 	indexes = b.queue(tb, id, n)
-	b.seal(tb, id, n)
+	b.closeInput(tb, id, n)
 	return id, indexes
 }
 
-func (b *bundle) seal(tb testing.TB, id string, items int) (completed bool) {
+func (b *bundle) closeInput(tb testing.TB, id string, items int) (completed bool) {
 	tb.Helper()
 	completed, err := b.store.CloseInput(tb.Context(), id, int64(items))
 	if err != nil {
@@ -164,7 +164,7 @@ func receipt(id string, index int64, outcome tasks.Outcome) tasks.Receipt {
 	}
 }
 
-func (b *bundle) settle(tb testing.TB, receipts ...tasks.Receipt) (completed []string) {
+func (b *bundle) recordOutcomes(tb testing.TB, receipts ...tasks.Receipt) (completed []string) {
 	tb.Helper()
 	completed, err := b.store.RecordOutcomes(tb.Context(), receipts)
 	if err != nil {
@@ -173,28 +173,28 @@ func (b *bundle) settle(tb testing.TB, receipts ...tasks.Receipt) (completed []s
 	return completed
 }
 
-// settleAll gives one outcome to all.
-func (b *bundle) settleAll(tb testing.TB, id string, indexes []int64, outcome tasks.Outcome) (completed []string) {
+// recordAll records the same outcome for all of these indexes.
+func (b *bundle) recordAll(tb testing.TB, id string, indexes []int64, outcome tasks.Outcome) (completed []string) {
 	tb.Helper()
 	var receipts []tasks.Receipt
 	for _, i := range indexes {
 		receipts = append(receipts, receipt(id, i, outcome))
 	}
-	return b.settle(tb, receipts...)
+	return b.recordOutcomes(tb, receipts...)
 }
 
-// balance wants the audit to be clean, and returns how the batch stands.
-func (b *bundle) balance(tb testing.TB, id string) tasks.BatchStats {
+// stats returns the counts of a batch, whose audit must be clean.
+func (b *bundle) stats(tb testing.TB, id string) tasks.BatchStats {
 	tb.Helper()
 	audit, err := b.store.Audit(tb.Context(), id)
 	if err != nil || !audit.Clean() {
-		tb.Errorf("audit: %q, %v; want it clean", audit.Problems, err)
+		tb.Errorf("audit of batch %s: %q, %v; want it clean", id, audit.Problems, err)
 	}
 	shown, err := b.store.Show(tb.Context(), id)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if diff := cmp.Diff(audit.Balance, shown); diff != "" {
+	if diff := cmp.Diff(audit.Stats, shown); diff != "" {
 		tb.Errorf("Audit and Show disagree (-audit +show):\n%s", diff)
 	}
 	return shown
@@ -212,8 +212,8 @@ func (b *bundle) receipts(tb testing.TB, id string, o batch.ReceiptOptions) []ta
 	return all
 }
 
-// ttls returns the keys with a batch's hash tag, and how long each has to live:
-// -1ns for ever.
+// ttls returns the keys with a batch's hash tag, and the time until each expires:
+// -1ns if it does not expire.
 func (b *bundle) ttls(tb testing.TB, id string) map[string]time.Duration {
 	tb.Helper()
 	prefix := "kooworker:{batch:" + id + "}:"
@@ -232,7 +232,7 @@ func (b *bundle) ttls(tb testing.TB, id string) map[string]time.Duration {
 	return all
 }
 
-// expire lets a batch's keys expire now.
+// expire makes a batch's keys expire now.
 func (b *bundle) expire(tb testing.TB, id string) {
 	tb.Helper()
 	for name := range b.ttls(tb, id) {
@@ -240,5 +240,5 @@ func (b *bundle) expire(tb testing.TB, id string) {
 			tb.Fatal(err)
 		}
 	}
-	redistest.Eventually(tb, 10*time.Second, "the keys expired", func() bool { return len(b.ttls(tb, id)) == 0 })
+	redistest.Eventually(tb, 10*time.Second, "the keys have expired", func() bool { return len(b.ttls(tb, id)) == 0 })
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestClaimAgain(t *testing.T) {
+func TestClaim_Again(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
@@ -31,14 +31,14 @@ func TestClaimAgain(t *testing.T) {
 		}
 	}
 	for _, fewer := range []int{1, 511} {
-		if _, more, err := b.store.Claim(t.Context(), id, 0, all[:fewer]); more != batch.ChunkSize || err != nil {
-			t.Errorf("with %d items: more %d, %v; want it told that there are %d", fewer, more, err, batch.ChunkSize)
+		if _, need, err := b.store.Claim(t.Context(), id, 0, all[:fewer]); need != batch.ChunkSize || err != nil {
+			t.Errorf("claim %d items: need %d, %v; want need %d", fewer, need, err, batch.ChunkSize)
 		}
 	}
-	b.balance(t, id)
+	b.stats(t, id)
 }
 
-func TestClaimSeesWhatWasSettled(t *testing.T) {
+func TestClaim_ReturnsStates(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
@@ -46,7 +46,7 @@ func TestClaimSeesWhatWasSettled(t *testing.T) {
 	b.claim(t, id, 0, chunkOf(all, 0))
 	c := b.claim(t, id, 1, chunkOf(all, 1))
 	want := []batch.State{batch.Succeeded, batch.Absent, batch.Dead, batch.Rejected, batch.Duplicate}
-	b.settle(t, receipt(id, c.Index(0), tasks.Succeeded), receipt(id, c.Index(2), tasks.Dead))
+	b.recordOutcomes(t, receipt(id, c.Index(0), tasks.Succeeded), receipt(id, c.Index(2), tasks.Dead))
 	b.mark(t, id, batch.Rejected, c.Index(3))
 	b.mark(t, id, batch.Duplicate, c.Index(4))
 	c = b.claim(t, id, 1, chunkOf(all, 1))
@@ -57,18 +57,18 @@ func TestClaimSeesWhatWasSettled(t *testing.T) {
 	}
 }
 
-func TestClaimOfAnotherInput(t *testing.T) {
+func TestClaim_AnotherInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// with returns the input with another item in one place.
-	with := func(at, n int) []tasks.Task {
+	// with returns the input with another item at one position.
+	with := func(position, n int) []tasks.Task {
 		items := input("", n)
-		items[at] = tasks.LockRelease{UserID: "u", LockID: "l"}
+		items[position] = tasks.LockRelease{UserID: "u", LockID: "l"}
 		return items
 	}
 	for name, tc := range map[string]struct {
 		first, second []tasks.Task
-		chunk         int // in which it is found
+		chunk         int // in which the difference is found
 		from, to      int64
 	}{
 		"the first item":           {input("", 600), with(0, 600), 0, 1, 512},
@@ -88,57 +88,57 @@ func TestClaimOfAnotherInput(t *testing.T) {
 			for n := range tc.chunk {
 				b.claim(t, id, n, chunkOf(two, n))
 			}
-			_, more, err := b.store.Claim(t.Context(), id, int64(tc.chunk), chunkOf(two, tc.chunk))
+			_, need, err := b.store.Claim(t.Context(), id, int64(tc.chunk), chunkOf(two, tc.chunk))
 			other, ok := errors.AsType[*batch.InputError](err)
-			if !ok || more != 0 {
-				t.Fatalf("more %d, %v; want an InputError", more, err)
+			if !ok || need != 0 {
+				t.Fatalf("need %d, %v; want an InputError", need, err)
 			}
 			if other.First != tc.from || other.Last != tc.to || other.ID != id {
-				t.Errorf("items %d to %d of %q; want %d to %d of %q", other.First, other.Last, other.ID, tc.from, tc.to, id)
+				t.Errorf("the error is about the items %d to %d of %q; want %d to %d of %q", other.First, other.Last, other.ID, tc.from, tc.to, id)
 			}
 			if err := b.store.Mark(t.Context(), id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil); err != nil {
-				t.Errorf("the batch is good for its own input all the same: %v", err)
+				t.Errorf("mark an item of the first input: %v; want no error", err)
 			}
 		})
 	}
 }
 
-func TestClaimOfALongerOrShorterInput(t *testing.T) {
+func TestClaim_LongerOrShorterInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, n := range []int{511, 512, 513, 1024} {
-		id, _ := b.sealed(t, batch.Spec{}, n)
+		id, _ := b.closedBatch(t, batch.Spec{}, n)
 		longer := digests(input("", n+1))
 		chunk := n / batch.ChunkSize
 		_, _, err := b.store.Claim(t.Context(), id, int64(chunk), chunkOf(longer, chunk))
 		if _, ok := errors.AsType[*batch.InputError](err); !ok {
-			t.Errorf("sealed with %d, claimed one more: %v; want an InputError", n, err)
+			t.Errorf("claim one item more than the %d of the closed input: %v; want an InputError", n, err)
 		}
 		if _, ok := errors.AsType[*batch.InputError](func() error { _, err := b.store.CloseInput(t.Context(), id, int64(n-1)); return err }()); !ok {
-			t.Errorf("sealed with %d, and with one less: want an InputError", n)
+			t.Errorf("close an input of %d items again with one less: want an InputError", n)
 		}
-		if b.seal(t, id, n); b.balance(t, id).Total != int64(n) {
-			t.Errorf("%+v; want %d tasks", b.balance(t, id), n)
+		if b.closeInput(t, id, n); b.stats(t, id).Total != int64(n) {
+			t.Errorf("%+v; want %d tasks", b.stats(t, id), n)
 		}
 	}
-	// It may grow as long as nobody has said that it ended.
+	// An input may grow until it is closed.
 	id := b.open(t, batch.Spec{})
 	b.queue(t, id, 511)
 	b.queue(t, id, 1030)
 	if _, err := b.store.CloseInput(t.Context(), id, 511); err == nil {
-		t.Error("sealed with fewer items than were claimed")
+		t.Error("closed an input with fewer items than were claimed; want an error")
 	}
-	b.seal(t, id, 1030)
+	b.closeInput(t, id, 1030)
 }
 
-func TestClaimOfABatchThatIsNotThere(t *testing.T) {
+func TestClaim_NoSuchBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"none", "", "a}b"} {
 		_, _, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
 		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}}, nil)
-		_, sealed := b.store.CloseInput(t.Context(), id, 0)
-		for _, err := range []error{claimed, marked, sealed} {
+		_, closed := b.store.CloseInput(t.Context(), id, 0)
+		for _, err := range []error{claimed, marked, closed} {
 			if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
 				t.Errorf("%q: %v; want a NotFoundError", id, err)
 			}
@@ -149,29 +149,29 @@ func TestClaimOfABatchThatIsNotThere(t *testing.T) {
 	}
 }
 
-// More digests than a chunk has items would reach into the next one.
-func TestClaimOfNoChunk(t *testing.T) {
+// More digests than a chunk has items would reach into the next chunk.
+func TestClaim_InvalidChunk(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
 	for _, n := range []int{0, batch.ChunkSize + 1} {
 		if _, _, err := b.store.Claim(t.Context(), id, 0, digests(input("", n))); err == nil {
-			t.Errorf("claimed a chunk of %d items", n)
+			t.Errorf("claimed a chunk of %d items; want an error", n)
 		}
 	}
 	if _, _, err := b.store.Claim(t.Context(), id, -1, digests(input("", 1))); err == nil {
-		t.Error("claimed the chunk before the first")
+		t.Error("claimed chunk -1; want an error")
 	}
 }
 
-func TestAFullBatch(t *testing.T) {
+func TestClaim_FullBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	parent := func(id string) tasks.BatchRef { return tasks.BatchRef{Batch: id, Index: 1} }
 	for _, tc := range []struct {
 		next     int64
-		chunk    bool
-		children int // that have room
+		chunk    bool // whether the batch has room for one
+		children int  // that the batch has room for
 	}{
 		{tasks.MaxIndex + 1 - batch.ChunkSize, true, batch.ChunkSize},
 		{tasks.MaxIndex - batch.ChunkSize, true, batch.ChunkSize + 1},
@@ -189,10 +189,10 @@ func TestAFullBatch(t *testing.T) {
 		id := fill()
 		c, _, err := b.store.Claim(t.Context(), id, 0, digests(input("", 3)))
 		if full, isFull := errors.AsType[*batch.FullError](err); isFull == tc.chunk || isFull && full.ID != id {
-			t.Errorf("a chunk from %d on: %v; want it full: %t", tc.next, err, !tc.chunk)
+			t.Errorf("claim a chunk at index %d: %v; want a FullError: %t", tc.next, err, !tc.chunk)
 		}
 		if tc.chunk && (c.Index(0) < tc.next || c.Index(batch.ChunkSize-1) > tasks.MaxIndex) {
-			t.Errorf("a chunk from %d on begins at %d", tc.next, c.Index(0))
+			t.Errorf("the chunk claimed at index %d begins at %d; want it within the limit", tc.next, c.Index(0))
 		}
 		id = fill()
 		var children []batch.Child
@@ -201,17 +201,17 @@ func TestAFullBatch(t *testing.T) {
 		}
 		err = b.store.NextRound(t.Context(), parent(id), "p", 1, children)
 		if _, isFull := errors.AsType[*batch.FullError](err); !isFull {
-			t.Errorf("%d children from %d on: %v; want it full", len(children), tc.next, err)
+			t.Errorf("add %d children at index %d: %v; want a FullError", len(children), tc.next, err)
 		}
-		if brood, err := b.store.Children(t.Context(), parent(id), "p"); err != nil || brood.Round != 0 {
-			t.Errorf("noted %+v, %v; want none of them", brood, err)
+		if recorded, err := b.store.Children(t.Context(), parent(id), "p"); err != nil || recorded.Round != 0 {
+			t.Errorf("recorded %+v, %v; want no children", recorded, err)
 		}
 	}
 }
 
-// A producer that has just been told how many are known, while the batch is
-// deleted and made again.
-func TestClaimWhileTheBatchIsMadeAgain(t *testing.T) {
+// The batch is deleted and made again between the two calls of one Claim, which
+// has learned from the first how many items are known.
+func TestClaim_BatchMadeAgainMeanwhile(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	all := digests(input("", 9))
@@ -224,21 +224,21 @@ func TestClaimWhileTheBatchIsMadeAgain(t *testing.T) {
 				if err := b.store.Delete(t.Context(), id, true); err != nil {
 					t.Error(err)
 				}
-				b.rdb.Del(t.Context(), "kooworker:{batch:"+id+"}:used") // 90 days later
+				b.rdb.Del(t.Context(), "kooworker:{batch:"+id+"}:used") // as after 90 days
 				b.open(t, batch.Spec{ID: id})
 				if other != nil {
 					b.claim(t, id, 0, other)
 				}
 			}
 		})
-		_, more, err := store.Claim(t.Context(), id, 0, all)
-		if _, differs := errors.AsType[*batch.InputError](err); differs != (other != nil) || !differs && err != nil || more != 0 || calls < 2 {
-			t.Errorf("%s: more %d, %v, after %d calls; want an InputError: %t", name, more, err, calls, other != nil)
+		_, need, err := store.Claim(t.Context(), id, 0, all)
+		if _, differs := errors.AsType[*batch.InputError](err); differs != (other != nil) || !differs && err != nil || need != 0 || calls < 2 {
+			t.Errorf("%s: need %d, %v, after %d calls; want an InputError: %t", name, need, err, calls, other != nil)
 		}
 	}
 }
 
-// Of a batch that nobody goes on with.
+// The producer has died and nobody resumes the batch.
 func TestAbandon(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -246,39 +246,39 @@ func TestAbandon(t *testing.T) {
 	all := digests(input("", 600))
 	first := b.claim(t, id, 0, chunkOf(all, 0))
 	b.mark(t, id, batch.Queued, first.Index(0), first.Index(1))
-	second := b.claim(t, id, 1, chunkOf(all, 1)) // of which nothing is marked
+	second := b.claim(t, id, 1, chunkOf(all, 1)) // no item of it is marked
 	if completed, err := b.store.Abandon(t.Context(), id); completed || err != nil {
-		t.Fatalf("%t, %v; two are queued", completed, err)
+		t.Fatalf("completed %t, %v; want it incomplete, since two tasks are queued", completed, err)
 	}
 	if _, err := b.store.CloseInput(t.Context(), id, 600); err == nil {
-		t.Error("it can be sealed all the same")
+		t.Error("closed the input of an abandoned batch with another number of items; want an error")
 	}
-	b.settle(t, receipt(id, first.Index(0), tasks.Succeeded), receipt(id, second.Index(3), tasks.AlreadyGone))
-	if show := b.balance(t, id); show.Done || show.Total != 3 {
-		t.Errorf("%+v; want one queued", show)
+	b.recordOutcomes(t, receipt(id, first.Index(0), tasks.Succeeded), receipt(id, second.Index(3), tasks.AlreadyGone))
+	if show := b.stats(t, id); show.Done || show.Total != 3 {
+		t.Errorf("%+v; want it not done, with 3 tasks", show)
 	}
-	b.settle(t, receipt(id, first.Index(1), tasks.Superseded))
-	if show := b.balance(t, id); !show.Done || show.Total != 3 {
-		t.Errorf("%+v; want it done", show)
+	b.recordOutcomes(t, receipt(id, first.Index(1), tasks.Superseded))
+	if show := b.stats(t, id); !show.Done || show.Total != 3 {
+		t.Errorf("%+v; want it done, with 3 tasks", show)
 	}
-	b.settle(t, receipt(id, second.Index(4), tasks.Succeeded)) // late, but not lost
-	if show := b.balance(t, id); !show.Done || show.Total != 4 || show.Succeeded != 2 {
-		t.Errorf("%+v; want the late one in it", show)
+	b.recordOutcomes(t, receipt(id, second.Index(4), tasks.Succeeded)) // a late outcome is recorded, too
+	if show := b.stats(t, id); !show.Done || show.Total != 4 || show.Succeeded != 2 {
+		t.Errorf("%+v; want the late outcome counted", show)
 	}
 	if a, err := b.store.Audit(t.Context(), id); err != nil || !a.Clean() {
-		t.Errorf("%+v, %v", a, err)
+		t.Errorf("audit: %+v, %v; want it clean", a, err)
 	}
 
 	empty := b.open(t, batch.Spec{})
-	for _, want := range []bool{true, false} { // it completes once
+	for _, want := range []bool{true, false} { // only the first call completes it
 		if completed, err := b.store.Abandon(t.Context(), empty); completed != want || err != nil {
-			t.Errorf("of an empty one: %t, %v; want %t", completed, err, want)
+			t.Errorf("abandon an empty batch: completed %t, %v; want %t", completed, err, want)
 		}
 	}
-	if _, err := b.store.Abandon(t.Context(), "nobodys"); err == nil {
-		t.Error("there is no such batch")
+	if _, err := b.store.Abandon(t.Context(), "unknown"); err == nil {
+		t.Error("abandoned a batch that does not exist; want an error")
 	}
 	if _, _, err := b.store.Claim(t.Context(), id, 2, digests(input("", 700))[:1]); err == nil {
-		t.Error("more can be claimed")
+		t.Error("claimed an item of an abandoned batch; want an error")
 	}
 }

@@ -1,64 +1,83 @@
-// Package batch keeps account of batches: many tasks that were enqueued
-// together, each of which is owed a receipt. Producers, workers and operators
-// all meet in one Redis; this package is the only one that knows how a batch
-// lies there. It imports the vocabulary and go-redis.
+// Package batch is the ledger of batches. A batch is many tasks that were
+// enqueued together, each of which is owed a receipt.
+//
+// The ledger is shared: producers (package enqueue), workers (package worker and
+// its parts) and operators (the batch commands) import this package directly, and
+// it imports none of them. It may import the vocabulary (package tasks), go-redis
+// and helpers below internal, but neither asynq nor package enqueue nor the other
+// ledger, enqueue/locks. No other package knows how a batch is stored in Redis.
 //
 // # The ledger
 //
-// A batch is a handful of keys with one hash tag, kooworker:{batch:<id>}:
+// A batch is a few keys with one hash tag. Their names begin with
+// kooworker:{batch:<id>}:
 //
-//	meta      hash: when it was made, whether the whole input is in it, and the
+//	meta      hash: when the batch was made, whether its input is closed, and the
 //	          counters
 //	states    string of 4-bit numbers: the state of each index (see State)
-//	slots     string of 16-byte records, one for every ChunkSize items of the
-//	          input: where its states begin, how many items are known, and the
-//	          rolling digest of the input up to there
+//	slots     string of 16-byte records, one for each chunk of ChunkSize items of
+//	          the input: the index of its first item, how many of its items are
+//	          known, and the rolling digest of the input up to there
 //	receipts  stream: one entry for each outcome
-//	revised   hash: of what has more than one receipt, the latest
-//	used      that there is, or was, a batch of this name; it outlives the others
+//	revised   hash: the latest receipt of each index that has more than one
+//	used      exists if a batch of this name exists or has existed; it outlives
+//	          the other keys by 90 days
+//	brood:<index>
+//	          hash: the children of the task with this index (see Children); of a
+//	          task outside any batch it is kooworker:brood:<identity>
+//	token:…   exists for an hour at most (see Fence)
 //
-// Ten million tasks take 5 MB of states and 0.5 MB of slots. Receipts take what
-// they say, some 75 bytes each, and 280 with a device.
+// Two keys list the batches: kooworker:batches, a sorted set of all batch IDs by
+// the time of their creation, and kooworker:batches:open, the set of those whose
+// completion was not reported yet.
 //
-// A counter changes only in the script that changes a state, so that the total
-// is the sum of the states at any time and after any crash. Audit proves it by
-// counting again.
+// Ten million tasks take 5 MB of states and 0.5 MB of slots. A receipt takes about
+// 75 bytes, or 280 with a device.
+//
+// # States
 //
 //	absent ──▶ queued ──▶ succeeded, already_gone, superseded
 //	   │         └──────▶ dead ◀──▶ discarded
 //	   │                    └─────────┴──▶ succeeded, already_gone, superseded
 //	   └──▶ duplicate, rejected, or any outcome at once
 //
+// A counter changes only in the script that changes a state. So the total is the
+// sum of all states at any time and after any crash. Audit proves it by counting
+// the states.
+//
 // A dead letter that is replayed and dies again gets another receipt, since its
-// reason and attempts are new. What has succeeded stays so: the second run of a
-// task that was carried out, but not settled, finds it already gone, and changes
-// nothing.
+// reason and its attempts are new. A task that has succeeded stays succeeded. If
+// it runs again, because its outcome was not recorded the first time, it finds its
+// target already gone, and this second outcome changes nothing.
 //
 // # The input
 //
-// The input is read in chunks of ChunkSize items. A chunk is claimed before
-// anything in it is enqueued: that notes the rolling digest of the input so far.
-// Whoever reads the input again (a producer that was killed, a second one by
-// mistake) must come to the same digest, or is refused before it has enqueued
-// anything of another input. What has a state is skipped.
+// The input is read in chunks of ChunkSize items. A producer claims a chunk before
+// it enqueues any item of it. The claim records the rolling digest of the input so
+// far. Whoever reads the input again (the same producer after a crash, or a second
+// one by mistake) must arrive at the same digest. Otherwise it is refused before
+// it has enqueued anything of another input. An item that has a state is skipped.
 //
-// A task is marked as queued after asynq has it. A producer that dies in between
-// leaves a task that the ledger does not know yet; who resumes finds the task in
-// its place, or the worker has settled it already: a state may go from absent to
-// an outcome at once. Were the mark made first, the task would be lost.
+// A task is marked as queued after asynq has stored it. If the producer dies in
+// between, asynq has a task that the ledger does not know yet. Whoever resumes
+// finds the task under its ID, or a worker has recorded its outcome already:
+// that is why a state may change from absent to an outcome at once. If the mark
+// were made first, such a crash would lose the task.
 //
-// Where nobody can read the input again, as after a sweep of locks that died, the
-// batch is abandoned: that seals it as it is.
+// A producer that has read the whole input closes it (CloseInput; the field is
+// called sealed). If nobody can read the input again, as after the death of a
+// sweep, the batch is abandoned: Abandon closes the input as it is.
 //
-// Children, which an off-boarding finds, are the exception: they are marked
-// first, together with a note of them, and enqueued after. The parent runs again
-// until it has seen to it, and the batch cannot be complete in between.
+// The children of an off-boarding are the exception. They are recorded and marked
+// first, and enqueued afterwards. The parent runs again until all of them are
+// enqueued, and the batch cannot be complete in between.
 //
 // # Completion
 //
-// A batch is done when its input is sealed and nothing is queued. The script in
-// which that happens notes it, once, and lets the keys expire after the time
-// that they are to be kept. Whoever is told (Settle, Seal) or looks (Announce)
-// spreads the news; only when that is done the batch leaves the set of those
-// that wait for it. So the news may be told twice, and is not lost.
+// A batch is done when its input is closed and nothing is queued. The script that
+// brings this about records the completion, once, and lets the keys expire when
+// the batch's time to be kept has passed. RecordOutcomes and CloseInput report the
+// completion to their caller, and DrainCompleted finds completions that nobody has
+// reported. A batch leaves kooworker:batches:open only after its completion was
+// reported. So a completion may be reported twice, but it is never lost.
 package batch

@@ -22,19 +22,19 @@ func exampleRedis() (rdb *redis.Client, stop func()) {
 	return rdb, func() { _ = rdb.Close(); server.Close() }
 }
 
-// fill stands for enqueue.Client.Bulk and a worker.
+// fill does in short what enqueue.Client.Bulk and a worker do.
 func fill(ctx context.Context, store *batch.Store, id string) error {
-	var roll batch.RollingDigest
 	unbind := tasks.DeviceUnbind{UserID: "u-1", DeviceID: "42"}
-	roll.Task(unbind)
-	_, _, claimed := store.Claim(ctx, id, 0, []batch.Digest{roll.Digest()})
+	var rolling batch.RollingDigest
+	rolling.AddTask(unbind)
+	_, _, claimed := store.Claim(ctx, id, 0, []batch.Digest{rolling.Digest()})
 	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil)
-	_, sealed := store.CloseInput(ctx, id, 1)
-	_, settled := store.RecordOutcomes(ctx, []tasks.Receipt{{
+	_, closed := store.CloseInput(ctx, id, 1)
+	_, recorded := store.RecordOutcomes(ctx, []tasks.Receipt{{
 		BatchRef: tasks.BatchRef{Batch: id, Index: 0}, Kind: unbind.Kind(), UserID: unbind.UserID, Target: unbind.DeviceID,
 		Outcome: tasks.Succeeded, Reason: tasks.OK, Attempts: 1,
 	}})
-	return errors.Join(claimed, marked, sealed, settled)
+	return errors.Join(claimed, marked, closed, recorded)
 }
 
 func Example() {
@@ -47,12 +47,12 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	if err := fill(ctx, store, id); err != nil { // see enqueue.Client.Bulk
+	if err := fill(ctx, store, id); err != nil {
 		fmt.Println(err)
 		return
 	}
-	balance, err := store.Wait(ctx, id, nil)
-	fmt.Println(balance.Total, balance.Succeeded, balance.Done, err)
+	stats, err := store.Wait(ctx, id, nil)
+	fmt.Println(stats.Total, stats.Succeeded, stats.Done, err)
 	for receipt, err := range store.Receipts(ctx, id, batch.ReceiptOptions{}) {
 		fmt.Println(receipt.UserID, receipt.Target, receipt.Outcome, receipt.Attempts, err)
 	}

@@ -19,17 +19,17 @@ func xadd(id string, values []string) *redis.XAddArgs {
 	return &redis.XAddArgs{Stream: "kooworker:{batch:" + id + "}:receipts", Values: values}
 }
 
-// work settles the tasks of a batch from several goroutines, in no order: a
-// third dies first, and half of these more than once. It counts what is settled
-// at least once.
-func (b *bundle) work(t *testing.T, id string, at []int64, settled *atomic.Int64) (wait func()) {
+// work records outcomes of a batch's tasks from several goroutines, in no order.
+// A third of the tasks is dead first, and half of these are discarded; all succeed
+// or are already gone at last. recorded counts the tasks that have an outcome.
+func (b *bundle) work(t *testing.T, id string, indexes []int64, recorded *atomic.Int64) (wait func()) {
 	t.Helper()
-	mixed := make([]int64, len(at))
-	for i := range at {
-		mixed[i] = at[i*7919%len(at)] // a prime: each is there once
+	mixed := make([]int64, len(indexes))
+	for i := range indexes {
+		mixed[i] = indexes[i*7919%len(indexes)] // 7919 is a prime, so each index occurs once
 	}
 	var wg sync.WaitGroup
-	settle := func(indexes []int64, outcome tasks.Outcome) {
+	record := func(indexes []int64, outcome tasks.Outcome) {
 		var receipts []tasks.Receipt
 		for _, i := range indexes {
 			receipts = append(receipts, receipt(id, i, outcome))
@@ -38,72 +38,72 @@ func (b *bundle) work(t *testing.T, id string, at []int64, settled *atomic.Int64
 			t.Error(err)
 		}
 	}
-	for part := range slices.Chunk(mixed, (len(at)+3)/4) {
+	for part := range slices.Chunk(mixed, (len(indexes)+3)/4) {
 		wg.Go(func() {
 			for some := range slices.Chunk(part, 7) {
 				dead, discarded := some[:len(some)/3], some[:len(some)/6]
-				settle(some[len(dead):], tasks.Succeeded)
-				settle(dead, tasks.Dead)
-				settled.Add(int64(len(some)))
-				settle(discarded, tasks.Discarded)
-				settle(dead, tasks.AlreadyGone)
+				record(some[len(dead):], tasks.Succeeded)
+				record(dead, tasks.Dead)
+				recorded.Add(int64(len(some)))
+				record(discarded, tasks.Discarded)
+				record(dead, tasks.AlreadyGone)
 			}
 		})
 	}
 	return wg.Wait
 }
 
-// An export misses nothing that was settled before it began, and shows a task
-// twice only if its receipt was revised meanwhile. Once the batch is done each
-// task is there once.
-func TestExportWhileOthersSettle(t *testing.T) {
+// An export contains every outcome that was recorded before it began. It contains
+// a task twice only if its outcome was revised meanwhile. Once the batch is done,
+// it contains each task once.
+func TestReceipts_WhileOutcomesAreRecorded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 6000
-	id, at := b.sealed(t, batch.Spec{}, n)
-	var settled atomic.Int64
-	wait := b.work(t, id, at, &settled)
+	id, indexes := b.closedBatch(t, batch.Spec{}, n)
+	var recorded atomic.Int64
+	wait := b.work(t, id, indexes, &recorded)
 	exports, twice := 0, 0
 	for done := false; !done; exports++ {
-		done = settled.Load() == n
-		least := settled.Load()
+		done = recorded.Load() == n
+		least := recorded.Load()
 		seen := map[int64]tasks.Outcome{}
 		for _, r := range b.receipts(t, id, batch.ReceiptOptions{}) {
 			if was, again := seen[r.Index]; again {
 				if twice++; was != tasks.Dead && was != tasks.Discarded || was == r.Outcome {
-					t.Errorf("%d is %s, and then %s", r.Index, was, r.Outcome)
+					t.Errorf("task %d is first %s and then %s; want two receipts only for a revision", r.Index, was, r.Outcome)
 				}
 			}
 			seen[r.Index] = r.Outcome
 		}
 		if int64(len(seen)) < least {
-			t.Errorf("export %d shows %d tasks; want %d at least", exports, len(seen), least)
+			t.Errorf("export %d contains %d tasks; want at least %d", exports, len(seen), least)
 		}
 	}
 	wait()
-	t.Logf("%d exports, %d receipts of which came twice", exports, twice)
+	t.Logf("%d exports, %d tasks occurred twice", exports, twice)
 	last := map[int64]int{}
 	for _, r := range b.receipts(t, id, batch.ReceiptOptions{}) {
 		if last[r.Index]++; r.Outcome != tasks.Succeeded && r.Outcome != tasks.AlreadyGone {
-			t.Errorf("%d is %s at last", r.Index, r.Outcome)
+			t.Errorf("task %d is %s at last; want succeeded or already_gone", r.Index, r.Outcome)
 		}
 	}
-	for _, index := range at {
+	for _, index := range indexes {
 		if last[index] != 1 {
-			t.Errorf("%d is there %d times; want once", index, last[index])
+			t.Errorf("task %d has %d receipts; want one", index, last[index])
 		}
 	}
-	b.balance(t, id)
+	b.stats(t, id)
 }
 
-// Who follows sees every receipt there is, in their order, and then it ends.
-func TestFollow(t *testing.T) {
+// Follow yields every receipt in order, and ends when the batch is done.
+func TestReceipts_Follow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 4000
-	id, at := b.sealed(t, batch.Spec{}, n+1)
-	var settled atomic.Int64
-	wait := b.work(t, id, at[:n], &settled)
+	id, indexes := b.closedBatch(t, batch.Spec{}, n+1)
+	var recorded atomic.Int64
+	wait := b.work(t, id, indexes[:n], &recorded)
 	seen := 0
 	var followed []tasks.Receipt
 	for r, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{Follow: true}) {
@@ -111,9 +111,9 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 		followed = append(followed, r)
-		if seen++; seen == n { // the last one, when the others are
+		if seen++; seen == n { // record the last task when all others have an outcome
 			wait()
-			b.settle(t, receipt(id, at[n], tasks.Succeeded))
+			b.recordOutcomes(t, receipt(id, indexes[n], tasks.Succeeded))
 		}
 	}
 	if history := b.receipts(t, id, batch.ReceiptOptions{History: true}); !slices.Equal(history, followed) {
@@ -121,11 +121,11 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-func TestFollowUntilTheContextEnds(t *testing.T) {
+func TestReceipts_FollowEndsWithContext(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 2)
-	b.settle(t, receipt(id, at[0], tasks.Succeeded))
+	id, indexes := b.closedBatch(t, batch.Spec{}, 2)
+	b.recordOutcomes(t, receipt(id, indexes[0], tasks.Succeeded))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var last error
@@ -137,18 +137,19 @@ func TestFollowUntilTheContextEnds(t *testing.T) {
 		}
 	}
 	if n != 1 || !errors.Is(last, context.Canceled) {
-		t.Errorf("%d receipts, %v; want one, and that it was canceled", n, last)
+		t.Errorf("%d receipts, %v; want one receipt and the context's error", n, last)
 	}
 }
 
-// A batch that goes while it is read is no batch that ends there.
-func TestReceiptsOfABatchThatGoesMeanwhile(t *testing.T) {
+// If a batch is deleted during the reading, that must not look like the end of its
+// receipts.
+func TestReceipts_BatchDeletedMeanwhile(t *testing.T) {
 	t.Parallel()
 	for _, options := range []batch.ReceiptOptions{{}, {Follow: true}, {History: true}} {
 		for _, page := range []int{1, 2, 3} {
 			b := setup(t)
-			id, at := b.sealed(t, batch.Spec{}, 1500)
-			b.settleAll(t, id, at, tasks.Succeeded)
+			id, indexes := b.closedBatch(t, batch.Spec{}, 1500)
+			b.recordAll(t, id, indexes, tasks.Succeeded)
 			pages := 0
 			store := b.hooked("xrange", func() {
 				if pages++; pages == page {
@@ -165,17 +166,17 @@ func TestReceiptsOfABatchThatGoesMeanwhile(t *testing.T) {
 				}
 			}
 			if _, ok := errors.AsType[*batch.NotFoundError](last); !ok {
-				t.Errorf("%+v, gone before page %d: %d receipts and %v; want a NotFoundError", options, page, n, last)
+				t.Errorf("%+v, deleted before page %d: %d receipts and %v; want a NotFoundError", options, page, n, last)
 			}
 		}
 	}
 }
 
-func TestReceiptsWhenRedisHangs(t *testing.T) {
+func TestReceipts_RedisHangs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 1)
-	b.settleAll(t, id, at, tasks.Succeeded)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 1)
+	b.recordAll(t, id, indexes, tasks.Succeeded)
 	b.redis.Freeze()
 	defer b.redis.Thaw()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

@@ -8,15 +8,15 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// A Redis that takes nothing more refuses a step as a whole: never the state
-// without its counter.
-func TestAFullRedis(t *testing.T) {
+// A Redis whose memory is full refuses each step as a whole. It never stores a
+// state without its counter.
+func TestStore_RedisIsFull(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
-	at := b.queue(t, id, 3)
-	b.settle(t, receipt(id, at[0], tasks.Dead))
-	before, other := b.balance(t, id), b.open(t, batch.Spec{})
+	indexes := b.queue(t, id, 3)
+	b.recordOutcomes(t, receipt(id, indexes[0], tasks.Dead))
+	before, other := b.stats(t, id), b.open(t, batch.Spec{})
 	limit := func(bytes string) {
 		if err := b.rdb.ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
 			t.Fatal(err)
@@ -26,18 +26,18 @@ func TestAFullRedis(t *testing.T) {
 	all := digests(input("", 3+batch.ChunkSize))
 	_, _, opened := b.store.Open(t.Context(), batch.Spec{})
 	_, _, claimed := b.store.Claim(t.Context(), id, 0, all[:4])
-	_, settled := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Discarded), receipt(id, at[1], tasks.Succeeded)})
-	_, sealed := b.store.CloseInput(t.Context(), id, 3)
+	_, recorded := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Discarded), receipt(id, indexes[1], tasks.Succeeded)})
+	_, closed := b.store.CloseInput(t.Context(), id, 3)
 	for step, err := range map[string]error{
-		"open": opened, "claim": claimed, "settle": settled, "seal": sealed,
-		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: at[2] + 1, State: batch.Queued}}, nil),
+		"open": opened, "claim": claimed, "record": recorded, "close": closed,
+		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: indexes[2] + 1, State: batch.Queued}}, nil),
 	} {
 		if err == nil {
-			t.Errorf("%s: no error", step)
+			t.Errorf("%s: no error; want Redis to refuse it", step)
 		}
 	}
-	// What it has can be read, and then be deleted to make room.
-	if after := b.balance(t, id); after != before {
+	// The batch can still be read, and others can be deleted to make room.
+	if after := b.stats(t, id); after != before {
 		t.Errorf("%+v; want it to stay at %+v", after, before)
 	}
 	if got := b.receipts(t, id, batch.ReceiptOptions{}); len(got) != 1 {
@@ -49,13 +49,14 @@ func TestAFullRedis(t *testing.T) {
 	if got := b.list(t); !slices.Equal(got, []string{id}) {
 		t.Errorf("%q are listed; want %s", got, id)
 	}
-	// What deletes its last note first may go on, or not: but as a whole.
-	err := b.store.NextRound(t.Context(), tasks.BatchRef{Batch: id, Index: at[1]}, "p", 1, unbinds("a"))
-	if got := b.balance(t, id); err != nil && got != before || err == nil && got.Queued != before.Queued+1 {
-		t.Errorf("%+v after %v; before it was %+v", got, err, before)
+	// NextRound deletes the former record first, so Redis may accept it. It must be
+	// carried out as a whole or not at all.
+	err := b.store.NextRound(t.Context(), tasks.BatchRef{Batch: id, Index: indexes[1]}, "p", 1, unbinds("a"))
+	if got := b.stats(t, id); err != nil && got != before || err == nil && got.Queued != before.Queued+1 {
+		t.Errorf("the batch is %+v after NextRound (%v); before it was %+v", got, err, before)
 	}
 	limit("0")
 	b.claim(t, id, 0, all[:4])
-	b.settleAll(t, id, at, tasks.Succeeded)
-	b.balance(t, id)
+	b.recordAll(t, id, indexes, tasks.Succeeded)
+	b.stats(t, id)
 }

@@ -6,14 +6,14 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The index of all batches, and those whose completion is still to be told.
+// The index of all batches, and of those whose completion was not reported yet.
 const (
-	allKey  = "kooworker:batches"      // sorted set: batch by the ms in which it was made
-	openKey = "kooworker:batches:open" // set
+	allKey  = "kooworker:batches"      // sorted set: batch IDs by the time of creation in ms
+	openKey = "kooworker:batches:open" // set of batch IDs
 )
 
-// keys are the keys of one batch. The braces make a Redis cluster keep them
-// together.
+// keys are the keys of one batch. A Redis cluster keeps them in one slot because
+// of the braces.
 type keys struct{ meta, states, slots, receipts, revised, used string }
 
 func keysOf(id string) keys {
@@ -23,16 +23,17 @@ func keysOf(id string) keys {
 
 func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
 
-// ledger are the first KEYS of every script that changes states. All expire
-// together, but for the last, which outlives them.
+// ledger returns the first KEYS of every script that changes states. All of them
+// expire together, except the last one, which outlives them.
 func (k keys) ledger() []string {
 	return []string{k.meta, k.states, k.receipts, k.revised, k.slots, k.used}
 }
 
-// broodKey is the note of the children of a task.
-func broodKey(place tasks.BatchRef, identity string) string {
-	if place.IsSet() {
-		return prefixOf(place.Batch) + "brood:" + strconv.FormatInt(place.Index, 10)
+// childrenKey returns the key of the record of a task's children. The identity
+// names the parent if it belongs to no batch.
+func childrenKey(ref tasks.BatchRef, identity string) string {
+	if ref.IsSet() {
+		return prefixOf(ref.Batch) + "brood:" + strconv.FormatInt(ref.Index, 10)
 	}
 	return "kooworker:brood:" + identity
 }

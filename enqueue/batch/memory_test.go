@@ -8,9 +8,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// slowest pings Redis on a connection of its own until it is stopped, and
-// returns the slowest answer.
-func (b *bundle) slowest(tb testing.TB) (stop func() time.Duration) {
+// slowestPing pings Redis on its own connection until it is stopped. stop returns
+// the time of the slowest reply.
+func (b *bundle) slowestPing(tb testing.TB) (stop func() time.Duration) {
 	tb.Helper()
 	rdb := b.redis.Client()
 	stopping, stopped := make(chan struct{}), make(chan time.Duration)
@@ -35,20 +35,20 @@ func (b *bundle) slowest(tb testing.TB) (stop func() time.Duration) {
 	return func() time.Duration { close(stopping); return <-stopped }
 }
 
-// A task takes a byte at most: ten million have room in 10 MB.
-func TestMemory(t *testing.T) {
+// A task takes one byte at most, so ten million tasks fit into 10 MB.
+func TestStore_Memory(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1_000_000
 	id := b.open(t, batch.Spec{})
-	var roll batch.RollingDigest
+	var rolling batch.RollingDigest
 	digests, marks := make([]batch.Digest, 0, batch.ChunkSize), make([]batch.Mark, batch.ChunkSize)
-	marking, start := b.slowest(t), time.Now()
+	marking, start := b.slowestPing(t), time.Now()
 	for read := 0; read < n; read += len(digests) {
 		digests = digests[:0]
 		for range min(batch.ChunkSize, n-read) {
-			roll.Task(tasks.DeviceUnbind{UserID: "u", DeviceID: "d"})
-			digests = append(digests, roll.Digest())
+			rolling.AddTask(tasks.DeviceUnbind{UserID: "u", DeviceID: "d"})
+			digests = append(digests, rolling.Digest())
 		}
 		c := b.claim(t, id, read/batch.ChunkSize, digests)
 		for i := range digests {
@@ -58,7 +58,7 @@ func TestMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.seal(t, id, n)
+	b.closeInput(t, id, n)
 	t.Logf("claimed and marked in %s; slowest PING meanwhile: %s", time.Since(start), marking())
 
 	var total int64
@@ -71,12 +71,12 @@ func TestMemory(t *testing.T) {
 		total += used
 	}
 	if total > n {
-		t.Errorf("%d tasks take %d bytes; want no more than one each", n, total)
+		t.Errorf("%d tasks take %d bytes; want at most one byte each", n, total)
 	}
 
-	auditing := b.slowest(t)
+	auditing := b.slowestPing(t)
 	start = time.Now()
-	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want {
+	if got, want := counts(b.stats(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	t.Logf("audit in %s; slowest PING meanwhile: %s", time.Since(start), auditing())

@@ -12,34 +12,34 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// model is what a batch should be, in the simplest terms.
+// model is a simple model of a batch, with which the ledger is compared.
 type model struct {
 	id        string
 	receipts  bool
 	digests   []batch.Digest // of its input
-	other     []batch.Digest // of an input that has nothing in common with it
+	other     []batch.Digest // of an input that shares no item with it
 	open      bool
-	sealed    bool
+	closed    bool
 	completed bool
 
-	next    int64
-	starts  []int64 // of the chunks
-	known   []int   // items of each
-	given   []int64 // all indexes that somebody was told of
-	states  map[int64]batch.State
-	history []tasks.Receipt
-	broods  map[int64]batch.Children // by the parent's index
+	next     int64
+	starts   []int64 // of the chunks
+	known    []int   // items of each
+	given    []int64 // all indexes that were given out
+	states   map[int64]batch.State
+	history  []tasks.Receipt
+	children map[int64]batch.Children // by the parent's index
 }
 
 func newModel(id string, items int, receipts bool) *model {
 	return &model{
 		id: id, receipts: receipts, digests: digests(input("", items)), other: digests(input("other", items)),
-		states: map[int64]batch.State{}, broods: map[int64]batch.Children{},
+		states: map[int64]batch.State{}, children: map[int64]batch.Children{},
 	}
 }
 
-// claim says whether so many items of a chunk can be had; if not, how many are
-// known. A chunk that can be had is.
+// claim claims so many items of a chunk if that is possible, and reports whether
+// it is. known is how many items of the chunk are known.
 func (m *model) claim(n, items int) (ok bool, known int) {
 	if n < len(m.known) {
 		known = m.known[n]
@@ -47,7 +47,7 @@ func (m *model) claim(n, items int) (ok bool, known int) {
 	switch {
 	case items == known:
 		return true, known
-	case items < known || m.sealed:
+	case items < known || m.closed:
 		return false, known
 	}
 	if n == len(m.starts) {
@@ -69,8 +69,8 @@ func (m *model) mark(marks []batch.Mark) {
 	}
 }
 
-// settle returns whether it completes the batch.
-func (m *model) settle(receipts []tasks.Receipt) bool {
+// record records outcomes and reports whether they complete the batch.
+func (m *model) record(receipts []tasks.Receipt) bool {
 	for _, r := range receipts {
 		state := stateOf(r.Outcome)
 		switch was := m.states[r.Index]; was {
@@ -94,10 +94,10 @@ func stateOf(o tasks.Outcome) batch.State {
 			return s
 		}
 	}
-	panic(fmt.Sprintf("%q is no outcome", o))
+	panic(fmt.Sprintf("%q is not an outcome", o))
 }
 
-// items is what the input has, as far as anybody knows.
+// items returns how many items of the input are known.
 func (m *model) items() (n int) {
 	for _, known := range m.known {
 		n += known
@@ -117,13 +117,13 @@ func (m *model) gaps() bool {
 	return false
 }
 
-func (m *model) seal() bool {
-	m.sealed = true
+func (m *model) closeInput() bool {
+	m.closed = true
 	return m.complete()
 }
 
 func (m *model) complete() bool {
-	if m.completed || !m.sealed || m.balance().Queued > 0 {
+	if m.completed || !m.closed || m.stats().Queued > 0 {
 		return false
 	}
 	m.completed = true
@@ -131,23 +131,23 @@ func (m *model) complete() bool {
 }
 
 func (m *model) nextRound(parent int64, round int, children []batch.Child) {
-	if round <= m.broods[parent].Round {
+	if round <= m.children[parent].Round {
 		return
 	}
-	brood := batch.Children{Round: round, Indexes: map[batch.Child]int64{}}
+	recorded := batch.Children{Round: round, Indexes: map[batch.Child]int64{}}
 	for _, c := range children {
-		if _, twice := brood.Indexes[c]; twice {
+		if _, twice := recorded.Indexes[c]; twice {
 			continue
 		}
-		brood.Indexes[c] = m.next
+		recorded.Indexes[c] = m.next
 		m.states[m.next] = batch.Queued
 		m.given = append(m.given, m.next)
 		m.next++
 	}
-	m.broods[parent] = brood
+	m.children[parent] = recorded
 }
 
-func (m *model) balance() tasks.BatchStats {
+func (m *model) stats() tasks.BatchStats {
 	var b tasks.BatchStats
 	counters := map[batch.State]*int64{
 		batch.Queued: &b.Queued, batch.Succeeded: &b.Succeeded, batch.AlreadyGone: &b.AlreadyGone, batch.Superseded: &b.Superseded,
@@ -157,11 +157,11 @@ func (m *model) balance() tasks.BatchStats {
 		*counters[state]++
 		b.Total++
 	}
-	b.Done = m.sealed && b.Queued == 0
+	b.Done = m.closed && b.Queued == 0
 	return b
 }
 
-// last is the history without what was revised.
+// last returns the last receipt of each task, in the order of the history.
 func (m *model) last() []tasks.Receipt {
 	latest := map[int64]int{}
 	for i, r := range m.history {
@@ -176,7 +176,7 @@ func (m *model) last() []tasks.Receipt {
 	return last
 }
 
-// check compares the batches that the step was about with their models.
+// check compares the batches that the last step has touched with their models.
 func (m *machine) check(rt *rapid.T) {
 	for one := range m.touched {
 		audit, err := m.store.Audit(m.tb.Context(), one.id)
@@ -188,15 +188,15 @@ func (m *machine) check(rt *rapid.T) {
 			rt.Fatalf("audit: %q, %v; want it clean", audit.Problems, err)
 		}
 		shown, err := m.store.Show(m.tb.Context(), one.id)
-		if got, want := standing(shown), one.balance(); got != want || err != nil {
+		if got, want := counts(shown), one.stats(); got != want || err != nil {
 			rt.Fatalf("%+v, %v; want %+v", got, err, want)
 		}
 		if got := !shown.CompletedAt.IsZero(); got != one.completed {
-			rt.Fatalf("complete at %s; want it complete: %t", shown.CompletedAt, one.completed)
+			rt.Fatalf("completed at %s; want it complete: %t", shown.CompletedAt, one.completed)
 		}
 		if !one.receipts {
 			if audit.Receipts != -1 {
-				rt.Fatalf("%d receipts; want -1, for none", audit.Receipts)
+				rt.Fatalf("%d receipts; want -1, since the batch has none", audit.Receipts)
 			}
 			continue
 		}
@@ -210,12 +210,13 @@ func (m *machine) check(rt *rapid.T) {
 	clear(m.touched)
 }
 
-// same wants receipts in their order, each noted no earlier than the one before.
+// same requires these receipts in this order, none recorded earlier than the one
+// before it.
 func same(rt *rapid.T, what string, want, got []tasks.Receipt) {
 	var last time.Time
 	for i := range got {
 		if got[i].At.Before(last) {
-			rt.Fatalf("%s: number %d is of %s, after one of %s", what, i, got[i].At, last)
+			rt.Fatalf("%s: receipt %d was recorded at %s; want no time before %s", what, i, got[i].At, last)
 		}
 		last, got[i].At = got[i].At, time.Time{}
 	}

@@ -14,29 +14,29 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// produced is what became of a producer.
+// produced is the result of a producer.
 type produced struct {
 	indexes   []int64
 	completed bool
 	err       error
 }
 
-// produce does what a producer does: it claims an input, so many items at a
-// time, marks them as queued, and seals the batch.
+// produce does what a producer does: it claims an input, step items at a time,
+// marks them as queued, and closes the input.
 func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int) (p produced) {
 	tb.Helper()
 	for n := 0; n*batch.ChunkSize < len(all); n++ {
 		part := chunkOf(all, n)
-		for known, need := 0, 0; known < len(part); {
-			try := min(max(known+step, need), len(part))
-			c, more, err := b.store.Claim(tb.Context(), id, int64(n), part[:try])
+		for known, least := 0, 0; known < len(part); {
+			try := min(max(known+step, least), len(part))
+			c, need, err := b.store.Claim(tb.Context(), id, int64(n), part[:try])
 			switch {
-			case err != nil && strings.Contains(err.Error(), "another producer is at it"):
+			case err != nil && strings.Contains(err.Error(), "another producer claims the same chunk"):
 				continue
-			case err == nil && more > len(part):
-				err = fmt.Errorf("there are %d; this one is shorter", more)
-			case err == nil && more > 0:
-				need = more
+			case err == nil && need > len(part):
+				err = fmt.Errorf("the ledger knows %d items; this input is shorter", need)
+			case err == nil && need > 0:
+				least = need
 				continue
 			}
 			if err != nil {
@@ -59,9 +59,9 @@ func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int)
 	return p
 }
 
-// Several producers with one input, each at its own pace: all get the same
-// places.
-func TestProducersOfOneInput(t *testing.T) {
+// Several producers read one input, each at its own pace. All get the same
+// indexes.
+func TestClaim_ProducersOfOneInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
@@ -76,20 +76,20 @@ func TestProducersOfOneInput(t *testing.T) {
 	completions := 0
 	for p, r := range results {
 		if r.err != nil || !slices.Equal(r.indexes, results[0].indexes) {
-			t.Errorf("producer %d: %v; want the places of the others", p, r.err)
+			t.Errorf("producer %d: %v; want the indexes of the others", p, r.err)
 		}
 		if r.completed {
 			completions++
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || completions != 0 {
-		t.Errorf("%+v, complete %d times; want %+v", got, completions, want)
+	if got, want := counts(b.stats(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || completions != 0 {
+		t.Errorf("%+v, completed %d times; want it incomplete, with %+v", got, completions, want)
 	}
 }
 
-// Of producers with inputs that differ, one wins, and the others have put
-// nothing beyond what they share.
-func TestProducersOfDifferentInputs(t *testing.T) {
+// If the inputs of several producers differ, one producer wins. The others have
+// claimed nothing beyond the items that all inputs share.
+func TestClaim_ProducersOfDifferentInputs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, shared := range []int{0, 1, 300, 512, 513, 900} {
@@ -113,20 +113,20 @@ func TestProducersOfDifferentInputs(t *testing.T) {
 				case !isOther:
 					t.Errorf("producer %d: %v; want an InputError", p, r.err)
 				case other.Last < int64(shared)+1:
-					t.Errorf("producer %d is told of the items %d to %d, and %d are shared", p, other.First, other.Last, shared)
+					t.Errorf("the error of producer %d is about the items %d to %d; want one after the %d shared items", p, other.First, other.Last, shared)
 				case len(r.indexes) > shared:
-					t.Errorf("producer %d was given %d places, and only %d items are shared", p, len(r.indexes), shared)
+					t.Errorf("producer %d has %d indexes; want no more than the %d shared items", p, len(r.indexes), shared)
 				}
 			}
-			if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || winners != 1 {
-				t.Errorf("%+v, %d winners; want one, and %+v", got, winners, want)
+			if got, want := counts(b.stats(t, id)), (tasks.BatchStats{Total: n, Queued: n}); got != want || winners != 1 {
+				t.Errorf("%+v, %d winners; want one winner, and %+v", got, winners, want)
 			}
 		})
 	}
 }
 
-// Whatever chunks and children come in between, no index is given twice.
-func TestIndexesNeverCollide(t *testing.T) {
+// No index is given out twice, in whatever order chunks and children are added.
+func TestClaim_IndexesNeverCollide(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	all := digests(input("", 5*batch.ChunkSize))
@@ -135,7 +135,7 @@ func TestIndexesNeverCollide(t *testing.T) {
 		given := map[int64]string{}
 		give := func(index int64, to string) {
 			if was, taken := given[index]; taken && was != to {
-				rt.Fatalf("%d was given to %s and to %s", index, was, to)
+				rt.Fatalf("index %d was given to %s and to %s", index, was, to)
 			}
 			given[index] = to
 		}
@@ -152,29 +152,29 @@ func TestIndexesNeverCollide(t *testing.T) {
 				chunks++
 				continue
 			}
-			place := tasks.BatchRef{Batch: id, Index: int64(rapid.IntRange(0, 1).Draw(rt, "parent"))}
+			ref := tasks.BatchRef{Batch: id, Index: int64(rapid.IntRange(0, 1).Draw(rt, "parent"))}
 			var children []batch.Child
 			for i := range rapid.IntRange(0, 5).Draw(rt, "children") {
 				children = append(children, batch.Child{Kind: tasks.KindDeviceUnbind, Target: fmt.Sprint(step, "-", i)})
 			}
-			if err := b.store.NextRound(t.Context(), place, "p", step+1, children); err != nil {
+			if err := b.store.NextRound(t.Context(), ref, "p", step+1, children); err != nil {
 				rt.Fatal(err)
 			}
-			brood, err := b.store.Children(t.Context(), place, "p")
-			if err != nil || len(brood.Indexes) != len(children) {
-				rt.Fatalf("noted %+v, %v; want %d children", brood, err, len(children))
+			recorded, err := b.store.Children(t.Context(), ref, "p")
+			if err != nil || len(recorded.Indexes) != len(children) {
+				rt.Fatalf("recorded %+v, %v; want %d children", recorded, err, len(children))
 			}
-			for child, index := range brood.Indexes {
+			for child, index := range recorded.Indexes {
 				give(index, child.Target)
 			}
 		}
-		for n := range chunks { // where they were, whatever came in between
+		for n := range chunks { // claimed again, each chunk has the same indexes
 			c := b.claim(t, id, n, chunkOf(all, n))
 			for i := range batch.ChunkSize {
 				give(c.Index(i), fmt.Sprint("item ", n*batch.ChunkSize+i))
 			}
 			if c.Index(0)%2 != 0 {
-				rt.Fatalf("chunk %d begins at %d, within a byte", n, c.Index(0))
+				rt.Fatalf("chunk %d begins at the odd index %d; want it to begin with a byte", n, c.Index(0))
 			}
 		}
 	})

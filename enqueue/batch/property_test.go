@@ -13,16 +13,16 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// machine drives the ledger and the models of a few batches, and compares them
-// after each step.
+// machine applies the same steps to the ledger and to models of a few batches, and
+// compares them after each step.
 type machine struct {
 	*bundle
 	tb      testing.TB
 	batches []*model
-	touched map[*model]bool // by this step
+	touched map[*model]bool // by the last step
 }
 
-func TestTheLedgerIsWhatTheModelIs(t *testing.T) {
+func TestStore_MatchesModel(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	runs := 0
@@ -35,20 +35,20 @@ func TestTheLedgerIsWhatTheModelIs(t *testing.T) {
 		}
 		m.opens(rt)
 		rt.Repeat(map[string]func(*rapid.T){
-			"": m.check, "open": m.opens, "claim": m.claims, "claim2": m.claims, "mark": m.marks, "settle": m.settles, "settle2": m.settles,
-			"seal": m.seals, "round": m.nextRounds, "brood": m.broods,
+			"": m.check, "open": m.opens, "claim": m.claims, "claim2": m.claims, "mark": m.marks, "record": m.recordOutcomes, "record2": m.recordOutcomes,
+			"close": m.closeInputs, "round": m.nextRounds, "children": m.checkChildren,
 		})
 	})
 }
 
-// one draws a batch, which the step will be about.
+// one draws the batch of the next step.
 func (m *machine) one(rt *rapid.T) *model {
 	one := m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
 	m.touched[one] = true
 	return one
 }
 
-// missing wants an error that says that the batch is not there.
+// missing requires the error of a batch that does not exist.
 func missing(rt *rapid.T, err error) {
 	if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
 		rt.Fatalf("%v; want a NotFoundError", err)
@@ -79,16 +79,16 @@ func (m *machine) claims(rt *rapid.T) {
 		return
 	}
 	items := rapid.OneOf(rapid.IntRange(1, len(part)), rapid.Just(len(part))).Draw(rt, "items")
-	stranger := n < len(one.starts) && rapid.IntRange(0, 4).Draw(rt, "stranger") == 0
-	if stranger {
+	anotherInput := n < len(one.starts) && rapid.IntRange(0, 4).Draw(rt, "other input") == 0
+	if anotherInput {
 		part = chunkOf(one.other, n)
 	}
-	c, more, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
+	c, need, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
 	if !one.open {
 		missing(rt, err)
 		return
 	}
-	if _, other := errors.AsType[*batch.InputError](err); stranger && items >= one.known[n] {
+	if _, other := errors.AsType[*batch.InputError](err); anotherInput && items >= one.known[n] {
 		if !other {
 			rt.Fatalf("another input: %v; want an InputError", err)
 		}
@@ -96,15 +96,15 @@ func (m *machine) claims(rt *rapid.T) {
 	}
 	switch ok, known := one.claim(n, items); {
 	case !ok && items < known:
-		if more != known || err != nil {
-			rt.Fatalf("more %d, %v; want %d", more, err, known)
+		if need != known || err != nil {
+			rt.Fatalf("need %d, %v; want need %d", need, err, known)
 		}
-	case !ok: // it is sealed
+	case !ok: // the input is closed
 		if _, other := errors.AsType[*batch.InputError](err); !other {
-			rt.Fatalf("sealed, with %d items: %v; want an InputError", known, err)
+			rt.Fatalf("claim more items than the %d of a closed input: %v; want an InputError", known, err)
 		}
-	case err != nil || more != 0:
-		rt.Fatalf("more %d, %v; want the chunk", more, err)
+	case err != nil || need != 0:
+		rt.Fatalf("need %d, %v; want the chunk claimed", need, err)
 	default:
 		for i := range items {
 			index := one.starts[n] + int64(i)
@@ -135,9 +135,9 @@ func (m *machine) marks(rt *rapid.T) {
 	one.mark(marks)
 }
 
-// settles settles receipts of several batches at once, and then all of them
+// recordOutcomes records outcomes of several batches at once, and then all of them
 // again.
-func (m *machine) settles(rt *rapid.T) {
+func (m *machine) recordOutcomes(rt *rapid.T) {
 	var order []*model
 	of := map[*model][]tasks.Receipt{}
 	all := []tasks.Receipt{receipt("gone", 1, tasks.Dead)}
@@ -167,7 +167,7 @@ func (m *machine) settles(rt *rapid.T) {
 		completed, err := m.store.RecordOutcomes(m.tb.Context(), all)
 		var want []string
 		for _, one := range order {
-			if one.settle(of[one]) {
+			if one.record(of[one]) {
 				want = append(want, one.id)
 			}
 		}
@@ -177,7 +177,7 @@ func (m *machine) settles(rt *rapid.T) {
 	}
 }
 
-func (m *machine) seals(rt *rapid.T) {
+func (m *machine) closeInputs(rt *rapid.T) {
 	one := m.one(rt)
 	items := one.items() + rapid.SampledFrom([]int{0, 0, 0, 1, -1}).Draw(rt, "off")
 	completed, err := m.store.CloseInput(m.tb.Context(), one.id, int64(items))
@@ -186,22 +186,22 @@ func (m *machine) seals(rt *rapid.T) {
 		missing(rt, err)
 	case items > one.items() || items == one.items() && one.gaps():
 		if _, lost := errors.AsType[*batch.DataLossError](err); !lost {
-			rt.Fatalf("sealed with %d items of %d: %v; want a LostError", items, one.items(), err)
+			rt.Fatalf("closed with %d items of %d: %v; want a DataLossError", items, one.items(), err)
 		}
 	case items < one.items():
 		if _, other := errors.AsType[*batch.InputError](err); !other {
-			rt.Fatalf("sealed with %d items instead of %d: %v; want an InputError", items, one.items(), err)
+			rt.Fatalf("closed with %d items instead of %d: %v; want an InputError", items, one.items(), err)
 		}
 	default:
-		if want := one.seal(); err != nil || completed != want {
-			rt.Fatalf("sealed: completed %t, %v; want %t", completed, err, want)
+		if want := one.closeInput(); err != nil || completed != want {
+			rt.Fatalf("closed: completed %t, %v; want %t", completed, err, want)
 		}
 	}
 }
 
 func (m *machine) nextRounds(rt *rapid.T) {
 	one := m.one(rt)
-	place := tasks.BatchRef{Batch: one.id, Index: int64(rapid.IntRange(0, 2).Draw(rt, "parent"))}
+	ref := tasks.BatchRef{Batch: one.id, Index: int64(rapid.IntRange(0, 2).Draw(rt, "parent"))}
 	round := rapid.IntRange(1, 4).Draw(rt, "round")
 	children := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) batch.Child {
 		return batch.Child{Kind: tasks.KindDeviceUnbind, Target: rapid.StringMatching(`[a-c]`).Draw(rt, "target")}
@@ -209,18 +209,18 @@ func (m *machine) nextRounds(rt *rapid.T) {
 	if !one.open {
 		return
 	}
-	if err := m.store.NextRound(m.tb.Context(), place, "p", round, children); err != nil {
+	if err := m.store.NextRound(m.tb.Context(), ref, "p", round, children); err != nil {
 		rt.Fatal(err)
 	}
-	one.nextRound(place.Index, round, children)
+	one.nextRound(ref.Index, round, children)
 }
 
-func (m *machine) broods(rt *rapid.T) {
+func (m *machine) checkChildren(rt *rapid.T) {
 	one := m.one(rt)
-	for parent, want := range one.broods {
+	for parent, want := range one.children {
 		got, err := m.store.Children(m.tb.Context(), tasks.BatchRef{Batch: one.id, Index: parent}, "p")
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(batch.Children{}, "Since")); diff != "" || err != nil {
-			rt.Fatalf("the brood of %d: %v (-want +got):\n%s", parent, err, diff)
+			rt.Fatalf("the children of %d: %v (-want +got):\n%s", parent, err, diff)
 		}
 	}
 }

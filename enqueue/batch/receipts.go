@@ -20,31 +20,31 @@ type NoReceiptsError struct{ ID string }
 
 // Error implements error.
 func (e *NoReceiptsError) Error() string {
-	return fmt.Sprintf("batch %s was made without receipts; its counts are all there is", e.ID)
+	return fmt.Sprintf("batch %s was made without receipts; it has only counts", e.ID)
 }
 
 // ReceiptOptions say which receipts are wanted.
 type ReceiptOptions struct {
-	// History: all that were written, where a replayed dead letter has several.
-	// Otherwise only the last of each task.
+	// History: every receipt that was written. A replayed dead letter has several.
+	// Without it only the last receipt of each task is wanted.
 	History bool
-	// Follow: go on with what is written meanwhile, until the batch is done. What
-	// a replay revises then comes again.
+	// Follow: wait for new receipts until the batch is done. A task whose outcome a
+	// replay revises then occurs again.
 	Follow bool
 }
 
 const (
-	receiptPage = 1000
-	followEvery = 200 * time.Millisecond
+	receiptPage    = 1000 // receipts that are read in one exchange
+	followInterval = 200 * time.Millisecond
 )
 
 // Receipts yields the receipts of a batch in the order in which they were
-// written, and ends with an error if Redis fails or there are none to be had.
-// A receipt that is superseded while they are read may come, and the new one
-// with it.
+// written. It ends with an error if Redis fails, or if the batch does not exist or
+// was made without receipts. If a receipt is replaced by a newer one during the
+// reading, both may be yielded.
 func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.Seq2[tasks.Receipt, error] {
 	return func(yield func(tasks.Receipt, error) bool) {
-		if err := s.hasReceipts(ctx, id); err != nil {
+		if err := s.checkHasReceipts(ctx, id); err != nil {
 			yield(tasks.Receipt{}, err)
 			return
 		}
@@ -67,7 +67,7 @@ func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.
 			if !o.Follow || done {
 				return
 			}
-			pause := time.NewTimer(followEvery)
+			pause := time.NewTimer(followInterval)
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
@@ -79,52 +79,52 @@ func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.
 	}
 }
 
-func (s *Store) hasReceipts(ctx context.Context, id string) error {
+func (s *Store) checkHasReceipts(ctx context.Context, id string) error {
 	if tasks.ValidateBatchID(id) != nil {
 		return &NotFoundError{ID: id}
 	}
-	with, err := s.rdb.HGet(ctx, keysOf(id).meta, "with_receipts").Result()
+	withReceipts, err := s.rdb.HGet(ctx, keysOf(id).meta, "with_receipts").Result()
 	switch {
 	case errors.Is(err, redis.Nil):
 		return &NotFoundError{ID: id}
 	case err != nil:
 		return fmt.Errorf("batch %s: receipts: %w", id, err)
-	case with != "1":
+	case withReceipts != "1":
 		return &NoReceiptsError{ID: id}
 	}
 	return nil
 }
 
-// receiptPage reads one page; last is the ID of its last entry, or "" at the
-// end.
+// receiptPage reads one page. last is the ID of its last entry, or "" at the end.
 //
-// Whether the batch is done is read before: after what was there then no other
-// outcome comes. That it is still there is read after: what has expired is no
-// end. It is no transaction, which a Redis that is full would refuse.
+// It reads first whether the batch is done: if it was done before the page was
+// read, no other outcome follows the page. It reads last whether the batch exists:
+// if it has expired, this is not the end of its receipts. This is not a
+// transaction, since a Redis whose memory is full refuses transactions.
 func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptions) (page []tasks.Receipt, last string, done bool, err error) {
 	k := keysOf(id)
 	var meta *redis.SliceCmd
 	var stream *redis.XMessageSliceCmd
-	var there *redis.IntCmd
+	var exists *redis.IntCmd
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		meta = p.HMGet(ctx, k.meta, balanceFields...)
+		meta = p.HMGet(ctx, k.meta, statsFields...)
 		stream = p.XRangeN(ctx, k.receipts, from, "+", receiptPage)
-		there = p.Exists(ctx, k.meta)
+		exists = p.Exists(ctx, k.meta)
 		return nil
 	})
 	if err != nil {
 		return nil, "", false, fmt.Errorf("batch %s: receipts: %w", id, err)
 	}
-	b, err := readBalance(id, meta.Val())
+	stats, err := readStats(id, meta.Val())
 	if err != nil {
 		return nil, "", false, err
 	}
-	if there.Val() == 0 {
+	if exists.Val() == 0 {
 		return nil, "", false, &NotFoundError{ID: id}
 	}
 	entries := stream.Val()
 	if len(entries) == 0 {
-		return nil, "", b.Done, nil
+		return nil, "", stats.Done, nil
 	}
 	indexes := make([]string, len(entries))
 	page = make([]tasks.Receipt, len(entries))
@@ -136,7 +136,7 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 	}
 	last = entries[len(entries)-1].ID
 	if o.History || o.Follow {
-		return page, last, b.Done, nil
+		return page, last, stats.Done, nil
 	}
 	latest, err := s.rdb.HMGet(ctx, k.revised, indexes...).Result()
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 			kept = append(kept, r)
 		}
 	}
-	return kept, last, b.Done, nil
+	return kept, last, stats.Done, nil
 }
 
 func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {
@@ -160,7 +160,7 @@ func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {
 	ms, _, _ := strings.Cut(e.ID, "-")
 	at, err := strconv.ParseInt(ms, 10, 64)
 	if err != nil {
-		return r, fmt.Errorf("its ID names no time: %w", err)
+		return r, fmt.Errorf("its ID does not begin with a time: %w", err)
 	}
 	r.At = time.UnixMilli(at).UTC()
 	if r.Index, err = strconv.ParseInt(text("i"), 10, 64); err != nil {

@@ -12,13 +12,13 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// ascii is every character that a user's id may have.
+// ascii contains every character that a user's id may contain.
 const ascii = "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
 
-func TestReceiptsAreReadAsTheyWereWritten(t *testing.T) {
+func TestReceipts_RoundTrip(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 5)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 5)
 	bound := time.Date(2025, 9, 15, 6, 14, 48, 630_000_001, time.UTC)
 	want := []tasks.Receipt{
 		{Kind: tasks.KindDeviceUnbind, UserID: ascii, Target: "1775406005920779393", Outcome: tasks.Succeeded, Reason: tasks.OK, Attempts: 3, Device: &tasks.Device{
@@ -34,10 +34,10 @@ func TestReceiptsAreReadAsTheyWereWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range want {
-		want[i].BatchRef = tasks.BatchRef{Batch: id, Index: at[i]}
-		want[i].At = time.Now().Add(time.Hour) // whatever the caller says
+		want[i].BatchRef = tasks.BatchRef{Batch: id, Index: indexes[i]}
+		want[i].At = time.Now().Add(time.Hour) // the ledger ignores the caller's time
 	}
-	b.settle(t, want...)
+	b.recordOutcomes(t, want...)
 	to, err := b.rdb.Time(t.Context()).Result()
 	if err != nil {
 		t.Fatal(err)
@@ -45,29 +45,29 @@ func TestReceiptsAreReadAsTheyWereWritten(t *testing.T) {
 	got := b.receipts(t, id, batch.ReceiptOptions{})
 	for i := range got {
 		if at := got[i].At; at.Before(from.Truncate(time.Millisecond)) || at.After(to) || at.Location() != time.UTC {
-			t.Errorf("receipt %d is of %s; want a time between %s and %s", i, at, from, to)
+			t.Errorf("receipt %d was recorded at %s; want a time in UTC between %s and %s", i, at, from, to)
 		}
 		got[i].At = want[i].At
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("receipts (-want +got):\n%s", diff)
 	}
 }
 
-func TestReceiptsPages(t *testing.T) {
+func TestReceipts_Pages(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 999, 1000, 1001, 2000, 2500} {
 		b := setup(t)
-		id, at := b.sealed(t, batch.Spec{}, n)
-		b.settleAll(t, id, at, tasks.Dead)
-		b.settleAll(t, id, at[:n/2], tasks.Succeeded)
+		id, indexes := b.closedBatch(t, batch.Spec{}, n)
+		b.recordAll(t, id, indexes, tasks.Dead)
+		b.recordAll(t, id, indexes[:n/2], tasks.Succeeded)
 		for _, tc := range []struct {
 			options batch.ReceiptOptions
 			want    int
 		}{
 			{batch.ReceiptOptions{}, n},
 			{batch.ReceiptOptions{History: true}, n + n/2},
-			{batch.ReceiptOptions{Follow: true}, n + n/2}, // it is done, so this ends
+			{batch.ReceiptOptions{Follow: true}, n + n/2}, // the batch is done, so this ends
 			{batch.ReceiptOptions{Follow: true, History: true}, n + n/2},
 		} {
 			got := b.receipts(t, id, tc.options)
@@ -78,20 +78,20 @@ func TestReceiptsPages(t *testing.T) {
 			if len(got) != tc.want || len(last) != n {
 				t.Errorf("%d tasks, %+v: %d receipts of %d tasks; want %d", n, tc.options, len(got), len(last), tc.want)
 			}
-			for i, index := range at {
+			for i, index := range indexes {
 				if want := map[bool]tasks.Outcome{true: tasks.Succeeded, false: tasks.Dead}[i < n/2]; last[index] != want {
-					t.Errorf("%d tasks, %+v: %d is %s at last; want %s", n, tc.options, index, last[index], want)
+					t.Errorf("%d tasks, %+v: task %d is %s at last; want %s", n, tc.options, index, last[index], want)
 				}
 			}
 		}
 	}
 }
 
-func TestReceiptsMayBeLeft(t *testing.T) {
+func TestReceipts_Break(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 10)
-	b.settleAll(t, id, at, tasks.Succeeded)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 10)
+	b.recordAll(t, id, indexes, tasks.Succeeded)
 	for _, follow := range []bool{false, true} {
 		n := 0
 		for _, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{Follow: follow}) {
@@ -100,17 +100,17 @@ func TestReceiptsMayBeLeft(t *testing.T) {
 			}
 		}
 		if n != 3 {
-			t.Errorf("follow %t: left after %d", follow, n)
+			t.Errorf("follow %t: %d receipts; want to leave the loop after 3", follow, n)
 		}
 	}
 }
 
-// An iterator may be ranged over twice, and begins again.
-func TestReceiptsTwice(t *testing.T) {
+// Ranging over the iterator again begins at the first receipt again.
+func TestReceipts_Twice(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 3)
-	b.settleAll(t, id, at, tasks.Succeeded)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 3)
+	b.recordAll(t, id, indexes, tasks.Succeeded)
 	all := b.store.Receipts(t.Context(), id, batch.ReceiptOptions{})
 	for range 2 {
 		n := 0
@@ -125,33 +125,33 @@ func TestReceiptsTwice(t *testing.T) {
 	}
 }
 
-func TestABatchWithoutReceipts(t *testing.T) {
+func TestReceipts_NoReceipts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{NoReceipts: true}, 2)
-	b.settleAll(t, id, at, tasks.Dead)
-	b.settleAll(t, id, at, tasks.Succeeded)
+	id, indexes := b.closedBatch(t, batch.Spec{NoReceipts: true}, 2)
+	b.recordAll(t, id, indexes, tasks.Dead)
+	b.recordAll(t, id, indexes, tasks.Succeeded)
 	for _, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{}) {
 		if none, ok := errors.AsType[*batch.NoReceiptsError](err); !ok || none.ID != id {
 			t.Errorf("%v; want a NoReceiptsError", err)
 		}
 	}
-	if got, want := standing(b.balance(t, id)), (tasks.BatchStats{Total: 2, Succeeded: 2, Done: true}); got != want {
+	if got, want := counts(b.stats(t, id)), (tasks.BatchStats{Total: 2, Succeeded: 2, Done: true}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	for name := range b.ttls(t, id) {
 		if name == "receipts" || name == "revised" {
-			t.Errorf("there is %s", name)
+			t.Errorf("the key %s exists; want no receipts", name)
 		}
 	}
 }
 
-func TestAReceiptThatCannotBeRead(t *testing.T) {
+func TestReceipts_Unreadable(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for field, value := range map[string]string{"i": "x", "a": "many", "d": "{"} {
-		id, at := b.sealed(t, batch.Spec{}, 1)
-		b.settleAll(t, id, at, tasks.Succeeded)
+		id, indexes := b.closedBatch(t, batch.Spec{}, 1)
+		b.recordAll(t, id, indexes, tasks.Succeeded)
 		entry := map[string]string{"i": "0", "k": "device:unbind", "u": "u", "t": "d", "o": "succeeded", "r": "ok", "a": "1", "d": "", field: value}
 		var values []string
 		for k, v := range entry {

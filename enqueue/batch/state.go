@@ -6,10 +6,11 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// State is what the ledger knows of one index.
+// State is what the ledger knows about one index.
 type State uint8
 
-// The states, as they are written. Their names are those of the counters.
+// The states. Redis stores these numbers, and the counters have the states'
+// names.
 const (
 	Absent State = iota
 	Queued
@@ -42,10 +43,11 @@ func stateOf(o tasks.Outcome) (State, error) {
 			return s, nil
 		}
 	}
-	return 0, fmt.Errorf("batch: %q is no outcome", o)
+	return 0, fmt.Errorf("batch: %q is not an outcome", o)
 }
 
-// stateAt reads a state: Redis counts the halves of a byte from its high end.
+// stateAt reads the state of index i. Redis puts even indexes into the upper half
+// of a byte.
 func stateAt(states string, i int64) State {
 	if i/2 >= int64(len(states)) {
 		return Absent
@@ -57,19 +59,26 @@ func stateAt(states string, i int64) State {
 	return State(b & 0x0f)
 }
 
-// ledgerLua begins the scripts that change states. Their first six KEYS are
-// meta, states, receipts, revised, slots and used.
+// ledgerLua begins every script that changes states. The first six KEYS of such a
+// script are meta, states, receipts, revised, slots and used.
+//
+// A script calls preload and setState, then save, and completeIfDone last.
 const ledgerLua = `
-local names = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected"}
+local ABSENT, QUEUED, DEAD, DISCARDED = 0, 1, 5, 6
+local stateNames = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected"}
+
+-- The changes of the counters by state, and the number of indexes that had no
+-- state before.
 local delta, added = {}, 0
 
--- The bytes of the states that were read, by their offset, and the offsets of
--- those that have changed. Redis has a command for bits; but to read and write a
--- chunk at once is faster, and miniredis can do it.
+-- bytes caches the bytes of the states by their offset, and changed lists the
+-- offsets that must be written back. Redis has a command for bit fields, but it is
+-- faster to read and write a whole chunk at once, and miniredis can do that too.
 local bytes, changed = {}, {}
 
--- Reads the states from one index to another at once, unless they lie far apart.
-local function read(first, last)
+-- Reads the states of all indexes from first to last in one call, unless they are
+-- too far apart.
+local function preload(first, last)
 	local from, to = math.floor(first / 2), math.floor(last / 2)
 	if to - from < 4096 then
 		local text = redis.call("GETRANGE", KEYS[2], from, to)
@@ -86,8 +95,8 @@ local function byteAt(at)
 	return bytes[at]
 end
 
--- The state of an index: even ones are the upper half of their byte.
-local function get(index)
+-- Returns the state of an index. Even indexes are in the upper half of their byte.
+local function stateAt(index)
 	local byte = byteAt(math.floor(index / 2))
 	if index % 2 == 0 then
 		return math.floor(byte / 16)
@@ -95,12 +104,12 @@ local function get(index)
 	return byte % 16
 end
 
--- Gives an index its state, and takes note for the counters. balance writes it.
-local function put(index, old, new)
+-- Changes the state of an index in the cache. save writes it and the counters.
+local function setState(index, old, new)
 	local at = math.floor(index / 2)
 	bytes[at] = byteAt(at) + (new - old) * (index % 2 == 0 and 16 or 1)
 	changed[#changed + 1] = at
-	if old == 0 then
+	if old == ABSENT then
 		added = added + 1
 	else
 		delta[old] = (delta[old] or 0) - 1
@@ -108,8 +117,8 @@ local function put(index, old, new)
 	delta[new] = (delta[new] or 0) + 1
 end
 
--- Writes the bytes that have changed, those that lie side by side at once.
-local function write()
+-- Writes the changed bytes, adjacent ones in one call.
+local function writeStates()
 	table.sort(changed)
 	local i = 1
 	while i <= #changed do
@@ -126,13 +135,13 @@ local function write()
 	end
 end
 
--- Writes the states, and brings the counters up to date. A key that came after
--- the batch was complete must not outlive the others.
-local function balance()
-	write()
+-- Writes the changed states and counters. If the batch is complete already, a key
+-- that this script has created must expire with the others.
+local function save()
+	writeStates()
 	for state, n in pairs(delta) do
 		if n ~= 0 then
-			redis.call("HINCRBY", KEYS[1], names[state], n)
+			redis.call("HINCRBY", KEYS[1], stateNames[state], n)
 		end
 	end
 	if added ~= 0 then
@@ -146,8 +155,10 @@ local function balance()
 	end
 end
 
--- Notes that the batch is complete, if it is, and returns 1 the first time.
-local function complete()
+-- Records that the batch is complete, if it is, and lets its keys expire. The name
+-- stays reserved for so many ms longer than the other keys live. Returns 1 if the
+-- batch has become complete by this, else 0.
+local function completeIfDone(reserved)
 	local m = redis.call("HMGET", KEYS[1], "sealed", "queued", "completed_at", "keep")
 	if not m[1] or tonumber(m[2]) > 0 or m[3] then
 		return 0
@@ -158,7 +169,7 @@ local function complete()
 	for i = 1, 5 do
 		redis.call("PEXPIREAT", KEYS[i], now + m[4])
 	end
-	redis.call("PEXPIREAT", KEYS[6], now + m[4] + 90 * 24 * 3600 * 1000)
+	redis.call("PEXPIREAT", KEYS[6], now + m[4] + reserved)
 	return 1
 end
 `

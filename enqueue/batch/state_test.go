@@ -10,8 +10,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// What Redis writes with BITFIELD is what stateAt and count read.
-func TestStatesAreWhereRedisPutsThem(t *testing.T) {
+// stateAt and count read what Redis writes with BITFIELD.
+func TestStateAt_MatchesBitfield(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t).Client()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -33,72 +33,71 @@ func TestStatesAreWhereRedisPutsThem(t *testing.T) {
 		var counts [16]int64
 		for i, read := range rdb.BitField(t.Context(), "states", reads...).Val() {
 			if got := stateAt(states, int64(i)); got != State(want[int64(i)]) || int64(got) != read {
-				rt.Fatalf("%d is %d, and Redis says %d; want %d", i, got, read, want[int64(i)])
+				rt.Fatalf("index %d has the state %d, and Redis says %d; want %d", i, got, read, want[int64(i)])
 			}
 			counts[want[int64(i)]]++
 		}
 		got := count(states)
-		for state := 1; state < len(got); state++ { // how many are absent depends on the end
+		for state := 1; state < len(got); state++ { // the number of absent states depends on the length of the string
 			if got[state] != counts[state] {
-				rt.Fatalf("counted %d of state %d; want %d", got[state], state, counts[state])
+				rt.Fatalf("counted %d indexes with state %d; want %d", got[state], state, counts[state])
 			}
 		}
 	})
 }
 
-// The numbers are written in Redis, and the names are those of counters: neither
-// may change.
-func TestStatesAreNamed(t *testing.T) {
+// Redis stores the numbers, and the counters have the names. Neither may change.
+func TestState_NumbersAndNames(t *testing.T) {
 	t.Parallel()
 	for state, name := range map[State]string{
 		0: "absent", 1: "queued", 2: "succeeded", 3: "already_gone", 4: "superseded", 5: "dead", 6: "discarded", 7: "duplicate", 8: "rejected",
 		9: "state 9", 15: "state 15", 255: "state 255",
 	} {
 		if got := state.String(); got != name {
-			t.Errorf("%d is %q; want %q", state, got, name)
+			t.Errorf("state %d is called %q; want %q", state, got, name)
 		}
 	}
 	for state, outcome := range map[State]tasks.Outcome{
 		Succeeded: tasks.Succeeded, AlreadyGone: tasks.AlreadyGone, Superseded: tasks.Superseded, Dead: tasks.Dead, Discarded: tasks.Discarded,
 	} {
 		if got, err := stateOf(outcome); got != state || err != nil {
-			t.Errorf("%s is %s, %v; want %s", outcome, got, err, state)
+			t.Errorf("the state of outcome %s is %s, %v; want %s", outcome, got, err, state)
 		}
 	}
 	for _, outcome := range []tasks.Outcome{"", "absent", "queued", "duplicate", "rejected", "state 9", "Dead"} {
 		if got, err := stateOf(outcome); err == nil {
-			t.Errorf("%q is %s; want an error", outcome, got)
+			t.Errorf("the state of %q is %s; want an error", outcome, got)
 		}
 	}
 }
 
-// The rolling digest tells items apart however they are cut.
-func TestRoll(t *testing.T) {
+// Different items have different digests, however their text is divided.
+func TestRollingDigest(t *testing.T) {
 	t.Parallel()
 	seen := map[Digest]string{}
 	for name, feed := range map[string]func(*RollingDigest){
 		"nothing":       func(*RollingDigest) {},
-		"a, b":          func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{UserID: "a", DeviceID: "b"}) },
-		"ab, nothing":   func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{UserID: "ab"}) },
-		"nothing, ab":   func(r *RollingDigest) { r.Task(tasks.DeviceUnbind{DeviceID: "ab"}) },
-		"a lock":        func(r *RollingDigest) { r.Task(tasks.LockRelease{UserID: "a", LockID: "b"}) },
-		"a user":        func(r *RollingDigest) { r.Task(tasks.UserOffboard{UserID: "a"}) },
-		"no task":       func(r *RollingDigest) { r.Reject("device:unbind\x00a\x00b") },
-		"no text":       func(r *RollingDigest) { r.Reject("") },
-		"no text twice": func(r *RollingDigest) { r.Reject(""); r.Reject("") },
-		"r":             func(r *RollingDigest) { r.Reject("r") },
-		"x, y":          func(r *RollingDigest) { r.Reject("x"); r.Reject("y") },
-		"y, x":          func(r *RollingDigest) { r.Reject("y"); r.Reject("x") },
-		"xy":            func(r *RollingDigest) { r.Reject("xy") },
+		"a, b":          func(r *RollingDigest) { r.AddTask(tasks.DeviceUnbind{UserID: "a", DeviceID: "b"}) },
+		"ab, nothing":   func(r *RollingDigest) { r.AddTask(tasks.DeviceUnbind{UserID: "ab"}) },
+		"nothing, ab":   func(r *RollingDigest) { r.AddTask(tasks.DeviceUnbind{DeviceID: "ab"}) },
+		"a lock":        func(r *RollingDigest) { r.AddTask(tasks.LockRelease{UserID: "a", LockID: "b"}) },
+		"a user":        func(r *RollingDigest) { r.AddTask(tasks.UserOffboard{UserID: "a"}) },
+		"no task":       func(r *RollingDigest) { r.AddRejected("device:unbind\x00a\x00b") },
+		"no text":       func(r *RollingDigest) { r.AddRejected("") },
+		"no text twice": func(r *RollingDigest) { r.AddRejected(""); r.AddRejected("") },
+		"r":             func(r *RollingDigest) { r.AddRejected("r") },
+		"x, y":          func(r *RollingDigest) { r.AddRejected("x"); r.AddRejected("y") },
+		"y, x":          func(r *RollingDigest) { r.AddRejected("y"); r.AddRejected("x") },
+		"xy":            func(r *RollingDigest) { r.AddRejected("xy") },
 	} {
 		var one, two RollingDigest
 		feed(&one)
 		feed(&two)
 		if one.Digest() != two.Digest() {
-			t.Errorf("%s has two digests", name)
+			t.Errorf("%s has two digests; want one", name)
 		}
 		if other, taken := seen[one.Digest()]; taken {
-			t.Errorf("%s has the digest of %s", name, other)
+			t.Errorf("%s has the same digest as %s; want different ones", name, other)
 		}
 		seen[one.Digest()] = name
 	}

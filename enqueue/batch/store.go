@@ -1,12 +1,9 @@
 package batch
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"iter"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,28 +21,28 @@ type Store struct {
 // NewStore returns a Store over a client, which stays the caller's to close.
 func NewStore(rdb redis.UniversalClient) *Store { return &Store{rdb: rdb} }
 
-// nameReservation is how long the name of a batch that has gone is not given out again.
-// state.go has it as well.
+// nameReservation is how long the name of a batch that has expired or was deleted
+// cannot be used again.
 const nameReservation = 90 * 24 * time.Hour
 
 // DefaultKeep is how long a batch is kept after its completion.
 const DefaultKeep = 30 * 24 * time.Hour
 
-// Spec says what a batch is to be. Whoever resumes it must ask for the same.
+// Spec describes a batch. Whoever resumes a batch must ask for the same one.
 type Spec struct {
-	// ID names the batch; see tasks.Place. Empty: a new one is generated, and
-	// later ones sort behind it.
+	// ID names the batch; see tasks.BatchRef. Empty: a new ID is generated, which
+	// sorts behind earlier ones.
 	ID string
-	// NoReceipts: outcomes are counted, and no receipts written.
+	// NoReceipts: outcomes are counted, but no receipts are written.
 	NoReceipts bool
-	// NoGuard is the intent of its tasks; see enqueue.NoGuard.
+	// NoGuard says whether the tasks are unguarded; see enqueue.NoGuard.
 	NoGuard bool
 	// Keep is how long the batch is kept after its completion. At least a
-	// minute. Default DefaultKeep. When resumed the first one stays.
+	// minute. Default DefaultKeep. Resuming a batch does not change it.
 	Keep time.Duration
 }
 
-// NewID returns an ID; later ones sort behind it.
+// NewID returns a new ID, which sorts behind earlier ones.
 func NewID() (string, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -54,7 +51,7 @@ func NewID() (string, error) {
 	return id.String(), nil
 }
 
-// NotFoundError means that no such batch is there, or not any more.
+// NotFoundError means that the batch does not exist, or does not exist any more.
 type NotFoundError struct{ ID string }
 
 // Error implements error.
@@ -64,14 +61,15 @@ func (e *NotFoundError) Error() string {
 
 // Hint says what to do about it.
 func (e *NotFoundError) Hint() string {
-	return "batch list shows those there are; a batch goes when the time that it was to be kept has passed since its completion"
+	return "batch list shows the batches that exist; a complete batch expires when its time to be kept has passed"
 }
 
-// SpecError means that a batch is there, and is another one than was asked for.
+// SpecError means that the batch exists, but was made with another Spec.
 type SpecError struct {
 	ID string
-	// Field is what differs.
-	Field   string
+	// Field names the difference: no-receipts or no-guard.
+	Field string
+	// Was is the field's value in the existing batch, and Is the one asked for.
 	Was, Is bool
 }
 
@@ -80,28 +78,29 @@ func (e *SpecError) Error() string {
 	return fmt.Sprintf("batch %s was made with %s=%t and cannot be resumed with %t", e.ID, e.Field, e.Was, e.Is)
 }
 
-// NameReservedError means that there was a batch of this name. Its tasks may still be
-// outstanding, or dead and replayed one day, and would settle as tasks of the new
-// one: for 90 days after it has gone the name is not given out again.
+// NameReservedError means that a batch of this name has existed. Its tasks may
+// still be outstanding, or dead and replayed some day, and their outcomes would
+// be recorded in the new batch. So the name cannot be used again until 90 days
+// after the batch has expired or was deleted.
 type NameReservedError struct{ ID string }
 
 // Error implements error.
 func (e *NameReservedError) Error() string {
-	return fmt.Sprintf("there was a batch %s, which has expired or was deleted; want another ID", e.ID)
+	return fmt.Sprintf("a batch %s has existed and has expired or was deleted; want another ID", e.ID)
 }
 
-// openCmd makes a batch, unless it is there.
+// openCmd makes a batch, unless it exists.
 //
 // KEYS[1] -> meta
 // KEYS[2] -> used
 // --
-// ARGV[1] -> ms to keep it after its completion
+// ARGV[1] -> ms for which the batch is kept after its completion
 // ARGV[2] -> 1 if receipts are to be written, else 0
-// ARGV[3] -> 1 if its tasks are not guarded, else 0
+// ARGV[3] -> 1 if its tasks are unguarded, else 0
 //
-// Returns nothing if there was one of that name before. Else 1 if it was made, or
-// 0; then the ms in which it was made, whether
-// it has receipts, whether it is unguarded and whether it is complete.
+// Returns nothing if the name is reserved. Else it returns 1 if the batch was made
+// or 0 if it existed, the ms at which it was made, and 1 or 0 for each of: it has
+// receipts, it is unguarded, it is complete.
 var openCmd = redis.NewScript(`
 local made = 0
 if redis.call("EXISTS", KEYS[1]) == 0 then
@@ -118,11 +117,11 @@ local m = redis.call("HMGET", KEYS[1], "created_at", "with_receipts", "no_guard"
 return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXISTS", KEYS[1], "completed_at")}
 `)
 
-// Open makes a batch, or finds the one that is there. It returns the batch's ID,
-// and whether it was there.
+// Open makes a batch, or finds the one that exists. It returns the batch's ID,
+// and whether it existed.
 //
-// The batch is made before it is listed. A crash in between leaves one that
-// nobody lists and that holds nothing; to open it again lists it.
+// The batch is made before it is listed. If the process dies in between, the
+// batch is empty and not listed. Opening it again lists it.
 func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, err error) {
 	if spec.ID == "" {
 		if spec.ID, err = NewID(); err != nil {
@@ -132,31 +131,31 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	if err := tasks.ValidateBatchID(spec.ID); err != nil {
 		return "", false, err
 	}
-	if spec.Keep == 0 {
-		spec.Keep = DefaultKeep
-	}
+	spec.Keep = cmp.Or(spec.Keep, DefaultKeep)
 	if spec.Keep < time.Minute {
-		return "", false, fmt.Errorf("batch: to keep it for %s is too short; want at least 1m", spec.Keep)
+		return "", false, fmt.Errorf("batch: the time to keep it is %s; want at least 1m", spec.Keep)
 	}
-	m, err := openCmd.Run(ctx, s.rdb, []string{keysOf(spec.ID).meta, keysOf(spec.ID).used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
+	k := keysOf(spec.ID)
+	m, err := openCmd.Run(ctx, s.rdb, []string{k.meta, k.used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
 	if err == nil && len(m) == 0 {
 		return "", false, &NameReservedError{ID: spec.ID}
 	}
 	if err == nil && len(m) != 5 {
-		err = fmt.Errorf("%d values; want 5", len(m))
+		err = fmt.Errorf("the reply has %d values; want 5", len(m))
 	}
 	if err != nil {
 		return "", false, fmt.Errorf("open batch %s: %w", spec.ID, err)
 	}
-	if was := m[2] == 0; was != spec.NoReceipts {
-		return "", false, &SpecError{ID: spec.ID, Field: "no-receipts", Was: was, Is: spec.NoReceipts}
+	made, createdAt, noReceipts, noGuard, complete := m[0] == 1, m[1], m[2] == 0, m[3] == 1, m[4] == 1
+	if noReceipts != spec.NoReceipts {
+		return "", false, &SpecError{ID: spec.ID, Field: "no-receipts", Was: noReceipts, Is: spec.NoReceipts}
 	}
-	if was := m[3] == 1; was != spec.NoGuard {
-		return "", false, &SpecError{ID: spec.ID, Field: "no-guard", Was: was, Is: spec.NoGuard}
+	if noGuard != spec.NoGuard {
+		return "", false, &SpecError{ID: spec.ID, Field: "no-guard", Was: noGuard, Is: spec.NoGuard}
 	}
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZAddNX(ctx, allKey, redis.Z{Score: float64(m[1]), Member: spec.ID})
-		if m[4] == 0 { // what is complete may have been told of
+		p.ZAddNX(ctx, allKey, redis.Z{Score: float64(createdAt), Member: spec.ID})
+		if !complete { // the completion of a complete batch may have been reported
 			p.SAdd(ctx, openKey, spec.ID)
 		}
 		return nil
@@ -164,7 +163,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	if err != nil {
 		return "", false, fmt.Errorf("list batch %s: %w", spec.ID, err)
 	}
-	return spec.ID, m[0] == 0, nil
+	return spec.ID, !made, nil
 }
 
 func flag(b bool) int {
@@ -174,192 +173,27 @@ func flag(b bool) int {
 	return 0
 }
 
-// balanceFields are what a Balance is read from.
-var balanceFields = slices.Concat([]string{"created_at", "sealed", "total"}, stateNames[Queued:], []string{"completed_at"})
-
-// Show returns how a batch stands.
-func (s *Store) Show(ctx context.Context, id string) (tasks.BatchStats, error) {
-	if err := tasks.ValidateBatchID(id); err != nil {
-		return tasks.BatchStats{}, &NotFoundError{ID: id}
-	}
-	values, err := s.rdb.HMGet(ctx, keysOf(id).meta, balanceFields...).Result()
-	if err != nil {
-		return tasks.BatchStats{}, fmt.Errorf("read batch %s: %w", id, err)
-	}
-	return readBalance(id, values)
-}
-
-func readBalance(id string, values []any) (tasks.BatchStats, error) {
-	if len(values) != len(balanceFields) || values[0] == nil {
-		return tasks.BatchStats{}, &NotFoundError{ID: id}
-	}
-	n := make([]int64, len(values))
-	for i, v := range values {
-		if text, ok := v.(string); ok {
-			var err error
-			if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-				return tasks.BatchStats{}, fmt.Errorf("read batch %s: %s is %q; want a number", id, balanceFields[i], text)
-			}
-		}
-	}
-	b := tasks.BatchStats{
-		ID: id, CreatedAt: time.UnixMilli(n[0]).UTC(), Total: n[2], Queued: n[3], Succeeded: n[4], AlreadyGone: n[5],
-		Superseded: n[6], Dead: n[7], Discarded: n[8], Duplicate: n[9], Rejected: n[10],
-	}
-	b.Done = values[1] != nil && b.Queued == 0
-	if at := n[len(n)-1]; at != 0 {
-		b.CompletedAt = time.UnixMilli(at).UTC()
-	}
-	return b, nil
-}
-
-// listPage is how many batches are read in one exchange.
-const listPage = 100
-
-// List yields how the batches stand, the latest first.
-func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
-	return func(yield func(tasks.BatchStats, error) bool) {
-		// Read at once: what expires while it is read would shift the pages.
-		ids, err := s.rdb.ZRevRange(ctx, allKey, 0, -1).Result()
-		if err != nil {
-			yield(tasks.BatchStats{}, fmt.Errorf("list the batches: %w", err))
-			return
-		}
-		for len(ids) > 0 {
-			page := ids[:min(listPage, len(ids))]
-			ids = ids[len(page):]
-			balances, err := s.showAll(ctx, page)
-			if err != nil {
-				yield(tasks.BatchStats{}, err)
-				return
-			}
-			for _, b := range balances {
-				if !yield(b, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// showAll reads some batches in one exchange, and takes those that have expired
-// off the list. A batch is made before it is listed, so one that is listed and
-// not there has gone.
-func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, error) {
-	cmds := make([]*redis.SliceCmd, len(ids))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = p.HMGet(ctx, keysOf(id).meta, balanceFields...)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the batches: %w", err)
-	}
-	var balances []tasks.BatchStats
-	var gone []any
-	for i, id := range ids {
-		b, err := readBalance(id, cmds[i].Val())
-		if _, missing := errors.AsType[*NotFoundError](err); missing {
-			gone = append(gone, id)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		balances = append(balances, b)
-	}
-	if len(gone) > 0 {
-		_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			p.ZRem(ctx, allKey, gone...)
-			p.SRem(ctx, openKey, gone...)
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the batches: %w", err)
-	}
-	return balances, nil
-}
-
-const (
-	waitEvery = 200 * time.Millisecond // how often Wait looks
-	maxOutage = 30 * time.Second       // how long Redis may fail meanwhile
-)
-
-// Wait waits until the batch is done, or ctx ends. It calls each, if there is
-// one, with what it sees. When Redis fails in between it goes on trying for a
-// while.
-func (s *Store) Wait(ctx context.Context, id string, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
-	tick := time.NewTicker(waitEvery)
-	defer tick.Stop()
-	var b tasks.BatchStats
-	seen := time.Now()
-	for {
-		now, err := s.showUnder(ctx, id)
-		_, missing := errors.AsType[*NotFoundError](err)
-		switch {
-		case err == nil:
-			b, seen = now, time.Now()
-			if each != nil {
-				each(b)
-			}
-			if b.Done {
-				return b, nil
-			}
-		case ctx.Err() != nil:
-			return b, ctx.Err()
-		case missing || b.ID == "" || time.Since(seen) > maxOutage:
-			return b, err
-		}
-		select {
-		case <-ctx.Done():
-			return b, ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// showUnder ends with ctx: go-redis waits for a Redis that hangs until its own
-// time-out.
-func (s *Store) showUnder(ctx context.Context, id string) (tasks.BatchStats, error) {
-	type result struct {
-		balance tasks.BatchStats
-		err     error
-	}
-	done := make(chan result, 1)
-	go func() {
-		b, err := s.Show(ctx, id)
-		done <- result{b, err}
-	}()
-	select {
-	case r := <-done:
-		return r.balance, r.err
-	case <-ctx.Done():
-		return tasks.BatchStats{}, ctx.Err()
-	}
-}
-
-// NotDoneError means that a batch has tasks whose outcome is still open.
-type NotDoneError struct{ Balance tasks.BatchStats }
+// NotDoneError means that a batch is not done.
+type NotDoneError struct{ Stats tasks.BatchStats }
 
 // Error implements error.
 func (e *NotDoneError) Error() string {
-	if e.Balance.Queued > 0 {
-		return fmt.Sprintf("batch %s is not done: %d of %d tasks are queued", e.Balance.ID, e.Balance.Queued, e.Balance.Total)
+	if e.Stats.Queued > 0 {
+		return fmt.Sprintf("batch %s is not done: %d of %d tasks are queued", e.Stats.ID, e.Stats.Queued, e.Stats.Total)
 	}
-	return fmt.Sprintf("batch %s is not done: its input was not read to the end", e.Balance.ID)
+	return fmt.Sprintf("batch %s is not done: its input was not read to the end", e.Stats.ID)
 }
 
-// Delete removes a batch with its receipts. One that is not done is refused,
-// unless forced; its tasks are carried out all the same, and leave no receipt.
+// Delete removes a batch with its receipts. A batch that is not done is a
+// *NotDoneError, unless forced. The tasks of a deleted batch are still carried
+// out, but get no receipt.
 func (s *Store) Delete(ctx context.Context, id string, force bool) error {
-	b, err := s.Show(ctx, id)
+	stats, err := s.Show(ctx, id)
 	if err != nil {
 		return err
 	}
-	if !b.Done && !force {
-		return &NotDoneError{Balance: b}
+	if !stats.Done && !force {
+		return &NotDoneError{Stats: stats}
 	}
 	k := keysOf(id)
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -370,6 +204,6 @@ func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	if err != nil {
 		return fmt.Errorf("delete batch %s: %w", id, err)
 	}
-	_, err = s.showAll(ctx, []string{id}) // which takes it off the list
+	_, err = s.showAll(ctx, []string{id}) // takes it off the list
 	return err
 }

@@ -16,11 +16,11 @@ import (
 
 func (b *bundle) list(tb testing.TB) (ids []string) {
 	tb.Helper()
-	for balance, err := range b.store.List(tb.Context()) {
+	for stats, err := range b.store.List(tb.Context()) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		ids = append(ids, balance.ID)
+		ids = append(ids, stats.ID)
 	}
 	return ids
 }
@@ -30,7 +30,7 @@ func TestOpen(t *testing.T) {
 	b := setup(t)
 	for i, want := range []bool{false, true, true} {
 		if id, resumed, err := b.store.Open(t.Context(), batch.Spec{ID: "b.1_x-y", NoGuard: true}); id != "b.1_x-y" || resumed != want || err != nil {
-			t.Errorf("time %d: %q, resumed %t, %v; want resumed %t", i, id, resumed, err, want)
+			t.Errorf("call %d: %q, resumed %t, %v; want resumed %t", i, id, resumed, err, want)
 		}
 	}
 	for _, spec := range []batch.Spec{{ID: "b.1_x-y"}, {ID: "b.1_x-y", NoGuard: true, NoReceipts: true}} {
@@ -47,15 +47,15 @@ func TestOpen(t *testing.T) {
 	}
 	for _, keep := range []time.Duration{time.Minute - 1, time.Nanosecond, -time.Hour} {
 		if _, _, err := b.store.Open(t.Context(), batch.Spec{Keep: keep}); err == nil {
-			t.Errorf("opened a batch that is kept for %s", keep)
+			t.Errorf("opened a batch that is kept for %s; want an error", keep)
 		}
 	}
 	if got := b.list(t); len(got) != 1 {
-		t.Errorf("there are %q; want the one", got)
+		t.Errorf("%q are listed; want one batch", got)
 	}
 }
 
-func TestListIsLatestFirst(t *testing.T) {
+func TestList_LatestFirst(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var want []string
@@ -73,71 +73,72 @@ func TestListIsLatestFirst(t *testing.T) {
 		}
 	}
 	if n != 3 {
-		t.Errorf("stopped after %d", n)
+		t.Errorf("%d batches; want to leave the loop after 3", n)
 	}
 }
 
-// A crash between making and listing is made good by opening it again.
-func TestOpenAfterACrash(t *testing.T) {
+// If the process dies after it has made a batch and before it has listed it,
+// opening the batch again lists it.
+func TestOpen_AfterCrash(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx, crash := context.WithCancel(t.Context())
 	if _, _, err := b.hooked("zadd", crash).Open(ctx, batch.Spec{ID: "b"}); err == nil {
-		t.Fatal("opened, although it crashed")
+		t.Fatal("Open returned no error, although its context ended")
 	}
 	if got := b.list(t); len(got) != 0 {
-		t.Fatalf("%q are listed; the crash was too late", got)
+		t.Fatalf("%q are listed; want the crash to come before that", got)
 	}
 	if _, resumed, err := b.store.Open(t.Context(), batch.Spec{ID: "b"}); !resumed || err != nil {
-		t.Errorf("resumed %t, %v", resumed, err)
+		t.Errorf("resumed %t, %v; want it resumed", resumed, err)
 	}
 	if got := b.list(t); !slices.Equal(got, []string{"b"}) {
-		t.Errorf("%q are listed; want it", got)
+		t.Errorf("%q are listed; want b", got)
 	}
-	b.seal(t, "b", 0)
-	if got := b.announced(t); !slices.Equal(got, []string{"b"}) {
-		t.Errorf("told of %q; want it told of", got)
+	b.closeInput(t, "b", 0)
+	if got := b.drained(t); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("reported %q; want b", got)
 	}
-	// Who opens what was told of does not have it told again.
+	// Opening the batch again does not report its completion again.
 	b.open(t, batch.Spec{ID: "b"})
-	if got := b.announced(t); len(got) != 0 {
-		t.Errorf("told of %q again", got)
+	if got := b.drained(t); len(got) != 0 {
+		t.Errorf("reported %q again; want nothing", got)
 	}
 }
 
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	unsealed := b.open(t, batch.Spec{})
-	queued, _ := b.sealed(t, batch.Spec{}, 2)
-	done, at := b.sealed(t, batch.Spec{}, 2)
-	b.settleAll(t, done, at, tasks.Dead)
-	b.settleAll(t, done, at, tasks.Discarded)
-	for id, want := range map[string]string{unsealed: "its input was not read to the end", queued: "2 of 2 tasks are queued"} {
+	open := b.open(t, batch.Spec{})
+	queued, _ := b.closedBatch(t, batch.Spec{}, 2)
+	done, indexes := b.closedBatch(t, batch.Spec{}, 2)
+	b.recordAll(t, done, indexes, tasks.Dead)
+	b.recordAll(t, done, indexes, tasks.Discarded)
+	for id, want := range map[string]string{open: "its input was not read to the end", queued: "2 of 2 tasks are queued"} {
 		err := b.store.Delete(t.Context(), id, false)
 		if _, ok := errors.AsType[*batch.NotDoneError](err); !ok || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want a NotDoneError: %s", err, want)
 		}
-		b.balance(t, id)
+		b.stats(t, id)
 		if err := b.store.Delete(t.Context(), id, true); err != nil {
-			t.Errorf("by force: %v", err)
+			t.Errorf("forced: %v; want it deleted", err)
 		}
 	}
 	if err := b.store.Delete(t.Context(), done, false); err != nil {
 		t.Error(err)
 	}
 	if err := b.store.Delete(t.Context(), done, true); err == nil {
-		t.Error("deleted twice")
+		t.Error("deleted a batch twice; want an error")
 	}
 	for _, name := range b.rdb.Keys(t.Context(), "*").Val() {
 		if !strings.HasSuffix(name, ":used") {
-			t.Errorf("%q is left", name)
+			t.Errorf("the key %q is left; want only the reserved names", name)
 		}
 	}
 }
 
-// Whatever is asked of a batch that is not there says so.
-func TestABatchThatIsNotThere(t *testing.T) {
+// Every method reports that a batch does not exist.
+func TestStore_NoSuchBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"none", "", "a}b", "*"} {
@@ -151,7 +152,7 @@ func TestABatchThatIsNotThere(t *testing.T) {
 		}
 		for i, err := range []error{shown, audited, waited, deleted, read} {
 			if missing, ok := errors.AsType[*batch.NotFoundError](err); !ok || missing.ID != id || missing.Hint() == "" {
-				t.Errorf("%q, %d: %v; want a NotFoundError", id, i, err)
+				t.Errorf("%q, method %d: %v; want a NotFoundError", id, i, err)
 			}
 		}
 	}
@@ -160,36 +161,36 @@ func TestABatchThatIsNotThere(t *testing.T) {
 func TestWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	id, at := b.sealed(t, batch.Spec{}, 3)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if got, err := b.store.Wait(ctx, id, nil); !errors.Is(err, context.DeadlineExceeded) || got.Queued != 3 {
-		t.Errorf("%+v, %v; want what was seen last, and the deadline", got, err)
+		t.Errorf("%+v, %v; want the last counts and the deadline", got, err)
 	}
 	var seen []int64
-	got, err := b.store.Wait(t.Context(), id, func(balance tasks.BatchStats) {
-		seen = append(seen, balance.Queued)
-		if balance.Queued > 0 {
-			b.settle(t, receipt(id, at[balance.Queued-1], tasks.Succeeded))
+	got, err := b.store.Wait(t.Context(), id, func(stats tasks.BatchStats) {
+		seen = append(seen, stats.Queued)
+		if stats.Queued > 0 {
+			b.recordOutcomes(t, receipt(id, indexes[stats.Queued-1], tasks.Succeeded))
 		}
 	})
 	if err != nil || !got.Done || !slices.Equal(seen, []int64{3, 2, 1, 0}) {
-		t.Errorf("%+v, %v, having seen %v queued; want it done", got, err, seen)
+		t.Errorf("%+v, %v, with %v queued on the way; want it done after 3, 2, 1, 0", got, err, seen)
 	}
 }
 
-func TestWaitOutlivesARestart(t *testing.T) {
+func TestWait_RedisRestarts(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	rdb := server.Client()
 	b := &bundle{store: batch.NewStore(rdb), rdb: rdb, redis: server}
-	id, at := b.sealed(t, batch.Spec{}, 1)
+	id, indexes := b.closedBatch(t, batch.Spec{}, 1)
 	var restarting sync.WaitGroup
 	restart := sync.OnceFunc(func() {
 		server.Kill()
 		restarting.Go(func() {
 			server.Restart()
-			if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, at[0], tasks.Succeeded)}); err != nil {
+			if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Succeeded)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -199,10 +200,10 @@ func TestWaitOutlivesARestart(t *testing.T) {
 	if err != nil || !got.Done {
 		t.Errorf("%+v, %v; want it done", got, err)
 	}
-	b.balance(t, id)
+	b.stats(t, id)
 }
 
-func TestIDsSort(t *testing.T) {
+func TestNewID_Sorts(t *testing.T) {
 	t.Parallel()
 	var ids []string
 	for range 1000 {
@@ -213,15 +214,16 @@ func TestIDsSort(t *testing.T) {
 		ids = append(ids, id)
 	}
 	if !slices.IsSorted(ids) || len(slices.Compact(ids)) != 1000 {
-		t.Errorf("not in order: %q", ids)
+		t.Errorf("the IDs are %q; want 1000 different ones in order", ids)
 	}
 }
 
-// The tasks of a batch may outlive it, and must not settle as another's.
-func TestANameIsNotGivenOutTwice(t *testing.T) {
+// The tasks of a batch may outlive it. Their outcomes must not be recorded in
+// another batch of the same name.
+func TestOpen_NameReserved(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	done, _ := b.sealed(t, batch.Spec{ID: "done"}, 0)
+	done, _ := b.closedBatch(t, batch.Spec{ID: "done"}, 0)
 	open := b.open(t, batch.Spec{ID: "open"})
 	for _, id := range []string{done, open} {
 		if err := b.store.Delete(t.Context(), id, true); err != nil {
@@ -229,10 +231,10 @@ func TestANameIsNotGivenOutTwice(t *testing.T) {
 		}
 		_, _, err := b.store.Open(t.Context(), batch.Spec{ID: id})
 		if used, ok := errors.AsType[*batch.NameReservedError](err); !ok || used.ID != id {
-			t.Errorf("%s again: %v; want it refused", id, err)
+			t.Errorf("open %s again: %v; want a NameReservedError", id, err)
 		}
 		if ttl := b.rdb.TTL(t.Context(), "kooworker:{batch:"+id+"}:used").Val(); ttl < 89*24*time.Hour || ttl > 90*24*time.Hour {
-			t.Errorf("the name of %s is kept for %s; want 90 days", id, ttl)
+			t.Errorf("the name %s is reserved for %s; want 90 days", id, ttl)
 		}
 	}
 }

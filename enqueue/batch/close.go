@@ -7,16 +7,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// sealCmd notes that the whole input is in the batch.
+// closeCmd records that the whole input is in the batch.
 //
 // KEYS -> meta, states, receipts, revised, slots, used
 // --
-// ARGV[1] -> items of the input
-// ARGV[2] -> items in a full chunk
+// ARGV[1] -> number of items in the input
+// ARGV[2] -> number of items in a full chunk
+// ARGV[3] -> ms for which the name stays reserved after the batch has expired
 //
-// Returns "gone", "shorter", "lost" if not every item has a state, "done" if that
-// completes the batch, or "ok".
-var sealCmd = redis.NewScript(ledgerLua + slotLua + `
+// Returns "gone" if there is no such batch, "shorter" if more items are known,
+// "lost" if not every item has a state, "done" if this completes the batch, else
+// "ok".
+var closeCmd = redis.NewScript(ledgerLua + slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return "gone"
 end
@@ -30,24 +32,24 @@ end
 if items > tonumber(ARGV[1]) then
 	return "shorter"
 end
--- Every state is counted in the total, those of the input and of children.
+-- The total counts every state, those of the input and those of children.
 local m = redis.call("HMGET", KEYS[1], "total", "children")
 if items < tonumber(ARGV[1]) or m[1] - (m[2] or 0) ~= items then
 	return "lost"
 end
 redis.call("HSETNX", KEYS[1], "sealed", ARGV[1])
-if complete() == 1 then
+if completeIfDone(ARGV[3]) == 1 then
 	return "done"
 end
 return "ok"
 `)
 
-// CloseInput notes that the input has ended after so many items, all of which have
-// their mark. It reports whether that completes the batch.
+// CloseInput records that the input has ended after this number of items, all of
+// which have their mark. It reports whether this completes the batch.
 func (s *Store) CloseInput(ctx context.Context, id string, items int64) (completed bool, err error) {
-	word, err := sealCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize).Text()
+	word, err := closeCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize, nameReservation.Milliseconds()).Text()
 	if err != nil {
-		return false, fmt.Errorf("batch %s: seal: %w", id, err)
+		return false, fmt.Errorf("batch %s: close the input: %w", id, err)
 	}
 	switch word {
 	case "gone":
@@ -61,12 +63,14 @@ func (s *Store) CloseInput(ctx context.Context, id string, items int64) (complet
 	}
 }
 
-// abandonCmd seals a batch whose input nobody will go on with.
+// abandonCmd closes the input of a batch whose producer will not go on.
 //
 // KEYS -> meta, states, receipts, revised, slots, used
 // --
+// ARGV[1] -> ms for which the name stays reserved after the batch has expired
 //
-// Returns "gone", "ok", or "done" if that completes the batch.
+// Returns "gone" if there is no such batch, "done" if this completes the batch,
+// else "ok".
 var abandonCmd = redis.NewScript(ledgerLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return "gone"
@@ -76,19 +80,19 @@ if redis.call("HEXISTS", KEYS[1], "sealed") == 1 then
 end
 local m = redis.call("HMGET", KEYS[1], "total", "children")
 redis.call("HSET", KEYS[1], "sealed", m[1] - (m[2] or 0), "abandoned", 1)
-if complete() == 1 then
+if completeIfDone(ARGV[1]) == 1 then
 	return "done"
 end
 return "ok"
 `)
 
-// Abandon notes that nobody will go on with the input of a batch whose producer
-// has died: it is complete once nothing is queued. Of the items that were under
-// way when it died some may be with asynq all the same; they get their receipts,
-// maybe after the batch was called complete. It reports whether it is complete by
-// this.
+// Abandon closes the input of a batch as it is, because its producer has died and
+// nobody can read the input again. The batch is complete once nothing is queued.
+// Items that were under way when the producer died may be in asynq all the same.
+// They get their receipts, perhaps after the batch was reported as complete.
+// Abandon reports whether it completes the batch.
 func (s *Store) Abandon(ctx context.Context, id string) (completed bool, err error) {
-	word, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger()).Text()
+	word, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger(), nameReservation.Milliseconds()).Text()
 	if err != nil {
 		return false, fmt.Errorf("batch %s: abandon: %w", id, err)
 	}

@@ -1,0 +1,162 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// statsFields are the fields of meta that readStats reads.
+var statsFields = slices.Concat([]string{"created_at", "sealed", "total"}, stateNames[Queued:], []string{"completed_at"})
+
+// Show returns the counts of a batch.
+func (s *Store) Show(ctx context.Context, id string) (tasks.BatchStats, error) {
+	if err := tasks.ValidateBatchID(id); err != nil {
+		return tasks.BatchStats{}, &NotFoundError{ID: id}
+	}
+	values, err := s.rdb.HMGet(ctx, keysOf(id).meta, statsFields...).Result()
+	if err != nil {
+		return tasks.BatchStats{}, fmt.Errorf("read batch %s: %w", id, err)
+	}
+	return readStats(id, values)
+}
+
+// readStats reads the values of statsFields.
+func readStats(id string, values []any) (tasks.BatchStats, error) {
+	if len(values) != len(statsFields) || values[0] == nil {
+		return tasks.BatchStats{}, &NotFoundError{ID: id}
+	}
+	n := make([]int64, len(values))
+	for i, v := range values {
+		if text, ok := v.(string); ok {
+			var err error
+			if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+				return tasks.BatchStats{}, fmt.Errorf("read batch %s: %s is %q; want a number", id, statsFields[i], text)
+			}
+		}
+	}
+	stats := tasks.BatchStats{
+		ID: id, CreatedAt: time.UnixMilli(n[0]).UTC(), Total: n[2], Queued: n[3], Succeeded: n[4], AlreadyGone: n[5],
+		Superseded: n[6], Dead: n[7], Discarded: n[8], Duplicate: n[9], Rejected: n[10],
+	}
+	stats.Done = values[1] != nil && stats.Queued == 0
+	if at := n[len(n)-1]; at != 0 {
+		stats.CompletedAt = time.UnixMilli(at).UTC()
+	}
+	return stats, nil
+}
+
+// listPage is how many batches are read in one exchange.
+const listPage = 100
+
+// List yields the counts of all batches, the latest batch first. It ends after an
+// error.
+func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
+	return func(yield func(tasks.BatchStats, error) bool) {
+		// All IDs are read at once: a batch that expires meanwhile would shift pages.
+		ids, err := s.rdb.ZRevRange(ctx, allKey, 0, -1).Result()
+		if err != nil {
+			yield(tasks.BatchStats{}, fmt.Errorf("list the batches: %w", err))
+			return
+		}
+		for page := range slices.Chunk(ids, listPage) {
+			all, err := s.showAll(ctx, page)
+			if err != nil {
+				yield(tasks.BatchStats{}, err)
+				return
+			}
+			for _, stats := range all {
+				if !yield(stats, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// showAll reads some batches in one exchange, and takes those that have expired
+// off the list. A batch is made before it is listed, so a listed batch that does
+// not exist has expired.
+func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, error) {
+	cmds := make([]*redis.SliceCmd, len(ids))
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = p.HMGet(ctx, keysOf(id).meta, statsFields...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the batches: %w", err)
+	}
+	var all []tasks.BatchStats
+	var expired []any
+	for i, id := range ids {
+		stats, err := readStats(id, cmds[i].Val())
+		if _, missing := errors.AsType[*NotFoundError](err); missing {
+			expired = append(expired, id)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, stats)
+	}
+	if len(expired) > 0 {
+		_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			p.ZRem(ctx, allKey, expired...)
+			p.SRem(ctx, openKey, expired...)
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the batches: %w", err)
+	}
+	return all, nil
+}
+
+const (
+	waitInterval = 200 * time.Millisecond // between two reads of Wait
+	maxOutage    = 30 * time.Second       // for which Redis may fail while Wait waits
+)
+
+// Wait waits until the batch is done or ctx ends. It calls observe, unless that is
+// nil, with each reading of the counts. Once it has read the counts it keeps
+// trying while Redis fails, for up to maxOutage.
+func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchStats)) (tasks.BatchStats, error) {
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	var last tasks.BatchStats
+	readAt := time.Now()
+	for {
+		stats, err := cancelable.Call(ctx, func() (tasks.BatchStats, error) { return s.Show(ctx, id) })
+		_, missing := errors.AsType[*NotFoundError](err)
+		switch {
+		case err == nil:
+			last, readAt = stats, time.Now()
+			if observe != nil {
+				observe(last)
+			}
+			if last.Done {
+				return last, nil
+			}
+		case ctx.Err() != nil:
+			return last, ctx.Err()
+		case missing || last.ID == "" || time.Since(readAt) > maxOutage:
+			return last, err
+		}
+		select {
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
