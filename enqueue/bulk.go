@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -105,8 +106,8 @@ const (
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
-// bounded memory. An error of the input that is a *LineError or a
-// *tasks.FieldError rejects that item, and the rest goes on; any other ends the
+// bounded memory. An error of the input that is a
+// *records.LineError or a *tasks.FieldError rejects that item, and the rest goes on; any other ends the
 // bulk with an *InputError.
 //
 // With a batch, an interrupted bulk is resumed by calling Bulk again with the
@@ -225,7 +226,7 @@ func read(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan raw {
 
 // rejectable reports whether an error of the input is about one item.
 func rejectable(err error) bool {
-	if _, line := errors.AsType[*LineError](err); line {
+	if _, line := errors.AsType[*records.LineError](err); line {
 		return true
 	}
 	_, field := errors.AsType[*tasks.FieldError](err)

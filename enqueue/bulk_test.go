@@ -16,6 +16,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -158,7 +159,7 @@ func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
 	b := setup(t)
 	input := func(yield func(tasks.Task, error) bool) {
 		_ = yield(unbindOf(0), nil) &&
-			yield(nil, &enqueue.LineError{Line: 3, Text: "x", Err: errors.New("is none")}) &&
+			yield(nil, &records.LineError{Line: 3, Text: "x", Err: errors.New("is none")}) &&
 			yield(unbindOf(0), nil) &&
 			yield(tasks.DeviceUnbind{UserID: "u", DeviceID: "../x"}, nil) &&
 			yield(unbindOf(1), nil)

@@ -22,20 +22,17 @@
 //
 // # Many tasks
 //
-// [Client.Bulk] takes an iterator, of [ReadCSV] and [ReadJSONL] or your own, and
+// [Client.Bulk] takes an iterator, of package enqueue/records or your own, and
 // sends hundreds of tasks in one exchange. With [BulkOptions.Batch] the tasks
 // become a batch: package enqueue/batch keeps account of each, and gives it a
 // receipt when a worker is done with it. Such a task stands for itself and not
 // for its target: another batch that names the same device owes another receipt.
 //
 //	store := batch.NewStore(rdb)
-//	res, err := client.Bulk(ctx, enqueue.ReadCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
+//	res, err := client.Bulk(ctx, records.TasksCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
 //		Batch: &batch.Spec{ID: "deletions-2026-11-22"},
 //	})
 //	balance, err := store.Wait(ctx, res.Batch, nil)
-//
-// [ReadLocksCSV] and [ReadLocksJSONL] read the same files as locks, with their
-// expiries: what package enqueue/locks tracks.
 //
 // # What Redis promises
 //

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -75,34 +76,6 @@ func ExampleClient_Unbind_noGuard() {
 	// device_id is "../lock"; want 1 to 64 letters, digits, hyphens or underscores
 }
 
-func ExampleReadCSV() {
-	file := strings.NewReader("user_id,device_id\nu-1,42\nu-2,not/valid\n")
-	for task, err := range enqueue.ReadCSV(tasks.KindDeviceUnbind, file) {
-		fmt.Println(task, err)
-	}
-	// Output:
-	// {u-1 42} <nil>
-	// <nil> line 3: device_id is "not/valid"; want 1 to 64 letters, digits, hyphens or underscores
-}
-
-func ExampleReadLocksCSV() {
-	file := strings.NewReader("user_id,lock_id,expires_at\nu-1,l-1@102,2026-01-31T09:30:00+01:00\nu-2,l-2,\nu-3,l-3,tomorrow\n")
-	for lock, err := range enqueue.ReadLocksCSV(file) {
-		switch {
-		case err != nil:
-			fmt.Println(err)
-		case lock.ExpiresAt.IsZero():
-			fmt.Println(lock.LockID, "expires at a time that the file does not say")
-		default:
-			fmt.Println(lock.LockID, "expires at", lock.ExpiresAt)
-		}
-	}
-	// Output:
-	// l-1@102 expires at 2026-01-31 08:30:00 +0000 UTC
-	// l-2 expires at a time that the file does not say
-	// line 4: expires_at is "tomorrow"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z
-}
-
 func ExampleClient_Bulk() {
 	rdb, stop := exampleRedis()
 	defer stop()
@@ -112,7 +85,7 @@ func ExampleClient_Bulk() {
 		return
 	}
 	file := strings.NewReader("user_id,device_id\nu-1,42\nu-2,not/valid\nu-3,43\nu-1,42\n")
-	res, err := client.Bulk(context.Background(), enqueue.ReadCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
+	res, err := client.Bulk(context.Background(), records.TasksCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
 		OnItem: func(item enqueue.Item) {
 			if item.Err != nil {
 				fmt.Println(item.Err)

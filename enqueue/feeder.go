@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -106,7 +107,7 @@ func (f *feeder) add(item raw) {
 
 // textOf is what tells a rejected item from others.
 func textOf(item raw) string {
-	if line, ok := errors.AsType[*LineError](item.err); ok {
+	if line, ok := errors.AsType[*records.LineError](item.err); ok {
 		return line.Text
 	}
 	return fmt.Sprintf("%v %v", item.task, item.err)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -36,17 +36,17 @@ func (f fileFlags) refuse() error {
 
 func (f fileFlags) read(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 	if f.jsonl() {
-		return enqueue.ReadJSONL(kind, r)
+		return records.TasksJSONL(kind, r)
 	}
-	return enqueue.ReadCSV(kind, r)
+	return records.TasksCSV(kind, r)
 }
 
 // readLocks reads locks, with the expiries that the file says.
 func (f fileFlags) readLocks(r io.Reader) iter.Seq2[tasks.Lock, error] {
 	if f.jsonl() {
-		return enqueue.ReadLocksJSONL(r)
+		return records.LocksJSONL(r, nil)
 	}
-	return enqueue.ReadLocksCSV(r)
+	return records.LocksCSV(r, nil)
 }
 
 // readLockIDs reads locks, and passes their expiries over.
@@ -168,7 +168,7 @@ type rejects struct {
 	stderr  io.Writer
 	told    int
 	file    *os.File // nil: none is kept
-	lines   *enqueue.Rejects
+	lines   *records.Rejects
 	whyFile *os.File
 	why     *bufio.Writer
 	failed  error
@@ -188,7 +188,7 @@ func newRejects(path string, in *source, stderr io.Writer) (*rejects, error) {
 	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator's own choice
 		return nil, usagef("--rejects: %w", err)
 	}
-	r.lines, r.why = enqueue.NewRejects(r.file), bufio.NewWriter(io.Discard)
+	r.lines, r.why = records.NewRejects(r.file), bufio.NewWriter(io.Discard)
 	info, err := r.file.Stat()
 	if err != nil {
 		_ = r.file.Close()
@@ -210,7 +210,7 @@ func newRejects(path string, in *source, stderr io.Writer) (*rejects, error) {
 func keepRejects[T any](r *rejects, in iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for item, err := range in {
-			if bad, ok := errors.AsType[*enqueue.LineError](err); ok {
+			if bad, ok := errors.AsType[*records.LineError](err); ok {
 				if r.failed = r.add(bad); r.failed != nil {
 					yield(item, r.failed)
 					return
@@ -223,7 +223,7 @@ func keepRejects[T any](r *rejects, in iter.Seq2[T, error]) iter.Seq2[T, error] 
 	}
 }
 
-func (r *rejects) add(bad *enqueue.LineError) error {
+func (r *rejects) add(bad *records.LineError) error {
 	switch r.told++; {
 	case r.told <= tellRejects:
 		say(r.stderr, "rejected: %v\n", bad)

@@ -13,8 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -237,7 +237,7 @@ func lockPages(in iter.Seq2[tasks.Lock, error], expires time.Duration, sum *lock
 	return func(yield func([]locks.TrackRequest, error) bool) {
 		var page []locks.TrackRequest
 		for l, err := range in {
-			if _, bad := errors.AsType[*enqueue.LineError](err); bad {
+			if _, bad := errors.AsType[*records.LineError](err); bad {
 				sum.Total++
 				sum.Rejected++
 				continue

@@ -1,4 +1,4 @@
-package enqueue_test
+package records_test
 
 import (
 	"bytes"
@@ -13,11 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// gzipped has a member for each of the texts.
+// gzipped returns a gzip file with one member for each text.
 func gzipped(texts ...string) []byte {
 	var file bytes.Buffer
 	for _, text := range texts {
@@ -28,28 +28,28 @@ func gzipped(texts ...string) []byte {
 	return file.Bytes()
 }
 
-func TestGzipIsReadAsWhatItHolds(t *testing.T) {
+func TestGzip_Decompressed(t *testing.T) {
 	t.Parallel()
 	csv := gzipped("\xef\xbb\xbfuser_id,dev", "ice_id\r\nu,1\nu,", "", "2\nu\nu,3")
-	if diff := cmp.Diff([]string{"u/1", "u/2", "bad line 4", "u/3"}, read(enqueue.ReadCSV(tasks.KindDeviceUnbind, bytes.NewReader(csv)))); diff != "" {
+	if diff := cmp.Diff([]string{"u/1", "u/2", "bad line 4", "u/3"}, read(records.TasksCSV(tasks.KindDeviceUnbind, bytes.NewReader(csv)))); diff != "" {
 		t.Errorf("CSV (-want +got):\n%s", diff)
 	}
 	jsonl := gzipped("\xef\xbb\xbf{\"user_id\":\"u\",\"device_id\":\"1\"}\n", "{}")
-	if diff := cmp.Diff([]string{"u/1", "bad line 2"}, read(enqueue.ReadJSONL(tasks.KindDeviceUnbind, iotest.OneByteReader(bytes.NewReader(jsonl))))); diff != "" {
+	if diff := cmp.Diff([]string{"u/1", "bad line 2"}, read(records.TasksJSONL(tasks.KindDeviceUnbind, iotest.OneByteReader(bytes.NewReader(jsonl))))); diff != "" {
 		t.Errorf("JSONL (-want +got):\n%s", diff)
 	}
 }
 
-// TestGzipThatIsCutOffEndsTheFile cuts a file everywhere: what is yielded before
-// the error is the beginning of what the whole file yields.
-func TestGzipThatIsCutOffEndsTheFile(t *testing.T) {
+// TestGzip_CutOff cuts a file after every byte. What is yielded before the error is
+// the beginning of what the whole file yields.
+func TestGzip_CutOff(t *testing.T) {
 	t.Parallel()
 	const header = "user_id,device_id\n"
 	whole := gzipped(header+"u,100\nu,200\nu,3", "00\nu,400")
-	between := len(gzipped(header + "u,100\nu,200\nu,3")) // nothing tells that more is missing
+	between := len(gzipped(header + "u,100\nu,200\nu,3")) // nothing shows that the second member is missing
 	want := []string{"u/100", "u/200", "u/300", "u/400"}
 	for n := 2; n < len(whole); n++ {
-		got := read(enqueue.ReadCSV(tasks.KindDeviceUnbind, bytes.NewReader(whole[:n])))
+		got := read(records.TasksCSV(tasks.KindDeviceUnbind, bytes.NewReader(whole[:n])))
 		if n == between {
 			continue
 		}
@@ -63,7 +63,7 @@ func TestGzipThatIsCutOffEndsTheFile(t *testing.T) {
 	}
 }
 
-func TestGzipThatIsDamagedEndsTheFile(t *testing.T) {
+func TestGzip_Damaged(t *testing.T) {
 	t.Parallel()
 	flip := func(file []byte, at int) []byte {
 		file[(at+len(file))%len(file)] ^= 0xff
@@ -80,13 +80,13 @@ func TestGzipThatIsDamagedEndsTheFile(t *testing.T) {
 		"tail":     {append(file(), "more"...), []string{"u/1", "end: read: decompress: the file is cut off: unexpected EOF"}},
 		"trailer":  {append(file(), "more than a header"...), []string{"u/1", "end: read: decompress: gzip: invalid header"}},
 	} {
-		if diff := cmp.Diff(tc.want, read(enqueue.ReadCSV(tasks.KindDeviceUnbind, bytes.NewReader(tc.in)))); diff != "" {
+		if diff := cmp.Diff(tc.want, read(records.TasksCSV(tasks.KindDeviceUnbind, bytes.NewReader(tc.in)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-// failing breaks off after what it holds. It fails once: asked again, it goes on.
+// failing returns text, then err once, and then more text if it is read again.
 func failing(text string, err error) io.Reader {
 	return io.MultiReader(strings.NewReader(text), &failsOnce{err: err}, strings.NewReader("\nu,9\n"))
 }
@@ -99,11 +99,11 @@ func (f *failsOnce) Read([]byte) (int, error) {
 	return 0, err
 }
 
-func TestAReadThatFailsEndsTheFileAndHalfALineIsNoTask(t *testing.T) {
+func TestReader_FailsInTheMiddle(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	csv := func(in io.Reader) []string { return read(enqueue.ReadCSV(tasks.KindDeviceUnbind, in)) }
-	jsonl := func(in io.Reader) []string { return read(enqueue.ReadJSONL(tasks.KindDeviceUnbind, in)) }
+	csv := func(in io.Reader) []string { return read(records.TasksCSV(tasks.KindDeviceUnbind, in)) }
+	jsonl := func(in io.Reader) []string { return read(records.TasksJSONL(tasks.KindDeviceUnbind, in)) }
 	for name, tc := range map[string]struct{ got, want []string }{
 		"CSV":         {csv(failing("user_id,device_id\nu,1\nu,22", broken)), []string{"u/1", "end: read: broken"}},
 		"JSONL":       {jsonl(failing("{\"user_id\":\"u\",\"device_id\":\"1\"}\n{", broken)), []string{"u/1", "end: read: broken"}},
@@ -121,13 +121,13 @@ func TestAReadThatFailsEndsTheFileAndHalfALineIsNoTask(t *testing.T) {
 	}
 }
 
-func TestALineIsKeptUpToAMiB(t *testing.T) {
+func TestLineError_TextUpToOneMiB(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
 	for name, tc := range map[string]struct {
 		line, ending string
 		size         int
-		cut          bool
+		truncated    bool
 	}{
 		"a MiB":                    {strings.Repeat("x", mib), "\r\n", mib, false},
 		"a MiB at the end":         {strings.Repeat("x", mib), "", mib, false},
@@ -140,21 +140,21 @@ func TestALineIsKeptUpToAMiB(t *testing.T) {
 		"almost too long for one":  {over("x", 65536), "\r\n", 65537, false},
 		"the same at the end":      {over("x", 65537), "", 65538, false},
 	} {
-		var lines []*enqueue.LineError
-		for _, err := range enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader("{}\n"+tc.line+tc.ending)) {
-			bad, ok := errors.AsType[*enqueue.LineError](err)
+		var lines []*records.LineError
+		for _, err := range records.TasksJSONL(tasks.KindDeviceUnbind, strings.NewReader("{}\n"+tc.line+tc.ending)) {
+			bad, ok := errors.AsType[*records.LineError](err)
 			if !ok {
 				t.Fatal(err)
 			}
 			lines = append(lines, bad)
 		}
-		if len(lines) != 2 || lines[1].Text != tc.line[:tc.size] || lines[1].Cut != tc.cut || lines[1].Line != 2 {
-			t.Errorf("%s: %d lines, the last one of %d bytes, cut: %t", name, len(lines), len(lines[1].Text), lines[1].Cut)
+		if len(lines) != 2 || lines[1].Text != tc.line[:tc.size] || lines[1].Truncated != tc.truncated || lines[1].Line != 2 {
+			t.Errorf("%s: got %d lines, the last one of %d bytes, truncated: %t; want 2, %d, %t", name, len(lines), len(lines[1].Text), lines[1].Truncated, tc.size, tc.truncated)
 		}
 	}
 }
 
-// repeated is a long text that nobody holds.
+// repeated is a long text that takes no memory.
 type repeated struct{ left int }
 
 func (r *repeated) Read(p []byte) (int, error) {
@@ -169,19 +169,18 @@ func (r *repeated) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestReadingALongLineTakesLittleMemory is not parallel: it counts what is
-// allocated meanwhile.
-func TestReadingALongLineTakesLittleMemory(t *testing.T) {
+// TestLongLine_Memory is not parallel: it counts what the process allocates.
+func TestLongLine_Memory(t *testing.T) {
 	const size = 256 << 20
 	in := io.MultiReader(strings.NewReader("user_id,device_id\n"), &repeated{left: size}, strings.NewReader("\nu,1\n"))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	got := read(enqueue.ReadCSV(tasks.KindDeviceUnbind, in))
+	got := read(records.TasksCSV(tasks.KindDeviceUnbind, in))
 	runtime.ReadMemStats(&after)
 	if diff := cmp.Diff([]string{"bad line 2", "u/1"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if took := after.TotalAlloc - before.TotalAlloc; took > size/16 {
-		t.Errorf("took %d bytes for a line of %d", took, size)
+		t.Errorf("took %d bytes for a line of %d; want less than a sixteenth", took, size)
 	}
 }

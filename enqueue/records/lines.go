@@ -1,4 +1,4 @@
-package enqueue
+package records
 
 import (
 	"bufio"
@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// maxLine bounds a line that can be a task. A task's is below 600 bytes.
+	// maxLine is the length up to which a line is parsed. A task takes less than
+	// 600 bytes.
 	maxLine = 64 << 10
-	// maxKept bounds what is kept of a line that cannot, and with it the memory
-	// that a file takes.
+	// maxKept is how much is kept of a longer line. It bounds the memory that
+	// reading takes.
 	maxKept = 1 << 20
 
 	gzipMagic = "\x1f\x8b"
@@ -21,24 +22,23 @@ const (
 	byteOrderMark = "\xef\xbb\xbf"
 )
 
-// lineReader takes a file apart, for all formats alike, and decompresses one
-// that is gzip.
+// lineReader splits a file into lines, and decompresses it if it is gzip.
 //
-// What was read of a line when the reader failed is dropped: half an id could
-// be another one.
+// If the file cannot be read to its end, an incomplete last line is dropped: half
+// an id could be another id.
 type lineReader struct {
 	in   *bufio.Reader
-	long []byte // of the last line that was longer than the buffer of in
+	long []byte // the last line that was longer than the buffer of in
 
-	line int    // the number of the line
-	text []byte // the line without its ending, at most maxKept of it; valid until the next one
-	cut  bool   // text is not the whole line
-	err  error  // why there is no next line; nil at the end of the file
+	line      int    // the number of the line
+	text      []byte // the line without its ending, at most maxKept of it; valid until the next one
+	truncated bool   // text is not the whole line
+	err       error  // why there is no next line; nil at the end of the file
 }
 
 func newLineReader(r io.Reader) *lineReader {
-	const size = maxLine + len("\r\n") // a longer line is found by its not fitting
-	in := bufio.NewReaderSize(&onceFailed{r: r}, size)
+	const size = maxLine + len("\r\n") // a line that does not fit is too long
+	in := bufio.NewReaderSize(&stickyErrReader{r: r}, size)
 	if startsWith(in, gzipMagic) {
 		in = bufio.NewReaderSize(gunzip(in), size)
 	}
@@ -57,7 +57,7 @@ func (l *lineReader) next() bool {
 		if errors.Is(err, bufio.ErrBufferFull) {
 			text, err = l.readLong(text)
 		}
-		atEnd := err == io.EOF //nolint:errorlint // wrapped, it is somebody's failure and not the end of the file
+		atEnd := err == io.EOF //nolint:errorlint // a wrapped EOF is a failure, for example of a connection, and not the end of the file
 		if err != nil && !(atEnd && len(text) > 0) {
 			if !atEnd {
 				l.err = err
@@ -65,22 +65,30 @@ func (l *lineReader) next() bool {
 			return false
 		}
 		text = trimEnding(text)
-		l.cut = len(text) > maxKept
+		l.truncated = len(text) > maxKept
 		l.text = text[:min(len(text), maxKept)]
-		if l.cut || len(bytes.TrimSpace(text)) > 0 {
+		if l.truncated || len(bytes.TrimSpace(text)) > 0 {
 			return true
 		}
 	}
 }
 
-// readLong returns the line that begins with start, at most so much of it that
-// it can be seen to be longer than maxKept.
+// tooLong refuses a line that is not worth parsing.
+func (l *lineReader) tooLong() error {
+	if len(l.text) > maxLine {
+		return fmt.Errorf("is longer than %d bytes", maxLine)
+	}
+	return nil
+}
+
+// readLong returns the line that begins with start. Of a line longer than maxKept
+// it returns just enough to show that it is longer.
 func (l *lineReader) readLong(start []byte) ([]byte, error) {
-	const most = maxKept + len("\r\n")
+	const limit = maxKept + len("\r\n")
 	l.long = append(l.long[:0], start...)
 	for {
 		text, err := l.in.ReadSlice('\n')
-		l.long = append(l.long, text[:min(len(text), most-len(l.long))]...)
+		l.long = append(l.long, text[:min(len(text), limit-len(l.long))]...)
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return l.long, err
 		}
@@ -95,22 +103,22 @@ func trimEnding(line []byte) []byte {
 	return line
 }
 
-// startsWith looks ahead. A failure is left to the next read.
+// startsWith looks ahead. If that fails, the next read returns the error.
 func startsWith(in *bufio.Reader, start string) bool {
 	got, _ := in.Peek(len(start))
 	return string(got) == start
 }
 
-// gunzip decompresses one member after the other.
+// gunzip decompresses a file of one or more gzip members.
 func gunzip(in *bufio.Reader) io.Reader {
 	z, err := gzip.NewReader(in)
 	if err != nil {
-		return &onceFailed{err: decompressError(err)}
+		return &stickyErrReader{err: decompressError(err)}
 	}
 	return gzipReader{z}
 }
 
-// gzipReader says of an error where it comes from.
+// gzipReader adds to errors that they come from the decompression.
 type gzipReader struct{ z *gzip.Reader }
 
 // Read implements io.Reader.
@@ -130,17 +138,18 @@ func decompressError(err error) error {
 	}
 }
 
-// onceFailed is a reader that is not asked again after an error. A bufio.Reader
-// would: it forgets what it met while it looked ahead.
-type onceFailed struct {
+// stickyErrReader keeps returning its first error, and does not read again. A
+// bufio.Reader drops an error that it met while it looked ahead, and would read
+// again.
+type stickyErrReader struct {
 	r   io.Reader
 	err error
 }
 
 // Read implements io.Reader.
-func (o *onceFailed) Read(p []byte) (n int, err error) {
-	if o.err == nil {
-		n, o.err = o.r.Read(p)
+func (s *stickyErrReader) Read(p []byte) (n int, err error) {
+	if s.err == nil {
+		n, s.err = s.r.Read(p)
 	}
-	return n, o.err
+	return n, s.err
 }

@@ -1,4 +1,4 @@
-package enqueue_test
+package records_test
 
 import (
 	"bytes"
@@ -13,18 +13,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// readLocks collects what a reader of locks yields, one word a line: the lock and
-// its expiry, as it lies in memory, or why the line is none.
+// readLocks collects what a reader of locks yields, one string a line: the lock
+// with its expiry as it is in memory, or what is wrong with the line.
 func readLocks(seq iter.Seq2[tasks.Lock, error]) (got []string) {
 	for l, err := range seq {
-		bad, isLine := errors.AsType[*enqueue.LineError](err)
+		bad, isLine := errors.AsType[*records.LineError](err)
 		switch {
 		case err != nil && l != tasks.Lock{}:
-			got = append(got, fmt.Sprintf("a lock and an error: %+v, %v", l, err))
+			got = append(got, fmt.Sprintf("a lock with an error: %+v, %v", l, err))
 		case isLine:
 			got = append(got, bad.Err.Error())
 		case err != nil:
@@ -38,7 +38,12 @@ func readLocks(seq iter.Seq2[tasks.Lock, error]) (got []string) {
 	return got
 }
 
-func TestReadLocksCSV(t *testing.T) {
+// locksCSV reads files in which the expiry is optional.
+func locksCSV(r io.Reader) iter.Seq2[tasks.Lock, error] { return records.LocksCSV(r, nil) }
+
+func locksJSONL(r io.Reader) iter.Seq2[tasks.Lock, error] { return records.LocksJSONL(r, nil) }
+
+func TestLocksCSV(t *testing.T) {
 	t.Parallel()
 	const notRead = "; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z"
 	for name, tc := range map[string]struct {
@@ -63,13 +68,13 @@ func TestReadLocksCSV(t *testing.T) {
 		"empty":            {"", []string{`end: the first line must be a header with user_id and lock_id; it is ""`}},
 		"header only":      {"user_id,lock_id,expires_at\n", nil},
 	} {
-		if diff := cmp.Diff(tc.want, readLocks(enqueue.ReadLocksCSV(strings.NewReader(tc.in)))); diff != "" {
+		if diff := cmp.Diff(tc.want, readLocks(locksCSV(strings.NewReader(tc.in)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-func TestReadLocksJSONL(t *testing.T) {
+func TestLocksJSONL(t *testing.T) {
 	t.Parallel()
 	const notRead = "; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z"
 	for line, want := range map[string]string{
@@ -92,13 +97,13 @@ func TestReadLocksJSONL(t *testing.T) {
 		`{"kind":"device:unbind","user_id":"u","target":"d"}`:                                        `kind is "device:unbind"; want lock:release`,
 	} {
 		in := `{"user_id":"u","lock_id":"1"}` + "\n" + line + "\n" + `{"user_id":"u","lock_id":"2"}`
-		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, readLocks(enqueue.ReadLocksJSONL(strings.NewReader(in)))); diff != "" {
+		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, readLocks(locksJSONL(strings.NewReader(in)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", line, diff)
 		}
 	}
 }
 
-func TestExpiriesAreReadStrictly(t *testing.T) {
+func TestLocks_StrictExpiry(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"2026-01-31T08:30:00Z":                "2026-01-31T08:30:00",
@@ -151,49 +156,104 @@ func TestExpiriesAreReadStrictly(t *testing.T) {
 			wanted = fmt.Sprintf("expires_at is %+q; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z", text)
 		}
 		// In quotes, since some hold a comma.
-		if diff := cmp.Diff([]string{wanted}, readLocks(enqueue.ReadLocksCSV(strings.NewReader("user_id,lock_id,expires_at\nu,l,\""+text+"\"\n")))); diff != "" {
+		if diff := cmp.Diff([]string{wanted}, readLocks(locksCSV(strings.NewReader("user_id,lock_id,expires_at\nu,l,\""+text+"\"\n")))); diff != "" {
 			t.Errorf("%q in CSV (-want +got):\n%s", text, diff)
 		}
 		if text == "\xff" { // JSON makes another character of it
 			continue
 		}
 		in := `{"user_id":"u","lock_id":"l","expires_at":"` + text + `"}`
-		if diff := cmp.Diff([]string{wanted}, readLocks(enqueue.ReadLocksJSONL(strings.NewReader(in)))); diff != "" {
+		if diff := cmp.Diff([]string{wanted}, readLocks(locksJSONL(strings.NewReader(in)))); diff != "" {
 			t.Errorf("%q in JSONL (-want +got):\n%s", text, diff)
 		}
 	}
 }
 
-// The zero time is how a Lock says nothing; nobody who writes it down means that
-// --expires-in counts.
-func TestTheBeginningOfTheYearOneIsNoExpiry(t *testing.T) {
+// The zero time in a Lock means that the file does not say. A file that names that
+// time does not mean that --expires-in counts.
+func TestLocks_ZeroExpiry(t *testing.T) {
 	t.Parallel()
 	const want = "expires_at is the beginning of the year 1, which stands for no time; want one, or leave it out"
 	in := "user_id,lock_id,expires_at\nu,l,0001-01-01T00:00:00Z\nu,l,0001-01-01T01:00:00+01:00\nu,l,0001-01-01T00:00:01Z\n"
-	if diff := cmp.Diff([]string{want, want, "u/l 0001-01-01T00:00:01 UTC"}, readLocks(enqueue.ReadLocksCSV(strings.NewReader(in)))); diff != "" {
+	if diff := cmp.Diff([]string{want, want, "u/l 0001-01-01T00:00:01 UTC"}, readLocks(locksCSV(strings.NewReader(in)))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func TestLocksAreReadFromGzip(t *testing.T) {
+// With checkExpiry every lock has an expiry, and an error in it says which lock's.
+func TestLocks_CheckExpiry(t *testing.T) {
+	t.Parallel()
+	check := func(at time.Time) error {
+		if at.Year() < 2000 {
+			return &tasks.FieldError{Field: "expires_at", Problem: "is too old"}
+		}
+		return nil
+	}
+	collect := func(seq iter.Seq2[tasks.Lock, error]) (got []string) {
+		for l, err := range seq {
+			bad, _ := errors.AsType[*records.LineError](err)
+			_, header := errors.AsType[*records.HeaderError](err)
+			switch {
+			case bad != nil:
+				got = append(got, fmt.Sprintf("%s/%s %v", bad.Lock.UserID, bad.Lock.LockID, bad.Err))
+			case header:
+				got = append(got, "header: "+err.Error())
+			case err != nil:
+				got = append(got, "end: "+err.Error())
+			default:
+				got = append(got, l.UserID+"/"+l.LockID)
+			}
+		}
+		return got
+	}
+	for in, want := range map[string][]string{
+		"user_id,lock_id,expires_at\nu,l,2026-01-31T08:30:00Z\nu,l2,0001-01-01T00:00:00Z\nu,l3,\nu,l4,soon\n,l5,\nu\n": {
+			"u/l", "u/l2 expires_at is too old", "u/l3 expires_at is empty",
+			`u/l4 expires_at is "soon"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z`,
+			"/ user_id is empty; want 1 to 128 visible ASCII characters", "/ has 1 columns; the header has 3",
+		},
+		"user_id,lock_id\nu,l\n":                           {`header: the first line must be a header with user_id, lock_id and expires_at; it is "user_id,lock_id"`},
+		"user_id,lock_id,expires_at,expires_at\n":          {"header: the header names expires_at twice; want it once"},
+		"\"user_id,lock_id,expires_at\n":                   {`header: read the header: line 1: extraneous or missing " in quoted-field`},
+		over("user_id,", 1e4) + "lock_id,expires_at\nu,l\n": {"header: read the header: line 1: is longer than 65536 bytes"},
+	} {
+		if diff := cmp.Diff(want, collect(records.LocksCSV(strings.NewReader(in), check))); diff != "" {
+			t.Errorf("%.60q (-want +got):\n%s", in, diff)
+		}
+	}
+	in := `{"user_id":"u","lock_id":"l","expires_at":"2026-01-31T08:30:00Z"}
+{"user_id":"u","lock_id":"l2","expires_at":"0001-01-01T00:00:00Z"}
+{"user_id":"u","lock_id":"l3"}
+{"user_id":"u","lock_id":"l4","expires_at":1769848200}
+{"user_id":"u","expires_at":""}`
+	want := []string{"u/l", "u/l2 expires_at is too old", "u/l3 expires_at is missing", "u/l4 expires_at is a number; want a string, in quotes", "/ lock_id is missing"}
+	if diff := cmp.Diff(want, collect(records.LocksJSONL(strings.NewReader(in), check))); diff != "" {
+		t.Errorf("JSONL (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"end: read the header: broken"}, collect(records.LocksCSV(failing("user_id", errors.New("broken")), check))); diff != "" {
+		t.Errorf("a reader that fails (-want +got):\n%s", diff)
+	}
+}
+
+func TestLocks_Gzip(t *testing.T) {
 	t.Parallel()
 	csv := gzipped("user_id,lock_id,exp", "ires_at\nu,l,2026-01-31T08:30:", "00Z\nu,l,soon\nu,l2,\n")
 	want := []string{"u/l 2026-01-31T08:30:00 UTC", `expires_at is "soon"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z`, "u/l2"}
-	if diff := cmp.Diff(want, readLocks(enqueue.ReadLocksCSV(bytes.NewReader(csv)))); diff != "" {
+	if diff := cmp.Diff(want, readLocks(locksCSV(bytes.NewReader(csv)))); diff != "" {
 		t.Errorf("CSV (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"end: read the header: decompress: the file is cut off: unexpected EOF"}, readLocks(enqueue.ReadLocksCSV(bytes.NewReader(csv[:20])))); diff != "" {
+	if diff := cmp.Diff([]string{"end: read the header: decompress: the file is cut off: unexpected EOF"}, readLocks(locksCSV(bytes.NewReader(csv[:20])))); diff != "" {
 		t.Errorf("cut off (-want +got):\n%s", diff)
 	}
 	jsonl := gzipped(`{"user_id":"u","lock_id":"l","expires_at":"2026-01-31T`, `08:30:00Z"}`+"\n")
-	if diff := cmp.Diff(want[:1], readLocks(enqueue.ReadLocksJSONL(bytes.NewReader(jsonl)))); diff != "" {
+	if diff := cmp.Diff(want[:1], readLocks(locksJSONL(bytes.NewReader(jsonl)))); diff != "" {
 		t.Errorf("JSONL (-want +got):\n%s", diff)
 	}
 }
 
-// TestLocksAreReadAsTheirReleasesAre compares the two readers of one file: they
-// differ in the expiry alone.
-func TestLocksAreReadAsTheirReleasesAre(t *testing.T) {
+// TestLocks_SameAsReleases reads one file as locks and as releases. Only the
+// expiry makes a difference.
+func TestLocks_SameAsReleases(t *testing.T) {
 	t.Parallel()
 	word := rapid.SampledFrom([]string{"u", "l@1", "2026-01-31T08:30:00Z", "", "soon", "a_b", `"u"`, `"l`, "u,l", "\r", "user_id", "lock_id", "expires_at"})
 	rapid.Check(t, func(t *rapid.T) {
@@ -201,7 +261,7 @@ func TestLocksAreReadAsTheirReleasesAre(t *testing.T) {
 		for range rapid.IntRange(0, 5).Draw(t, "lines") {
 			lines = append(lines, strings.Join(rapid.SliceOfN(word, 3, 5).Draw(t, "line"), ","))
 		}
-		checkAlike(t, enqueue.ReadLocksCSV, enqueue.ReadCSV, strings.Join(lines, "\n"))
+		checkAlike(t, locksCSV, records.TasksCSV, strings.Join(lines, "\n"))
 		var objects strings.Builder
 		for range rapid.IntRange(0, 5).Draw(t, "objects") {
 			value := rapid.SampledFrom([]string{`"u"`, `"l"`, `"2026-01-31T08:30:00Z"`, `"soon"`, `1`, `null`, `"lock:release"`})
@@ -210,7 +270,7 @@ func TestLocksAreReadAsTheirReleasesAre(t *testing.T) {
 			}
 			objects.WriteString("}\n")
 		}
-		checkAlike(t, enqueue.ReadLocksJSONL, enqueue.ReadJSONL, objects.String())
+		checkAlike(t, locksJSONL, records.TasksJSONL, objects.String())
 	})
 }
 
@@ -224,47 +284,47 @@ func checkAlike(t *rapid.T, locks func(io.Reader) iter.Seq2[tasks.Lock, error], 
 		}
 		switch {
 		case !ok:
-			t.Fatalf("%q: no release for %+v, %v", in, l, err)
+			t.Fatalf("%q: the lock %+v, %v has no release", in, l, err)
 		case err == nil && releaseErr == nil:
 			if release != (tasks.LockRelease{UserID: l.UserID, LockID: l.LockID}) {
-				t.Fatalf("%q: %+v, and the release %+v", in, l, release)
+				t.Fatalf("%q: got the lock %+v, but the release %+v", in, l, release)
 			}
 		case err == nil || releaseErr == nil || err.Error() != releaseErr.Error():
-			t.Fatalf("%q: %v, and of the release %v", in, err, releaseErr)
+			t.Fatalf("%q: got %v for the lock, but %v for the release", in, err, releaseErr)
 		}
 	}
 	if release, err, ok := next(); ok {
-		t.Fatalf("%q: no lock for %+v, %v", in, release, err)
+		t.Fatalf("%q: the release %+v, %v has no lock", in, release, err)
 	}
 }
 
-// validateLock wants what the ledger can do with.
+// validateLock checks that the ledger can take a lock.
 func validateLock(l tasks.Lock) error {
 	if l.ExpiresAt.Location() != time.UTC {
-		return fmt.Errorf("its expiry is in the zone %s", l.ExpiresAt.Location())
+		return fmt.Errorf("its expiry is in the zone %s; want UTC", l.ExpiresAt.Location())
 	}
 	return l.ID().Validate()
 }
 
-func FuzzReadLocksCSV(f *testing.F) {
+func FuzzLocksCSV(f *testing.F) {
 	f.Add("user_id,lock_id,expires_at\nu,l@1,2026-01-31T08:30:00Z\nu,l,\nu,l,soon\n")
 	f.Add("expires_at,lock_id,user_id\r\n2026-01-31T8:30:00Z,l,u\n\"2026-01-31T08:30:00,5+00:00\",l,u\n0001-01-01T00:00:00Z,l,u\n")
 	f.Add("user_id,lock_id\nu,l\n")
-	f.Fuzz(func(t *testing.T, in string) { checkAccount(t, in, 1, enqueue.ReadLocksCSV, validateLock) })
+	f.Fuzz(func(t *testing.T, in string) { checkLines(t, in, 1, locksCSV, validateLock) })
 }
 
-func FuzzReadLocksJSONL(f *testing.F) {
+func FuzzLocksJSONL(f *testing.F) {
 	f.Add("{\"user_id\":\"u\",\"lock_id\":\"l\",\"expires_at\":\"2026-01-31T09:30:00.5+01:00\"}\n{\"user_id\":\"u\",\"lock_id\":\"l\",\"expires_at\":null}")
 	f.Add("{\"user_id\":\"u\",\"lock_id\":\"l\"}\n{\"user_id\":\"u\",\"target\":\"l\",\"kind\":\"lock:release\",\"expires_at\":\"soon\"}")
-	f.Fuzz(func(t *testing.T, in string) { checkAccount(t, in, 0, enqueue.ReadLocksJSONL, validateLock) })
+	f.Fuzz(func(t *testing.T, in string) { checkLines(t, in, 0, locksJSONL, validateLock) })
 }
 
-func BenchmarkReadLocksCSV(b *testing.B) {
+func BenchmarkLocksCSV(b *testing.B) {
 	const lines = 10_000
 	in := "user_id,lock_id,expires_at\n" + numbered("2f6a1c9e4b7d4c0f8a31-%07d,78e41c7e-db02-4d55-85b3-8153%07d@102,2026-01-31T09:30:00+01:00\n", lines)
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, err := range enqueue.ReadLocksCSV(strings.NewReader(in)) {
+		for _, err := range records.LocksCSV(strings.NewReader(in), nil) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package enqueue_test
+package records_test
 
 import (
 	"encoding/csv"
@@ -9,11 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestReadCSV(t *testing.T) {
+func TestTasksCSV(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		in   string
@@ -47,13 +47,13 @@ func TestReadCSV(t *testing.T) {
 		"empty":          {"", []string{`end: the first line must be a header with user_id and device_id; it is ""`}},
 		"another kind's": {"user_id,lock_id\nu,1\n", []string{`end: the first line must be a header with user_id and device_id; it is "user_id,lock_id"`}},
 	} {
-		if diff := cmp.Diff(tc.want, read(enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader(tc.in)))); diff != "" {
+		if diff := cmp.Diff(tc.want, read(records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader(tc.in)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-func TestReadCSVSaysWhatIsWrongWithALineAndGoesOn(t *testing.T) {
+func TestTasksCSV_LineErrors(t *testing.T) {
 	t.Parallel()
 	const (
 		user   = "; want 1 to 128 visible ASCII characters"
@@ -87,15 +87,15 @@ func TestReadCSVSaysWhatIsWrongWithALineAndGoesOn(t *testing.T) {
 		over("\x00", 2<<20) + "": "is longer than 65536 bytes",
 	} {
 		in := "user_id,device_id\nu,1\n" + line + "\nu,2\n"
-		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, reasons(enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
+		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, reasons(records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
 			t.Errorf("%.40q (-want +got):\n%s", line, diff)
 		}
 	}
 }
 
-// TestLinesWithoutQuotesAreReadAsEncodingCSVReadsThem compares the short way with
-// the long one.
-func TestLinesWithoutQuotesAreReadAsEncodingCSVReadsThem(t *testing.T) {
+// TestTasksCSV_UnquotedAsEncodingCSV compares the two ways in which
+// lines are split.
+func TestTasksCSV_UnquotedAsEncodingCSV(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		line := rapid.StringMatching(`[u1,,\r\x00é ]{0,8}[u1,\r]`).Draw(t, "line")
@@ -112,16 +112,16 @@ func TestLinesWithoutQuotesAreReadAsEncodingCSVReadsThem(t *testing.T) {
 				want = []string{task.UserID + "/" + task.DeviceID}
 			}
 		}
-		if diff := cmp.Diff(want, read(enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader("user_id,device_id\n"+line)))); diff != "" {
+		if diff := cmp.Diff(want, read(records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader("user_id,device_id\n"+line)))); diff != "" {
 			t.Fatalf("%q (-want +got):\n%s", line, diff)
 		}
 	})
 }
 
-// over is one more than so many.
-func over(s string, most int) string { return strings.Repeat(s, most+1) }
+// over repeats s once more than limit.
+func over(s string, limit int) string { return strings.Repeat(s, limit+1) }
 
-func BenchmarkReadCSV(b *testing.B) {
+func BenchmarkTasksCSV(b *testing.B) {
 	for name, tc := range map[string]struct{ header, line string }{
 		"plain":  {"user_id,device_id", "2f6a1c9e4b7d4c0f8a31-%07d,1775406005920%06d\n"},
 		"quoted": {"user_id,device_id", "\"2f6a1c9e4b7d4c0f8a31-%07d\",\"1775406005920%06d\"\n"},
@@ -132,7 +132,7 @@ func BenchmarkReadCSV(b *testing.B) {
 			in := tc.header + "\n" + numbered(tc.line, lines)
 			b.ReportAllocs()
 			for b.Loop() {
-				for _, err := range enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader(in)) {
+				for _, err := range records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader(in)) {
 					if err != nil {
 						b.Fatal(err)
 					}

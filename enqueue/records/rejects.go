@@ -1,4 +1,4 @@
-package enqueue
+package records
 
 import (
 	"bufio"
@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// Rejects writes the lines of one file that were refused to another, as they
-// were and below the header, and nothing else. Once repaired, that file is read
-// by the same function as the first. It is not safe for concurrent use.
+// Rejects writes the refused lines of one file to another file: as they were,
+// below the header, and nothing else. Once the lines are repaired, the function
+// that read the first file reads this one. It is not safe for concurrent use.
 type Rejects struct {
 	out    *bufio.Writer
 	header string
 	count  int64
 }
 
-// NewRejects writes to w, which the caller closes, after Flush. Without rejected
-// lines nothing is written, not even the header.
+// NewRejects writes to w. The caller closes w after Flush. If no line is refused,
+// nothing is written, not even the header.
 func NewRejects(w io.Writer) *Rejects { return &Rejects{out: bufio.NewWriter(w)} }
 
-// Add writes the next rejected line. Of one that is Cut it writes what there is,
-// and that will be refused again.
+// Add writes the next refused line. Of a truncated line it writes what there is,
+// which will be refused again.
 func (r *Rejects) Add(bad *LineError) error {
 	first := r.count == 0
 	if !first && bad.Header != r.header {
@@ -35,13 +35,14 @@ func (r *Rejects) Add(bad *LineError) error {
 		lines = []string{bad.Header, bad.Text}
 	}
 	if first && (strings.HasPrefix(lines[0], byteOrderMark) || strings.HasPrefix(lines[0], gzipMagic)) {
-		// It would be read as something else. Only one mark is passed over.
+		// The reader would take the beginning of this line for a byte order mark or
+		// for gzip. It skips only one mark, so one more protects the line.
 		lines[0] = byteOrderMark + lines[0]
 	}
 	for _, line := range lines {
 		ending := "\n"
 		if strings.HasSuffix(line, "\r") {
-			ending = "\r\n" // else its own end would be read as a part of this
+			ending = "\r\n" // so that the line's own \r is not read as a part of the ending
 		}
 		if _, err := r.out.WriteString(line + ending); err != nil {
 			return fmt.Errorf("write a rejected line: %w", err)
@@ -53,7 +54,7 @@ func (r *Rejects) Add(bad *LineError) error {
 // Count returns how many lines were added.
 func (r *Rejects) Count() int64 { return r.count }
 
-// Flush writes what is still in memory.
+// Flush writes what is buffered.
 func (r *Rejects) Flush() error {
 	if err := r.out.Flush(); err != nil {
 		return fmt.Errorf("write a rejected line: %w", err)

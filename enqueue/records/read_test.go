@@ -1,4 +1,4 @@
-package enqueue_test
+package records_test
 
 import (
 	"bytes"
@@ -12,14 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// read collects what a reader yields, one word a line.
+// read collects what a reader yields, one string a line.
 func read(seq iter.Seq2[tasks.Task, error]) (got []string) {
 	for t, err := range seq {
-		var line *enqueue.LineError
+		var line *records.LineError
 		switch {
 		case errors.As(err, &line):
 			got = append(got, fmt.Sprintf("bad line %d", line.Line))
@@ -32,10 +32,10 @@ func read(seq iter.Seq2[tasks.Task, error]) (got []string) {
 	return got
 }
 
-// reasons says why lines are no tasks. What is not one of them is itself.
+// reasons is like read, and says what is wrong with a line.
 func reasons(seq iter.Seq2[tasks.Task, error]) (got []string) {
 	for t, err := range seq {
-		var line *enqueue.LineError
+		var line *records.LineError
 		switch {
 		case errors.As(err, &line):
 			got = append(got, line.Err.Error())
@@ -48,14 +48,14 @@ func reasons(seq iter.Seq2[tasks.Task, error]) (got []string) {
 	return got
 }
 
-func TestOffBoardingsNameNothingButTheUser(t *testing.T) {
+func TestOffboard_OnlyUserID(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string][]string{
 		"user_id\nu-1\n\n,\n":         {"u-1/", "user_id is empty; want 1 to 128 visible ASCII characters"},
 		"name,User_ID\nSome Body,u-1": {"u-1/"},
 		"u-1\nu-2\n":                  {`end: the first line must be a header with user_id; it is "u-1"`},
 	} {
-		if diff := cmp.Diff(want, reasons(enqueue.ReadCSV(tasks.KindUserOffboard, strings.NewReader(in)))); diff != "" {
+		if diff := cmp.Diff(want, reasons(records.TasksCSV(tasks.KindUserOffboard, strings.NewReader(in)))); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", in, diff)
 		}
 	}
@@ -64,26 +64,26 @@ func TestOffBoardingsNameNothingButTheUser(t *testing.T) {
 {"kind":"device:unbind","user_id":"u-3","target":"d-1"}
 {"name":"n"}`
 	want := []string{"u-1/", "u-2/", `kind is "device:unbind"; want user:offboard`, "user_id is missing"}
-	if diff := cmp.Diff(want, reasons(enqueue.ReadJSONL(tasks.KindUserOffboard, strings.NewReader(in)))); diff != "" {
+	if diff := cmp.Diff(want, reasons(records.TasksJSONL(tasks.KindUserOffboard, strings.NewReader(in)))); diff != "" {
 		t.Errorf("JSONL (-want +got):\n%s", diff)
 	}
 }
 
-func TestAWebhookIsNotReadFromFiles(t *testing.T) {
+func TestWebhook_UnknownKind(t *testing.T) {
 	t.Parallel()
 	for name, seq := range map[string]iter.Seq2[tasks.Task, error]{
-		"CSV":   enqueue.ReadCSV(tasks.KindBatchWebhook, strings.NewReader("batch_id\nb-1\n")),
-		"JSONL": enqueue.ReadJSONL(tasks.KindBatchWebhook, strings.NewReader(`{"batch_id":"b-1"}`)),
+		"CSV":   records.TasksCSV(tasks.KindBatchWebhook, strings.NewReader("batch_id\nb-1\n")),
+		"JSONL": records.TasksJSONL(tasks.KindBatchWebhook, strings.NewReader(`{"batch_id":"b-1"}`)),
 	} {
 		for task, err := range seq {
 			if task != nil || !errors.Is(err, tasks.ErrUnknownKind) {
-				t.Errorf("%s: %+v, %v", name, task, err)
+				t.Errorf("%s: got %+v, %v; want ErrUnknownKind", name, task, err)
 			}
 		}
 	}
 }
 
-func TestABadLineIsKeptAsItWas(t *testing.T) {
+func TestLineError_TextAndHeader(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 70_000)
 	type kept struct {
@@ -95,22 +95,22 @@ func TestABadLineIsKeptAsItWas(t *testing.T) {
 		want []kept
 	}{
 		"CSV": {
-			enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader("\xef\xbb\xbf\n User_ID,\"device_id\",more \r\n\r\n  u, \"1,x\r\n,2,\"a, b\"\r\n"+long+"\n\xff\r\r\nu\r")),
+			records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader("\xef\xbb\xbf\n User_ID,\"device_id\",more \r\n\r\n  u, \"1,x\r\n,2,\"a, b\"\r\n"+long+"\n\xff\r\r\nu\r")),
 			[]kept{
 				{4, "  u, \"1,x", ` User_ID,"device_id",more `}, {5, `,2,"a, b"`, ` User_ID,"device_id",more `},
 				{6, long, ` User_ID,"device_id",more `}, {7, "\xff\r", ` User_ID,"device_id",more `}, {8, "u\r", ` User_ID,"device_id",more `},
 			},
 		},
 		"JSONL": {
-			enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader("\n \r\n {\"user_id\":1} \r\n[\n"+long+"\r\n{")),
+			records.TasksJSONL(tasks.KindDeviceUnbind, strings.NewReader("\n \r\n {\"user_id\":1} \r\n[\n"+long+"\r\n{")),
 			[]kept{{3, " {\"user_id\":1} ", ""}, {4, "[", ""}, {5, long, ""}, {6, "{", ""}},
 		},
 	} {
 		var got []kept
 		for task, err := range tc.seq {
-			bad, ok := errors.AsType[*enqueue.LineError](err)
-			if !ok || bad.Cut {
-				t.Fatalf("%s: %+v, %v", name, task, err)
+			bad, ok := errors.AsType[*records.LineError](err)
+			if !ok || bad.Truncated {
+				t.Fatalf("%s: got %+v, %v; want only whole LineErrors", name, task, err)
 			}
 			got = append(got, kept{bad.Line, bad.Text, bad.Header})
 		}
@@ -120,7 +120,7 @@ func TestABadLineIsKeptAsItWas(t *testing.T) {
 	}
 }
 
-// nonBlank counts what the readers owe an account of.
+// nonBlank counts the lines that must yield an item or an error.
 func nonBlank(in string) (n int) {
 	for line := range strings.SplitSeq(strings.TrimPrefix(in, "\xef\xbb\xbf"), "\n") {
 		if strings.TrimSpace(line) != "" {
@@ -130,7 +130,7 @@ func nonBlank(in string) (n int) {
 	return n
 }
 
-func TestEveryLineIsATaskOrABadLine(t *testing.T) {
+func TestEveryLine_ItemOrLineError(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		lines := rapid.SliceOf(rapid.StringMatching(`[u1,"\r \\{}\x00é]{0,12}`)).Draw(t, "lines")
@@ -139,22 +139,22 @@ func TestEveryLineIsATaskOrABadLine(t *testing.T) {
 		if rapid.Bool().Draw(t, "ended") {
 			in += end
 		}
-		if got, want := len(read(enqueue.ReadCSV(tasks.KindDeviceUnbind, strings.NewReader("user_id,device_id"+end+in)))), nonBlank(in); got != want {
-			t.Fatalf("CSV: %d of %d lines", got, want)
+		if got, want := len(read(records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader("user_id,device_id"+end+in)))), nonBlank(in); got != want {
+			t.Fatalf("CSV: got %d lines, want %d", got, want)
 		}
-		if got, want := len(read(enqueue.ReadJSONL(tasks.KindLockRelease, strings.NewReader(in)))), nonBlank(in); got != want {
-			t.Fatalf("JSONL: %d of %d lines", got, want)
+		if got, want := len(read(records.TasksJSONL(tasks.KindLockRelease, strings.NewReader(in)))), nonBlank(in); got != want {
+			t.Fatalf("JSONL: got %d lines, want %d", got, want)
 		}
-		if got, want := len(readLocks(enqueue.ReadLocksCSV(strings.NewReader("user_id,expires_at,lock_id"+end+in)))), nonBlank(in); got != want {
-			t.Fatalf("CSV of locks: %d of %d lines", got, want)
+		if got, want := len(readLocks(records.LocksCSV(strings.NewReader("user_id,expires_at,lock_id"+end+in), nil))), nonBlank(in); got != want {
+			t.Fatalf("CSV of locks: got %d lines, want %d", got, want)
 		}
-		if got, want := len(readLocks(enqueue.ReadLocksJSONL(strings.NewReader(in)))), nonBlank(in); got != want {
-			t.Fatalf("JSONL of locks: %d of %d lines", got, want)
+		if got, want := len(readLocks(records.LocksJSONL(strings.NewReader(in), nil))), nonBlank(in); got != want {
+			t.Fatalf("JSONL of locks: got %d lines, want %d", got, want)
 		}
 	})
 }
 
-func FuzzReadCSV(f *testing.F) {
+func FuzzTasksCSV(f *testing.F) {
 	f.Add("user_id,device_id\nu,1\n\"a\"b,2\n")
 	f.Add("\xef\xbb\xbfdevice_id,user_id\r\n\"x\ny\",2\r\n")
 	f.Add("user_id,device_id\n\"u,1\n\r\nu\r,2\r\r\n\"u\",\"3")
@@ -162,42 +162,42 @@ func FuzzReadCSV(f *testing.F) {
 	f.Add("\xef\xbb\xbf\x1f\x8b,user_id,device_id\n,,\n")
 	f.Add(string(gzipped("user_id,device_id\nu,1\nu\n")))
 	f.Fuzz(func(t *testing.T, in string) {
-		checkAccount(t, in, 1, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadCSV(tasks.KindDeviceUnbind, r) }, tasks.Task.Validate)
+		checkLines(t, in, 1, func(r io.Reader) iter.Seq2[tasks.Task, error] { return records.TasksCSV(tasks.KindDeviceUnbind, r) }, tasks.Task.Validate)
 	})
 }
 
-func FuzzReadJSONL(f *testing.F) {
+func FuzzTasksJSONL(f *testing.F) {
 	f.Add("{\"user_id\":\"u\",\"lock_id\":\"l\"}\n{}\nnull\n[")
 	f.Add("{\"user_id\":\"u\",\"lock_id\":\"l\",\"user\\u005fid\":\"\\\\\\\"\"}\r\r\n{\"a\":{\"b\":[1]}}\r")
 	f.Add("\n\xef\xbb\xbf{\"user_id\":\"u\",\"lock_id\":\"l\"}\n{}")
 	f.Add("\n\x1f\x8b\n{}")
 	f.Add(string(gzipped("{\"user_id\":\"u\",\"lock_id\":\"l\"}\n{}")))
 	f.Fuzz(func(t *testing.T, in string) {
-		checkAccount(t, in, 0, func(r io.Reader) iter.Seq2[tasks.Task, error] { return enqueue.ReadJSONL(tasks.KindLockRelease, r) }, tasks.Task.Validate)
+		checkLines(t, in, 0, func(r io.Reader) iter.Seq2[tasks.Task, error] { return records.TasksJSONL(tasks.KindLockRelease, r) }, tasks.Task.Validate)
 	})
 }
 
-// checkAccount checks that every line of a file that is read to its end is a
-// task, or a lock, that is valid, or is refused, and that what is refused is
-// refused again, and the same, where it is read from a file of rejected lines.
-func checkAccount[T comparable](t *testing.T, in string, headers int, read func(io.Reader) iter.Seq2[T, error], validate func(T) error) {
+// checkLines checks that every line of a file yields a valid item or is refused,
+// if the file can be read to its end. Lines that are refused are refused again,
+// unchanged, when they are read from a file of rejects.
+func checkLines[T comparable](t *testing.T, in string, headers int, read func(io.Reader) iter.Seq2[T, error], validate func(T) error) {
 	t.Helper()
 	var (
 		none     T
 		file     bytes.Buffer
-		rejects  = enqueue.NewRejects(&file)
+		rejects  = records.NewRejects(&file)
 		refused  []string
 		lines    = headers
 		complete = true
 	)
 	for item, err := range read(strings.NewReader(in)) {
 		if (item == none) == (err == nil) || err == nil && validate(item) != nil {
-			t.Fatalf("%q yields %+v, %v", in, item, err)
+			t.Fatalf("%q yields %+v, %v; want a valid item or an error", in, item, err)
 		}
 		lines++
-		bad, ok := errors.AsType[*enqueue.LineError](err)
+		bad, ok := errors.AsType[*records.LineError](err)
 		switch {
-		case ok && bad.Cut:
+		case ok && bad.Truncated:
 		case ok:
 			refused = append(refused, bad.Text)
 			if err := rejects.Add(bad); err != nil {
@@ -208,22 +208,22 @@ func checkAccount[T comparable](t *testing.T, in string, headers int, read func(
 		}
 	}
 	if compressed := strings.HasPrefix(in, "\x1f\x8b"); complete && !compressed && lines != nonBlank(in) {
-		t.Fatalf("%q: %d of %d lines", in, lines, nonBlank(in))
+		t.Fatalf("%q: got %d lines, want %d", in, lines, nonBlank(in))
 	}
 	if err := rejects.Flush(); err != nil || rejects.Count() != int64(len(refused)) {
-		t.Fatalf("%d of %d lines written, %v", rejects.Count(), len(refused), err)
+		t.Fatalf("%d of %d refused lines written, %v", rejects.Count(), len(refused), err)
 	}
 	if len(refused) == 0 {
 		if file.Len() > 0 {
-			t.Fatalf("%q: nothing is refused, and %q written", in, file.String())
+			t.Fatalf("%q: no line is refused, but %q was written", in, file.String())
 		}
 		return
 	}
 	var again []string
 	for item, err := range read(&file) {
-		bad, ok := errors.AsType[*enqueue.LineError](err)
+		bad, ok := errors.AsType[*records.LineError](err)
 		if !ok {
-			t.Fatalf("%q: what was refused yields %+v, %v", in, item, err)
+			t.Fatalf("%q: a refused line yields %+v, %v; want a LineError", in, item, err)
 		}
 		again = append(again, bad.Text)
 	}
@@ -232,11 +232,11 @@ func checkAccount[T comparable](t *testing.T, in string, headers int, read func(
 	}
 }
 
-func TestOffboardingsAreNotReadFromAFileOfUnbinds(t *testing.T) {
+func TestOffboard_FileOfUnbinds(t *testing.T) {
 	t.Parallel()
 	for name, seq := range map[string]iter.Seq2[tasks.Task, error]{
-		"CSV":   enqueue.ReadCSV(tasks.KindUserOffboard, strings.NewReader("user_id,device_id\nu,d\n")),
-		"JSONL": enqueue.ReadJSONL(tasks.KindUserOffboard, strings.NewReader(`{"user_id":"u","lock_id":"l"}`)),
+		"CSV":   records.TasksCSV(tasks.KindUserOffboard, strings.NewReader("user_id,device_id\nu,d\n")),
+		"JSONL": records.TasksJSONL(tasks.KindUserOffboard, strings.NewReader(`{"user_id":"u","lock_id":"l"}`)),
 	} {
 		for task, err := range seq {
 			if err == nil || task != nil || !strings.Contains(err.Error(), "every device") {

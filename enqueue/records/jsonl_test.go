@@ -1,4 +1,4 @@
-package enqueue_test
+package records_test
 
 import (
 	"strings"
@@ -6,11 +6,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestReadJSONL(t *testing.T) {
+func TestTasksJSONL(t *testing.T) {
 	t.Parallel()
 	in := "\xef\xbb\xbf" + strings.Join([]string{
 		`{"user_id":"u","lock_id":"l@102"}`,
@@ -22,12 +22,12 @@ func TestReadJSONL(t *testing.T) {
 		`{"user_id":"u","lock_id":"last"}`,
 	}, "\n")
 	want := []string{"u/l@102", "u/l2", "u/l3", "bad line 5", "bad line 6", "u/last"}
-	if diff := cmp.Diff(want, read(enqueue.ReadJSONL(tasks.KindLockRelease, strings.NewReader(in)))); diff != "" {
+	if diff := cmp.Diff(want, read(records.TasksJSONL(tasks.KindLockRelease, strings.NewReader(in)))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func TestReadJSONLSaysWhatIsWrongWithALineAndGoesOn(t *testing.T) {
+func TestTasksJSONL_LineErrors(t *testing.T) {
 	t.Parallel()
 	const (
 		user   = "; want 1 to 128 visible ASCII characters"
@@ -73,13 +73,13 @@ func TestReadJSONLSaysWhatIsWrongWithALineAndGoesOn(t *testing.T) {
 		`{"user_id":"u-1","device_id":"` + over("x", 7e4) + `"}`: "is longer than 65536 bytes",
 	} {
 		in := `{"user_id":"u","device_id":"1"}` + "\n" + line + "\n" + `{"user_id":"u","device_id":"2"}`
-		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, reasons(enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
+		if diff := cmp.Diff([]string{"u/1", want, "u/2"}, reasons(records.TasksJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
 			t.Errorf("%.60q (-want +got):\n%s", line, diff)
 		}
 	}
 }
 
-func TestReadJSONLReadsWhatWasExported(t *testing.T) {
+func TestTasksJSONL_ExportedDeadLetters(t *testing.T) {
 	t.Parallel()
 	in := `{"id":"x","kind":"device:unbind","user_id":"u","target":"d-1","reason":"forbidden","error":"e","attempts":1,"dead_at":"2026-05-01T12:00:00Z","batch":""}
 {"id":"y","kind":"lock:release","user_id":"u","target":"l-1"}
@@ -87,17 +87,17 @@ func TestReadJSONLReadsWhatWasExported(t *testing.T) {
 {"user_id":"u","target":"d-2"}
 `
 	want := []string{"u/d-1", "bad line 2", "bad line 3", "bad line 4"}
-	if diff := cmp.Diff(want, read(enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
+	if diff := cmp.Diff(want, read(records.TasksJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func BenchmarkReadJSONL(b *testing.B) {
+func BenchmarkTasksJSONL(b *testing.B) {
 	const lines = 10_000
 	in := numbered("{\"user_id\":\"2f6a1c9e4b7d4c0f8a31-%07d\",\"device_id\":\"1775406005920%06d\"}\n", lines)
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, err := range enqueue.ReadJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)) {
+		for _, err := range records.TasksJSONL(tasks.KindDeviceUnbind, strings.NewReader(in)) {
 			if err != nil {
 				b.Fatal(err)
 			}

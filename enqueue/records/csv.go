@@ -1,0 +1,146 @@
+package records
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// csvTable is what the header says about the lines below it.
+type csvTable struct {
+	schema
+	names    []string // of the columns with the ids
+	columns  []int    // of the ids, and last of expires_at if the schema has it; -1 if there is none
+	width    int
+	splitter *csvSplitter
+}
+
+// newCSVParser reads the header, and also returns it as it was.
+func newCSVParser(s schema, in *lineReader) (parser, string, error) {
+	names, err := s.ids()
+	if err != nil {
+		return nil, "", err
+	}
+	t := &csvTable{schema: s, names: names, splitter: newCSVSplitter()}
+	text := ""
+	var header []string
+	if in.next() {
+		if err = in.tooLong(); err == nil {
+			header, err = t.splitter.split(in.text)
+		}
+		if err != nil {
+			return nil, "", headerErrorf("read the header: line %d: %v", in.line, err)
+		}
+		text = string(in.text)
+	}
+	if in.err != nil {
+		return nil, "", fmt.Errorf("read the header: %w", in.err)
+	}
+	return t.parse, text, t.findColumns(header)
+}
+
+func (t *csvTable) findColumns(header []string) error {
+	for i, name := range header {
+		header[i] = strings.ToLower(strings.TrimSpace(name))
+	}
+	t.width = len(header)
+	names, required := t.names, len(t.names)
+	if t.parseExpiry != nil {
+		names = append(slices.Clone(names), expiryColumn)
+	}
+	if t.expiryRequired {
+		required++
+	}
+	for i, name := range names {
+		column := slices.Index(header, name)
+		if column < 0 && i < required {
+			return headerErrorf("the first line must be a header with %s; it is %+.100q", joinNames(names[:required]), strings.Join(header, ","))
+		}
+		if column >= 0 && slices.Contains(header[column+1:], name) {
+			return headerErrorf("the header names %s twice; want it once", name)
+		}
+		t.columns = append(t.columns, column)
+	}
+	if err := t.refuseTargets(func(name string) bool { return slices.Contains(header, name) }); err != nil {
+		return headerErrorf("the header: %v", err)
+	}
+	return nil
+}
+
+// joinNames lists names as English does: a, b and c.
+func joinNames(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
+func (t *csvTable) parse(line []byte) (rec record, err error) {
+	fields, err := t.splitter.split(line)
+	if err != nil {
+		return rec, err
+	}
+	// Spreadsheets leave commas at the end for columns that were emptied.
+	if len(fields) < t.width || strings.Join(fields[t.width:], "") != "" {
+		return rec, fmt.Errorf("has %d columns; the header has %d", len(fields), t.width)
+	}
+	for i := range t.names {
+		rec.ids[i] = fields[t.columns[i]]
+	}
+	if slices.Equal(rec.ids[:len(t.names)], t.names) {
+		return rec, errors.New("is a header once more; files with headers cannot be joined as they are")
+	}
+	if t.parseExpiry == nil {
+		return rec, nil
+	}
+	if column := t.columns[len(t.names)]; column >= 0 && (t.expiryRequired || fields[column] != "") {
+		rec.expiresAt, rec.expiryErr = t.parseExpiry(fields[column])
+	}
+	return rec, nil
+}
+
+// csvSplitter splits lines at their commas. The slice that it returns is valid
+// until the next call; the fields in it stay valid.
+type csvSplitter struct {
+	fields []string
+	text   bytes.Reader
+	in     *bufio.Reader // over text
+	csv    *csv.Reader   // over in
+}
+
+func newCSVSplitter() *csvSplitter {
+	s := &csvSplitter{}
+	s.in = bufio.NewReader(&s.text)
+	s.csv = csv.NewReader(s.in)
+	s.csv.FieldsPerRecord = -1 // the header sets the number, not the first line with a quote
+	s.csv.ReuseRecord = true
+	return s
+}
+
+func (s *csvSplitter) split(line []byte) ([]string, error) {
+	if bytes.IndexByte(line, '"') >= 0 {
+		return s.splitQuoted(line)
+	}
+	// Most lines have no quotes, and this is faster. A carriage return at the end
+	// belongs to the ending, as it does for encoding/csv.
+	s.fields = s.fields[:0]
+	for field := range strings.SplitSeq(string(bytes.TrimSuffix(line, []byte("\r"))), ",") {
+		s.fields = append(s.fields, field)
+	}
+	return s.fields, nil
+}
+
+func (s *csvSplitter) splitQuoted(line []byte) ([]string, error) {
+	s.text.Reset(line)
+	s.in.Reset(&s.text)
+	fields, err := s.csv.Read()
+	if parse, ok := errors.AsType[*csv.ParseError](err); ok {
+		err = parse.Err // csv counts only the lines that it was given
+	}
+	return fields, err
+}
