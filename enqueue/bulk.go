@@ -157,7 +157,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	var workers sync.WaitGroup
 	for range exchanges {
 		workers.Go(func() {
-			d := b.client.newDictation()
+			d := b.client.newSender()
 			for job := range jobs {
 				if err := b.put(working, d, job); err != nil {
 					stopReading(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -186,7 +187,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 		ctx = context.WithValue(ctx, acknowledgedKey{}, &ack)
 	}
 	for range tries {
-		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), taskOptions(t, id, runAt)...)
+		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), asynqx.TaskOptions(t.Queue(), id, runAt)...)
 		if err == nil {
 			if c.replicas != nil {
 				err = c.replicas.enough(ack.replicas)
@@ -222,16 +223,13 @@ func (c *Client) inTheWay(ctx context.Context, queue, id string) (*asynq.TaskInf
 	if errors.Is(err, asynq.ErrQueueNotFound) {
 		// Redis was emptied, or the queue deleted, while clients lived that
 		// had registered it: the task is there, and nobody lists it.
-		return nil, c.rdb.SAdd(ctx, allQueues, queue).Err()
+		return nil, c.rdb.SAdd(ctx, asynqx.AllQueuesKey, queue).Err()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look at the outstanding task: %w", err)
 	}
 	return info, nil
 }
-
-// allQueues is asynq's set of known queues.
-const allQueues = "asynq:queues"
 
 // serves reports whether an outstanding task stands for a new order: whether,
 // whatever happens, it does at least what the new one demands. If it does not,

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -17,7 +18,7 @@ import (
 // this order, since a mark without its task would be a task that is lost. A
 // process that dies in between leaves tasks without a mark, which who resumes
 // finds in their place. When Redis has lost them in between, it begins anew.
-func (b *bulk) put(ctx context.Context, d *dictation, j job) error {
+func (b *bulk) put(ctx context.Context, d *sender, j job) error {
 	const tries = 3
 	var err error
 	for range tries {
@@ -34,7 +35,7 @@ func isLost(err error) bool {
 	return lost
 }
 
-func (b *bulk) once(ctx context.Context, d *dictation, j job) error {
+func (b *bulk) once(ctx context.Context, d *sender, j job) error {
 	var open []*entry
 	for i := range j.entries {
 		e := &j.entries[i]
@@ -87,7 +88,7 @@ func (b *bulk) mark(ctx context.Context, entries []entry, proof *batch.Fence) er
 
 // enqueue gives entries their status. Those that have none when it returns an
 // error may be stored or not.
-func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *batch.Fence) error {
+func (b *bulk) enqueue(ctx context.Context, d *sender, open []*entry, proof *batch.Fence) error {
 	return b.patiently(ctx, func(ctx context.Context) error {
 		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
 		if len(open) == 0 {
@@ -100,13 +101,13 @@ func (b *bulk) enqueue(ctx context.Context, d *dictation, open []*entry, proof *
 
 // exchange tries to store entries, in one exchange. It returns those whose place
 // is taken.
-func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof *batch.Fence) (taken []*entry, err error) {
+func (b *bulk) exchange(ctx context.Context, d *sender, open []*entry, proof *batch.Fence) (taken []*entry, err error) {
 	now := b.client.now()
 	o, err := compose(now, b.o.Options)
 	if err != nil {
 		return nil, err
 	}
-	var scripts []script
+	var scripts []asynqx.Script
 	var queues []any
 	for _, e := range open {
 		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
@@ -119,7 +120,7 @@ func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof 
 		if err != nil {
 			return nil, err
 		}
-		s, err := d.write(ctx, e.task, e.id, payload, o.runAt)
+		s, err := d.capture(ctx, e.task, e.id, payload, o.runAt)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +146,7 @@ func (b *bulk) exchange(ctx context.Context, d *dictation, open []*entry, proof 
 	unknown := false
 	for i, r := range said.results {
 		switch {
-		case isNoScript(r.err):
+		case asynqx.IsNoScript(r.err):
 			unknown = true
 		case r.err != nil:
 			err = r.err // one is enough to know

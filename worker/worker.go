@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -103,8 +104,8 @@ func (w *Worker) compose() (err error) {
 	if err != nil {
 		return err
 	}
-	w.queues.AddHook(calm{})
-	w.queues.AddHook(recovery.Hook())
+	w.queues.AddHook(asynqx.ErrorBackoffHook())
+	w.queues.AddHook(asynqx.SyncerHook())
 	if w.cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
 			Addr: w.cfg.AdminAddr, Gatherer: w.cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
@@ -238,7 +239,7 @@ func (w *Worker) serverConfig(concurrency int) asynq.Config {
 		ShutdownTimeout:          w.cfg.ShutdownTimeout,
 		RetryDelayFunc:           pipeline.RetryDelay,
 		IsFailure:                pipeline.IsFailure,
-		Logger:                   newAsynqLogger(w.log),
+		Logger:                   asynqx.NewLogger(w.log),
 		LogLevel:                 asynq.InfoLevel,
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
 type logFlags struct {
@@ -61,7 +61,7 @@ var stdLog struct {
 }
 
 func (f *logFlags) adopt(log *zap.Logger) {
-	redis.SetLogger(redisLogger{worker.Sampled(log.Named("redis")).Sugar()})
+	redis.SetLogger(redisLogger{asynqx.Sampled(log.Named("redis")).Sugar()})
 	stdLog.mu.Lock()
 	defer stdLog.mu.Unlock()
 	stdLog.owner = f
@@ -83,7 +83,7 @@ func (f *logFlags) release() {
 // redirectStdLog sends what is written with package log to zap: net/http does,
 // where no caller can be told.
 func redirectStdLog(log *zap.Logger) {
-	log = worker.Sampled(log.Named("net")).WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return unquoting{core} }))
+	log = asynqx.Sampled(log.Named("net")).WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return unquoting{core} }))
 	_, _ = zap.RedirectStdLogAt(log, zapcore.WarnLevel) // fails on unknown levels only
 }
 

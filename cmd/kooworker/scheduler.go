@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/locks"
 )
 
@@ -68,7 +68,7 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	log = log.Named("scheduler")
 	s, err := locks.NewScheduler(locks.SchedulerConfig{
 		Redis: rdb, Schedule: locks.Schedule{Every: f.Every, Cron: f.Cron, Location: zone}, Sweep: sweep,
-		Logger: log, AsynqLogger: worker.AsynqLogger(log),
+		Logger: log, AsynqLogger: asynqx.NewLogger(log),
 	})
 	if err != nil {
 		return nil, usagef("--sweep-every, --sweep-cron: %w", err)

@@ -9,8 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // Letter is one dead task.
@@ -132,7 +132,7 @@ func (e envelope) payload() ([]byte, error) {
 }
 
 // updated is a letter brought up to date by what asynq has noted of its replays.
-func (l Letter) updated(m asynqmsg.Message) Letter {
+func (l Letter) updated(m asynqx.Message) Letter {
 	failedAt := time.Unix(m.LastFailedAt, 0).UTC()
 	if l.DeadAt.IsZero() && m.LastFailedAt > 0 {
 		l.DeadAt = failedAt

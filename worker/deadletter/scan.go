@@ -9,8 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // asynq's keys of the queue. They carry one hash tag, so that a Redis cluster
@@ -236,7 +236,7 @@ func unseen(page []entry, seen map[string]bool) []entry {
 // arrives reports whether an entry that is not parked is on its way there; else
 // it is being replayed.
 func (e entry) arrives() bool {
-	m, err := asynqmsg.Parse([]byte(e.message))
+	m, err := asynqx.ParseMessage([]byte(e.message))
 	return err == nil && m.Retried == 0
 }
 
@@ -244,7 +244,7 @@ func (e entry) arrives() bool {
 // the queue since. A message that asynq could not read either is a letter of
 // which only the bytes are known.
 func (e entry) letter() Letter {
-	m, err := asynqmsg.Parse([]byte(e.message))
+	m, err := asynqx.ParseMessage([]byte(e.message))
 	if err != nil {
 		return Letter{
 			ID: e.id, Queue: tasks.QueueDeadLetter, Payload: []byte(e.message), Reason: tasks.Undecodable,

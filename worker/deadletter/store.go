@@ -12,8 +12,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
 // Store is the dead-letter queue of one Redis. It is safe for concurrent use.
@@ -143,7 +143,7 @@ func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	message, err := asynqmsg.RewritePayload([]byte(old.message), sealed)
+	message, err := asynqx.RewritePayload([]byte(old.message), sealed)
 	if err != nil {
 		return false, fmt.Errorf("rewrite dead letter %s: %w", old.id, err)
 	}

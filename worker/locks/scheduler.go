@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -166,7 +167,7 @@ func (s *Scheduler) own(slot time.Time) []asynq.Option {
 
 // options are those of every tick's.
 func (s *Scheduler) options() []asynq.Option {
-	return []asynq.Option{asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout)}
+	return asynqx.QueueOptions(s.sweep.Queue())
 }
 
 // ticked notes the tick that was due at a time and is enqueued, by this replica

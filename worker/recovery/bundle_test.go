@@ -20,7 +20,8 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// childEnv makes the test binary a worker of the Redis at that address.
+// childEnv holds the address of a Redis. If it is set, the test binary is a worker
+// of that Redis.
 const childEnv = "RECOVERY_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -62,8 +63,8 @@ func setup(t *testing.T, args ...string) *bundle {
 		parker: &parker{parked: map[string]recovery.Task{}, raw: map[string]recovery.Undecodable{}}, counts: &counts{n: map[recovery.Repair]int{}},
 	}
 	b.cfg = recovery.Config{
-		Redis: server.Client(), Parker: b.parker, Observer: b.counts, Settle: 1,
-		Queues: []string{dead, tasks.QueueRelease, unbind}, // so many as the tests count on
+		Redis: server.Client(), Parker: b.parker, Observer: b.counts, MinUptime: 1,
+		Queues: []string{dead, tasks.QueueRelease, unbind}, // the tests count on three
 	}
 	return b
 }
@@ -77,11 +78,11 @@ func (b *bundle) repairer() *recovery.Repairer {
 	return r
 }
 
-// passes runs some passes; the first one only makes contact.
+// passes runs n passes. The first one does not reap: Redis has only just answered.
 func (b *bundle) passes(n int) {
 	b.t.Helper()
 	r := b.repairer()
-	defer r.Release(b.t.Context())
+	defer r.ReleaseLock(b.t.Context())
 	for range n {
 		if err := r.Pass(b.t.Context()); err != nil {
 			b.t.Fatal(err)
@@ -143,8 +144,8 @@ func (b *bundle) take(queue, id string, leaseEnds time.Time) {
 	b.must(b.rdb.ZAdd(ctx, key(queue, "lease"), redis.Z{Score: float64(leaseEnds.Unix()), Member: id}).Err())
 }
 
-// mourn leaves behind what a dead server does: its last heartbeat.
-func (b *bundle) mourn(name string, lastBeat time.Time) {
+// leaveHeartbeat writes what a dead server leaves behind: its last heartbeat.
+func (b *bundle) leaveHeartbeat(name string, lastBeat time.Time) {
 	b.t.Helper()
 	b.must(b.rdb.ZAdd(b.t.Context(), "asynq:servers", redis.Z{Score: float64(lastBeat.Add(10 * time.Second).Unix()), Member: "asynq:servers:{" + name + "}"}).Err())
 }
@@ -156,8 +157,8 @@ func (b *bundle) must(err error) {
 	}
 }
 
-// where lists the sets that hold an ID, a list as often as it holds it, and
-// "hash".
+// where names the sets that hold an ID, and "hash" if there is one. A list that
+// holds the ID twice is named twice.
 func (b *bundle) where(queue, id string) []string {
 	b.t.Helper()
 	ctx, out := b.t.Context(), []string{}
@@ -211,7 +212,7 @@ func (b *bundle) field(id, name string) string {
 	return v
 }
 
-// parker stands in for the dead letters.
+// parker is a Parker that keeps everything in memory.
 type parker struct {
 	mu     sync.Mutex
 	fail   error
@@ -284,7 +285,7 @@ func (c *counts) of(repair recovery.Repair) int {
 	return c.n[repair]
 }
 
-// want compares the counts, registered queues aside.
+// want compares the counts of all repairs but Registered.
 func (b *bundle) want(want map[recovery.Repair]int) {
 	b.t.Helper()
 	b.counts.mu.Lock()

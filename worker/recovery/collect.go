@@ -3,17 +3,20 @@ package recovery
 import (
 	"context"
 	"fmt"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// collectChunks is how many chunks of archived tasks one pass moves in a queue.
+// collectChunks is how many chunks of archived tasks one pass parks per queue.
 const collectChunks = 10
 
-// collect empties the queue's archived set. Nothing of ours archives a task,
-// but operators do, and asynq does when its own retry limit is reached; then it
-// keeps 9,999 of them, for 90 days, and deletes the rest without a word.
+// collect parks the tasks of the queue's archived set. This program archives no
+// task, but operators do, and asynq does when a task reaches asynq's own limit of
+// retries. asynq keeps 9,999 archived tasks, for 90 days, and deletes the others
+// silently.
 func (r *Repairer) collect(ctx context.Context, q queue) error {
 	for range collectChunks {
-		if err := r.keep(ctx); err != nil {
+		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
 		items, err := r.archived(ctx, q)
@@ -25,7 +28,7 @@ func (r *Repairer) collect(ctx context.Context, q queue) error {
 			return nil
 		}
 		for _, it := range items {
-			gone, err := r.moveOut(ctx, q, it)
+			gone, err := r.isolate(ctx, q, it, r.parkArchived)
 			if err != nil {
 				return err
 			}
@@ -37,11 +40,12 @@ func (r *Repairer) collect(ctx context.Context, q queue) error {
 	return nil
 }
 
+// archived reads the next chunk of archived tasks.
 func (r *Repairer) archived(ctx context.Context, q queue) ([]item, error) {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	from := r.skip[q.name]
-	seen, err := r.cfg.Redis.ZRangeWithScores(limited, q.archived, from, from+chunk-1).Result()
+	seen, err := r.cfg.Redis.ZRangeWithScores(limited, asynqx.ArchivedKey(q.name), from, from+chunk-1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list archived tasks: %w", err)
 	}
@@ -51,14 +55,13 @@ func (r *Repairer) archived(ctx context.Context, q queue) ([]item, error) {
 	return r.read(ctx, q, inArchived, seen)
 }
 
-// moveOut decides on one archived task.
-func (r *Repairer) moveOut(ctx context.Context, q queue, it item) (gone bool, err error) {
-	switch {
-	case it.raw == nil:
-		return true, r.drop(ctx, q, it)
-	case it.err != nil:
-		return r.quarantine(ctx, q, it)
-	default:
-		return r.archive(ctx, q, it)
+// parkArchived parks one archived task. In the queue of dead letters it is put
+// back among the parked ones, since it is a dead letter already.
+func (r *Repairer) parkArchived(ctx context.Context, q queue, it item) (gone bool, err error) {
+	if q.dead {
+		return true, r.repark(ctx, q, it, it.msg.ErrorMsg, Collected)
 	}
+	return r.parkAndRemove(ctx, q, it, Collected, func(ctx context.Context) error {
+		return r.cfg.Parker.ParkArchived(ctx, it.task(q))
+	})
 }

@@ -17,9 +17,10 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// TestArchiveAll presses asynqmon's button on more tasks than asynq archives:
-// the rest is in no set, with the state archived. All of them reach the Parker.
-func TestArchiveAll(t *testing.T) {
+// TestCollect_MoreThanAsynqArchives archives more tasks than asynq keeps, as
+// asynqmon's button does: those beyond the limit are in no set, with the state
+// archived. All of them reach the Parker.
+func TestCollect_MoreThanAsynqArchives(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 10_100
@@ -37,7 +38,7 @@ func TestArchiveAll(t *testing.T) {
 		b.must(err)
 	}
 	if archived, err := b.inspector.ArchiveAllPendingTasks(unbind); err != nil || archived != n+1 {
-		t.Fatalf("archived %d, %v", archived, err)
+		t.Fatalf("asynq archived %d, %v; want %d", archived, err, n+1)
 	}
 	if in := b.rdb.ZCard(t.Context(), key(unbind, "archived")).Val(); in != 9_999 {
 		t.Fatalf("the archived set holds %d; want asynq's limit", in)
@@ -46,14 +47,14 @@ func TestArchiveAll(t *testing.T) {
 	b.run()
 	redistest.Eventually(t, 60*time.Second, "every task to be parked", func() bool { return b.counts.of(recovery.Collected) == n+1 })
 	if keys := b.rdb.Keys(t.Context(), key(unbind, "t:*")).Val(); len(keys) != 0 {
-		t.Errorf("%d hashes are left", len(keys))
+		t.Errorf("%d hashes are left; want none", len(keys))
 	}
 	if names := b.parker.names(); len(names) != n+1 {
 		t.Errorf("the Parker has %d tasks; want %d", len(names), n+1)
 	}
 }
 
-// stringField is a string as a message holds it.
+// stringField encodes a string field of a message.
 func stringField(num protowire.Number, s string) string {
 	return string(protowire.AppendString(protowire.AppendTag(nil, num, protowire.BytesType), s))
 }
@@ -63,7 +64,7 @@ func renamed(msg, from, to string) string {
 	return strings.Replace(msg, stringField(3, from), stringField(3, to), 1)
 }
 
-func TestAnArchivedTaskKeepsItsReason(t *testing.T) {
+func TestCollect_ArchivedTaskKeepsItsReason(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.parker.refuse(errors.New("away"))
@@ -80,14 +81,14 @@ func TestAnArchivedTaskKeepsItsReason(t *testing.T) {
 	b.wantAt(unbind, "a")
 	b.wantAt(unbind, "b")
 	if task, ok := b.parker.task("archived a"); !ok || task.Reason != tasks.Archived || task.Queue != unbind {
-		t.Errorf("parked %+v", task)
+		t.Errorf("parked %+v; want task a of queue unbind with the reason archived", task)
 	}
 	if task, _ := b.parker.task("archived b"); task.Reason != tasks.Forbidden || task.LastError != "forbidden: no!" {
-		t.Errorf("parked %+v", task)
+		t.Errorf("parked %+v; want it with the reason and the error of its last retry", task)
 	}
 }
 
-func TestAnArchivedLetterIsParkedAgain(t *testing.T) {
+func TestCollect_ArchivedLetterIsParkedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(dead, "x")
@@ -96,13 +97,14 @@ func TestAnArchivedLetterIsParkedAgain(t *testing.T) {
 	b.wantAt(dead, "x", "retry", "hash")
 	info, err := b.inspector.GetTaskInfo(dead, "x")
 	if err != nil || time.Until(info.NextProcessAt) < 9*365*24*time.Hour || info.Retried != 1 || info.LastErr != "" {
-		t.Errorf("%+v, %v", info, err)
+		t.Errorf("the letter is %+v, %v; want it ten years ahead, with one retry and no error", info, err)
 	}
 	b.want(map[recovery.Repair]int{recovery.Collected: 1})
 }
 
-// TestATaskInNoSet strands a task in each state, and leaves one in its place.
-func TestATaskInNoSet(t *testing.T) {
+// TestRestore_EveryState strands a task in each state, and leaves another one in its
+// set.
+func TestRestore_EveryState(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[string][]string{
 		"pending": {"pending", "hash"}, "active": {"pending", "hash"}, "scheduled": {"pending", "hash"}, "retry": {"pending", "hash"},
@@ -132,15 +134,15 @@ func TestATaskInNoSet(t *testing.T) {
 				b.wantAt(dead, "x", "retry", "hash")
 			}
 			if _, parked := b.parker.task("archived x"); parked != (state == "archived") {
-				t.Errorf("parked: %v", b.parker.names())
+				t.Errorf("parked %v; want task x there only if its state was archived", b.parker.names())
 			}
 		})
 	}
 }
 
-// TestDoneWithoutALease is how asynq itself strands a task: Done takes it out of
-// active, finds no lease, and stops there.
-func TestDoneWithoutALease(t *testing.T) {
+// TestRestore_DoneWithoutLease strands a task as asynq itself does: Done takes it
+// out of active, finds no lease, and stops there.
+func TestRestore_DoneWithoutLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(unbind, "x")
@@ -153,7 +155,7 @@ func TestDoneWithoutALease(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Restored: 1})
 }
 
-func TestAHashWithoutAMessageInNoSet(t *testing.T) {
+func TestRestore_UnreadableHash(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.must(b.rdb.HSet(t.Context(), key(unbind, "t:x"), "state", "active").Err())
@@ -164,9 +166,9 @@ func TestAHashWithoutAMessageInNoSet(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Lost: 1, recovery.Quarantined: 1})
 }
 
-// TestALongQueueIsBelieved does not search a long list for each of its tasks,
-// and finds the task that is missing in it when it has become short.
-func TestALongQueueIsBelieved(t *testing.T) {
+// TestRestore_LongQueueIsNotSearched leaves a task alone that is missing in a long
+// pending list, and restores it when the list has become short.
+func TestRestore_LongQueueIsNotSearched(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cfg.Queues = []string{unbind}
@@ -185,7 +187,7 @@ func TestALongQueueIsBelieved(t *testing.T) {
 	b.wantAt(unbind, "x", "pending", "hash")
 }
 
-func TestReasons(t *testing.T) {
+func TestCollect_ReasonOfAnError(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for text, want := range map[string]tasks.Reason{

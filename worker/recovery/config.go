@@ -24,11 +24,10 @@ type Config struct {
 	// Parker keeps what must not run again.
 	Parker Parker
 
-	// Queues are the queues to look after. Default: those of
-	// tasks.QueueWeights.
+	// Queues are the queues to repair. Default: those of tasks.QueueWeights.
 	Queues []string
-	// DeadLetter is the queue of dead letters, whose tasks are put back among
-	// the parked ones and never handed to the Parker. Default
+	// DeadLetter is the queue of dead letters. A task of this queue is put back
+	// among the parked ones and not handed to the Parker. Default
 	// tasks.QueueDeadLetter.
 	DeadLetter string
 
@@ -39,17 +38,17 @@ type Config struct {
 	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
 	// Default 2 s.
 	Grace time.Duration
-	// Settle is for how long Redis must have been there, without a break, before
-	// anything is reaped: a heartbeat of asynq's servers (5 s) and some. More
-	// than 0. Default 8 s.
-	Settle time.Duration
-	// MaxCrashes is how many workers a task may kill; the last of them parks
-	// it. At least 1. Default 3.
+	// MinUptime is for how long Redis must have answered without an outage before
+	// anything is reaped. It should be longer than the time between two heartbeats
+	// of asynq's servers, 5 s. More than 0. Default 8 s.
+	MinUptime time.Duration
+	// MaxCrashes is how many workers a task may kill. The last of these crashes
+	// parks it. At least 1. Default 3.
 	MaxCrashes int
 
-	// Logger receives one line a repair, sampled. Default: none.
+	// Logger receives one line per repair, sampled. Default: none.
 	Logger *zap.Logger
-	// Observer is told of every repair. Default: nobody.
+	// Observer is told of every repair. Default: none.
 	Observer Observer
 }
 
@@ -57,11 +56,12 @@ type Config struct {
 const (
 	DefaultInterval   = time.Second
 	DefaultGrace      = 2 * time.Second
-	DefaultSettle     = 8 * time.Second
+	DefaultMinUptime  = 8 * time.Second
 	DefaultMaxCrashes = 3
 )
 
-// maxInterval keeps a pass apart from a break in the contact with Redis.
+// maxInterval is less than maxGap, so that the time between two passes does not
+// count as an outage of Redis.
 const maxInterval = 3 * time.Second
 
 func (c Config) withDefaults() Config {
@@ -71,13 +71,13 @@ func (c Config) withDefaults() Config {
 	c.DeadLetter = cmp.Or(c.DeadLetter, tasks.QueueDeadLetter)
 	c.Interval = cmp.Or(c.Interval, DefaultInterval)
 	c.Grace = cmp.Or(c.Grace, DefaultGrace)
-	c.Settle = cmp.Or(c.Settle, DefaultSettle)
+	c.MinUptime = cmp.Or(c.MinUptime, DefaultMinUptime)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
 	if c.Observer == nil {
-		c.Observer = nobody{}
+		c.Observer = nopObserver{}
 	}
 	return c
 }
@@ -92,13 +92,14 @@ func (c Config) validate() error {
 		return fmt.Errorf("recovery: interval is %s; want more than 0 and at most %s", c.Interval, maxInterval)
 	case c.Grace < time.Second:
 		return fmt.Errorf("recovery: grace is %s; want at least 1s", c.Grace)
-	case c.Settle < 0:
-		return fmt.Errorf("recovery: settle is %s; want more than 0", c.Settle)
+	case c.MinUptime < 0:
+		return fmt.Errorf("recovery: min uptime is %s; want more than 0", c.MinUptime)
 	case c.MaxCrashes < 1:
 		return fmt.Errorf("recovery: max crashes is %d; want at least 1", c.MaxCrashes)
 	}
 	for _, name := range c.Queues {
-		// Braces would move the hash tag, and the rest is matched as a pattern.
+		// A brace would change the hash tag. The others would be read as a pattern
+		// by SCAN.
 		if name == "" || strings.ContainsAny(name, `{}*?[]\`) {
 			return fmt.Errorf("recovery: %q cannot be a queue's name; want some text without {}*?[]\\", name)
 		}

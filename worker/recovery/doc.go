@@ -1,17 +1,15 @@
 // Package recovery repairs what asynq v0.26 loses: the tasks of dead workers,
 // tasks without a lease, messages that nobody can read, archived tasks, and
-// tasks that belong to no set. It owns no task: whatever it finds it puts back
-// into its queue, or hands to a [Parker] that keeps it as a dead letter.
+// tasks that are in no set. It owns no task: whatever it finds it puts back into
+// its queue, or hands to a [Parker] that stores it as a dead letter.
 //
-// # The hook
-//
-// [Hook] belongs on the Redis client of the asynq servers, and on no other. It
-// repairs asynq's syncer, which otherwise repeats every task whose Done failed.
+// Package worker calls it. It imports the vocabulary and what internal/asynqx
+// knows of asynq, and must not import its siblings below worker.
 //
 // # The repairer
 //
-// Every worker runs a [Repairer]; one of them holds a lock and acts, about once
-// a second. It takes one queue after the other, and in each queue looks for:
+// Every worker runs a [Repairer]. One of them holds a lock and acts, about once a
+// second. It takes one queue after the other, and in each queue looks for:
 //
 //	in the queue                            what becomes of it
 //	--------------------------------------  -----------------------------------------
@@ -27,96 +25,95 @@
 //	paused                                  reported; the pause stays
 //	not in asynq:queues                     registered
 //
-// In the dead-letter queue nothing is handed to the Parker but what cannot be
-// read: the letter is there already. A crashed replay, an archived or a
-// stranded letter is put back among the parked ones, ten years ahead in the
+// In the queue of dead letters the Parker gets only what cannot be read, since a
+// letter is a dead letter already. A replay that crashed, an archived letter and
+// a letter in no set are put back among the parked ones, ten years ahead in the
 // retry set.
 //
-// # The life of an expired lease, step by step
+// # What happens to an expired lease, step by step
 //
-//  1. The repairer reads lease and message. A crash here changes nothing.
-//  2. It decides: requeue, park, quarantine or drop.
-//  3. To requeue is one script: out of active and lease, into pending, with the
-//     crash counted in the task's hash. It acts only if the lease is the one
-//     that was read: when the owner, asynq's own recoverer or another repairer
-//     was faster, nothing happens. The message is untouched, so no retry is
-//     charged.
-//  4. To park, the Parker stores the letter first. A crash after that leaves
-//     the letter and the original; the next repairer comes to the same
-//     decision, and the Parker finds its own letter. If the evidence of the
-//     crash is gone by then the task runs once more instead: work is repeated.
-//  5. The original is removed by one script, and only if lease and message are
-//     still those that were read. When they are not, somebody else took the
-//     task up in between: letter and task both stay, and the task's end settles
-//     which of them was needless.
+//  1. The repairer reads lease and message. If it crashes here nothing has
+//     changed.
+//  2. It decides whether to requeue, park, quarantine or remove the task.
+//  3. One script requeues: it takes the ID out of active and lease, adds it to
+//     pending, and counts the crash in the task's hash. It acts only if the lease
+//     is still the one that was read. If the owner, asynq's own recoverer or
+//     another repairer was faster, nothing happens. The message does not change,
+//     so no retry is charged.
+//  4. To park, the Parker stores the letter first. If the repairer crashes after
+//     that, both the letter and the original are there. The next repairer decides
+//     the same, and the Parker finds its own letter. If the evidence of the crash
+//     is gone by then, the task runs once more instead: work is repeated.
+//  5. One script removes the original, and only if lease and message are still
+//     those that were read. If they are not, somebody else took the task in
+//     between. Then both letter and task stay, and how the task ends shows which
+//     of them was needless.
 //
-// Should no repairer run, or the Parker fail for half a minute, asynq's own
-// recoverer takes expired leases up as it always did: the task runs again.
+// If no repairer runs, or if the Parker fails for half a minute, asynq's own
+// recoverer takes expired leases as it always did, and the task runs again.
 //
 // So the last copy of a task is never removed before another is stored, and a
 // crash between any two steps repeats work and loses none.
 //
-// # Why one look is enough
+// # Why seeing a stranded task once is enough
 //
-// Every script of asynq moves an ID between sets and its hash's state in one
-// atomic step, and so does every script here; none of them leaves a task in no
-// set in between. So a script that sees a task in no set, sees a stranded task,
-// and there is no need to see it twice. Each script that acts looks again by
-// itself. What asynq reads before (the message, a list of IDs) may be out of
-// date; a decision based on it is checked by the script that carries it out.
+// Every script of asynq moves an ID between sets, and changes its hash's state,
+// in one atomic step. So does every script here. None of them leaves a task in no
+// set in between. So a task that a script sees in no set is stranded, and there is
+// no need to see it twice. Each script that acts checks again by itself. What the
+// repairer reads before that (the message, a list of IDs) may be out of date; the
+// script that carries out a decision checks what the decision is based on.
 //
-// A stranded task in state active may have been finished: asynq's Done removes
-// it from active, finds no lease, and stops half-way. Or its Retry did, and
-// then it is the only copy. Both look alike, so it runs again.
+// A stranded task in state active may have been finished: asynq's Done removes it
+// from active, finds no lease, and stops halfway. Or asynq's Retry did the same,
+// and then it is the only copy. Both look alike, so the task runs again.
 //
 // # What counts as a crash
 //
 // A task that kills its worker must be stopped, but an outage of Redis must not
-// be mistaken for that: a Redis that hangs for 40 s lets the leases of living
-// workers expire. They will not write after that, so their tasks have to run
-// again, uncharged, however often it happens. The workers' own word on what
-// they work on (asynq:workers) does not help: it is written every 5 s, and a
+// be mistaken for a crash. If Redis hangs for 40 s, the leases of living workers
+// expire. These workers do not write after that, so their tasks have to run again
+// without being charged, however often that happens. It does not help to ask what
+// the workers say they work on (asynq:workers): they write it every 5 s, and a
 // task that kills at once is never in it. So a crash is counted only if all of
 // this holds:
 //
-//   - Some server fell silent without a good-bye just after the lease was
-//     written. A server writes the time of its last heartbeat into
-//     asynq:servers, extends its leases in the same breath, and takes itself
-//     off that list when it stops. Both times come from the worker's own clock.
-//     A server that lives has a heartbeat younger than the lease; a lease whose
-//     owner lives, because a reply was lost or Redis refused the extension, fits
-//     none.
+//   - Some server sent its last heartbeat just before or after the lease was
+//     written, and did not sign off. A server writes the time of its last
+//     heartbeat into asynq:servers, extends its leases at the same moment, and
+//     removes itself from that list when it stops. Both times come from the
+//     worker's own clock. A living server has a heartbeat that is younger than
+//     the lease. So if the owner lives, because a reply was lost or Redis refused
+//     to extend the lease, no server's last heartbeat fits the lease.
 //   - That server was not shutting down when it was last seen.
 //   - Redis was not away since the lease was written, as far as this repairer
-//     has seen. It measures that by Redis' clock, with a write, so that a frozen
-//     Redis, a full one and a read-only one all count as away, and so does a
-//     standstill of the repairer itself.
-//   - Redis has been there for Config.Settle. Nothing is reaped before that, so
+//     knows. The repairer measures that by Redis' clock, with a write. So a
+//     frozen Redis, a full one and a read-only one all count as away, and so does
+//     a standstill of the repairer itself.
+//   - Redis has been up for Config.MinUptime. Nothing is reaped before that, so
 //     that each living server has sent a heartbeat first.
 //
-// The extension of a lease that was on its way into a frozen Redis is carried
-// out when it thaws, though its owner has given up by then. Such a task waits
-// for up to another half minute, and is not counted either.
+// When a worker extends a lease while Redis is frozen, Redis does it when it
+// thaws, though the worker has given up by then. Such a task waits for up to
+// another half minute, and no crash is counted either.
 //
-// A new repairer remembers no outage and trusts the first point: else a lone
-// worker that restarts after each crash would never count one. What cannot be
-// told apart is a worker that was itself stopped or cut off from Redis for
-// longer than its lease: that counts as a crash. And since all tasks of a dead
-// worker are charged, a task may be parked for the company it kept; it is a
-// replay away.
+// A new repairer remembers no outage and relies on the first point. Otherwise a
+// single worker that restarts after each crash would never count one. One case
+// cannot be told from a crash: a worker that was itself stopped, or cut off from
+// Redis, for longer than its lease. It counts as a crash. And since a crash is
+// counted for all tasks of a dead worker, a task may be parked because of another
+// one. An operator can replay it.
 //
 // # Clocks
 //
-// Leases are written by the workers' clocks and judged by Redis'. A worker
-// whose clock is ahead by some seconds is reaped so much later. One whose clock
-// is behind by more than 25 s is reaped while it lives: its task runs twice, and
-// whichever run ends first settles it. The other finds nothing to write to. So
-// a wrong clock costs repeated work, or time, and never a task.
+// Leases are written by the workers' clocks and judged by Redis' clock. If a
+// worker's clock is ahead by some seconds, its tasks are reaped so much later. If
+// it is behind by more than 25 s, a task is reaped while its worker lives: it runs
+// twice, and the run that ends first decides what becomes of it. The other finds
+// nothing to write to. So a wrong clock costs repeated work, or time, and never a
+// task.
 //
 // # Clusters
 //
-// Each script names all its keys, and all of them carry one queue's hash tag.
-//
-// The worker runs this package, which imports the vocabulary, asynq's wire as
-// far as it has to, and none of its siblings.
+// Each script names all its keys, and all of them have one queue's hash tag.
 package recovery

@@ -13,9 +13,9 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// TestACluster repairs the wreck through a cluster client: a script whose keys
-// are in two slots, or a scan of the wrong node, would fail.
-func TestACluster(t *testing.T) {
+// TestRepairer_Cluster repairs through a cluster client: a script whose keys are in
+// two slots, or a scan of the wrong node, would fail.
+func TestRepairer_Cluster(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "--cluster-enabled", "yes")
 	b.must(b.rdb.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
@@ -25,23 +25,23 @@ func TestACluster(t *testing.T) {
 	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{b.redis.Addr()}, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = cluster.Close() })
 	b.cfg.Redis = cluster
-	want := b.wreck(10)
+	want := b.damage(10)
 	b.passes(16)
-	b.wantAccount(want)
+	b.wantPlaced(want)
 }
 
-// TestMiniredis repairs the wreck in the stand-in that the demo falls back on:
-// its Lua and its commands are not all of Redis'.
-func TestMiniredis(t *testing.T) {
+// TestRepairer_Miniredis repairs in the miniredis that the demo uses where there is
+// no redis-server. It lacks some of Redis' commands and Lua.
+func TestRepairer_Miniredis(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.rdb = redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
 	t.Cleanup(func() { _ = b.rdb.Close() })
 	b.client, b.inspector = asynq.NewClientFromRedisClient(b.rdb), asynq.NewInspectorFromRedisClient(b.rdb)
 	b.cfg.Redis = b.rdb
-	want := b.wreck(10)
+	want := b.damage(10)
 	b.passes(16)
-	b.wantAccount(want)
+	b.wantPlaced(want)
 	if n := b.counts.of(recovery.Restored); n != 10 {
 		t.Errorf("%d restored; want 10", n)
 	}

@@ -8,33 +8,43 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/asynqmsg"
 )
 
-// chunk is how many tasks one script handles at most. Each costs a search of
-// the active list, which is as long as the fleet is wide.
+// chunk is how many tasks one script handles at most. Each task costs a search
+// of the active list, which is as long as the number of tasks that run.
 const chunk = 50
 
 // item is an ID as it was seen, and what was known of its task then.
 type item struct {
 	id    string
-	place place
-	score float64
+	in    setIndex
+	score float64 // in that set
 
-	raw     *string // asynq's message; nil where there is none
+	raw     *string // asynq's message; nil if there is none
 	state   string
 	crashes int
-	msg     asynqmsg.Message
-	err     error // why msg cannot be read
+	msg     asynqx.Message
+	err     error // why raw cannot be read
+
+	crashed bool // its worker has just crashed, which crashes does not count yet
 }
 
 func (it item) scoreArg() string { return strconv.FormatFloat(it.score, 'f', -1, 64) }
 
+// allCrashes counts the crash that has just happened, too.
+func (it item) allCrashes() int {
+	if it.crashed {
+		return it.crashes + 1
+	}
+	return it.crashes
+}
+
 func (it item) task(q queue) Task {
 	t := Task{
 		Queue: q.name, ID: it.id, Kind: tasks.Kind(it.msg.Kind), Payload: it.msg.Payload, Headers: it.msg.Headers,
-		Retries: int(it.msg.Retried), Crashes: it.crashes, Reason: reasonOf(it.msg.ErrorMsg), LastError: it.msg.ErrorMsg,
+		Retries: int(it.msg.Retried), Crashes: it.allCrashes(), Reason: reasonOf(it.msg.ErrorMsg), LastError: it.msg.ErrorMsg,
 	}
 	if it.msg.LastFailedAt > 0 {
 		t.LastFailedAt = time.Unix(it.msg.LastFailedAt, 0)
@@ -42,19 +52,19 @@ func (it item) task(q queue) Task {
 	return t
 }
 
-// read looks at the tasks of some IDs. It is not atomic with anything: the
-// scripts that act check what matters.
-func (r *Repairer) read(ctx context.Context, q queue, where place, seen []redis.Z) ([]item, error) {
+// read reads the tasks of some IDs. It is not atomic with anything: the scripts
+// that act check what matters.
+func (r *Repairer) read(ctx context.Context, q queue, in setIndex, seen []redis.Z) ([]item, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	out, cmds := make([]item, len(seen)), make([]*redis.SliceCmd, len(seen))
-	// The error of the whole is that of one command, and may be one that only
-	// concerns its key.
+	// The pipeline's error is that of one command, and may concern that
+	// command's key only. So each command is asked for its own.
 	_, _ = r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, z := range seen {
 			id, _ := z.Member.(string)
-			out[i] = item{id: id, place: where, score: z.Score}
-			cmds[i] = p.HMGet(ctx, q.tasks+id, hashMsg, hashState, hashCrashes)
+			out[i] = item{id: id, in: in, score: z.Score}
+			cmds[i] = p.HMGet(ctx, asynqx.TaskKey(q.name, id), asynqx.FieldMsg, asynqx.FieldState, hashCrashes)
 		}
 		return nil
 	})
@@ -82,11 +92,11 @@ func (q queue) describe(it item, fields []any) item {
 		return it
 	}
 	it.raw = &raw
-	if it.msg, it.err = asynqmsg.Parse([]byte(raw)); it.err != nil {
+	if it.msg, it.err = asynqx.ParseMessage([]byte(raw)); it.err != nil {
 		return it
 	}
-	// Such a message decodes, but asynq would settle another task than the one
-	// it ran. An empty message is of that sort.
+	// A message of another task can be decoded, but asynq would run this task and
+	// then mark the other one as done. An empty message is such a one.
 	if it.msg.ID != it.id || it.msg.Queue != q.name {
 		it.err = fmt.Errorf("the message is of task %q of queue %q", it.msg.ID, it.msg.Queue)
 	}

@@ -7,32 +7,32 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 )
 
 const (
 	// lockKey is held by the repairer that acts.
 	lockKey = "{kooworker:recovery}:lock"
-	// lockLife is how soon another repairer takes over when the holder dies.
-	lockLife = 5 * time.Second
-	// beatEvery is the time between two renewals during a long pass.
-	beatEvery = time.Second
+	// lockTTL is how soon another repairer takes over when the holder dies.
+	lockTTL = 5 * time.Second
+	// renewEvery is the time between two renewals during a long pass.
+	renewEvery = time.Second
 	// opTimeout bounds one exchange with Redis.
 	opTimeout = 3 * time.Second
 )
 
-// lockCmd takes the lock, or renews it, and tells the time. All of it is
-// atomic.
+// lockCmd takes the lock, or renews it, and tells the time. All of it is atomic.
 //
-// The renewal is a SET and no PEXPIRE on purpose: a Redis that is full refuses
-// it, as it refuses the workers' heartbeats, and then their silence must not be
-// taken for death.
+// It renews with SET and not with PEXPIRE on purpose. A Redis that is full
+// refuses SET, as it refuses the workers' heartbeats; then the workers' silence
+// must not be taken for a crash.
 //
 // KEYS[1] -> {kooworker:recovery}:lock
 // --
 // ARGV[1] -> the repairer's token
-// ARGV[2] -> the lock's life in ms
+// ARGV[2] -> how long the lock lasts, in ms
 //
-// Returns 1 if the lock is held by this token now and 0 otherwise, then Redis'
+// Returns 1 if the lock is held with this token now and 0 otherwise, then Redis'
 // time in seconds and the microseconds beyond.
 var lockCmd = redis.NewScript(`
 local now = redis.call("TIME")
@@ -58,28 +58,29 @@ end
 return 0
 `)
 
-// errNotHeld ends a pass whose lock went to another repairer. What this one
-// began is safe: every script looks for itself before it acts, so the lock only
-// spares Redis the same work twice.
+// errNotHeld ends a pass whose lock went to another repairer. What this one has
+// begun is safe: every script checks for itself before it acts. The lock only
+// spares Redis doing the same work twice.
 var errNotHeld = errors.New("another repairer holds the lock")
 
-// beat takes or renews the lock and notes that Redis is there. Those that wait
-// for the lock beat as well, so that they know of outages when they take over.
-func (r *Repairer) beat(ctx context.Context) error {
+// renewLock takes or renews the lock, and notes that Redis has answered. A
+// repairer that waits for the lock calls it as well, so that it knows of outages
+// when it takes over.
+func (r *Repairer) renewLock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	got, err := lockCmd.Run(ctx, r.cfg.Redis, []string{lockKey}, r.token, lockLife.Milliseconds()).Int64Slice()
+	got, err := lockCmd.Run(ctx, r.cfg.Redis, []string{lockKey}, r.token, lockTTL.Milliseconds()).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("take the lock: %w", err)
 	}
 	if len(got) != 3 {
 		return fmt.Errorf("take the lock: %d values; want 3", len(got))
 	}
-	r.beaten = time.Now()
-	r.contact.touch(time.Unix(got[1], got[2]*int64(time.Microsecond)))
+	r.renewed = time.Now()
+	r.uptime.answered(time.Unix(got[1], got[2]*int64(time.Microsecond)))
 	if held := got[0] == 1; held != r.held {
 		r.held = held
-		r.log.Info("the lock changed hands", r.holds())
+		r.log.Info("the lock changed hands", zap.Bool("this_process_repairs", held))
 	}
 	if !r.held {
 		return errNotHeld
@@ -87,26 +88,27 @@ func (r *Repairer) beat(ctx context.Context) error {
 	return nil
 }
 
-// keep beats again if the last beat is old: before each step of a pass.
-func (r *Repairer) keep(ctx context.Context) error {
+// ensureLock renews the lock if the last renewal is old. Each step of a pass
+// begins with it.
+func (r *Repairer) ensureLock(ctx context.Context) error {
 	if !r.held {
 		return errNotHeld
 	}
-	if time.Since(r.beaten) < beatEvery {
+	if time.Since(r.renewed) < renewEvery {
 		return nil
 	}
-	return r.beat(ctx)
+	return r.renewLock(ctx)
 }
 
-// release gives the lock back when the repairer stops, so that the next one
-// need not wait for its end.
-func (r *Repairer) release(ctx context.Context) {
+// releaseLock gives the lock back when the repairer stops, so that the next one
+// need not wait until it expires.
+func (r *Repairer) releaseLock(ctx context.Context) {
 	if !r.held {
 		return
 	}
 	r.held = false
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	// Not released, the lock ends by itself.
+	// If this fails the lock expires by itself.
 	_ = unlockCmd.Run(ctx, r.cfg.Redis, []string{lockKey}, r.token).Err()
 }

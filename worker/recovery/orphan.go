@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
 // orphanChunk is how many entries of active one script compares with the
@@ -30,21 +32,21 @@ end
 return out
 `)
 
-// leaseOrphans gives active tasks without a lease one that begins now. asynq
-// never does: its heartbeats extend leases, and its recoverer reads them, so
-// such a task would stay in active for ever. It is not requeued at once, since
-// its owner may live: then the heartbeats keep the new lease alive, and
-// otherwise it expires like any other.
+// leaseOrphans gives active tasks without a lease a fresh one. asynq never does:
+// its heartbeats extend leases and its recoverer reads them, so such a task would
+// stay in active for ever. It is not requeued at once, since its owner may live.
+// Then the owner's heartbeats extend the fresh lease; otherwise it expires like
+// any other.
 //
-// The lists are compared only where their lengths differ. Should an orphan and
-// a lease without a task make up for each other, the lease's end sets them
-// apart.
+// The IDs are compared only if active and lease differ in length. Should an
+// orphan and a lease without a task make the lengths equal, they differ again
+// when that lease has expired and is removed.
 func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	var active, leases *redis.IntCmd
 	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
-		active, leases = p.LLen(limited, q.active), p.ZCard(limited, q.lease)
+		active, leases = p.LLen(limited, asynqx.ActiveKey(q.name)), p.ZCard(limited, asynqx.LeaseKey(q.name))
 		return nil
 	})
 	if err != nil {
@@ -54,10 +56,10 @@ func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 		return nil
 	}
 	for first := int64(0); first < active.Val(); first += orphanChunk {
-		if err := r.keep(ctx); err != nil {
+		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
-		ids, err := r.leaseSome(ctx, q, first)
+		ids, err := r.leaseChunk(ctx, q, first)
 		if err != nil {
 			return err
 		}
@@ -66,10 +68,11 @@ func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 	return nil
 }
 
-func (r *Repairer) leaseSome(ctx context.Context, q queue, first int64) ([]string, error) {
+func (r *Repairer) leaseChunk(ctx context.Context, q queue, first int64) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	ids, err := leaseCmd.Run(ctx, r.cfg.Redis, []string{q.active, q.lease}, first, first+orphanChunk-1, int64(leaseLife.Seconds())).StringSlice()
+	keys := []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}
+	ids, err := leaseCmd.Run(ctx, r.cfg.Redis, keys, first, first+orphanChunk-1, int64(asynqx.LeaseTTL.Seconds())).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("lease orphans: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-func TestAnActiveTaskWithoutALeaseGetsAFreshOne(t *testing.T) {
+func TestLeaseOrphans_FreshLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	many := ids(1200) // more than one chunk
@@ -33,9 +33,9 @@ func TestAnActiveTaskWithoutALeaseGetsAFreshOne(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Leased: 2})
 }
 
-// TestALivingOwnerKeepsTheFreshLease loses the lease of a task that a real
-// worker is working on: it is done once.
-func TestALivingOwnerKeepsTheFreshLease(t *testing.T) {
+// TestLeaseOrphans_LivingOwnerExtendsTheLease removes the lease of a task while a
+// real worker works on it: the task runs once.
+func TestLeaseOrphans_LivingOwnerExtendsTheLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run()
@@ -53,13 +53,13 @@ func TestALivingOwnerKeepsTheFreshLease(t *testing.T) {
 	close(finish)
 	redistest.Eventually(t, 10*time.Second, "the task to be done", func() bool { return len(b.where(unbind, "x")) == 0 })
 	if len(runs) != 0 {
-		t.Error("it ran twice")
+		t.Error("the task ran twice; want once")
 	}
 }
 
-// TestWhatCannotBeRead puts into active, beside a good task, all that asynq
-// stumbles over. asynq's recoverer would stop at the first undecodable message.
-func TestWhatCannotBeRead(t *testing.T) {
+// TestReap_UnreadableTasks puts into active, beside a good task, everything that
+// asynq cannot handle. asynq's recoverer would stop at the first undecodable message.
+func TestReap_UnreadableTasks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx := t.Context()
@@ -82,15 +82,15 @@ func TestWhatCannotBeRead(t *testing.T) {
 	}
 	b.wantAt(unbind, "not-a-hash", "hash") // whoever wrote that key may want it
 	if raw := b.parker.raw["garbage"]; string(raw.Message) != "\xff garbage" || raw.Err == nil || raw.Queue != unbind {
-		t.Errorf("handed over %+v", raw)
+		t.Errorf("the Parker got %+v; want the message of task garbage in queue unbind, and an error", raw)
 	}
 	b.want(map[recovery.Repair]int{recovery.Requeued: 1, recovery.Quarantined: 3, recovery.Lost: 3})
 }
 
-// TestAPendingTaskWhoseHashIsGone shows what asynq makes of it: its dequeue
-// creates a hash that has a state and nothing else, and leaves the ID in active
-// for ever.
-func TestAPendingTaskWhoseHashIsGone(t *testing.T) {
+// TestReap_PendingTaskWithoutHash shows what asynq does with such an ID: its dequeue
+// creates a hash that has a state and nothing else, and leaves the ID in active for
+// ever.
+func TestReap_PendingTaskWithoutHash(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(unbind, "gone")
@@ -103,11 +103,11 @@ func TestAPendingTaskWhoseHashIsGone(t *testing.T) {
 		return nil
 	})
 	if id := <-ran; id != "next" {
-		t.Errorf("ran %s", id)
+		t.Errorf("ran %s; want next", id)
 	}
 	b.wantAt(unbind, "gone", "active", "lease", "hash")
 	if fields := b.rdb.HGetAll(t.Context(), key(unbind, "t:gone")).Val(); len(fields) != 1 || fields["state"] != "active" {
-		t.Errorf("asynq's dequeue made %v", fields)
+		t.Errorf("asynq's dequeue made %v; want the state active and no other field", fields)
 	}
 	b.must(b.rdb.ZAdd(t.Context(), key(unbind, "lease"), redis.Z{Score: 1, Member: "gone"}).Err())
 	b.passes(2)
@@ -115,7 +115,7 @@ func TestAPendingTaskWhoseHashIsGone(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Lost: 1})
 }
 
-func TestAWaitingIDWhoseHashIsGone(t *testing.T) {
+func TestScan_WaitingIDWithoutHash(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	far := float64(time.Now().Add(time.Hour).Unix())
@@ -136,12 +136,12 @@ func TestAWaitingIDWhoseHashIsGone(t *testing.T) {
 	}
 }
 
-func TestAQueueThatIsForgottenOrPaused(t *testing.T) {
+func TestRegister_ForgottenAndPausedQueue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.passes(1)
 	if n := b.rdb.SCard(t.Context(), "asynq:queues").Val(); int(n) != len(b.cfg.Queues) {
-		t.Errorf("%d queues are registered", n)
+		t.Errorf("%d queues are registered; want %d", n, len(b.cfg.Queues))
 	}
 	b.must(b.inspector.PauseQueue(unbind))
 	b.enqueue(unbind, "x")
@@ -153,8 +153,8 @@ func TestAQueueThatIsForgottenOrPaused(t *testing.T) {
 	}
 }
 
-// TestAKeyOfAWrongTypeStopsNoOtherQueue breaks one queue altogether.
-func TestAKeyOfAWrongTypeStopsNoOtherQueue(t *testing.T) {
+// TestRepairer_KeyOfWrongTypeStopsNoOtherQueue breaks one queue completely.
+func TestRepairer_KeyOfWrongTypeStopsNoOtherQueue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, name := range []string{"lease", "archived", "retry"} {
@@ -165,13 +165,13 @@ func TestAKeyOfAWrongTypeStopsNoOtherQueue(t *testing.T) {
 	r := b.repairer()
 	for range 2 {
 		if err := r.Pass(t.Context()); err == nil {
-			t.Error("a pass over a broken queue reports no error")
+			t.Error("a pass over a broken queue returns nil; want an error")
 		}
 	}
 	b.wantAt(unbind, "x", "pending", "hash")
 }
 
-func TestConfig(t *testing.T) {
+func TestNew_RefusesBadConfig(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i, change := range []func(*recovery.Config){
@@ -180,7 +180,7 @@ func TestConfig(t *testing.T) {
 		func(c *recovery.Config) { c.Interval = 4 * time.Second },
 		func(c *recovery.Config) { c.Interval = -1 },
 		func(c *recovery.Config) { c.Grace = time.Millisecond },
-		func(c *recovery.Config) { c.Settle = -1 },
+		func(c *recovery.Config) { c.MinUptime = -1 },
 		func(c *recovery.Config) { c.MaxCrashes = -1 },
 		func(c *recovery.Config) { c.Queues = []string{"a*"} },
 		func(c *recovery.Config) { c.Queues = []string{""} },
@@ -188,10 +188,10 @@ func TestConfig(t *testing.T) {
 		cfg := b.cfg
 		change(&cfg)
 		if _, err := recovery.New(cfg); err == nil {
-			t.Errorf("case %d: accepted", i)
+			t.Errorf("case %d: New returns nil; want an error", i)
 		}
 	}
 	if got := fmt.Sprint(recovery.Repairs()); len(recovery.Repairs()) != 11 {
-		t.Errorf("repairs: %s", got)
+		t.Errorf("repairs: %s; want 11", got)
 	}
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// wreck leaves n tasks in each of the states that are repaired, and returns for
-// each task where it has to end: the set, or "parked".
-func (b *bundle) wreck(n int) map[string]string {
+// damage makes n tasks in each of the states that are repaired. It returns for each
+// task where it has to end: a set, or "parked".
+func (b *bundle) damage(n int) map[string]string {
 	b.t.Helper()
 	ctx, want := b.t.Context(), map[string]string{}
 	written := ago(45 * time.Second) // late enough for asynq's own recoverer to wait
-	b.mourn("w", written)
+	b.leaveHeartbeat("w", written)
 	for i := range n {
 		id := func(kind string) string { return fmt.Sprintf("%s-%03d", kind, i) }
 		hash := func(kind string) string { return key(unbind, "t:"+id(kind)) }
@@ -52,9 +52,9 @@ func (b *bundle) wreck(n int) map[string]string {
 	return want
 }
 
-// account compares where every task ended. An ID that is in a set twice is
-// there twice.
-func (b *bundle) account(want map[string]string) (problems []string) {
+// misplaced describes each task that has not ended where it should. A task that is
+// in a list twice is one of them.
+func (b *bundle) misplaced(want map[string]string) (problems []string) {
 	b.t.Helper()
 	parked := map[string]bool{}
 	for _, name := range b.parker.names() {
@@ -70,15 +70,15 @@ func (b *bundle) account(want map[string]string) (problems []string) {
 			problems = append(problems, fmt.Sprintf("%s is in %s; want %s", id, got, expect))
 		}
 		if parked[id] != (end == "parked") {
-			problems = append(problems, fmt.Sprintf("%s parked: %v", id, parked[id]))
+			problems = append(problems, fmt.Sprintf("%s parked: %v; want %v", id, parked[id], end == "parked"))
 		}
 	}
 	return problems
 }
 
-func (b *bundle) wantAccount(want map[string]string) {
+func (b *bundle) wantPlaced(want map[string]string) {
 	b.t.Helper()
-	for i, problem := range b.account(want) {
+	for i, problem := range b.misplaced(want) {
 		if i == 10 {
 			b.t.Fatal("and more")
 		}
@@ -86,12 +86,12 @@ func (b *bundle) wantAccount(want map[string]string) {
 	}
 }
 
-// TestTwoRepairersRace lets two repairers act at once, as they may when one is
-// slow: each task is repaired once.
-func TestTwoRepairersRace(t *testing.T) {
+// TestRepairer_TwoAtOnce lets two repairers act at once, as may happen when one of
+// them is slow: each task is repaired once.
+func TestRepairer_TwoAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	want := b.wreck(100)
+	want := b.damage(100)
 	one, two := b.repairer(), b.repairer()
 	recovery.ShareLock(one, two)
 	var wg sync.WaitGroup
@@ -105,19 +105,19 @@ func TestTwoRepairersRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	b.wantAccount(want)
+	b.wantPlaced(want)
 	b.want(map[recovery.Repair]int{
 		recovery.Requeued: 200, recovery.Crashed: 100, recovery.Leased: 100,
 		recovery.Quarantined: 100, recovery.Collected: 100, recovery.Restored: 100,
 	})
 }
 
-// TestTwoRepairersRaceAWorker has a real worker take and finish tasks all the
-// while.
-func TestTwoRepairersRaceAWorker(t *testing.T) {
+// TestRepairer_TwoAtOnceBesideAWorker lets a real worker take and finish tasks
+// meanwhile.
+func TestRepairer_TwoAtOnceBesideAWorker(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	want := b.wreck(100)
+	want := b.damage(100)
 	one, two := b.repairer(), b.repairer()
 	recovery.ShareLock(one, two)
 	var runs sync.Map
@@ -150,9 +150,9 @@ func TestTwoRepairersRaceAWorker(t *testing.T) {
 	}
 }
 
-// faults fails two in five scripts of a client: one before it reaches Redis, and
-// one after, when the reply is lost. That is a crash between any two steps, as
-// seen from Redis.
+// faults makes two in five scripts of a client fail: one before it reaches Redis, and
+// one after that, so that its reply is lost. To Redis that looks like a crash
+// between any two steps.
 type faults struct{}
 
 var errFault = errors.New("injected")
@@ -181,12 +181,12 @@ func (faults) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// TestACrashBetweenAnyTwoSteps repairs the wreck over a connection that breaks
-// all the time, with a Parker that stores and then fails every third time.
-func TestACrashBetweenAnyTwoSteps(t *testing.T) {
+// TestRepairer_CrashBetweenAnyTwoSteps repairs over a connection that breaks all the
+// time, with a Parker that stores and then fails every third time.
+func TestRepairer_CrashBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	want := b.wreck(25)
+	want := b.damage(25)
 	rdb := b.redis.Client()
 	rdb.AddHook(faults{})
 	b.cfg.Redis = rdb
@@ -197,14 +197,14 @@ func TestACrashBetweenAnyTwoSteps(t *testing.T) {
 		for range 20 {
 			_ = r.Pass(t.Context())
 		}
-		return len(b.account(want)) == 0
+		return len(b.misplaced(want)) == 0
 	})
 	if n := flaky.n.Load(); n <= 75 {
-		t.Errorf("the Parker was asked %d times for 75 tasks; nothing failed", n)
+		t.Errorf("the Parker was called %d times for 75 tasks; want more, since calls fail", n)
 	}
 }
 
-// flakyParker stores, and then does not say so every third time.
+// flakyParker stores every task, and returns an error every third time.
 type flakyParker struct {
 	*parker
 	n atomic.Int64

@@ -13,12 +13,12 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// child is a worker with a repairer, in a process of its own, whose tasks never
-// end.
+// child is a worker with a repairer in a process of its own. Its tasks never end.
 func child(addr string) {
 	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
 	r, err := recovery.New(recovery.Config{Redis: rdb, Parker: &parker{}})
@@ -33,7 +33,7 @@ func child(addr string) {
 	select {}
 }
 
-// startChild starts this test binary as a worker, and returns how to kill it.
+// startChild starts this test binary as a worker. kill ends it with SIGKILL.
 func (b *bundle) startChild() (kill func()) {
 	b.t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -53,19 +53,18 @@ func (b *bundle) activeIn(queue string) int64 {
 	return b.rdb.LLen(b.t.Context(), key(queue, "active")).Val()
 }
 
-// empty asks for all sets at once: asked one after the other, a task could move
-// from the second to the first in between.
+// empty reads all sets at once. Otherwise a task could move from a set that is still
+// to be read to one that was read.
 func (b *bundle) empty(queue string) bool {
 	n, err := b.rdb.Exists(b.t.Context(), key(queue, "active"), key(queue, "pending"), key(queue, "retry"), key(queue, "archived")).Result()
 	return err == nil && n == 0
 }
 
-// TestKill9 kills a worker, which also holds the lock, with 100 tasks in
-// flight.
-func TestKill9(t *testing.T) {
+// TestReap_Kill9 kills a worker that runs 100 tasks and holds the lock.
+func TestReap_Kill9(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.cfg.Settle = 0
+	b.cfg.MinUptime = 0
 	kill := b.startChild()
 	for _, id := range ids(100) {
 		b.enqueue(unbind, id)
@@ -120,12 +119,12 @@ func TestKill9(t *testing.T) {
 	}
 }
 
-// TestAFrozenRedisIsNoCrash freezes Redis until the leases of a living worker
-// have expired. A single crash that is counted would park its task.
-func TestAFrozenRedisIsNoCrash(t *testing.T) {
+// TestReap_FrozenRedisIsNoCrash freezes Redis until the leases of a living worker
+// have expired. If a crash were counted, the task would be parked.
+func TestReap_FrozenRedisIsNoCrash(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.cfg.Settle, b.cfg.MaxCrashes = 0, 1
+	b.cfg.MinUptime, b.cfg.MaxCrashes = 0, 1
 	var runs, done atomic.Int64
 	var frozen atomic.Bool
 	release := make(chan struct{})
@@ -157,13 +156,13 @@ func TestAFrozenRedisIsNoCrash(t *testing.T) {
 	close(release)
 	t.Logf("%d runs of 20 tasks; done %s after the thaw", runs.Load(), time.Since(thawed).Round(10*time.Millisecond))
 	if names := b.parker.names(); len(names) != 0 {
-		t.Errorf("parked as crashed: %v", names)
+		t.Errorf("parked as crashed: %v; want none", names)
 	}
 }
 
-// TestDoneDuringAnOutage has tasks end while Redis is away. Without the hook
-// asynq's syncer fails for ever, and all of them run twice; with it none does.
-func TestDoneDuringAnOutage(t *testing.T) {
+// TestSyncerHook_DoneDuringAnOutage lets tasks end while Redis is away. Without the
+// hook asynq's syncer never succeeds and all tasks run twice; with it none does.
+func TestSyncerHook_DoneDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	const n = 20
 	for name, tc := range map[string]struct {
@@ -171,7 +170,7 @@ func TestDoneDuringAnOutage(t *testing.T) {
 		twice int64
 	}{
 		"stock":         {nil, n},
-		"with the hook": {[]redis.Hook{recovery.Hook()}, 0},
+		"with the hook": {[]redis.Hook{asynqx.SyncerHook()}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +202,7 @@ func TestDoneDuringAnOutage(t *testing.T) {
 			b.redis.Restart()
 			<-time.After(8 * time.Second) // the syncer's interval is 5 s
 			for _, z := range b.rdb.ZRange(t.Context(), key(unbind, "lease"), 0, -1).Val() {
-				b.must(b.rdb.ZAdd(t.Context(), key(unbind, "lease"), redis.Z{Score: 1, Member: z}).Err()) // spares us the 30 s
+				b.must(b.rdb.ZAdd(t.Context(), key(unbind, "lease"), redis.Z{Score: 1, Member: z}).Err()) // instead of waiting for 30 s
 			}
 			b.run() // what is left in active runs again
 			redistest.Eventually(t, 80*time.Second, "no task left", func() bool {

@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-func TestAnExpiredTaskIsNextUncharged(t *testing.T) {
+func TestReap_ExpiredTaskIsNextAndUncharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"a", "expired", "alive", "young"} {
@@ -42,19 +42,19 @@ func TestAnExpiredTaskIsNextUncharged(t *testing.T) {
 	}
 	info, err := b.inspector.GetTaskInfo(unbind, "expired")
 	if err != nil || info.State.String() != "pending" || info.Retried != 0 {
-		t.Errorf("asynq shows %+v, %v", info, err)
+		t.Errorf("asynq shows %+v, %v; want it pending without a retry", info, err)
 	}
 	b.want(map[recovery.Repair]int{recovery.Requeued: 1})
 }
 
-func TestATaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
+func TestReap_TaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(unbind, "poison")
 	b.parker.refuse(errors.New("dead letters are away"))
 	for crash := 1; crash <= 3; crash++ {
 		written := ago(40*time.Second + time.Duration(crash)*time.Minute)
-		b.mourn("worker-"+strconv.Itoa(crash), written.Add(-3*time.Second))
+		b.leaveHeartbeat("worker-"+strconv.Itoa(crash), written.Add(-3*time.Second))
 		b.take(unbind, "poison", written.Add(30*time.Second))
 		b.passes(2)
 		if want := strconv.Itoa(min(crash, 2)); b.field("poison", "kooworker_crashes") != want {
@@ -67,22 +67,22 @@ func TestATaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
 	b.wantAt(unbind, "poison")
 	task, _ := b.parker.task("crashed poison")
 	if task.Crashes != 3 || task.Reason != tasks.Crashed || task.Kind != tasks.KindDeviceUnbind || string(task.Payload) != "payload of poison" || task.Headers["h"] != "poison" {
-		t.Errorf("parked %+v", task)
+		t.Errorf("parked %+v; want the task as it was, with 3 crashes and the reason crashed", task)
 	}
 	if got := b.counts.of(recovery.Crashed); got != 1 {
 		t.Errorf("counted %d as parked; want 1", got)
 	}
 }
 
-// TestACrashBetweenParkingAndRemoving stops after the letter is stored: the
-// next repairer stores it again and then removes the task. If somebody took the
-// task up in between, it stays.
-func TestACrashBetweenParkingAndRemoving(t *testing.T) {
+// TestParkAndRemove_CrashInBetween stops a repairer after the letter is stored: the
+// next repairer stores it again and then removes the task. If somebody took the task
+// in between, it stays.
+func TestParkAndRemove_CrashInBetween(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cfg.MaxCrashes = 1
 	written := ago(60 * time.Second)
-	b.mourn("w", written)
+	b.leaveHeartbeat("w", written)
 	for _, id := range []string{"left", "taken"} {
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
@@ -93,7 +93,7 @@ func TestACrashBetweenParkingAndRemoving(t *testing.T) {
 	for range 3 {
 		_ = r.Pass(ctx)
 	}
-	r.Release(ctx)
+	r.ReleaseLock(ctx)
 	if len(b.parker.names()) != 1 {
 		t.Fatalf("parked %v; want one", b.parker.names())
 	}
@@ -108,12 +108,12 @@ func TestACrashBetweenParkingAndRemoving(t *testing.T) {
 	b.wantAt(unbind, "taken", "active", "lease", "hash")
 }
 
-func TestACrashedReplayIsParkedInPlace(t *testing.T) {
+func TestRepark_CrashedReplay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cfg.MaxCrashes = 1
 	written := ago(60 * time.Second)
-	b.mourn("w", written)
+	b.leaveHeartbeat("w", written)
 	b.enqueue(dead, "letter")
 	b.take(dead, "letter", written.Add(30*time.Second))
 	b.passes(2)
@@ -129,25 +129,25 @@ func TestACrashedReplayIsParkedInPlace(t *testing.T) {
 		t.Errorf("the error is %q; want %q", info.LastErr, want)
 	}
 	if string(info.Payload) != "payload of letter" || info.Headers["h"] != "letter" || info.Timeout != tasks.Timeout {
-		t.Errorf("the letter changed: %+v", info)
+		t.Errorf("the letter is %+v; want its payload, headers and timeout as they were", info)
 	}
 	if len(b.parker.names()) != 0 {
-		t.Errorf("handed over %v; the letter is a dead letter already", b.parker.names())
+		t.Errorf("the Parker got %v; want nothing, since it is a dead letter already", b.parker.names())
 	}
 }
 
-// TestWhatIsNoCrash has leases expire in ways that no task is to blame for, with
-// MaxCrashes at one, so that any count would park them.
-func TestWhatIsNoCrash(t *testing.T) {
+// TestReap_NoCrash lets leases expire in ways that are not the task's fault.
+// MaxCrashes is one, so that a crash which is counted would park the task.
+func TestReap_NoCrash(t *testing.T) {
 	t.Parallel()
 	written := ago(60 * time.Second)
 	for name, prepare := range map[string]func(*bundle){
 		"no server died":               func(b *bundle) {},
-		"one died long before":         func(b *bundle) { b.mourn("w", written.Add(-time.Minute)) },
-		"one died later":               func(b *bundle) { b.mourn("w", written.Add(10*time.Second)) },
-		"the owner lives and beats":    func(b *bundle) { b.mourn("w", ago(time.Second)) },
-		"the owner was shutting down":  func(b *bundle) { b.mourn("w", written); b.setStatus("w", "closed") },
-		"an unreadable server's entry": func(b *bundle) { b.mourn("w", written.Add(-time.Hour)); b.setStatus("w", "\xff") },
+		"one died long before":         func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Minute)) },
+		"one died later":               func(b *bundle) { b.leaveHeartbeat("w", written.Add(10*time.Second)) },
+		"the owner lives and beats":    func(b *bundle) { b.leaveHeartbeat("w", ago(time.Second)) },
+		"the owner was shutting down":  func(b *bundle) { b.leaveHeartbeat("w", written); b.setStatus("w", "closed") },
+		"an unreadable server's entry": func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Hour)); b.setStatus("w", "\xff") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -163,27 +163,27 @@ func TestWhatIsNoCrash(t *testing.T) {
 	}
 }
 
-// setStatus writes a server's info: field 7 is its status.
+// setStatus writes a server's info. Field 7 is the status.
 func (b *bundle) setStatus(name, status string) {
 	b.t.Helper()
 	b.must(b.rdb.Set(b.t.Context(), "asynq:servers:{"+name+"}", stringField(7, status), 0).Err())
 }
 
-// TestNothingIsReapedBeforeRedisSettled gives living servers the time to show
-// themselves after an outage.
-func TestNothingIsReapedBeforeRedisSettled(t *testing.T) {
+// TestReap_WaitsForMinUptime gives living servers the time to send a heartbeat after
+// an outage.
+func TestReap_WaitsForMinUptime(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.cfg.Settle = time.Hour
+	b.cfg.MinUptime = time.Hour
 	b.enqueue(unbind, "x")
 	b.take(unbind, "x", ago(time.Minute))
 	b.passes(5)
 	b.wantAt(unbind, "x", "active", "lease", "hash")
 }
 
-// TestAnEntryTooMuchIsTakenAway has an ID in active whose task waits elsewhere:
-// a parked letter must not be replayed for that.
-func TestAnEntryTooMuchIsTakenAway(t *testing.T) {
+// TestReap_StrayEntryIsRemoved adds to active the ID of a task that waits in another
+// set: a parked letter must not be replayed because of that.
+func TestReap_StrayEntryIsRemoved(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, state := range []string{"retry", "scheduled"} {
@@ -205,13 +205,13 @@ func TestAnEntryTooMuchIsTakenAway(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Stray: 3})
 }
 
-func TestManyExpiredTasksAndAParkerThatIsAway(t *testing.T) {
+func TestReap_RefusalsDoNotHoldUpRequeues(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cfg.MaxCrashes = 1
 	b.parker.refuse(errors.New("away"))
 	written := ago(60 * time.Second)
-	b.mourn("w", written)
+	b.leaveHeartbeat("w", written)
 	for _, id := range ids(120) { // these cannot be parked, and come first
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
@@ -223,9 +223,9 @@ func TestManyExpiredTasksAndAParkerThatIsAway(t *testing.T) {
 	}
 	b.passes(2)
 	if got := b.counts.of(recovery.Requeued); got != 120 {
-		t.Errorf("%d requeued; want 120, whatever becomes of those before them", got)
+		t.Errorf("%d requeued; want 120, though the Parker refuses those before them", got)
 	}
 	if got := b.counts.of(recovery.Refused); got != 3 {
-		t.Errorf("asked the Parker %d times in a pass; want 3", got)
+		t.Errorf("called the Parker %d times in a pass; want 3", got)
 	}
 }

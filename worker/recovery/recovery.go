@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
 // Repairer repairs the queues of one Redis. Make one with New and Run it once.
@@ -23,20 +25,20 @@ type Repairer struct {
 
 	// The rest belongs to the goroutine of Run.
 	held    bool
-	beaten  time.Time // the last beat, by the local clock
-	contact contact
-	census  census
+	renewed time.Time // when the lock was last renewed, by the local clock
+	uptime  redisUptime
+	servers serverRegistry
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
 	refusals int              // of the Parker, in a row, in this pass
-	sweep    sweep
+	scan     scanPosition
 
-	failures   int
-	complained time.Time
+	failures      int       // of passes, in a row
+	failureLogged time.Time // when the last of them was logged
 }
 
-// New checks a configuration. Nothing is connected and nothing runs yet.
+// New checks a configuration and returns a Repairer. It connects to nothing yet.
 func New(cfg Config) (*Repairer, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -47,17 +49,18 @@ func New(cfg Config) (*Repairer, error) {
 		paused: make(map[string]bool), skip: make(map[string]int64),
 	}
 	for _, name := range cfg.Queues {
-		r.queues = append(r.queues, newQueue(name, cfg.DeadLetter))
+		r.queues = append(r.queues, queue{name: name, dead: name == cfg.DeadLetter})
 	}
 	return r, nil
 }
 
 // Run repairs until ctx ends, and returns nil. While Redis fails it tries again
-// with growing pauses. It may run in any number of processes: one of them acts,
-// and when it dies another takes over within lockLife and an interval.
+// with growing pauses. It may run in any number of processes. One of them acts;
+// when it dies another takes over within lockTTL and an interval.
 func (r *Repairer) Run(ctx context.Context) error {
-	defer r.release(ctx)
-	// The pauses stay below maxGap, so that a short trouble is no break.
+	defer r.releaseLock(ctx)
+	// The pauses stay below maxGap, so that short trouble does not count as an
+	// outage.
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	timer := time.NewTimer(0)
@@ -73,42 +76,44 @@ func (r *Repairer) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			r.complain(err)
+			r.logFailure(err)
 			timer.Reset(pause.NextBackOff())
 		default:
-			r.recovered()
+			r.logSuccess()
 			pause.Reset()
 			timer.Reset(jitter(r.cfg.Interval))
 		}
 	}
 }
 
-// jitter spreads the processes of a fleet that started together.
+// jitter returns d give or take a fifth, so that processes which started together
+// do not act together.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // not a secret
 }
 
-// pass is one round over all queues.
+// pass repairs each queue once, and scans a page.
 func (r *Repairer) pass(ctx context.Context) error {
-	if err := r.beat(ctx); err != nil {
+	if err := r.renewLock(ctx); err != nil {
 		return unlessNotHeld(err)
 	}
-	if err := r.census.take(ctx, r.cfg.Redis); err != nil {
+	if err := r.servers.refresh(ctx, r.cfg.Redis); err != nil {
 		return err
 	}
 	r.refusals = 0
 	var failed []error
 	for _, q := range r.queues {
-		// A queue that fails by itself, for a key of a wrong type, say, must not
-		// stop the others. If Redis is away the next beat says so.
+		// A queue may fail by itself, for example because a key has a wrong type.
+		// It must not stop the others. If Redis is away the next renewal of the
+		// lock fails.
 		if err := r.repair(ctx, q); err != nil {
 			failed = append(failed, fmt.Errorf("queue %s: %w", q.name, err))
 		}
-		if err := r.keep(ctx); err != nil {
+		if err := r.ensureLock(ctx); err != nil {
 			return unlessNotHeld(err)
 		}
 	}
-	if err := r.sweepOn(ctx); err != nil {
+	if err := r.scanPage(ctx); err != nil {
 		failed = append(failed, err)
 	}
 	return unlessNotHeld(errors.Join(failed...))
@@ -121,10 +126,10 @@ func unlessNotHeld(err error) error {
 	return err
 }
 
-// repair looks after one queue. Leases come first: they are what is urgent.
+// repair repairs one queue. It begins with the expired leases, which are urgent.
 func (r *Repairer) repair(ctx context.Context, q queue) error {
 	var failed []error
-	for _, step := range []func(context.Context, queue) error{r.reap, r.leaseOrphans, r.collect, r.look} {
+	for _, step := range []func(context.Context, queue) error{r.reap, r.leaseOrphans, r.collect, r.register} {
 		if err := step(ctx, q); err != nil {
 			failed = append(failed, err)
 		}
@@ -135,15 +140,16 @@ func (r *Repairer) repair(ctx context.Context, q queue) error {
 	return errors.Join(failed...)
 }
 
-// look registers the queue, which asynq's clients do once in their lives only,
-// and reports a pause. The pause stays: whoever made it has a reason. Repairs go
-// on meanwhile, since none of them runs a task.
-func (r *Repairer) look(ctx context.Context, q queue) error {
+// register adds the queue to asynq's list of queues, which asynq's clients do only
+// once in their lives. It also reports whether the queue is paused. The pause
+// stays, since whoever paused the queue has a reason. Repairs go on meanwhile,
+// since none of them runs a task.
+func (r *Repairer) register(ctx context.Context, q queue) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	var added, paused *redis.IntCmd
 	_, err := r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		added, paused = p.SAdd(ctx, allQueues, q.name), p.Exists(ctx, q.paused)
+		added, paused = p.SAdd(ctx, asynqx.AllQueuesKey, q.name), p.Exists(ctx, asynqx.PausedKey(q.name))
 		return nil
 	})
 	if err != nil {

@@ -14,23 +14,23 @@ import (
 // KEYS -> as in prelude, with one task
 // --
 // ARGV[1] -> the task's ID
-// ARGV[2] -> the place where it was seen, 0 for no set
+// ARGV[2] -> the set where it was seen, 0 for no set
 // ARGV[3] -> its score there
 // ARGV[4] -> 1 if it had a message, 0 if it had none
 // ARGV[5] -> that message
 //
-// Returns 1 if it was removed and 0 if it is not as it was seen.
+// Returns 1 if it was removed and 0 if it has changed since it was seen.
 var removeCmd = script(`
 local id, key = ARGV[1], KEYS[8]
 local found = message(key)
 if ARGV[4] == "1" and found ~= ARGV[5] or ARGV[4] == "0" and found then return 0 end
-if not still(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
-leave(id)
+if not unchanged(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
+removeFromAll(id)
 if redis.call("TYPE", key).ok == "hash" then redis.call("DEL", key) end
 return 1
 `)
 
-// remove removes an item from wherever it was seen, unless it changed.
+// remove removes an item from the set where it was seen, unless it has changed.
 func (r *Repairer) remove(ctx context.Context, q queue, it item) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
@@ -38,15 +38,29 @@ func (r *Repairer) remove(ctx context.Context, q queue, it item) (bool, error) {
 	if it.raw != nil {
 		has, raw = 1, *it.raw
 	}
-	n, err := removeCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.place), it.scoreArg(), has, raw).Int()
+	n, err := removeCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.in), it.scoreArg(), has, raw).Int()
 	if err != nil {
 		return false, fmt.Errorf("remove %s: %w", it.id, err)
 	}
 	return n == 1, nil
 }
 
-// drop removes an ID without a message, and reports it.
-func (r *Repairer) drop(ctx context.Context, q queue, it item) error {
+// isolate takes an item out of use. It removes an ID that has no message, and
+// quarantines bytes that are no task. A task it parks with the given function. It
+// reports whether the item is gone; one that the Parker refused is not.
+func (r *Repairer) isolate(ctx context.Context, q queue, it item, park func(context.Context, queue, item) (bool, error)) (gone bool, err error) {
+	switch {
+	case it.raw == nil:
+		return true, r.removeGhost(ctx, q, it)
+	case it.err != nil:
+		return r.quarantine(ctx, q, it)
+	default:
+		return park(ctx, q, it)
+	}
+}
+
+// removeGhost removes an ID without a message, and reports it.
+func (r *Repairer) removeGhost(ctx context.Context, q queue, it item) error {
 	done, err := r.remove(ctx, q, it)
 	if done {
 		r.report(q, Lost, it.id)
@@ -54,26 +68,33 @@ func (r *Repairer) drop(ctx context.Context, q queue, it item) error {
 	return err
 }
 
+// quarantine hands bytes that are no task to the Parker.
+func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (gone bool, err error) {
+	return r.parkAndRemove(ctx, q, it, Quarantined, func(ctx context.Context) error {
+		return r.cfg.Parker.ParkUndecodable(ctx, Undecodable{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
+	})
+}
+
 const (
-	// parkTimeout stays below lockLife and maxGap.
+	// parkTimeout is less than lockTTL and maxGap.
 	parkTimeout = 3 * time.Second
 	// maxRefusals is how many refusals in a row end the parking of a pass. The
 	// Parker needs Redis too, and each of its failures may take parkTimeout.
 	maxRefusals = 3
 )
 
-// hand gives a task to the Parker and, when it is stored there, removes it here.
-// It reports whether the task is off our hands; one that the Parker refused is
-// not, and stays.
-func (r *Repairer) hand(ctx context.Context, q queue, it item, as Repair, park func(context.Context) error) (bool, error) {
+// parkAndRemove lets the Parker store a task, and then removes the original. It
+// reports whether the task is gone from here. A task that the Parker refuses
+// stays.
+func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, park func(context.Context) error) (gone bool, err error) {
 	if r.refusals >= maxRefusals {
 		return false, nil
 	}
-	if err := r.keep(ctx); err != nil {
+	if err := r.ensureLock(ctx); err != nil {
 		return false, err
 	}
 	limited, cancel := context.WithTimeout(ctx, parkTimeout)
-	err := park(limited)
+	err = park(limited)
 	cancel()
 	if err != nil {
 		r.refusals++
@@ -87,22 +108,4 @@ func (r *Repairer) hand(ctx context.Context, q queue, it item, as Repair, park f
 		r.report(q, as, it.id)
 	}
 	return err == nil, err
-}
-
-// quarantine hands over bytes that are no task.
-func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (bool, error) {
-	return r.hand(ctx, q, it, Quarantined, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkUndecodable(ctx, Undecodable{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
-	})
-}
-
-// archive hands over an archived task. A dead letter is put back among the
-// others, since it is where it belongs already.
-func (r *Repairer) archive(ctx context.Context, q queue, it item) (bool, error) {
-	if q.dead {
-		return true, r.repark(ctx, q, it, it.msg.ErrorMsg, Collected)
-	}
-	return r.hand(ctx, q, it, Collected, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkArchived(ctx, it.task(q))
-	})
 }

@@ -5,30 +5,26 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/kooworker/kooworker/worker/asynqmsg"
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
-
-// parkedAhead is how far ahead parked letters lie in the retry set: they wait
-// for an operator, not for their time.
-const parkedAhead = 10 * 365 * 24 * time.Hour
 
 // reparkCmd puts a dead letter back among the parked ones. It is atomic.
 //
 // KEYS -> as in prelude, with one task
 // --
 // ARGV[1] -> the task's ID
-// ARGV[2] -> the place where it was seen, 0 for no set
+// ARGV[2] -> the set where it was seen, 0 for no set
 // ARGV[3] -> its score there
 // ARGV[4] -> its message
 // ARGV[5] -> its message as a parked letter
 // ARGV[6] -> how far ahead it is parked, in seconds
 // ARGV[7] -> its count of crashes
 //
-// Returns 1 if it was parked and 0 if it is not as it was seen.
+// Returns 1 if it was parked and 0 if it has changed since it was seen.
 var reparkCmd = script(`
 local id, key = ARGV[1], KEYS[8]
-if message(key) ~= ARGV[4] or not still(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
-leave(id)
+if message(key) ~= ARGV[4] or not unchanged(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
+removeFromAll(id)
 redis.call("ZADD", KEYS[5], redis.call("TIME")[1] + ARGV[6], id)
 redis.call("HSET", key, "msg", ARGV[5], "state", "retry", "kooworker_crashes", ARGV[7])
 redis.call("HDEL", key, "pending_since")
@@ -36,26 +32,22 @@ return 1
 `)
 
 // repark puts a dead letter back among the parked ones, with the error that
-// asynqmon shall show. It is not charged, but a letter that has never been
-// parked counts as parked from now on: a retry count of zero marks one that is
-// still arriving, and those are not carried out when they are replayed.
+// asynqmon shall show. It charges no retry. But a letter that has never been
+// parked counts one retry from now on: zero retries mark a letter that arrives,
+// and a letter that arrives is not carried out when it is replayed.
 func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as Repair) error {
 	failedAt := time.Now()
 	if text == it.msg.ErrorMsg && it.msg.LastFailedAt > 0 {
 		failedAt = time.Unix(it.msg.LastFailedAt, 0)
 	}
-	parked, err := asynqmsg.RewriteFailure([]byte(*it.raw), max(it.msg.Retried, 1), text, failedAt)
+	parked, err := asynqx.RewriteFailure([]byte(*it.raw), max(it.msg.Retried, 1), text, failedAt)
 	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}
-	crashes := it.crashes
-	if as == Crashed {
-		crashes++
-	}
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	n, err := reparkCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.place), it.scoreArg(),
-		*it.raw, parked, int64(parkedAhead.Seconds()), crashes).Int()
+	n, err := reparkCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.in), it.scoreArg(),
+		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.allCrashes()).Int()
 	if err != nil {
 		return fmt.Errorf("put %s back among the parked: %w", it.id, err)
 	}

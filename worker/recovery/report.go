@@ -19,7 +19,7 @@ const (
 	Lost        Repair = "lost"        // an ID without a message was removed; only the log has it
 	Collected   Repair = "collected"   // an archived task was parked
 	Restored    Repair = "restored"    // a task that was in no set is back in its queue
-	Stray       Repair = "stray"       // a needless entry was removed; its task is elsewhere, or done
+	Stray       Repair = "stray"       // a needless entry was removed; its task is in another set, or done
 	Registered  Repair = "registered"  // a queue is listed again
 	Paused      Repair = "paused"      // a queue is paused: reported once, not changed
 	Refused     Repair = "refused"     // the Parker failed; another pass tries again
@@ -30,29 +30,24 @@ func Repairs() []Repair {
 	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
 }
 
-// Observer is told of repairs, as they happen, from the goroutine of Run. It
-// must not block.
+// Observer is told of repairs as they happen, by the goroutine of Run. It must
+// not block.
 type Observer interface {
-	// Repaired says that so many tasks of a queue were repaired; 1 where the
-	// queue itself was.
+	// Repaired says that n tasks of a queue were repaired. If the queue itself was
+	// repaired n is 1.
 	Repaired(queue string, repair Repair, n int)
 }
 
-type nobody struct{}
+type nopObserver struct{}
 
-func (nobody) Repaired(string, Repair, int) {}
+func (nopObserver) Repaired(string, Repair, int) {}
 
-// One line a repair, but of each kind no more than these in a second: a dead
-// worker leaves hundreds of tasks. Lines about what is lost are never dropped,
-// since the ID is all that is left.
-const (
-	logFirst      = 20
-	logThereafter = 100
-)
-
+// sampled returns a logger that writes of each kind of repair 20 lines a second,
+// and then every 100th: a dead worker leaves hundreds of tasks. Lines about lost
+// tasks are not written with it, since the ID in the line is all that is left.
 func sampled(log *zap.Logger) *zap.Logger {
 	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, logFirst, logThereafter)
+		return zapcore.NewSamplerWithOptions(core, time.Second, 20, 100)
 	}))
 }
 
@@ -75,25 +70,24 @@ func (r *Repairer) report(q queue, repair Repair, ids ...string) {
 	}
 }
 
-// complainEvery is the time between two lines about one trouble with Redis.
-const complainEvery = 30 * time.Second
+// logFailureEvery is the time between two lines about one series of failures.
+const logFailureEvery = 30 * time.Second
 
-// complain logs the first failure of a series, and a reminder now and then.
-func (r *Repairer) complain(err error) {
+// logFailure logs the first failure of a series, and then one every
+// logFailureEvery.
+func (r *Repairer) logFailure(err error) {
 	r.failures++
-	if r.failures > 1 && time.Since(r.complained) < complainEvery {
+	if r.failures > 1 && time.Since(r.failureLogged) < logFailureEvery {
 		return
 	}
-	r.complained = time.Now()
+	r.failureLogged = time.Now()
 	r.log.Error("cannot repair: Redis fails; trying again with pauses", zap.Error(err), zap.Int("failures", r.failures))
 }
 
-// recovered logs the end of a series of failures.
-func (r *Repairer) recovered() {
+// logSuccess logs the end of a series of failures.
+func (r *Repairer) logSuccess() {
 	if r.failures > 0 {
 		r.log.Info("Redis answers again", zap.Int("failures", r.failures))
 		r.failures = 0
 	}
 }
-
-func (r *Repairer) holds() zap.Field { return zap.Bool("this_process_repairs", r.held) }

@@ -7,12 +7,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// strandedCmd finds tasks that are in no set. It is atomic, and that is enough:
-// see the package comment.
+// strandedCmd finds tasks that are in no set. It is atomic, and therefore seeing a
+// task once is enough: see the package comment.
 //
-// Left alone are tasks that wait in a group, which nothing of ours does, and
-// tasks that are pending for less than a minute, so that a busy queue's list is
-// not searched for each of them.
+// It leaves out tasks that wait in a group, which none of ours does. It also
+// leaves out tasks that are pending for less than a minute, so that a busy
+// queue's list is not searched for each of them.
 //
 // KEYS -> as in prelude
 // --
@@ -28,32 +28,32 @@ for i, id in ipairs(ARGV) do
     local got = redis.call("HMGET", key, "state", "pending_since")
     local state, since = got[1], tonumber(got[2] or 0) or 0
     local fresh = state == "pending" and since > minute
-    if state ~= "aggregating" and not fresh and not placed(id, state) then table.insert(out, i) end
+    if state ~= "aggregating" and not fresh and not inAnySet(id, state) then table.insert(out, i) end
   end
 end
 return out
 `)
 
-// restore puts right those of some tasks that are in no set.
+// restore repairs those of some tasks that are in no set.
 func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
-	if err := r.keep(ctx); err != nil {
+	if err := r.ensureLock(ctx); err != nil {
 		return err
 	}
 	stranded, err := r.stranded(ctx, q, ids)
 	if err != nil || len(stranded) == 0 {
 		return err
 	}
-	items, err := r.read(ctx, q, nowhere, stranded)
+	items, err := r.read(ctx, q, inNoSet, stranded)
 	if err != nil {
 		return err
 	}
-	var again []requeued
+	var again []item
 	for _, it := range items {
-		if err := r.settle(ctx, q, it, &again); err != nil {
+		if err := r.repairStranded(ctx, q, it, &again); err != nil {
 			return err
 		}
 	}
-	return r.requeue(ctx, q, nowhere, again, Restored)
+	return r.requeue(ctx, q, inNoSet, again, Restored)
 }
 
 func (r *Repairer) stranded(ctx context.Context, q queue, ids []string) ([]redis.Z, error) {
@@ -74,30 +74,26 @@ func (r *Repairer) stranded(ctx context.Context, q queue, ids []string) ([]redis
 	return out, nil
 }
 
-// settle decides on one task in no set, or adds it to those that run again.
-func (r *Repairer) settle(ctx context.Context, q queue, it item, again *[]requeued) error {
+// repairStranded repairs one task in no set, or adds it to those that run again.
+func (r *Repairer) repairStranded(ctx context.Context, q queue, it item, again *[]item) error {
 	switch {
-	case it.raw == nil:
-		return r.drop(ctx, q, it)
-	case it.err != nil:
-		_, err := r.quarantine(ctx, q, it)
+	case it.raw == nil, it.err != nil, it.state == "archived":
+		_, err := r.isolate(ctx, q, it, r.parkArchived)
 		return err
 	case it.state == "completed":
-		// It is done, and was to be kept for a while. Nobody counts the days any
-		// more, and it keeps its ID taken.
+		// It is done, and was to be kept for a while. Without the set nothing
+		// deletes it after that while, and its ID would stay taken.
 		done, err := r.remove(ctx, q, it)
 		if done {
 			r.report(q, Stray, it.id)
 		}
 		return err
-	case it.state == "archived":
-		_, err := r.archive(ctx, q, it)
-		return err
 	case q.dead:
-		// Whatever it was about to do, nobody loses by having to ask again.
+		// Whatever the letter was about to do, nothing is lost if an operator has
+		// to replay it.
 		return r.repark(ctx, q, it, it.msg.ErrorMsg, Restored)
 	default:
-		*again = append(*again, requeued{item: it})
+		*again = append(*again, it)
 		return nil
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 const lock = "{kooworker:recovery}:lock"
 
-func TestTheLockIsReleasedAndTakenOver(t *testing.T) {
+func TestLock_ReleasedAndTakenOver(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	holder := func() string { return b.rdb.Get(t.Context(), lock).Val() }
@@ -25,21 +25,21 @@ func TestTheLockIsReleasedAndTakenOver(t *testing.T) {
 	first := holder()
 	stop()
 	if got := holder(); got != "" {
-		t.Errorf("after the stop the lock is held by %s", got)
+		t.Errorf("after the stop the lock is held by %s; want it free", got)
 	}
-	// A holder that dies releases nothing. Another one takes over soon.
+	// A holder that dies does not release the lock. Another one takes over soon.
 	b.must(b.rdb.Set(t.Context(), lock, "a dead holder", 5*time.Second).Err())
 	b.run()
 	b.run()
 	redistest.Eventually(t, 8*time.Second, "another holder", func() bool { h := holder(); return h != "" && h != "a dead holder" })
 	if holder() == first {
-		t.Error("two repairers have one token")
+		t.Error("two repairers have the same token; want one each")
 	}
 }
 
-// TestOnlyTheHolderActs leaves an expired task alone while another holds the
+// TestLock_OnlyTheHolderActs leaves an expired task alone while another holds the
 // lock.
-func TestOnlyTheHolderActs(t *testing.T) {
+func TestLock_OnlyTheHolderActs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(unbind, "x")
@@ -49,41 +49,41 @@ func TestOnlyTheHolderActs(t *testing.T) {
 	b.wantAt(unbind, "x", "active", "lease", "hash")
 	b.want(map[recovery.Repair]int{})
 	if got := b.rdb.Get(t.Context(), lock).Val(); got != "another" {
-		t.Errorf("the lock is held by %q", got)
+		t.Errorf("the lock is held by %q; want another", got)
 	}
 }
 
-// dials counts the attempts to connect.
-type dials struct{ n atomic.Int64 }
+// commands is a hook that counts commands.
+type commands struct{ n atomic.Int64 }
 
-func (d *dials) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (d *dials) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (c *commands) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (c *commands) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
-func (d *dials) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (c *commands) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		d.n.Add(1)
+		c.n.Add(1)
 		return next(ctx, cmd)
 	}
 }
 
-func TestAnOutageIsWaitedOutQuietly(t *testing.T) {
+func TestRun_OutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	core, logs := observer.New(zap.InfoLevel)
 	b.cfg.Logger = zap.New(core)
-	rdb, count := b.redis.Client(), &dials{}
+	rdb, count := b.redis.Client(), &commands{}
 	rdb.AddHook(count)
 	b.cfg.Redis = rdb
 	b.run()
-	redistest.Eventually(t, 5*time.Second, "contact", func() bool { return b.counts.of(recovery.Registered) == 3 })
+	redistest.Eventually(t, 5*time.Second, "the queues to be registered", func() bool { return b.counts.of(recovery.Registered) == 3 })
 	b.redis.Kill()
 	redistest.Eventually(t, 10*time.Second, "a failure", func() bool { return logs.FilterMessageSnippet("cannot repair").Len() > 0 })
 	before := count.n.Load()
-	<-time.After(5 * time.Second) // of the outage, to count what is tried in it
+	<-time.After(5 * time.Second) // of the outage, in which commands are counted
 	if tried := count.n.Load() - before; tried > 12 {
-		t.Errorf("%d commands in 5 s without Redis", tried)
+		t.Errorf("%d commands in 5 s without Redis; want 12 at most", tried)
 	}
 	b.redis.Restart() // without persistence: the queues are forgotten
 	redistest.Eventually(t, 10*time.Second, "the queues registered again", func() bool { return b.counts.of(recovery.Registered) == 6 })
@@ -93,9 +93,9 @@ func TestAnOutageIsWaitedOutQuietly(t *testing.T) {
 	redistest.Eventually(t, 5*time.Second, "a line about its end", func() bool { return logs.FilterMessageSnippet("answers again").Len() == 1 })
 }
 
-// TestAFullRedisIsAway refuses the renewal of the lock just as it refuses the
-// workers' heartbeats.
-func TestAFullRedisIsAway(t *testing.T) {
+// TestPass_FullRedisIsAnOutage fills Redis, which then refuses to renew the lock as
+// it refuses the workers' heartbeats.
+func TestPass_FullRedisIsAnOutage(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	r := b.repairer()

@@ -1,0 +1,105 @@
+package asynqx
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Redis names scripts by it
+	"encoding/hex"
+	"fmt"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+)
+
+// ScriptCapture makes asynq say which script it would run to enqueue a task, so
+// that the scripts of hundreds of tasks can travel in one pipeline. What asynq
+// writes for a task stays asynq's own business. Not safe for concurrent use.
+type ScriptCapture struct {
+	client *asynq.Client
+	rec    *recorder
+}
+
+// NewScriptCapture returns a ScriptCapture. Capture sends nothing to Redis; Load
+// does.
+func NewScriptCapture(rdb redis.UniversalClient) *ScriptCapture {
+	rec := &recorder{UniversalClient: rdb, sources: make(map[string]string)}
+	return &ScriptCapture{client: asynq.NewClientFromRedisClient(rec), rec: rec}
+}
+
+// Script is one call of one of asynq's scripts. It returns 1 if it has stored
+// the task, and 0 if another task has the same ID.
+type Script struct {
+	sha  string
+	keys []string
+	args []any
+}
+
+// EvalSha adds the call to a pipeline. The error of a Redis that does not know
+// the script is told by IsNoScript.
+func (s Script) EvalSha(ctx context.Context, p redis.Pipeliner) *redis.Cmd {
+	return p.EvalSha(ctx, s.sha, s.keys, s.args...)
+}
+
+// Capture returns the script that asynq would run to enqueue a task. asynq adds
+// the queue's name to AllQueuesKey besides, once in the life of a client; that is
+// left to the caller.
+func (c *ScriptCapture) Capture(ctx context.Context, t *asynq.Task, opts ...asynq.Option) (Script, error) {
+	_, err := c.client.EnqueueContext(ctx, t, opts...)
+	return c.rec.last, err
+}
+
+// Load makes Redis know the scripts that were captured: after a start, a
+// failover or a flush it does not.
+func (c *ScriptCapture) Load(ctx context.Context) error {
+	for _, source := range c.rec.sources {
+		if err := c.rec.ScriptLoad(ctx, source).Err(); err != nil {
+			return fmt.Errorf("load asynq's scripts: %w", err)
+		}
+	}
+	return nil
+}
+
+// IsNoScript reports whether Redis does not know the script that was called.
+func IsNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
+
+// recorder stands in for Redis while asynq enqueues. It asks for a script that it
+// does not know in full, as Redis would.
+type recorder struct {
+	redis.UniversalClient
+	sources map[string]string // of asynq's scripts, by their SHA-1
+	last    Script
+}
+
+// noScriptError is what Redis says of a script that it does not know.
+type noScriptError struct{}
+
+var _ redis.Error = noScriptError{}
+
+func (noScriptError) Error() string { return "NOSCRIPT No matching script." }
+
+// RedisError implements redis.Error.
+func (noScriptError) RedisError() {}
+
+// EvalSha implements redis.UniversalClient.
+func (r *recorder) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := redis.NewCmd(ctx)
+	if _, known := r.sources[sha]; !known {
+		cmd.SetErr(noScriptError{})
+		return cmd
+	}
+	r.last = Script{sha, keys, args}
+	cmd.SetVal(int64(1))
+	return cmd
+}
+
+// Eval implements redis.UniversalClient.
+func (r *recorder) Eval(ctx context.Context, source string, keys []string, args ...any) *redis.Cmd {
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by it
+	sha := hex.EncodeToString(sum[:])
+	r.sources[sha] = source
+	return r.EvalSha(ctx, sha, keys, args...)
+}
+
+// SAdd implements redis.UniversalClient. asynq adds the queue's name with it.
+func (r *recorder) SAdd(ctx context.Context, _ string, _ ...any) *redis.IntCmd {
+	return redis.NewIntCmd(ctx)
+}

@@ -1,0 +1,101 @@
+package asynqx
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// SyncerHook returns a go-redis hook that repairs asynq's syncer. It belongs on
+// the Redis client of the asynq servers, which should be theirs alone: a script
+// that is run through it cannot be cancelled.
+//
+// When a server cannot write that a task is done, it leaves that to its syncer,
+// which tries again until the task's lease ends. But each further try uses the
+// context of the first one, and asynq has cancelled that context by then. So the
+// syncer never succeeds, and the task runs a second time: in a 10 s outage of
+// Redis, 143 of 143 tasks did.
+//
+// The hook removes the cancellation, and keeps the deadline. That is the end of
+// the lease, after which no owner may write.
+func SyncerHook() redis.Hook { return commandHook(syncerHook) }
+
+// ErrorBackoffHook returns a go-redis hook for the Redis client of the asynq
+// servers. When asynq fails to fetch a task it tries again at once. A Redis that
+// is away makes that slow by itself. But one that answers with errors fast (its
+// memory is full, it is loading, or it is a replica) would be asked thousands of
+// times a second. The hook makes each such call last for half a second.
+func ErrorBackoffHook() redis.Hook { return commandHook(errorBackoffHook) }
+
+// commandHook is a hook on single commands. It leaves pipelines alone, since
+// asynq's servers send none.
+type commandHook func(next redis.ProcessHook) redis.ProcessHook
+
+// DialHook implements redis.Hook; it changes nothing.
+func (commandHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessPipelineHook implements redis.Hook; it changes nothing.
+func (commandHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// ProcessHook implements redis.Hook.
+func (h commandHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return h(next) }
+
+// syncerHook runs scripts without the cancellation of their context. asynq runs
+// a script as EVALSHA and, where Redis does not know it, as EVAL.
+func syncerHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if name := cmd.Name(); name != "evalsha" && name != "eval" {
+			return next(ctx, cmd)
+		}
+		free := context.WithoutCancel(ctx)
+		if deadline, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			free, cancel = context.WithDeadline(free, deadline)
+			defer cancel()
+		}
+		return next(free, cmd)
+	}
+}
+
+// errorBackoff is how long a call waits after an error of the server's.
+const errorBackoff = 500 * time.Millisecond
+
+// errorBackoffHook waits only where the context has no deadline: asynq sets one
+// where it writes what became of a task, and there every second counts.
+func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if _, urgent := ctx.Deadline(); urgent || !isServerError(err) {
+			return err
+		}
+		pause := time.NewTimer(errorBackoff)
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		return err
+	}
+}
+
+// serverErrors are what the errors of a Redis begin with that answers, and
+// cannot serve.
+var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
+
+func isServerError(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	for _, prefix := range serverErrors {
+		// A script's error may be wrapped in the name of the script.
+		if strings.HasPrefix(text, prefix) || strings.Contains(text, "-"+prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,72 @@
+package asynqx
+
+import "time"
+
+// The keys of asynq that belong to no queue.
+const (
+	// AllQueuesKey is a set: the names of the queues.
+	AllQueuesKey = "asynq:queues"
+	// AllServersKey is a sorted set: the key of each server's info, by when the
+	// server's heartbeat expires, in Unix seconds.
+	AllServersKey = "asynq:servers"
+)
+
+// The fields of a task's hash that this program reads. asynq sets and deletes
+// single fields, and deletes the whole hash when the task is done; so further
+// fields stay until then.
+const (
+	// FieldMsg holds asynq's message; see ParseMessage.
+	FieldMsg = "msg"
+	// FieldState holds the state: active, pending, scheduled, retry, archived,
+	// completed or aggregating.
+	FieldState = "state"
+)
+
+const (
+	// HeartbeatTTL is how long a server's heartbeat lasts. asynq sends one every
+	// 5 s.
+	HeartbeatTTL = 10 * time.Second
+	// LeaseTTL is how long a task's lease lasts. Each heartbeat extends it.
+	LeaseTTL = 30 * time.Second
+)
+
+// The keys of one queue. All of them carry its hash tag, so that a Redis cluster
+// keeps them together.
+
+// PendingKey names a list of task IDs. The next one to run is at the right.
+func PendingKey(queue string) string { return queueKey(queue, "pending") }
+
+// ActiveKey names a list: the IDs of the tasks that run.
+func ActiveKey(queue string) string { return queueKey(queue, "active") }
+
+// LeaseKey names a sorted set: the IDs of the tasks that run, by when their
+// lease ends, in Unix seconds.
+func LeaseKey(queue string) string { return queueKey(queue, "lease") }
+
+// ScheduledKey names a sorted set: the IDs of the tasks that wait for their
+// first run, by when they are due, in Unix seconds.
+func ScheduledKey(queue string) string { return queueKey(queue, "scheduled") }
+
+// RetryKey names a sorted set: the IDs of the tasks that failed and wait for
+// another run, by when they are due, in Unix seconds.
+func RetryKey(queue string) string { return queueKey(queue, "retry") }
+
+// ArchivedKey names a sorted set: the IDs of the archived tasks, by when that
+// was, in Unix seconds.
+func ArchivedKey(queue string) string { return queueKey(queue, "archived") }
+
+// CompletedKey names a sorted set: the IDs of the tasks that are kept although
+// they are done, by when they are deleted, in Unix seconds.
+func CompletedKey(queue string) string { return queueKey(queue, "completed") }
+
+// PausedKey names a key that exists while the queue is paused.
+func PausedKey(queue string) string { return queueKey(queue, "paused") }
+
+// TaskKeyPrefix is what the keys of all tasks of a queue begin with. The task's
+// ID follows.
+func TaskKeyPrefix(queue string) string { return queueKey(queue, "t:") }
+
+// TaskKey names the hash of one task.
+func TaskKey(queue, id string) string { return TaskKeyPrefix(queue) + id }
+
+func queueKey(queue, name string) string { return "asynq:{" + queue + "}:" + name }
