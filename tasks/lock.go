@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"iter"
 	"strings"
 	"time"
 )
@@ -34,19 +33,3 @@ type Lock struct {
 
 // ID returns the lock's name.
 func (l Lock) ID() LockID { return LockID{l.UserID, l.LockID} }
-
-// Survey is how the locks of a source stand.
-type Survey struct {
-	// Total is the number of locks that it knows, but for those whose release was
-	// enqueued: what is gone must not make a share of the rest look small.
-	Total int64
-	// Stale is the number of those whose holder went away.
-	Stale int64
-	// Oldest yields stale ones, the oldest first. An error is the last.
-	Oldest iter.Seq2[Lock, error]
-	// Unreadable is the number of those of which it cannot be told whether they
-	// are stale. They are in none of the other numbers.
-	Unreadable int64
-	// FirstUnreadable says what is wrong with one of them.
-	FirstUnreadable error
-}
