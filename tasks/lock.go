@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"iter"
 	"strings"
 	"time"
 )
@@ -34,6 +33,7 @@ type Lock struct {
 
 // ID returns the lock's name.
 func (l Lock) ID() LockID { return LockID{l.UserID, l.LockID} }
+<<<<<<< HEAD
 
 // Survey counts the locks of a source, and lists the stale ones.
 type Survey struct {
@@ -51,3 +51,5 @@ type Survey struct {
 	// FirstUnreadable says what is wrong with one of the unreadable locks.
 	FirstUnreadable error
 }
+=======
+>>>>>>> part-g

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -33,10 +34,10 @@ type Config struct {
 	// Producer enqueues what off-boardings find: an *enqueue.Client over the
 	// same Redis.
 	Producer Producer
-	// Locks is the ledger of backup locks: a *locks.Keeping over the same Redis.
+	// Locks is the ledger of backup locks: a *locks.Store over the same Redis.
 	// Default: none is kept, sweeps wait for a worker that has one, and an
 	// off-boarding releases nothing.
-	Locks Locks
+	Locks *enqueuelocks.Store
 	// Sources are where locks are known besides that ledger, one of a kind; they
 	// need it. Default: none.
 	Sources []*locks.External

@@ -9,15 +9,12 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive"
-	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
 // Locks is the ledger of the backup locks that somebody holds. Package
 // enqueue/locks has it, where the holders find it too.
 type Locks interface {
-	locks.Source
-	locks.Lease
 	Holdings
 	// Claim is called just before a release that a sweep has enqueued. If refused
 	// is empty nobody can renew the lock in the ledger until the claim is ended, or

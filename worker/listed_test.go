@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive"
@@ -21,10 +22,8 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// fakeTable is a database with one lock, and its notes.
+// fakeTable is a database with one lock.
 type fakeTable struct {
-	locks.Notes // nobody sweeps
-
 	mu    sync.Mutex
 	sight source.LockState
 	fail  error
@@ -40,6 +39,11 @@ func (f *fakeTable) Lookup(context.Context, []tasks.LockID) ([]source.LockState,
 	defer f.mu.Unlock()
 	f.looks++
 	return []source.LockState{f.sight}, f.fail
+}
+
+// external is the table as a source that nobody sweeps.
+func (f *fakeTable) external() []*locks.External {
+	return []*locks.External{locks.NewExternal(f, enqueuelocks.NewSweptStore(nil, tasks.SourceSQL))}
 }
 
 func (f *fakeTable) renew() {
@@ -67,7 +71,7 @@ func TestALockOfAnotherSourceIsLookedForThere(t *testing.T) {
 	} {
 		f := &fakeClaims{ticket: 7, answer: pipeline.Answer{Reason: tasks.OK}}
 		core, logs := observer.New(zapcore.WarnLevel)
-		sources := newListed([]*locks.External{locks.NewExternal(c.table, c.table)}, zap.New(core))
+		sources := newListed(c.table.external(), zap.New(core))
 		k := newKeeper(f, f, sources, koodrive.Config{})
 		var a pipeline.Answer
 		for range 3 {
@@ -129,7 +133,7 @@ func TestALookGrowsOld(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				table := &fakeTable{sight: source.LockState{Found: true, ExpiresAt: seenAt}}
-				sources := newListed([]*locks.External{locks.NewExternal(table, table)}, zap.NewNop())
+				sources := newListed(table.external(), zap.NewNop())
 				g, err := gate.New(gate.Config{Fleet: resting{time.Now().Add(c.wait)}})
 				if err != nil {
 					t.Fatal(err)

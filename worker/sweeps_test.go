@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/locks"
@@ -19,7 +21,6 @@ import (
 // fakeSwept is a ledger with so many locks, of which so many are stale.
 type fakeSwept struct {
 	total, stale int64
-	busy         bool
 	err          error
 	kept         time.Duration
 	n            int
@@ -27,8 +28,8 @@ type fakeSwept struct {
 
 func (f *fakeSwept) Kind() tasks.Source { return tasks.SourceLedger }
 
-func (f *fakeSwept) Survey(context.Context, time.Duration, int64) (tasks.Survey, error) {
-	return tasks.Survey{Total: f.total, Stale: f.stale, Oldest: f.oldest()}, f.err
+func (f *fakeSwept) Stats(context.Context, time.Duration, int64) (locks.Stats, error) {
+	return locks.Stats{Total: f.total, Stale: f.stale, Oldest: f.oldest()}, f.err
 }
 
 func (f *fakeSwept) oldest() iter.Seq2[tasks.Lock, error] {
@@ -41,23 +42,13 @@ func (f *fakeSwept) oldest() iter.Seq2[tasks.Lock, error] {
 	}
 }
 
-func (f *fakeSwept) Swept(context.Context, []tasks.Lock) error { return nil }
+func (f *fakeSwept) MarkSwept(context.Context, []tasks.Lock) error { return nil }
 
 func (f *fakeSwept) Drop(_ context.Context, keep time.Duration) (int64, error) {
 	f.kept = keep
 	return 0, nil
 }
 
-func (f *fakeSwept) Hold(context.Context, string, time.Duration) (bool, error) { return !f.busy, nil }
-func (f *fakeSwept) Leave(context.Context, string) error                       { return nil }
-func (f *fakeSwept) Begin(context.Context, string) error                       { return nil }
-func (f *fakeSwept) Finish(context.Context, string) error                      { return nil }
-func (f *fakeSwept) Unfinished(context.Context) ([]string, error)              { return nil, nil }
-func (f *fakeSwept) Now(context.Context) (time.Time, error)                    { return time.UnixMilli(5000), nil }
-func (f *fakeSwept) Done(context.Context, tasks.Source, time.Time) error       { return nil }
-func (f *fakeSwept) LastDone(context.Context, tasks.Source) (time.Time, error) {
-	return time.Time{}, nil
-}
 func (f *fakeSwept) Abandon(context.Context, string) error { return nil }
 
 func (f *fakeSwept) Releases(_ context.Context, _ string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
@@ -79,8 +70,9 @@ func TestASweepIsATask(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fakeSwept{total: 100, stale: 12}
+	store := enqueuelocks.NewStore(redistest.Start(t).Client())
 	sweeper := func(f *fakeSwept) map[tasks.Source]*locks.Sweeper {
-		return map[tasks.Source]*locks.Sweeper{tasks.SourceLedger: {Source: f, Lease: f, Producer: f, Logger: zap.NewNop()}}
+		return map[tasks.Source]*locks.Sweeper{tasks.SourceLedger: {Source: f, Store: store, Producer: f, Logger: zap.NewNop()}}
 	}
 	s := &sweeps{sweepers: sweeper(f), keep: time.Hour, metrics: m, log: zap.NewNop()}
 	if a := s.do(t.Context(), tasks.LockSweep{Max: 10}); a != (pipeline.Answer{Reason: tasks.OK}) || f.n != 10 || f.kept != time.Hour {
@@ -103,8 +95,14 @@ func TestASweepIsATask(t *testing.T) {
 			t.Errorf("the metric %s is %g; want %g", state, got[state], want)
 		}
 	}
-	for name, f := range map[string]*fakeSwept{"busy": {busy: true}, "Redis": {err: errors.New("Redis is away")}} {
-		s.sweepers = sweeper(f)
+	for _, name := range []string{"Redis", "busy"} {
+		s.sweepers = sweeper(&fakeSwept{err: errors.New("Redis is away")})
+		if name == "busy" {
+			if acquired, err := store.AcquireLease(t.Context(), "another", time.Minute); err != nil || !acquired {
+				t.Fatal(acquired, err)
+			}
+			s.sweepers = sweeper(&fakeSwept{})
+		}
 		if a := s.do(t.Context(), tasks.LockSweep{}); a.Reason != tasks.Waiting || !a.Held || !a.Uncalled || a.RetryAfter <= 0 {
 			t.Errorf("%s: %+v; want it to wait, uncharged", name, a)
 		}

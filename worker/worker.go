@@ -82,9 +82,9 @@ func (w *Worker) compose() (err error) {
 	upstream := gated{lookout{api{w.client}, sources}, w.gate}
 	flow, err := pipeline.New(pipeline.Config{
 		API: calls{
-			koodrive: newKeeper(upstream, w.cfg.Locks, sources, w.cfg.KooDrive),
+			koodrive: newKeeper(upstream, newLockLedger(w.cfg.Locks), sources, w.cfg.KooDrive),
 			sweep:    newSweeps(w.cfg, sources, metrics),
-			offboard: &offboarder{lister: upstream, held: w.cfg.Locks, producer: w.cfg.Producer, now: time.Now},
+			offboard: &offboarder{lister: upstream, held: newLockLedger(w.cfg.Locks), producer: w.cfg.Producer, now: time.Now},
 			announce: w.announce,
 		},
 		Queue:      newQueue(w.rdb, letters),

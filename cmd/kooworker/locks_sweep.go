@@ -98,8 +98,8 @@ func (c *locksSweepCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	ledger := enqueuelocks.Keeping{Store: enqueuelocks.NewStore(rdb)}
-	sweeper := locks.Sweeper{Source: ledger, Lease: ledger, Producer: producer, Logger: c.logger(a)}
+	ledger := enqueuelocks.NewStore(rdb)
+	sweeper := locks.Sweeper{Source: locks.Ledger{Store: ledger}, Store: ledger, Producer: producer, Logger: c.logger(a)}
 	for _, source := range listed(rdb, sources) {
 		sweeper.Source = source
 	}
@@ -143,8 +143,8 @@ func (c *locksSweepCmd) logger(a *app) *zap.Logger {
 // warn says what keeps the releases from being carried out.
 func (c *locksSweepCmd) warn(a *app, rdb redis.UniversalClient, sources []locksource.Source) {
 	for _, s := range sources {
-		attended, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).Attended(a.ctx)
-		if err == nil && !attended {
+		hasWorker, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).HasWorker(a.ctx)
+		if err == nil && !hasWorker {
 			say(a.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
 		}
 	}

@@ -151,7 +151,7 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: api, Logger: log, Ledger: batch.NewStore(shared), Producer: producer, Webhook: hook,
-		Locks: enqueuelocks.Keeping{Store: enqueuelocks.NewStore(shared)}, Sources: listed(shared, sources), LedgerKeep: c.LedgerKeep,
+		Locks: enqueuelocks.NewStore(shared), Sources: listed(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})

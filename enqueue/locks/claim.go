@@ -17,30 +17,31 @@ type Claim struct {
 	Status Status
 	// Seen is the expiry that the sweep has seen.
 	Seen time.Time
-	// FencingToken is what gives the claim back. It is 0 if another one was live, and
-	// then the claim ends by its time.
+	// FencingToken proves to Unclaim and Released that the claim is the caller's.
+	// It is 0 if another claim was live; then the claim can only end by its time.
 	FencingToken int64
 }
 
-// maxHold bounds for how long nobody can renew a lock.
+// maxHold bounds how long a claim can keep a lock from being renewed.
 const maxHold = time.Hour
 
 // claimCmd claims a lock, and moves it to swept if it is not there yet. It also
-// takes off a few claims that are over, so that they do not pile up where nobody
+// removes a few claims that have ended, so that they do not pile up if nobody
 // calls Drop.
 //
 // KEYS -> expiry, swept, claims, names
 // --
 // ARGV[1] -> the member
-// ARGV[2] -> the expiry in ms that was seen
+// ARGV[2] -> the expiry in ms that the sweep has seen
 // ARGV[3] -> ms to hold
-// ARGV[4] -> 1 if the ledger need not know the lock, else 0
+// ARGV[4] -> 1 if the lock need not be in the ledger, else 0
 //
-// Returns the Status and the ticket. A lock that is in swept before its expiry
-// (the clock was set back) is put back into expiry, for a later sweep.
+// Returns the Status and the fencing token. It takes effect as a whole. A lock
+// that is in swept although its expiry is in the future (the clock was set back)
+// is moved back to expiry, for a later sweep.
 var claimCmd = redis.NewScript(ledgerLua + `
-for _, old in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now, "LIMIT", 0, 4)) do
-	redis.call("ZREM", KEYS[3], old)
+for _, ended in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now, "LIMIT", 0, 4)) do
+	redis.call("ZREM", KEYS[3], ended)
 end
 local member, seen = ARGV[1], tonumber(ARGV[2])
 local tracked, swept = score(KEYS[1], member), score(KEYS[2], member)
@@ -55,49 +56,49 @@ end
 if expiry > seen or expiry > now then
 	return {"renewed", "0"}
 end
--- A ticket is the time at which the claim is over. Another claim would get the
--- same only in the same millisecond, after this one was given back.
-local over, live = now + ARGV[3], claimed(member)
-local ticket = over
+-- The token is the time at which the claim ends. Another claim gets the same token
+-- only if it is taken in the same millisecond, after this one was given back.
+local ends, live = now + ARGV[3], claimed(member)
+local token = ends
 if live then
-	over, ticket = math.max(over, live + 1), 0
+	ends, token = math.max(ends, live + 1), 0
 end
-redis.call("ZADD", KEYS[3], over, member)
+redis.call("ZADD", KEYS[3], ends, member)
 if tracked then
 	redis.call("ZREM", KEYS[1], member)
 	redis.call("ZADD", KEYS[2], expiry, member)
 end
-return {"claimed", string.format("%.0f", ticket)}
+return {"claimed", string.format("%.0f", token)}
 `)
 
-// Claim asks whether a lock may be released that had expired at seen when it was
-// swept. Claimed: it may, and until hold has passed, or the claim is given back,
-// nobody can renew it. Renewed: it may not, since its expiry is later, or still to
-// come. Forgotten: it may not, since the ledger does not know it.
+// Claim asks whether a lock may be released; seen is the expiry that the sweep has
+// seen. Claimed: it may, and nobody can renew it until hold has passed or the
+// claim is ended. Renewed: it must stay, since its expiry is later than seen, or
+// in the future. Forgotten: it must stay, since the ledger does not know it.
 //
-// The caller must have given up its call when hold has passed since before it
-// called Claim. The same task may claim again.
+// The caller must have given up its call to KooDrive when hold has passed,
+// counted from before it called Claim. The same task may claim again.
 func (s *Store) Claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
 	return s.claim(ctx, id, seen, hold, 0)
 }
 
-// ClaimListed is Claim for a lock that was found elsewhere; see Notes. The ledger
-// need not know it, and if it does its word counts as well.
-func (s *Store) ClaimListed(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
+// ClaimExternal is Claim for a lock of an external source; see SweptStore. The
+// lock need not be in the ledger. If it is, the ledger's expiry counts as well.
+func (s *Store) ClaimExternal(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
 	return s.claim(ctx, id, seen, hold, 1)
 }
 
-func (s *Store) claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration, listed int) (Claim, error) {
+func (s *Store) claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration, external int) (Claim, error) {
 	if err := id.Validate(); err != nil {
 		return Claim{}, fmt.Errorf("locks: claim: %w", err)
 	}
 	if seen.IsZero() {
-		return Claim{}, fmt.Errorf("locks: claim %s: want the expiry that was seen", id.LockID)
+		return Claim{}, fmt.Errorf("locks: claim %s: want the expiry that the sweep has seen", id.LockID)
 	}
 	if hold < time.Millisecond || hold > maxHold {
 		return Claim{}, fmt.Errorf("locks: claim %s for %s; want 1ms to %s", id.LockID, hold, maxHold)
 	}
-	reply, err := claimCmd.Run(ctx, s.rdb, keys(), member(id), millisAt(seen), millisUp(hold), listed).StringSlice()
+	reply, err := claimCmd.Run(ctx, s.rdb, keys(), member(id), millisAt(seen), millisUp(hold), external).StringSlice()
 	if err == nil && len(reply) != 2 {
 		err = fmt.Errorf("%d values; want 2", len(reply))
 	}
@@ -116,59 +117,60 @@ func (s *Store) claim(ctx context.Context, id tasks.LockID, seen time.Time, hold
 //
 // KEYS -> expiry, swept, claims, names
 // --
-// ARGV[1] -> 1 if the locks are gone, else 0
-// ARGV[2…] -> of each: the member, its ticket, and the expiry in ms up to which
-// it is the lock that is gone
+// ARGV[1] -> 1 if the locks are released, else 0
+// ARGV[2…] -> of each: the member, its fencing token, and the latest expiry in ms
+// with which it is still the lock that was released
 //
-// Returns "forgotten" for what was taken out of the ledger, else "unchanged". All
-// of them take effect at once.
+// Returns "forgotten" for each lock that was removed from the ledger, else
+// "unchanged". All of them take effect at once.
 var endCmd = redis.NewScript(ledgerLua + `
-local words = {}
+local answers = {}
 for i = 2, #ARGV, 3 do
-	local member, ticket, highest = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-	if claimed(member) == ticket then
+	local member, token, latest = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+	if claimed(member) == token then
 		redis.call("ZREM", KEYS[3], member)
 	end
 	local expiry = score(KEYS[1], member) or score(KEYS[2], member)
-	local word = "unchanged"
-	if ARGV[1] == "1" and expiry and expiry <= highest then
+	local answer = "unchanged"
+	if ARGV[1] == "1" and expiry and expiry <= latest then
 		redis.call("ZREM", KEYS[1], member)
 		redis.call("ZREM", KEYS[2], member)
 		redis.call("ZREM", KEYS[4], member)
-		word = "forgotten"
+		answer = "forgotten"
 	end
-	words[#words + 1] = word
+	answers[#answers + 1] = answer
 end
-return words
+return answers
 `)
 
-// Unclaim says that the release has not happened, and will not before the lock
-// is claimed again. The lock can be renewed at once; until it is, it stays in
-// swept.
+// Unclaim ends a claim whose release has not happened, and will not happen before
+// the lock is claimed again. The lock can be renewed at once; until then it stays
+// in swept. A claim without a token is left to end by its time.
 func (s *Store) Unclaim(ctx context.Context, c Claim) error {
-	return s.end(ctx, "give back", []Claim{c}, 0)
+	return s.end(ctx, "unclaim", []Claim{c}, 0)
 }
 
-// Released says that locks were released, or were gone already, and takes them
-// out of the ledger. A lock that was tracked since with a later expiry than Seen
-// stays. A lock that was released without a claim, because somebody has named it,
-// has only its ID in its Claim, and is taken out whatever its expiry.
+// Released ends the claims of locks that are released, by this caller or before,
+// and removes the locks from the ledger. A lock that was tracked since with a
+// later expiry than Seen stays. For a lock that was released without a claim,
+// because somebody ordered it, the Claim has nothing but the ID; the lock is
+// removed whatever its expiry.
 func (s *Store) Released(ctx context.Context, claims []Claim) error {
 	return s.end(ctx, "released", claims, 1)
 }
 
-func (s *Store) end(ctx context.Context, verb string, claims []Claim, gone int) error {
+func (s *Store) end(ctx context.Context, verb string, claims []Claim, released int) error {
 	rows := make([][]any, len(claims))
 	for i, c := range claims {
 		if err := c.ID.Validate(); err != nil {
 			return fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
 		}
-		highest := int64(everything)
+		latest := int64(maxScore)
 		if !c.Seen.IsZero() {
-			highest = millisAt(c.Seen)
+			latest = millisAt(c.Seen)
 		}
-		rows[i] = []any{member(c.ID), c.FencingToken, highest}
+		rows[i] = []any{member(c.ID), c.FencingToken, latest}
 	}
-	_, err := s.bulk(ctx, verb, endCmd, rows, gone)
+	_, err := s.runChunked(ctx, verb, endCmd, rows, released)
 	return err
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// A cluster of one node refuses what touches keys of two slots as one of many
+// A cluster of one node refuses commands with keys of two slots, as a larger one
 // does.
-func TestALifeInACluster(t *testing.T) {
+func TestStore_InACluster(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--cluster-enabled", "yes")
 	node := server.Client()
@@ -33,10 +33,10 @@ func TestALifeInACluster(t *testing.T) {
 	if len(stale) != 3 {
 		t.Fatalf("%v; want 3", stale)
 	}
-	if err := b.store.Swept(t.Context(), stale); err != nil {
+	if err := b.store.MarkSwept(t.Context(), stale); err != nil {
 		t.Fatal(err)
 	}
-	for i, s := range []step{claim(-h), giveBack, claim(-h), released} {
+	for i, s := range []step{claim(-h), unclaim, claim(-h), released} {
 		if _, err := s(t.Context(), b); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}

@@ -1,35 +1,44 @@
-// Package locks keeps the ledger of the backup locks that somebody holds, so
-// that those whose holder went away can be found: KooDrive cannot list locks. It
-// is the only package that knows how the ledger lies in Redis. It imports the
-// vocabulary and go-redis, and knows nothing of queues.
+// Package locks keeps the ledger of the backup locks that somebody holds.
+// KooDrive cannot list locks, so without a ledger nobody could find those whose
+// holder has died. No other package knows how the ledger is stored in Redis.
 //
-// Backup services call Track when they have created a lock, Renew when they have
-// renewed it, and Forget when they have released it themselves. A sweep calls
-// Counts and Stale, enqueues releases, and says so by Swept. A worker calls Claim
-// just before it releases a lock, and then Released or GiveBack. People call
-// List. An off-boarding calls OfUser. Whoever keeps house calls Drop.
+// Producers and workers both use this package:
+//
+//	backup services  Track when they create a lock, Renew when they renew it,
+//	                 Forget when they release it themselves
+//	sweeps           Counts and Stale to find stale locks, MarkSwept when the
+//	                 releases are enqueued, Drop for housekeeping, and the lease
+//	                 and the notes of sweep_state.go
+//	release jobs     Claim or ClaimExternal just before the call to KooDrive, then
+//	                 Released or Unclaim
+//	off-boardings    ListByUser
+//	people           List
+//
+// It imports the vocabulary (package tasks) and go-redis. It must not import
+// asynq, package enqueue or anything below worker.
 //
 // # The ledger
 //
 // Four sorted sets share one hash tag. A member is a user's id, a space and a
-// lock's id; a score is in milliseconds by Redis' clock, which is the only one
-// that counts.
+// lock's id. A score is in milliseconds by Redis' clock; no other clock counts.
 //
 //	{kooworker:locks}:expiry  locks that somebody holds, by their expiry
-//	{kooworker:locks}:swept   locks whose release is enqueued, by the expiry
-//	                          with which they were swept
+//	{kooworker:locks}:swept   locks whose release is enqueued, by the expiry that
+//	                          the sweep has seen
 //	{kooworker:locks}:claims  locks that a worker may be releasing right now, by
-//	                          the time at which that is over
+//	                          the time at which the claim ends
 //	{kooworker:locks}:names   every lock in expiry or in swept, all with the score
-//	                          0, so that those of one user lie side by side
+//	                          0, so that the locks of one user are neighbours
 //
-// Beside them {kooworker:locks}:sweeping says who sweeps, :unfinished which batches
-// of sweeps are not known to be whole, and :done when each source was swept last,
-// see Keeping; and :listed:… what was swept of other sources, see Notes.
+// Three more keys with the same hash tag belong to sweeps: :sweeping says which
+// sweep is running, :unfinished which batches of sweeps may be incomplete, and
+// :done when the last complete sweep of each source began. The keys :listed:…
+// say which locks of external sources were swept; see SweptStore.
 //
-// A lock is in expiry, or in swept, or in neither. A claim is beside that:
+// A lock is in expiry, or in swept, or in neither. A claim is independent of
+// that:
 //
-//	            Track, Renew              Swept, Claim
+//	            Track, Renew            MarkSwept, Claim
 //	unknown ───────────────────▶ expiry ────────────────▶ swept
 //	   ▲                          │  ▲                     │ │
 //	   │     Forget, Released     │  │    Track, Renew     │ │
@@ -37,53 +46,56 @@
 //	   └─────────────────────────────────────────────────────┘
 //	                    Forget, Released, Drop
 //
-//	unclaimed ── Claim ──▶ claimed ── GiveBack, Released, time ──▶ unclaimed
+//	unclaimed ── Claim ──▶ claimed ── Unclaim, Released, time ──▶ unclaimed
 //
-// A name comes and goes with the lock, in the same script, which takes effect as a
-// whole. It is written before the lock and taken out after it: what stops a script
-// half-way leaves a name too many, which readers leave out, and no lock without one.
+// The script that adds or removes a lock also adds or removes its member of
+// names, and every script takes effect as a whole. The name is written before the
+// lock and removed after it. If a script is stopped half-way, a name without a
+// lock is left, which readers skip; a lock without a name is never left.
 //
 // # What keeps a live lock from being released
 //
 // An expiry is never shortened, so a message that is late or comes twice does no
-// harm. A release is bound to the expiry that its sweep has seen. Claim refuses it
-// when the ledger knows a later one, or when the expiry that it knows is still to
-// come, or when the lock was forgotten.
+// harm. A release is bound to the expiry that its sweep has seen. Claim refuses
+// the release if the ledger knows a later expiry, if the expiry that it knows is
+// still in the future, or if the lock was forgotten.
 //
-// From Claim to the end of the call nobody can renew: Track and Renew answer
-// Releasing, and the holder learns that it is losing its lock. So a Renew that was
-// accepted was accepted before the claim, which then failed, or after it was over.
-// For the same reason Forget takes the lock out of the ledger and leaves a claim
-// that is live: were it to go, the lock could be tracked again while the call that
-// releases it is under way.
+// From Claim to the end of the call nobody can renew the lock: Track and Renew
+// answer Releasing, and the holder learns that it is losing its lock. So every
+// Renew that was accepted came either before the claim, which then failed, or
+// after the claim had ended. For the same reason Forget removes the lock from the
+// ledger but keeps a live claim: without the claim the lock could be tracked again
+// while the call that releases it is under way.
 //
-// Two runs of one release may overlap, when a worker was taken for dead. The
-// claim then lasts until the later of them is over, and neither can give it back.
+// Two runs of one release may overlap if a worker was taken for dead. The claim
+// then lasts until the later of the two has ended, and neither run can end it
+// early.
 //
-// A claim protects for as long as it was taken. Whoever claims must take a
-// deadline for its call before it calls Claim, and hold for longer than that; what
-// the call may still do at KooDrive after it was given up is what the difference is
-// for.
+// A claim protects only for the time for which it was taken. The caller must set a
+// deadline for its call to KooDrive before it calls Claim, and hold the claim for
+// longer than that. The difference covers what KooDrive may still do after the
+// caller has given the call up.
 //
 // # What a crash leads to
 //
-//	after the release was enqueued, before Swept  the next sweep finds the lock
-//	    again and enqueues it again; Claim moves it as Swept would have
-//	after Claim, before the call      the claim runs off; the task runs again
-//	after the call, before Released   the task runs again, finds the lock gone
-//	    already, and says Released
-//	after Released                    the task runs again, and Claim says Forgotten
+//	after the release was enqueued, before MarkSwept  the next sweep finds the
+//	    lock again and enqueues it again; Claim moves it to swept
+//	after Claim, before the call      the claim expires; the task runs again
+//	after the call, before Released   the task runs again, finds that the lock is
+//	    already gone, and calls Released
+//	after Released                    the task runs again, and Claim answers
+//	    Forgotten
 //
 // # Releases that do not happen
 //
-// A release that is dead for good leaves its lock in swept. No sweep takes it
-// again, and nothing is lost: its dead letter can be replayed, List shows it, a
-// holder that comes back renews it, and whoever wants it to be swept anew tracks
-// it with a later expiry. Drop takes it off in the end.
+// If a release is dead for good its lock stays in swept. No sweep takes it again,
+// and nothing is lost: the dead letter can be replayed, List shows the lock, a
+// holder that comes back renews it, and whoever wants it to be swept again tracks
+// it with a later expiry. In the end Drop removes it.
 //
 // # What Redis may lose
 //
-// A Redis that fails over loses what its replica has not got. A Renew that is lost
-// in that way is made good by the next, provided that holders renew at least twice
-// in the life of a lock.
+// A Redis that fails over loses what its replica has not received. The next Renew
+// repairs a lost one, provided that holders renew at least twice in the life of a
+// lock.
 package locks

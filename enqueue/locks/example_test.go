@@ -54,7 +54,7 @@ func ExampleStore_Claim() {
 		}
 		id := lock.ID()
 		fmt.Println("stale:", id.UserID, id.Module())
-		if err := store.Swept(ctx, []tasks.Lock{lock}); err != nil {
+		if err := store.MarkSwept(ctx, []tasks.Lock{lock}); err != nil {
 			fmt.Println(err)
 			return
 		}

@@ -12,33 +12,33 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Counts says how the ledger stands.
+// Counts says how many locks the ledger has.
 type Counts struct {
-	// Total is the number of locks in it, the swept ones included.
+	// Total is the number of all locks, swept ones included.
 	Total int64
-	// Stale is the number of those that a sweep would take: their expiry and the
-	// grace are over, and their release is not enqueued.
+	// Stale is the number of locks that a sweep would take: their expiry and the
+	// grace have passed, and their release is not enqueued.
 	Stale int64
-	// Swept is the number of those whose release is enqueued, or dead.
+	// Swept is the number of locks whose release is enqueued, or dead.
 	Swept int64
-	// Now is when that was, by Redis' clock.
+	// Now is when they were counted, by Redis' clock.
 	Now time.Time
 }
 
-// countCmd counts the locks, all as of one moment.
+// countCmd counts the locks, all at one moment.
 //
 // KEYS -> expiry, swept
 // --
 // ARGV[1] -> ms of grace
 //
-// Returns the number of those in expiry and in swept, the number of the stale
-// ones, and now in ms.
+// Returns the number of locks in expiry, that in swept, the number of stale ones,
+// and now in ms. It changes nothing.
 var countCmd = redis.NewScript(nowLua + `
 return {redis.call("ZCARD", KEYS[1]), redis.call("ZCARD", KEYS[2]), redis.call("ZCOUNT", KEYS[1], "-inf", now - ARGV[1]), now}
 `)
 
-// Counts counts the locks; a lock is stale once its expiry has been over for as
-// long as grace.
+// Counts counts the locks. A lock is stale once it has been expired for as long as
+// grace.
 func (s *Store) Counts(ctx context.Context, grace time.Duration) (Counts, error) {
 	if err := validGrace(grace); err != nil {
 		return Counts{}, err
@@ -55,26 +55,27 @@ func (s *Store) Counts(ctx context.Context, grace time.Duration) (Counts, error)
 
 func validGrace(grace time.Duration) error {
 	if grace < 0 || grace > MaxExpiryOffset {
-		return fmt.Errorf("locks: a grace of %s; want 0s to %s", grace, MaxExpiryOffset)
+		return fmt.Errorf("locks: the grace is %s; want 0s to %s", grace, MaxExpiryOffset)
 	}
 	return nil
 }
 
 // pageCmd reads a page of a sorted set, by score and then by member.
 //
-// It goes on after a member that may have left meanwhile: among those of its
-// score it looks for the first that is greater. That compares bytes, as Redis
-// does; Lua would compare by the locale of the server.
+// The page begins after the last member of the page before, which may have left
+// the set meanwhile. So the script searches the members of the same score for the
+// first one that is greater. It compares bytes, as Redis does; Lua's own
+// comparison depends on the server's locale.
 //
 // KEYS[1] -> the set
 // --
 // ARGV[1] -> members in a page
 // ARGV[2] -> ms of grace
-// ARGV[3] -> the highest score, "" for now without the grace
-// ARGV[4] -> the member after which to go on, "" to begin
-// ARGV[5] -> its score
+// ARGV[3] -> the highest score, "" for now minus the grace
+// ARGV[4] -> the member after which the page begins, "" for the first page
+// ARGV[5] -> the score of that member
 //
-// Returns the highest score, then the members with their scores in turn. It
+// Returns the highest score, and then each member followed by its score. It
 // changes nothing.
 var pageCmd = redis.NewScript(nowLua + `
 local function after(a, b)
@@ -113,11 +114,11 @@ end
 return out
 `)
 
-// everything is a score that is higher than any.
-const everything = 1 << 53
+// maxScore is a score that is higher than every expiry.
+const maxScore = 1 << 53
 
-// pages yields the locks of a set whose score is not above the highest; "" is
-// now without the grace, as it is at the first page.
+// pages yields the locks of a set whose score is at most highest. If highest is ""
+// it is now minus the grace, as of the first page.
 func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		member, score := "", "0"
@@ -133,7 +134,7 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 			highest, rows = rows[0], rows[1:]
 			for i := 0; i < len(rows); i += 2 {
 				member, score = rows[i], rows[i+1]
-				lock, err := lockOf(member, score)
+				lock, err := parseLock(member, score)
 				if !yield(lock, err) || err != nil {
 					return
 				}
@@ -145,26 +146,25 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 	}
 }
 
-// Stale yields the locks that a sweep should take, as of the moment in which it
-// begins: those in expiry whose expiry has been over for as long as grace, the
-// oldest first. Each is yielded once. One that is renewed, forgotten or swept
-// before it is reached is not yielded; nothing is skipped for that. It ends after
-// the first error.
+// Stale yields the locks that a sweep should take, the oldest first: those in
+// expiry that have been expired for as long as grace when Stale begins. It yields
+// each lock once. It leaves out a lock that is renewed, forgotten or swept before
+// it is reached, and skips no other for that. It ends after the first error.
 func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		if err := validGrace(grace); err != nil {
 			yield(tasks.Lock{}, err)
 			return
 		}
-		// A lock comes again if it is given a later expiry that is over as well.
-		seen := make(map[tasks.LockID]struct{})
+		// A lock comes again if it is renewed meanwhile with an expiry that has
+		// passed as well.
+		seen := make(map[tasks.LockID]bool)
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
 			if err == nil {
-				id := lock.ID()
-				if _, twice := seen[id]; twice {
+				if seen[lock.ID()] {
 					continue
 				}
-				seen[id] = struct{}{}
+				seen[lock.ID()] = true
 			}
 			if !yield(lock, err) {
 				return
@@ -173,25 +173,26 @@ func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.
 	}
 }
 
-// Filter says which locks are listed. The zero value: all.
+// Filter says which locks List yields. The zero value means all.
 type Filter struct {
-	// UserID: those of this user only. Empty: of all.
+	// UserID: only the locks of this user. Empty: those of all users.
 	UserID string
-	// StaleOnly: only what a sweep would take, with this Grace; see Store.Stale.
+	// StaleOnly: only what a sweep with this Grace would take; see Store.Stale.
 	StaleOnly bool
 	Grace     time.Duration
 }
 
 // List yields locks for people: first those that were swept and are not known to
-// be released, then those that somebody holds, each the oldest first. What
-// changes meanwhile may be missing or come twice. It ends after the first error.
+// be released, then those that somebody holds. Both begin with the oldest. A lock
+// that changes meanwhile may be missing or come twice. List ends after the first
+// error.
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
 	if f.UserID != "" {
-		return s.listUser(ctx, f)
+		return s.listOfUser(ctx, f)
 	}
 	return func(yield func(Lock, error) bool) {
-		all := strconv.Itoa(everything)
-		lists := []iter.Seq2[tasks.Lock, error]{s.pages(ctx, sweptKey, all, 0), s.pages(ctx, expiryKey, all, 0)}
+		highest := strconv.Itoa(maxScore)
+		lists := []iter.Seq2[tasks.Lock, error]{s.pages(ctx, sweptKey, highest, 0), s.pages(ctx, expiryKey, highest, 0)}
 		if f.StaleOnly {
 			lists = []iter.Seq2[tasks.Lock, error]{s.Stale(ctx, f.Grace)}
 		}

@@ -28,17 +28,17 @@ func collect[L any](tb testing.TB, list iter.Seq2[L, error]) []L {
 	return all
 }
 
-func TestCountsAndLists(t *testing.T) {
+func TestCountsAndList(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	if got := b.counts(t, 0); got != (locks.Counts{}) {
-		t.Errorf("%+v; want none", got)
+		t.Errorf("%+v; want no locks", got)
 	}
 	old, older, live, gone := b.lock(id(1), -h), b.lock(id(2), -2*h), b.lock(id(3), h), b.lock(id(8), -3*h)
 	for _, l := range []tasks.Lock{old, older, live, gone} {
 		b.track(t, locks.TrackRequest{UserID: l.UserID, LockID: l.LockID, ExpiresAt: l.ExpiresAt})
 	}
-	if err := b.store.Swept(t.Context(), []tasks.Lock{gone}); err != nil {
+	if err := b.store.MarkSwept(t.Context(), []tasks.Lock{gone}); err != nil {
 		t.Fatal(err)
 	}
 	for grace, want := range map[time.Duration]int64{0: 2, h - time.Second: 2, h + time.Minute: 1, 2*h + time.Minute: 0} {
@@ -68,7 +68,7 @@ func TestCountsAndLists(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		break // and nothing follows
+		break // List must stop
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -80,9 +80,9 @@ func TestCountsAndLists(t *testing.T) {
 	}
 }
 
-// Locks of one expiry are paged by their members' bytes, some of which are the
-// beginning of another.
-func TestPagesOfEqualScores(t *testing.T) {
+// Locks of equal expiries are paged by the bytes of their members. Some members are
+// a prefix of another.
+func TestStale_PagesOfEqualExpiries(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 2500
@@ -99,23 +99,23 @@ func TestPagesOfEqualScores(t *testing.T) {
 	b.track(t, b.at(id(1), -2*h), b.at(id(2), -time.Minute), b.at(id(3), h))
 	got := collect(t, b.store.Stale(t.Context(), 0))
 	if len(got) != n+2 || got[0].ID() != id(1) || got[n+1].ID() != id(2) {
-		t.Fatalf("%d, from %v to %v", len(got), got[0], got[len(got)-1])
+		t.Fatalf("%d, from %v to %v; want %d, from %v to %v", len(got), got[0], got[len(got)-1], n+2, id(1), id(2))
 	}
 	member := func(l tasks.Lock) string { return l.UserID + " " + l.LockID }
 	if !slices.IsSortedFunc(got[1:n+1], func(a, b tasks.Lock) int { return strings.Compare(member(a), member(b)) }) {
-		t.Error("those of one expiry are not sorted")
+		t.Error("locks of equal expiries are not sorted by member")
 	}
 	if got := collect(t, b.store.List(t.Context(), locks.Filter{})); len(got) != n+3 {
 		t.Errorf("%d are listed; want each once, %d", len(got), n+3)
 	}
 }
 
-// The pages are read while what they hold is taken away, renewed and added to.
-func TestPagesWhileTheLedgerMoves(t *testing.T) {
+// The pages are read while their locks are swept, forgotten, renewed and added.
+func TestStale_WhileTheLedgerChanges(t *testing.T) {
 	t.Parallel()
 	for name, move := range map[string]func(*bundle, []tasks.Lock) error{
 		"nothing": func(*bundle, []tasks.Lock) error { return nil },
-		"swept":   func(b *bundle, page []tasks.Lock) error { return b.store.Swept(t.Context(), page) },
+		"swept":   func(b *bundle, page []tasks.Lock) error { return b.store.MarkSwept(t.Context(), page) },
 		"forgotten": func(b *bundle, page []tasks.Lock) error {
 			for _, l := range page {
 				if _, err := b.store.Forget(t.Context(), []tasks.LockID{l.ID()}); err != nil {
@@ -124,7 +124,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 			}
 			return nil
 		},
-		"renewed, and over again": func(b *bundle, page []tasks.Lock) error {
+		"renewed, and expired again": func(b *bundle, page []tasks.Lock) error {
 			for i, l := range page {
 				at := l.ExpiresAt.Add(time.Duration(i%20) * time.Minute)
 				if i%2 == 0 {
@@ -165,7 +165,7 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 						t.Fatal(err)
 					}
 					page = page[:0]
-					// What goes stale meanwhile is not part of it.
+					// A lock that becomes stale meanwhile is not yielded.
 					if _, err := b.store.Track(t.Context(), []locks.TrackRequest{{UserID: "new", LockID: fmt.Sprint("n", added), ExpiresIn: time.Nanosecond}}); err != nil {
 						t.Fatal(err)
 					}
@@ -178,14 +178,14 @@ func TestPagesWhileTheLedgerMoves(t *testing.T) {
 				}
 			}
 			if len(seen) != n {
-				t.Errorf("%d; want %d", len(seen), n)
+				t.Errorf("%d are yielded; want %d", len(seen), n)
 			}
 		})
 	}
 }
 
-// An entry by another hand is named, and not passed on.
-func TestAnEntryThatIsNone(t *testing.T) {
+// A member that another program wrote is an error, and not passed on.
+func TestStale_ForeignMember(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	if err := b.rdb.Do(t.Context(), "ZADD", expiryKey, 1, "nonsense").Err(); err != nil {
@@ -198,7 +198,7 @@ func TestAnEntryThatIsNone(t *testing.T) {
 	}
 }
 
-func TestDropInPieces(t *testing.T) {
+func TestDrop_InChunks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1700
@@ -210,7 +210,7 @@ func TestDropInPieces(t *testing.T) {
 	if n, err := b.store.Drop(t.Context(), 0); n != 0 || err != nil {
 		t.Errorf("dropped %d, %v; want none of those that were not swept", n, err)
 	}
-	if err := b.store.Swept(t.Context(), swept[:n-1]); err != nil {
+	if err := b.store.MarkSwept(t.Context(), swept[:n-1]); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := b.store.Drop(t.Context(), time.Minute); got != n-1 || err != nil {
@@ -221,8 +221,8 @@ func TestDropInPieces(t *testing.T) {
 	}
 }
 
-// Claims that are over do not pile up where nobody drops them.
-func TestClaimsDoNotPileUp(t *testing.T) {
+// Ended claims do not pile up if nobody calls Drop.
+func TestClaim_RemovesEndedClaims(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i := range 300 {
@@ -232,13 +232,13 @@ func TestClaimsDoNotPileUp(t *testing.T) {
 		}
 	}
 	if n := b.rdb.ZCard(t.Context(), claimsKey).Val(); n > 100 {
-		t.Errorf("%d claims are left", n)
+		t.Errorf("%d claims are left; want at most 100", n)
 	}
 }
 
-// Wherever a page ends among locks of one expiry, the next begins behind it,
-// whether the one before is still there or not.
-func TestWhereAPageEnds(t *testing.T) {
+// Wherever a page ends among locks of equal expiries, the next page begins after
+// it, whether the last lock of the page is still there or not.
+func TestList_AnyPageBoundary(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const page = 500
@@ -262,7 +262,7 @@ func TestWhereAPageEnds(t *testing.T) {
 			}
 		}
 		if read != n+1 {
-			t.Fatalf("%d are listed while one goes; want each once, %d", read, n+1)
+			t.Fatalf("%d are listed while one is forgotten; want each once, %d", read, n+1)
 		}
 		b.track(t, b.at(tasks.LockID{UserID: "u", LockID: fmt.Sprintf("l-%04d", page-1)}, -h))
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// slowest pings Redis on a connection of its own until it is stopped, and
-// returns the slowest answer.
+// slowest pings Redis on a connection of its own until it is stopped. Then it
+// returns how long the slowest answer took.
 func (b *bundle) slowest(tb testing.TB) (stop func() time.Duration) {
 	tb.Helper()
 	rdb := b.redis.Client()
@@ -36,7 +36,7 @@ func (b *bundle) slowest(tb testing.TB) (stop func() time.Duration) {
 	return func() time.Duration { close(stopping); return <-stopped }
 }
 
-// timed logs how long something takes, and for how long Redis was silent.
+// timed logs how long something takes, and how long Redis did not answer others.
 func (b *bundle) timed(tb testing.TB, what string, do func() error) {
 	tb.Helper()
 	stop, start := b.slowest(tb), time.Now()
@@ -48,7 +48,7 @@ func (b *bundle) timed(tb testing.TB, what string, do func() error) {
 	}
 }
 
-func TestAHundredThousandLocks(t *testing.T) {
+func TestStore_AHundredThousandLocks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n, dead = 100_000, 40_000
@@ -66,7 +66,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 		entries[i].ExpiresAt = entries[i].ExpiresAt.Add(time.Minute)
 	}
 	b.timed(t, "renew, later", func() error { _, err := b.store.Renew(ctx, entries); return err })
-	for _, key := range []string{expiryKey, namesKey} {
+	for _, key := range []string{expiryKey, byUserKey} {
 		used, err := b.rdb.MemoryUsage(ctx, key, 0).Result()
 		t.Logf("%s: %d bytes, %v", key, used, err)
 	}
@@ -81,7 +81,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 	if len(stale) != dead {
 		t.Errorf("%d stale; want %d", len(stale), dead)
 	}
-	b.timed(t, "swept", func() error { return b.store.Swept(ctx, stale) })
+	b.timed(t, "swept", func() error { return b.store.MarkSwept(ctx, stale) })
 	claims := make([]locks.Claim, 1000)
 	b.timed(t, "1000 claims, one by one", func() (err error) {
 		for i := range claims {

@@ -22,7 +22,7 @@ const (
 	expiryKey = "{kooworker:locks}:expiry"
 	sweptKey  = "{kooworker:locks}:swept"
 	claimsKey = "{kooworker:locks}:claims"
-	namesKey  = "{kooworker:locks}:names"
+	byUserKey = "{kooworker:locks}:names"
 )
 
 // bundle is a ledger in a Redis of its own.
@@ -30,7 +30,7 @@ type bundle struct {
 	store *locks.Store
 	rdb   redis.UniversalClient
 	redis *redistest.Server
-	// start is about when it began, in whole milliseconds.
+	// start is about when the test began, in whole milliseconds.
 	start time.Time
 	claim locks.Claim // the last one
 }
@@ -42,7 +42,7 @@ func setup(tb testing.TB) *bundle {
 	return &bundle{store: locks.NewStore(rdb), rdb: rdb, redis: server, start: time.Now().Truncate(time.Millisecond).UTC()}
 }
 
-// at returns an entry that expires so long after the start.
+// at returns a request for a lock that expires so long after the start.
 func (b *bundle) at(id tasks.LockID, d time.Duration) locks.TrackRequest {
 	return locks.TrackRequest{UserID: id.UserID, LockID: id.LockID, ExpiresAt: b.start.Add(d)}
 }
@@ -55,7 +55,7 @@ func id(n int) tasks.LockID {
 	return tasks.LockID{UserID: fmt.Sprint("u-", n%7), LockID: fmt.Sprintf("lock-%06d@102", n)}
 }
 
-// track tracks, and wants all to be tracked.
+// track wants all of these to be tracked.
 func (b *bundle) track(tb testing.TB, entries ...locks.TrackRequest) {
 	tb.Helper()
 	answers, err := b.store.Track(tb.Context(), entries)
@@ -69,8 +69,8 @@ func (b *bundle) track(tb testing.TB, entries ...locks.TrackRequest) {
 	}
 }
 
-// where tells how a lock lies in Redis, such as "swept -1h0m0s claimed", and
-// wants its name where it should be.
+// where returns in which sets a lock is, such as "swept -1h0m0s claimed". It wants
+// the lock in names exactly if it is in expiry or in swept.
 func (b *bundle) where(tb testing.TB, id tasks.LockID) string {
 	tb.Helper()
 	var words []string
@@ -90,14 +90,14 @@ func (b *bundle) where(tb testing.TB, id tasks.LockID) string {
 		words = append(words, strings.TrimPrefix(key, "{kooworker:locks}:"), time.UnixMilli(int64(score)).Sub(b.start).String())
 	}
 	where := strings.Join(words, " ")
-	_, err := b.rdb.ZScore(tb.Context(), namesKey, member).Result()
+	_, err := b.rdb.ZScore(tb.Context(), byUserKey, member).Result()
 	if named, there := err == nil, where != "" && where != "claimed"; named != there || err != nil && !errors.Is(err, redis.Nil) {
-		tb.Errorf("it is in %q; its name is there: %t, %v", where, named, err)
+		tb.Errorf("it is in %q, and in names: %t, %v; want %t", where, named, err, there)
 	}
 	return where
 }
 
-func TestExpiriesAreRedis(t *testing.T) {
+func TestTrack_ExpiryByRedisClock(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	before := b.rdb.Time(t.Context()).Val()
@@ -124,8 +124,8 @@ func TestExpiriesAreRedis(t *testing.T) {
 	}
 }
 
-// What SQL knows to the microsecond is seen as it was tracked.
-func TestFractionsOfAMillisecond(t *testing.T) {
+// A database may have expiries in microseconds. Claim accepts them as Track does.
+func TestClaim_FractionsOfAMillisecond(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	at := b.start.Add(-h + 300*time.Microsecond)
@@ -142,8 +142,8 @@ func TestFractionsOfAMillisecond(t *testing.T) {
 	}
 }
 
-// What is not valid changes nothing, also not what is beside it.
-func TestNotValid(t *testing.T) {
+// A call with one invalid argument changes nothing, not even for the valid ones.
+func TestStore_InvalidArguments(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx, s, good := t.Context(), b.store, id(1)
@@ -172,37 +172,37 @@ func TestNotValid(t *testing.T) {
 	for name, err := range map[string]error{
 		"track": tracked, "renew": renewed, "negative": negative, "forget": forgotten, "claim": claimed, "unseen": unseen,
 		"no hold": noHold, "long hold": longHold, "counts": counted, "drop": dropped, "of user": ofUser, "stale": stale, "list": list, "list of user": listOfUser,
-		"swept": s.Swept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "give back": s.Unclaim(ctx, locks.Claim{ID: bad}),
+		"swept": s.MarkSwept(ctx, []tasks.Lock{b.lock(good, h), b.lock(bad, h)}), "unclaim": s.Unclaim(ctx, locks.Claim{ID: bad}),
 		"released": s.Released(ctx, []locks.Claim{{ID: good}, {ID: bad}}),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		_, field := errors.AsType[*tasks.FieldError](err)
-		if want := slices.Contains([]string{"track", "renew", "forget", "claim", "swept", "give back", "released", "of user"}, name); field != want {
+		if want := slices.Contains([]string{"track", "renew", "forget", "claim", "swept", "unclaim", "released", "of user"}, name); field != want {
 			t.Errorf("%s: %v; want a FieldError: %t", name, err, want)
 		}
 	}
 	if n := b.rdb.DBSize(ctx).Val(); n != 0 {
-		t.Errorf("%d keys; want none", n)
+		t.Errorf("%d keys; want that nothing was written", n)
 	}
 	for _, empty := range []error{
-		s.Swept(ctx, nil), s.Released(ctx, nil), func() error { _, err := s.Track(ctx, nil); return err }(),
+		s.MarkSwept(ctx, nil), s.Released(ctx, nil), func() error { _, err := s.Track(ctx, nil); return err }(),
 	} {
 		if empty != nil {
-			t.Errorf("nothing: %v; want it done", empty)
+			t.Errorf("a call without locks: %v; want no error", empty)
 		}
 	}
 }
 
-// When Redis is gone, what was answered so far is told.
-func TestAnErrorHalfWay(t *testing.T) {
+// When Redis fails half-way, the answers so far are returned.
+func TestTrack_ErrorHalfWay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	rdb := b.redis.Client()
 	calls := 0
 	rdb.AddHook(before{"evalsha", func() error {
-		if calls++; calls == 3 { // the first is answered by NOSCRIPT
+		if calls++; calls == 3 { // the first is answered with NOSCRIPT
 			return errors.New("cut off")
 		}
 		return nil
@@ -228,9 +228,9 @@ func TestAnErrorHalfWay(t *testing.T) {
 	}
 }
 
-// A Redis that is full refuses what would be noted, and does nothing by halves;
-// what is gone can be taken out.
-func TestAFullRedis(t *testing.T) {
+// A Redis that is full refuses new locks, and does nothing by halves. Locks can be
+// removed all the same.
+func TestStore_FullRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.track(t, b.at(id(1), -h), b.at(id(2), -h), b.at(id(3), -h))
@@ -241,16 +241,16 @@ func TestAFullRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := b.store.Track(t.Context(), []locks.TrackRequest{b.at(id(4), h)}); err == nil {
-		t.Error("tracked, and Redis is full")
+		t.Error("tracked although Redis is full; want an error")
 	}
 	if got := b.where(t, id(4)); got != "" {
-		t.Errorf("it was refused, and is in %q", got)
+		t.Errorf("it was refused, and is in %q; want it nowhere", got)
 	}
 	if c, err := b.store.Claim(t.Context(), id(2), b.start, h); err == nil && b.where(t, id(2)) != "swept -1h0m0s claimed" {
-		t.Errorf("%+v; want the claim to be noted", c)
+		t.Errorf("%+v; want the claim in the ledger", c)
 	}
-	if err := b.store.Swept(t.Context(), []tasks.Lock{b.lock(id(3), -h)}); err == nil && b.where(t, id(3)) != "swept -1h0m0s" {
-		t.Error("swept by halves")
+	if err := b.store.MarkSwept(t.Context(), []tasks.Lock{b.lock(id(3), -h)}); err == nil && b.where(t, id(3)) != "swept -1h0m0s" {
+		t.Error("MarkSwept answered, and the lock is not in swept")
 	}
 	if _, err := released(t.Context(), b); err != nil {
 		t.Error(err)
@@ -262,7 +262,7 @@ func TestAFullRedis(t *testing.T) {
 		t.Errorf("%+v; want one left", counts)
 	}
 	if got := b.where(t, id(3)); got != "swept -1h0m0s" && got != "expiry -1h0m0s" {
-		t.Errorf("it is in %q", got)
+		t.Errorf("it is in %q; want it in one of expiry and swept", got)
 	}
 }
 
@@ -273,7 +273,7 @@ func (b *bundle) counts(tb testing.TB, grace time.Duration) locks.Counts {
 		tb.Fatal(err)
 	}
 	if since := time.Since(counts.Now).Abs(); since > time.Minute {
-		tb.Errorf("counted %s ago", since)
+		tb.Errorf("Counts.Now is %s away; want now", since)
 	}
 	counts.Now = time.Time{}
 	return counts

@@ -1,94 +1,37 @@
 package locks_test
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// clock is a Redis whose time the test moves. Only minutes count: it begins half
-// a minute past the base, and expiries are whole minutes.
-type clock struct {
-	rdb redis.UniversalClient
-	// advance moves the time.
-	advance func(rt *rapid.T, minutes int)
-	// shift is how far the ledger lies behind the time of the test.
-	shift time.Duration
-	base  time.Time
-}
-
-// aMiniredis has a clock that can be set.
-func aMiniredis(t *testing.T) func() *clock {
-	t.Helper()
-	server := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	t.Cleanup(func() { _ = rdb.Close() })
-	return func() *clock {
-		server.FlushAll()
-		now := time.Date(2026, 1, 31, 8, 30, 30, 0, time.UTC)
-		server.SetTime(now)
-		c := &clock{rdb: rdb, base: now.Add(-30 * time.Second)}
-		c.advance = func(_ *rapid.T, minutes int) {
-			now = now.Add(time.Duration(minutes) * time.Minute)
-			server.SetTime(now)
-		}
-		return c
-	}
-}
-
-// aRedis has not: all times in the ledger are moved into the past.
-func aRedis(t *testing.T) func() *clock {
-	t.Helper()
-	b := setup(t)
-	return func() *clock {
-		if err := b.rdb.FlushDB(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
-		c := &clock{rdb: b.rdb, base: time.Now().Truncate(time.Millisecond).Add(-30 * time.Second).UTC()}
-		c.advance = func(rt *rapid.T, minutes int) {
-			by := time.Duration(minutes) * time.Minute
-			c.shift += by
-			for _, key := range []string{expiryKey, sweptKey, claimsKey} {
-				for _, member := range b.rdb.ZRange(t.Context(), key, 0, -1).Val() {
-					if err := b.rdb.ZIncrBy(t.Context(), key, -float64(by.Milliseconds()), member).Err(); err != nil {
-						rt.Fatal(err)
-					}
-				}
-			}
-		}
-		return c
-	}
-}
-
-// claimed is a claim that some worker had.
+// claimed is a claim that a worker has taken.
 type claimed struct {
 	locks.Claim
 	lock  int
-	shift time.Duration // when it was made
+	shift time.Duration // of the clock, when the claim was taken
 	seen  int
-	over  int
-	ended bool
+	ends  int
+	ended bool // by its worker
 }
 
-// model is what a lock should be; its times are minutes.
+// model is the expected state of a lock. Its times are minutes.
 type model struct {
 	where  string // "", "expiry" or "swept"
 	expiry int
-	// claim is the live claim's end, and owner the one who can give it back.
+	// claim is when the live claim ends, and owner the claim that can end it early.
 	claim int
 	owner *claimed
-	// promised is the latest expiry that its holder was promised since it was
-	// tracked.
+	// promised is the latest expiry that was promised to the holder since the lock
+	// was tracked.
 	promised int
 }
 
@@ -99,13 +42,13 @@ type machine struct {
 	now    int
 	models []*model
 	claims []*claimed
-	// sweeps are what the sweeps have seen.
+	// sweeps are the stale locks that sweeps have seen.
 	sweeps []seenLock
 }
 
 type seenLock struct{ lock, expiry int }
 
-func TestTheLedgerIsWhatTheModelIs(t *testing.T) {
+func TestStore_BehavesLikeTheModel(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) func() *clock{"redis": aRedis, "miniredis": aMiniredis} {
 		t.Run(name, func(t *testing.T) {
@@ -115,8 +58,8 @@ func TestTheLedgerIsWhatTheModelIs(t *testing.T) {
 				c := again()
 				m := &machine{clock: c, t: t, store: locks.NewStore(c.rdb), models: []*model{{}, {}, {}}}
 				rt.Repeat(map[string]func(*rapid.T){
-					"": m.check, "track": m.tracks, "renew": m.renews, "renew2": m.renews, "forget": m.forgets, "sweep": m.sweeps1, "swept": m.swept,
-					"claim": m.claim, "claim2": m.claim, "give back": m.giveBack, "released": m.released, "by name": m.byName, "time": m.time, "drop": m.drop,
+					"": m.check, "track": m.tracks, "renew": m.renews, "renew2": m.renews, "forget": m.forgets, "sweep": m.stale, "swept": m.swept,
+					"claim": m.claim, "claim2": m.claim, "unclaim": m.unclaim, "released": m.released, "by name": m.byName, "time": m.time, "drop": m.drop,
 				})
 			})
 		})
@@ -127,16 +70,16 @@ func (m *machine) at(minutes int) time.Time {
 	return m.base.Add(time.Duration(minutes)*time.Minute - m.shift)
 }
 
-// live reports whether a worker may be releasing a lock: this is counted apart
-// from the model.
+// live reports whether a worker may be releasing a lock. It does not rely on the
+// model.
 func (m *machine) live(lock int) bool {
-	return slices.ContainsFunc(m.claims, func(c *claimed) bool { return c.lock == lock && !c.ended && c.over > m.now })
+	return slices.ContainsFunc(m.claims, func(c *claimed) bool { return c.lock == lock && !c.ended && c.ends > m.now })
 }
 
 func (m *machine) tracks(rt *rapid.T) { m.extend(rt, m.store.Track) }
 func (m *machine) renews(rt *rapid.T) { m.extend(rt, m.store.Renew) }
 
-// extend is about some locks at once, among which one may come twice.
+// extend tracks or renews some locks at once. One may come twice.
 func (m *machine) extend(rt *rapid.T, do extender) {
 	which := rapid.SliceOfN(rapid.IntRange(0, len(m.models)-1), 1, 4).Draw(rt, "locks")
 	entries, want := make([]locks.TrackRequest, len(which)), make([]locks.Status, len(which))
@@ -197,8 +140,8 @@ func (m *machine) forgets(rt *rapid.T) {
 	l.where, l.promised = "", 0
 }
 
-// sweeps1 looks for what is stale, and remembers it.
-func (m *machine) sweeps1(rt *rapid.T) {
+// stale lists the stale locks, and remembers them.
+func (m *machine) stale(rt *rapid.T) {
 	grace := rapid.IntRange(0, 4).Draw(rt, "grace")
 	var want, got []tasks.Lock
 	for n, l := range m.models {
@@ -228,7 +171,7 @@ func sorted(all []tasks.Lock) {
 	})
 }
 
-// seen draws what some sweep has seen.
+// seen draws a lock that a sweep has seen.
 func (m *machine) seen(rt *rapid.T) seenLock {
 	if len(m.sweeps) == 0 {
 		rt.Skip("nothing was swept")
@@ -238,7 +181,7 @@ func (m *machine) seen(rt *rapid.T) seenLock {
 
 func (m *machine) swept(rt *rapid.T) {
 	s := m.seen(rt)
-	if err := m.store.Swept(m.t.Context(), []tasks.Lock{{UserID: id(s.lock).UserID, LockID: id(s.lock).LockID, ExpiresAt: m.at(s.expiry)}}); err != nil {
+	if err := m.store.MarkSwept(m.t.Context(), []tasks.Lock{{UserID: id(s.lock).UserID, LockID: id(s.lock).LockID, ExpiresAt: m.at(s.expiry)}}); err != nil {
 		rt.Fatal(err)
 	}
 	if l := m.models[s.lock]; l.where == "expiry" && l.expiry == s.expiry {
@@ -250,7 +193,7 @@ func (m *machine) claim(rt *rapid.T) {
 	s := m.seen(rt)
 	l := m.models[s.lock]
 	minutes := rapid.IntRange(1, 6).Draw(rt, "hold")
-	// It is over within the last minute before that, and no two at once.
+	// The claim ends within the last minute before that, and no two end at once.
 	hold := time.Duration(minutes)*time.Minute - 55*time.Second + time.Duration(len(m.claims)%41)*time.Second
 	got, err := m.store.Claim(m.t.Context(), id(s.lock), m.at(s.expiry), hold)
 	if err != nil {
@@ -272,20 +215,20 @@ func (m *machine) claim(rt *rapid.T) {
 	if l.promised > s.expiry {
 		rt.Fatalf("lock %d was claimed with %d, and its holder was promised %d", s.lock, s.expiry, l.promised)
 	}
-	c := &claimed{Claim: got, lock: s.lock, shift: m.shift, seen: s.expiry, over: m.now + minutes}
+	c := &claimed{Claim: got, lock: s.lock, shift: m.shift, seen: s.expiry, ends: m.now + minutes}
 	m.claims = append(m.claims, c)
 	l.where = "swept"
 	if alone := l.claim <= m.now; alone != (got.FencingToken != 0) {
-		rt.Fatalf("ticket %d; want it to be alone: %t", got.FencingToken, alone)
+		rt.Fatalf("fencing token %d; want one only if no other claim is live: %t", got.FencingToken, alone)
 	} else if alone {
-		l.claim, l.owner = c.over, c
+		l.claim, l.owner = c.ends, c
 	} else {
-		l.claim, l.owner = max(l.claim, c.over), nil
+		l.claim, l.owner = max(l.claim, c.ends), nil
 	}
 }
 
-// end draws a claim whose worker has finished, at any time, perhaps again. What
-// comes too late has come to its end by time.
+// end draws a claim whose worker has finished, perhaps not for the first time, and
+// perhaps after the claim has ended by its time.
 func (m *machine) end(rt *rapid.T) *claimed {
 	if len(m.claims) == 0 {
 		rt.Skip("nothing was claimed")
@@ -295,7 +238,7 @@ func (m *machine) end(rt *rapid.T) *claimed {
 	if l := m.models[c.lock]; l.owner == c {
 		l.claim, l.owner = 0, nil
 	}
-	moved := m.shift - c.shift // so are the tickets of a Redis whose clock was moved
+	moved := m.shift - c.shift // fencing tokens are times in the ledger
 	c.shift = m.shift
 	if c.FencingToken != 0 {
 		c.FencingToken -= moved.Milliseconds()
@@ -304,7 +247,7 @@ func (m *machine) end(rt *rapid.T) *claimed {
 	return c
 }
 
-func (m *machine) giveBack(rt *rapid.T) {
+func (m *machine) unclaim(rt *rapid.T) {
 	if err := m.store.Unclaim(m.t.Context(), m.end(rt).Claim); err != nil {
 		rt.Fatal(err)
 	}
@@ -398,18 +341,18 @@ func (m *machine) check(rt *rapid.T) {
 		rt.Fatalf("%+v, %v; want %+v", is, err, counts)
 	}
 	if n := m.rdb.DBSize(m.t.Context()).Val(); n > 4 {
-		rt.Fatal(fmt.Sprint(n, " keys"))
+		rt.Fatalf("%d keys; want at most 4", n)
 	}
 	m.checkNames(rt, all)
 }
 
-// checkNames: a lock has a name exactly while it is in expiry or in swept, and is
-// found by its user.
+// checkNames wants each lock that is in expiry or in swept, and no other, in names
+// and in the list of its user.
 func (m *machine) checkNames(rt *rapid.T, all []locks.Lock) {
 	ctx := m.t.Context()
 	members := append(m.rdb.ZRange(ctx, expiryKey, 0, -1).Val(), m.rdb.ZRange(ctx, sweptKey, 0, -1).Val()...)
 	slices.Sort(members)
-	if diff := cmp.Diff(members, m.rdb.ZRange(ctx, namesKey, 0, -1).Val(), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(members, m.rdb.ZRange(ctx, byUserKey, 0, -1).Val(), cmpopts.EquateEmpty()); diff != "" {
 		rt.Fatalf("names (-locks +names):\n%s", diff)
 	}
 	for n := range m.models {

@@ -16,18 +16,18 @@ import (
 // extender is Track or Renew.
 type extender = func(context.Context, []locks.TrackRequest) ([]locks.Status, error)
 
-// held is a lock with one holder, and KooDrive's count of its releases.
+// held is a lock with one holder. It counts the releases at KooDrive.
 type held struct {
 	id       tasks.LockID
 	released atomic.Int64
 }
 
-// hold is for how long a claim lasts; its worker gives up after half of it.
+// hold is how long a claim lasts. Its worker gives up after half of it.
 const hold = 500 * time.Millisecond
 
-// Holders track, renew and forget their locks, while sweeps release what is
-// stale: a lock whose last accepted word was to renew it is never released.
-func TestHoldersAndSweepsRace(t *testing.T) {
+// Holders track, renew and forget their locks while sweeps release stale ones. A
+// lock whose holder's last accepted request was to renew it is never released.
+func TestClaim_HoldersAndSweepsRace(t *testing.T) {
 	t.Parallel()
 	const holders, each, sweeps, rounds = 6, 8, 4, 120
 	b := setup(t)
@@ -56,22 +56,22 @@ func TestHoldersAndSweepsRace(t *testing.T) {
 	sweeping.Wait()
 	t.Logf("releases: %v; claims: %v", total.String(), answers.String())
 	if total.of("released") == 0 || answers.of(string(locks.Renewed)) == 0 {
-		t.Error("nothing has raced")
+		t.Error("want releases, and claims that a renewal refused: nothing has raced")
 	}
-	// What is live now is live in the ledger, and stays so.
+	// Every lock is live or forgotten now, so that no claim may succeed.
 	b.sweepAndRelease(t, all, &total, &answers)
 	for _, l := range all {
 		if c, err := b.store.Claim(t.Context(), l.id, b.start, h); err != nil || c.Status == locks.Claimed {
-			t.Errorf("%v: %s, %v; want it kept from being released", l.id, c.Status, err)
+			t.Errorf("%v: %s, %v; want the claim to be refused", l.id, c.Status, err)
 		}
 	}
 }
 
-// hold is a holder. Whenever it was told that a lock is safe, no release of it
-// may follow until its own next word.
+// hold is a holder. After an answer that its lock is safe, no release may follow
+// until its own next request.
 func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 	t.Helper()
-	safe := make(map[*held]int64) // releases when it was told so
+	safe := make(map[*held]int64) // the number of releases at that answer
 	say := func(l *held, do extender, d time.Duration) {
 		answers, err := do(t.Context(), []locks.TrackRequest{b.at(l.id, d)})
 		if err != nil || len(answers) != 1 {
@@ -90,7 +90,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 	}
 	kept := func(l *held) {
 		if was, ok := safe[l]; ok && l.released.Load() != was {
-			t.Errorf("%v was released, and its last accepted word was to renew it", l.id)
+			t.Errorf("%v was released; want it kept, since the last accepted request was to renew it", l.id)
 		}
 	}
 	for range rounds {
@@ -113,7 +113,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 			}
 		}
 	}
-	for i, l := range mine { // half of them end as live ones, the others as forgotten
+	for i, l := range mine { // in the end half of them are live, and the others forgotten
 		kept(l)
 		delete(safe, l)
 		if i%2 == 0 {
@@ -128,7 +128,7 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 				break
 			}
 			if time.Since(start) > time.Minute {
-				t.Errorf("%v is being released for ever", l.id)
+				t.Errorf("%v: renewing is refused for a minute; want it accepted when the claim has ended", l.id)
 			}
 		}
 	}
@@ -139,8 +139,8 @@ func (b *bundle) hold(t *testing.T, mine []*held, rounds int) {
 	})
 }
 
-// sweepAndRelease is a sweep and its workers, which crash and give back now and
-// then.
+// sweepAndRelease is a sweep and its workers. Some of these crash, and some end
+// their claims without a release.
 func (b *bundle) sweepAndRelease(t *testing.T, all map[tasks.LockID]*held, total, answers *tally) {
 	t.Helper()
 	var stale []tasks.Lock
@@ -152,7 +152,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[tasks.LockID]*held, total
 		stale = append(stale, lock)
 	}
 	if rand.IntN(4) > 0 { //nolint:gosec // any will do
-		if err := b.store.Swept(t.Context(), stale); err != nil {
+		if err := b.store.MarkSwept(t.Context(), stale); err != nil {
 			t.Error(err)
 		}
 	}
@@ -171,7 +171,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[tasks.LockID]*held, total
 		case what == 0:
 			total.add("crashed")
 		case what < 4 || time.Now().After(deadline):
-			total.add("given back")
+			total.add("unclaimed")
 			err = b.store.Unclaim(t.Context(), c)
 		default:
 			runtime.Gosched()

@@ -7,19 +7,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The keys. The braces make a Redis cluster keep them together.
+// The keys of the ledger. The braces make a Redis cluster keep them together.
 const (
 	expiryKey = "{kooworker:locks}:expiry"
 	sweptKey  = "{kooworker:locks}:swept"
 	claimsKey = "{kooworker:locks}:claims"
-	namesKey  = "{kooworker:locks}:names"
+	byUserKey = "{kooworker:locks}:names"
 )
 
-// keys are the KEYS of every script that changes something.
-func keys() []string { return []string{expiryKey, sweptKey, claimsKey, namesKey} }
+// keys are the KEYS of every script that changes the ledger.
+func keys() []string { return []string{expiryKey, sweptKey, claimsKey, byUserKey} }
 
-// chunk is how many locks a script is about. Redis answers nobody else while
-// one runs: it takes some milliseconds.
+// chunk is the number of locks that one script handles at most. A script of this
+// size blocks Redis for some milliseconds.
 const chunk = 500
 
 // Store is the ledger of locks in one Redis. It is safe for concurrent use.
@@ -27,10 +27,10 @@ type Store struct {
 	rdb redis.UniversalClient
 }
 
-// NewStore returns a Store over a client, which stays the caller's to close.
+// NewStore returns a Store over a client. The caller closes the client.
 func NewStore(rdb redis.UniversalClient) *Store { return &Store{rdb: rdb} }
 
-// nowLua begins the scripts that need to know what time it is.
+// nowLua begins the scripts that need the time.
 const nowLua = `
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -39,9 +39,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 // ledgerLua begins the scripts that change the ledger. Their KEYS are expiry,
 // swept, claims and names.
 //
-// Their arguments are checked before they are sent, so that none fails in the
-// middle. A Redis that is full refuses a script at its first write, if that
-// takes room, or not at all: to move and to remove is possible all the same.
+// Go validates their arguments before it sends them, so that no script fails
+// half-way. A Redis that is full refuses a script at its first write if that
+// write needs memory; moving and removing locks still works.
 const ledgerLua = nowLua + `
 -- The score of a member; false if it has none.
 local function score(key, member)
@@ -49,23 +49,22 @@ local function score(key, member)
 	return text and tonumber(text)
 end
 
--- When the claim on a member is over; false if none is live. One that is over
--- is taken off.
+-- The time at which the claim on a member ends; false if there is no live claim.
+-- A claim that has ended is removed.
 local function claimed(member)
-	local over = score(KEYS[3], member)
-	if over and over <= now then
+	local ends = score(KEYS[3], member)
+	if ends and ends <= now then
 		redis.call("ZREM", KEYS[3], member)
 		return false
 	end
-	return over
+	return ends
 end
 `
 
-// bulk runs a script over rows of arguments, a chunk at a time, each of which
-// takes effect as a whole. It returns what the script answers to each row; on an
-// error what it has answered so far. The first arguments are the same for each
-// chunk.
-func (s *Store) bulk(ctx context.Context, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
+// runChunked runs a script over rows of arguments, one chunk at a time. Each chunk
+// takes effect as a whole. It returns the script's answer to each row; after an
+// error, the answers so far. Every chunk also gets the arguments in first.
+func (s *Store) runChunked(ctx context.Context, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
 	answers := make([]Status, 0, len(rows))
 	for len(rows) > 0 {
 		n := min(chunk, len(rows))

@@ -10,58 +10,59 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// sweptCmd moves locks from expiry to swept.
+// markSweptCmd moves locks from expiry to swept.
 //
 // KEYS -> expiry, swept, claims, names
 // --
-// ARGV -> of each lock: the member, and the expiry in ms that was seen
+// ARGV -> of each lock: the member, and the expiry in ms that the sweep has seen
 //
-// Returns "swept", or "unchanged" if that is not its expiry, for each. All of
+// Returns "swept" for each, or "unchanged" if its expiry is another now. All of
 // them take effect at once.
-var sweptCmd = redis.NewScript(ledgerLua + `
-local words = {}
+var markSweptCmd = redis.NewScript(ledgerLua + `
+local answers = {}
 for i = 1, #ARGV, 2 do
 	local member, seen = ARGV[i], tonumber(ARGV[i + 1])
-	local word = "unchanged"
+	local answer = "unchanged"
 	if score(KEYS[1], member) == seen then
 		redis.call("ZREM", KEYS[1], member)
 		redis.call("ZADD", KEYS[2], seen, member)
-		word = "swept"
+		answer = "swept"
 	end
-	words[#words + 1] = word
+	answers[#answers + 1] = answer
 end
-return words
+return answers
 `)
 
-// Swept notes that the releases of these locks are enqueued, so that no sweep
-// takes them again. A lock whose expiry is not the one that was seen any more
-// stays as it is. It is called after asynq has the releases: were it called
-// before, a crash in between would lose them. To do it again is safe.
-func (s *Store) Swept(ctx context.Context, locks []tasks.Lock) error {
-	rows := make([][]any, len(locks))
-	for i, l := range locks {
+// MarkSwept records that the releases of these locks are enqueued, so that no
+// sweep takes them again. A lock whose expiry has changed since the sweep has seen
+// it stays as it is. Call it after asynq has the releases: if it came before, a
+// crash in between would lose them. It is safe to call it again.
+func (s *Store) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
+	rows := make([][]any, len(swept))
+	for i, l := range swept {
 		id := l.ID()
 		if err := id.Validate(); err != nil {
-			return fmt.Errorf("locks: swept number %d: %w", i+1, err)
+			return fmt.Errorf("locks: mark swept number %d: %w", i+1, err)
 		}
 		rows[i] = []any{member(id), millisAt(l.ExpiresAt)}
 	}
-	_, err := s.bulk(ctx, "swept", sweptCmd, rows)
+	_, err := s.runChunked(ctx, "mark swept", markSweptCmd, rows)
 	return err
 }
 
-// dropCmd drops a piece of what was swept long ago, and of the claims that are
-// over.
+// dropCmd removes one chunk of the locks that were swept long ago, and one of the
+// claims that have ended.
 //
 // KEYS -> expiry, swept, claims, names
 // --
-// ARGV[1] -> ms for which they are kept after their expiry
-// ARGV[2] -> how many to drop at most, of each
+// ARGV[1] -> ms for which locks are kept after their expiry
+// ARGV[2] -> how many to remove at most, of each
 //
-// Returns how many locks and how many claims were dropped.
+// Returns how many locks and how many claims were removed. It takes effect as a
+// whole.
 var dropCmd = redis.NewScript(nowLua + `
-local function drop(highest, key, names)
-	local members = redis.call("ZRANGEBYSCORE", key, "-inf", highest, "LIMIT", 0, ARGV[2])
+local function drop(latest, key, names)
+	local members = redis.call("ZRANGEBYSCORE", key, "-inf", latest, "LIMIT", 0, ARGV[2])
 	if #members > 0 then
 		redis.call("ZREM", key, unpack(members))
 	end
@@ -73,13 +74,12 @@ end
 return {drop(now - ARGV[1], KEYS[2], KEYS[4]), drop(now, KEYS[3])}
 `)
 
-// Drop drops the locks that were swept, and whose expiry has been over for as
-// long as keep; and with them the claims that are over. It returns the number of
-// locks. A release that is carried out later finds its lock forgotten, and does
-// nothing.
+// Drop removes the swept locks that have been expired for longer than keep, and
+// the claims that have ended. It returns the number of locks. If a release of such
+// a lock is carried out later, Claim answers Forgotten and nothing is released.
 func (s *Store) Drop(ctx context.Context, keep time.Duration) (n int64, err error) {
 	if keep < 0 {
-		return 0, fmt.Errorf("locks: to keep them for %s is too short; want at least 0s", keep)
+		return 0, fmt.Errorf("locks: cannot keep swept locks for %s; want at least 0s", keep)
 	}
 	for {
 		dropped, err := dropCmd.Run(ctx, s.rdb, keys(), millisUp(keep), chunk).Int64Slice()

@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// step does one thing to lock 1 and returns the answer.
+// step changes lock 1 and returns the answer.
 type step func(context.Context, *bundle) (locks.Status, error)
 
 func track(d time.Duration) step {
@@ -41,11 +41,11 @@ func first(answers []locks.Status, err error) (locks.Status, error) {
 
 func swept(d time.Duration) step {
 	return func(ctx context.Context, b *bundle) (locks.Status, error) {
-		return "", b.store.Swept(ctx, []tasks.Lock{b.lock(id(1), d)})
+		return "", b.store.MarkSwept(ctx, []tasks.Lock{b.lock(id(1), d)})
 	}
 }
 
-// claim claims and holds on to the claim.
+// claim claims, and remembers the claim for unclaim and released.
 func claim(seen time.Duration) step {
 	return func(ctx context.Context, b *bundle) (answer locks.Status, err error) {
 		b.claim, err = b.store.Claim(ctx, id(1), b.start.Add(seen), h)
@@ -59,7 +59,7 @@ func claim2(ctx context.Context, b *bundle) (locks.Status, error) {
 	return c.Status, err
 }
 
-func giveBack(ctx context.Context, b *bundle) (locks.Status, error) {
+func unclaim(ctx context.Context, b *bundle) (locks.Status, error) {
 	return "", b.store.Unclaim(ctx, b.claim)
 }
 
@@ -67,7 +67,7 @@ func released(ctx context.Context, b *bundle) (locks.Status, error) {
 	return "", b.store.Released(ctx, []locks.Claim{b.claim})
 }
 
-// releasedByName: without a claim.
+// releasedByName ends a release that had no claim.
 func releasedByName(ctx context.Context, b *bundle) (locks.Status, error) {
 	return "", b.store.Released(ctx, []locks.Claim{{ID: id(1)}})
 }
@@ -79,14 +79,14 @@ func drop(keep time.Duration) step {
 	}
 }
 
-// over lets the time of the claim pass.
-func over(ctx context.Context, b *bundle) (locks.Status, error) {
+// ended makes the claim end by its time.
+func ended(ctx context.Context, b *bundle) (locks.Status, error) {
 	return "", b.rdb.ZAddXX(ctx, claimsKey, redis.Z{Score: float64(b.start.UnixMilli()), Member: id(1).UserID + " " + id(1).LockID}).Err()
 }
 
 const h = time.Hour
 
-func TestTransitions(t *testing.T) {
+func TestStore_Transitions(t *testing.T) {
 	t.Parallel()
 	server, databases := redistest.Start(t, "--databases", "200"), 0
 	for name, tc := range map[string]struct {
@@ -110,14 +110,14 @@ func TestTransitions(t *testing.T) {
 		"renew swept, late":                     {[]step{track(-h), swept(-h)}, renew(-h), locks.Swept, "swept -1h0m0s"},
 		"renew claimed":                         {[]step{track(-h), swept(-h), claim(-h)}, renew(h), locks.Releasing, "swept -1h0m0s claimed"},
 		"track claimed":                         {[]step{track(-h), claim(-h)}, track(h), locks.Releasing, "swept -1h0m0s claimed"},
-		"renew after its claim":                 {[]step{track(-h), claim(-h), over}, renew(h), locks.Renewed, "expiry 1h0m0s"},
-		"renew after give back":                 {[]step{track(-h), claim(-h), giveBack}, renew(h), locks.Renewed, "expiry 1h0m0s"},
+		"renew after its claim":                 {[]step{track(-h), claim(-h), ended}, renew(h), locks.Renewed, "expiry 1h0m0s"},
+		"renew after unclaim":                   {[]step{track(-h), claim(-h), unclaim}, renew(h), locks.Renewed, "expiry 1h0m0s"},
 		"forget":                                {[]step{track(h)}, forget, locks.Forgotten, ""},
 		"forget again":                          {[]step{track(h), forget}, forget, locks.Unknown, ""},
 		"forget swept":                          {[]step{track(-h), swept(-h)}, forget, locks.Forgotten, ""},
 		"forget claimed":                        {[]step{track(-h), claim(-h)}, forget, locks.Forgotten, "claimed"},
 		"track while forgotten one is released": {[]step{track(-h), claim(-h), forget}, track(h), locks.Releasing, "claimed"},
-		"forget after its claim":                {[]step{track(-h), claim(-h), over}, forget, locks.Forgotten, ""},
+		"forget after its claim":                {[]step{track(-h), claim(-h), ended}, forget, locks.Forgotten, ""},
 		"swept":                                 {[]step{track(-h)}, swept(-h), "", "swept -1h0m0s"},
 		"swept again":                           {[]step{track(-h), swept(-h)}, swept(-h), "", "swept -1h0m0s"},
 		"swept, renewed since":                  {[]step{track(-h), renew(h)}, swept(-h), "", "expiry 1h0m0s"},
@@ -135,17 +135,17 @@ func TestTransitions(t *testing.T) {
 		"claim forgotten":                       {[]step{track(-h), swept(-h), forget}, claim(-h), locks.Forgotten, ""},
 		"claim unknown":                         {nil, claim(-h), locks.Forgotten, ""},
 		"claim swept later":                     {[]step{track(-2 * h), swept(-2 * h), renew(-h), swept(-h)}, claim(-2 * h), locks.Renewed, "swept -1h0m0s"},
-		"give back":                             {[]step{track(-h), claim(-h)}, giveBack, "", "swept -1h0m0s"},
-		"give back again":                       {[]step{track(-h), claim(-h), giveBack}, giveBack, "", "swept -1h0m0s"},
-		"give back, another":                    {[]step{track(-h), claim(-h), claim2}, giveBack, "", "swept -1h0m0s claimed"},
-		"give back, one before":                 {[]step{track(-h), claim2, claim(-h)}, giveBack, "", "swept -1h0m0s claimed"},
-		"give back, too late":                   {[]step{track(-h), claim(-h), over, claim2}, giveBack, "", "swept -1h0m0s claimed"},
+		"unclaim":                               {[]step{track(-h), claim(-h)}, unclaim, "", "swept -1h0m0s"},
+		"unclaim again":                         {[]step{track(-h), claim(-h), unclaim}, unclaim, "", "swept -1h0m0s"},
+		"unclaim, another":                      {[]step{track(-h), claim(-h), claim2}, unclaim, "", "swept -1h0m0s claimed"},
+		"unclaim, one before":                   {[]step{track(-h), claim2, claim(-h)}, unclaim, "", "swept -1h0m0s claimed"},
+		"unclaim, too late":                     {[]step{track(-h), claim(-h), ended, claim2}, unclaim, "", "swept -1h0m0s claimed"},
 		"released":                              {[]step{track(-h), swept(-h), claim(-h)}, released, "", ""},
 		"released again":                        {[]step{track(-h), swept(-h), claim(-h), released}, released, "", ""},
 		"released, another":                     {[]step{track(-h), claim(-h), claim2}, released, "", "claimed"},
 		"claim after released":                  {[]step{track(-h), claim(-h), released}, claim(-h), locks.Forgotten, ""},
 		"track after released":                  {[]step{track(-h), claim(-h), released}, track(h), locks.Tracked, "expiry 1h0m0s"},
-		"released too late":                     {[]step{track(-h), claim(-h), over, renew(h)}, released, "", "expiry 1h0m0s"},
+		"released too late":                     {[]step{track(-h), claim(-h), ended, renew(h)}, released, "", "expiry 1h0m0s"},
 		"released by name":                      {[]step{track(h)}, releasedByName, "", ""},
 		"by name, swept":                        {[]step{track(-h), swept(-h)}, releasedByName, "", ""},
 		"by name, claimed":                      {[]step{track(-h), claim(-h)}, releasedByName, "", "claimed"},
@@ -154,7 +154,7 @@ func TestTransitions(t *testing.T) {
 		"drop swept":                            {[]step{track(-h), swept(-h)}, drop(time.Minute), "", ""},
 		"drop too early":                        {[]step{track(-h), swept(-h)}, drop(2 * h), "", "swept -1h0m0s"},
 		"drop claimed":                          {[]step{track(-h), claim(-h)}, drop(time.Minute), "", "claimed"},
-		"drop a claim":                          {[]step{track(-h), claim(-h), over}, drop(2 * h), "", "swept -1h0m0s"},
+		"drop a claim":                          {[]step{track(-h), claim(-h), ended}, drop(2 * h), "", "swept -1h0m0s"},
 	} {
 		database := databases
 		databases++

@@ -17,113 +17,115 @@ type Schedule struct {
 	// Cron is a specification of five fields, such as "0 3 * * *", or @daily and
 	// its like.
 	//
-	// In the night in which clocks are put forward a sweep in the hour that is left
-	// out comes as much later; in the night in which they are put back a sweep in
-	// the hour that comes twice is for the first of them. What ticks in every hour
-	// of the day goes by the time that passes.
+	// In the night in which clocks are put forward, a sweep that falls into the
+	// skipped hour comes later by as much as the clocks were put forward. In the night
+	// in which they are put back, a sweep that falls into the repeated hour comes in
+	// the first of the two. A schedule that ticks in every hour of the day follows
+	// the time that passes.
 	Cron string
 	// Location is the time zone of Cron. Default UTC.
 	Location *time.Location
 }
 
-// ticker is a schedule in use.
-type ticker struct {
+// parsedSchedule is a schedule that was checked.
+type parsedSchedule struct {
 	spec  string // as asynq reads it
-	name  string // what tells it from other schedules
+	name  string // tells it from other schedules
 	every time.Duration
-	cron  *cron.SpecSchedule // nil for every
+	cron  *cron.SpecSchedule // nil if every is set
 	loc   *time.Location
 }
 
-func (s Schedule) ticker() (ticker, error) {
-	t := ticker{loc: s.Location, every: s.Every}
-	if t.loc == nil {
-		t.loc = time.UTC
+func (s Schedule) parse() (parsedSchedule, error) {
+	p := parsedSchedule{loc: s.Location, every: s.Every}
+	if p.loc == nil {
+		p.loc = time.UTC
 	}
 	switch {
 	case (s.Every != 0) == (s.Cron != ""):
-		return t, errors.New("want a time between sweeps, or a cron specification")
+		return p, errors.New("want a time between sweeps, or a cron specification")
 	case s.Every != 0 && (s.Every < time.Second || s.Every%time.Second != 0):
-		return t, fmt.Errorf("a sweep every %s; want whole seconds, at least one", s.Every)
+		return p, fmt.Errorf("a sweep every %s; want whole seconds, at least one", s.Every)
 	case s.Every != 0:
-		t.spec = "@every " + s.Every.String()
-		t.name = t.spec
-		return t, nil
+		p.spec = "@every " + s.Every.String()
+		p.name = p.spec
+		return p, nil
 	}
-	t.spec = strings.Join(strings.Fields(s.Cron), " ")
-	t.name = t.spec + " " + t.loc.String()
+	p.spec = strings.Join(strings.Fields(s.Cron), " ")
+	p.name = p.spec + " " + p.loc.String()
 	const want = `want five fields, such as "0 3 * * *"`
-	if strings.Contains(t.spec, "TZ=") { // the parser panics at some of these
-		return t, fmt.Errorf("cron specification %q: %s, and the time zone by itself", s.Cron, want)
+	if strings.Contains(p.spec, "TZ=") { // the parser panics on some of these
+		return p, fmt.Errorf("cron specification %q: %s; the time zone is given separately", s.Cron, want)
 	}
-	parsed, err := cron.ParseStandard(t.spec)
+	parsed, err := cron.ParseStandard(p.spec)
 	if err != nil {
-		return t, fmt.Errorf("cron specification %q: %w; %s", s.Cron, err, want)
+		return p, fmt.Errorf("cron specification %q: %w; %s", s.Cron, err, want)
 	}
-	// Of @every the ticks depend on when one asks.
+	// @every is refused: package cron counts its ticks from the moment of the call.
 	fields, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
-		return t, fmt.Errorf("cron specification %q: %s; a time between sweeps is not cron's", s.Cron, want)
+		return p, fmt.Errorf("cron specification %q: %s; a time between sweeps is not part of it", s.Cron, want)
 	}
-	if t.cron = fields; t.next(time.Now()).IsZero() {
-		return t, fmt.Errorf("cron specification %q: there is no such day; %s", s.Cron, want)
+	if p.cron = fields; p.next(time.Now()).IsZero() {
+		return p, fmt.Errorf("cron specification %q: there is no such day; %s", s.Cron, want)
 	}
-	return t, nil
+	return p, nil
 }
 
 // next returns the first tick after a time, or zero if there is none for years.
-func (t ticker) next(at time.Time) time.Time {
-	if t.every > 0 {
-		return at.Truncate(t.every).Add(t.every)
+func (p parsedSchedule) next(after time.Time) time.Time {
+	if p.every > 0 {
+		return after.Truncate(p.every).Add(p.every)
 	}
 	const allHours = 1<<24 - 1
-	if t.cron.Hour&allHours == allHours {
-		return t.cron.Next(at.In(t.loc))
+	if p.cron.Hour&allHours == allHours {
+		return p.cron.Next(after.In(p.loc))
 	}
-	// package cron leaves a tick out that falls into the hour that clocks skip, and
-	// ticks twice in the hour that they repeat. So it is asked about a clock that
-	// does neither, from before the change on.
-	const change = 2 * time.Hour // more than clocks are changed by
-	for clock := t.cron.Next(t.clock(at).Add(-change)); !clock.IsZero(); clock = t.cron.Next(clock) {
-		if tick := t.instant(clock); tick.After(at) {
+	// Package cron leaves out a tick in the hour that clocks skip, and ticks twice in
+	// the hour that they repeat. So it is asked for the ticks of a clock in UTC, which
+	// does neither, beginning before any change of clocks.
+	const maxChange = 2 * time.Hour // clocks are never changed by more
+	for clock := p.cron.Next(p.localClock(after).Add(-maxChange)); !clock.IsZero(); clock = p.cron.Next(clock) {
+		if tick := p.resolveLocal(clock); tick.After(after) {
 			return tick
 		}
 	}
 	return time.Time{}
 }
 
-// clock is what a clock in the schedule's zone shows, as if that were UTC.
-func (t ticker) clock(at time.Time) time.Time {
-	_, offset := at.In(t.loc).Zone()
+// localClock returns what a clock in the schedule's zone shows, as if it were UTC.
+func (p parsedSchedule) localClock(at time.Time) time.Time {
+	_, offset := at.In(p.loc).Zone()
 	return at.UTC().Add(time.Duration(offset) * time.Second)
 }
 
-// instant is when the clock shows this: for the first time if it does so twice,
-// and as much later as it was put forward if it never does.
-func (t ticker) instant(clock time.Time) time.Time {
-	by := func(near time.Duration) time.Time { // by the offset that holds this far away
-		_, offset := clock.Add(near).In(t.loc).Zone()
+// resolveLocal is the inverse of localClock. If the clock shows a time twice it
+// returns the first. If the clock skips a time it returns a time that is later by
+// as much as the clock is put forward.
+func (p parsedSchedule) resolveLocal(clock time.Time) time.Time {
+	withOffsetAt := func(distance time.Duration) time.Time { // the zone's offset so far from the clock's time
+		_, offset := clock.Add(distance).In(p.loc).Zone()
 		return clock.Add(-time.Duration(offset) * time.Second)
 	}
 	const day = 24 * time.Hour
-	before, after := by(-day), by(day)
-	if t.clock(after).Equal(clock) && !t.clock(before).Equal(clock) {
+	before, after := withOffsetAt(-day), withOffsetAt(day)
+	if p.localClock(after).Equal(clock) && !p.localClock(before).Equal(clock) {
 		return after
 	}
 	return before
 }
 
-// slot names the tick that is due at a time, so that it has one name on every
-// replica. Replicas that sweep every so often tick at different moments, since
-// each began at its own; but each in every slot.
-func (t ticker) slot(at time.Time) time.Time {
-	if t.every > 0 {
-		return at.Truncate(t.every)
+// tickAt returns the latest tick that is due at a time, however late it is. Every
+// replica gets the same tick. If the schedule is Every, asynq's ticks come at
+// different moments on each replica, since each counts from its own start; but one
+// comes between any two ticks of this function.
+func (p parsedSchedule) tickAt(at time.Time) time.Time {
+	if p.every > 0 {
+		return at.Truncate(p.every)
 	}
-	// The last one that was due, however late this is.
 	for _, back := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 32 * 24 * time.Hour, 5 * 366 * 24 * time.Hour} {
 		last := time.Time{}
-		for next := t.next(at.Add(-back)); !next.IsZero() && !next.After(at); next = t.next(next) {
+		for next := p.next(at.Add(-back)); !next.IsZero() && !next.After(at); next = p.next(next) {
 			last = next
 		}
 		if !last.IsZero() {
@@ -133,16 +135,17 @@ func (t ticker) slot(at time.Time) time.Time {
 	return time.Time{}
 }
 
-// missed says whether a tick has passed since last with nobody there: another
-// replica may still be about to enqueue one until its slot is over, or, of cron,
-// for as long as it may be late.
-func (t ticker) missed(last, now time.Time) bool {
-	const late = time.Minute
-	first := t.next(last)
-	return !first.IsZero() && now.Sub(first) >= cmp.Or(t.every, late)
+// missed reports whether a tick after last has passed and no replica has enqueued
+// it. Another replica may still be about to enqueue a tick until the next one is
+// due (Every), or for a minute (Cron).
+func (p parsedSchedule) missed(last, now time.Time) bool {
+	const maxDelay = time.Minute
+	first := p.next(last)
+	return !first.IsZero() && now.Sub(first) >= cmp.Or(p.every, maxDelay)
 }
 
-// kept is for how long the task ID of a tick is kept after its sweep.
-func (t ticker) kept(slot time.Time) time.Duration {
-	return max(0, t.next(slot).Sub(slot)) + leeway
+// retention is how long the task ID of a tick is kept after its sweep: until the
+// next tick is due by every replica's clock.
+func (p parsedSchedule) retention(tick time.Time) time.Duration {
+	return max(0, p.next(tick).Sub(tick)) + maxClockSkew
 }

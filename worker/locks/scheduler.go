@@ -18,42 +18,44 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// leeway is how far the replicas' clocks may be apart.
-const leeway = 5 * time.Minute
+// maxClockSkew is how far the replicas' clocks may be apart.
+const maxClockSkew = 5 * time.Minute
 
 // Scheduler enqueues a sweep at each tick. Every replica may run one.
 //
-// A tick has one task ID, which is kept until the next tick is due, and for the
-// leeway beyond: whoever comes first enqueues it, and nobody else can. That holds
-// when a process dies between enqueuing a tick and noting it, when Redis' answer
-// is lost, and whatever the note says.
+// A tick has one task ID. asynq keeps it until the next tick is due, and for
+// maxClockSkew beyond. The first replica enqueues the task, and the others get a
+// conflict. This holds if a process dies after it has enqueued a tick and before
+// it has recorded it, if Redis' answer is lost, and whatever the record says.
 //
-// The note of the last tick tells whether there is one to catch up: at the start
-// the latest that is due, of which another replica may have been about to think,
-// and later one that was missed for certain. So a tick at which Redis was away, or
-// which asynq has left out, comes late. Without the note, as when Redis has lost
-// it, the schedule begins anew, with nothing to catch up.
+// The record of the last tick tells whether there is a tick to catch up. When a
+// Scheduler starts it enqueues the latest tick that is due if that is not recorded:
+// another replica may have been about to enqueue it. Later it enqueues only a tick
+// that was certainly missed. So a tick at which Redis was away, or which asynq has
+// left out, comes late. If there is no record, as when Redis has lost it, the
+// schedule begins anew, and there is nothing to catch up.
 //
-// Ticks are named by the clock of the replica. The one whose clock is ahead
-// enqueues them, and the others find them done; if it dies, the next tick is late
-// by as much as it was ahead. Clocks that are further apart than the leeway double
-// ticks. Sweeps do not overlap even then: the Sweeper has its lease.
+// Ticks are named by the clock of the replica. The replica whose clock is ahead
+// enqueues them, and the others find them enqueued. If that replica dies, the next
+// tick is late by as much as its clock was ahead. Clocks that are further apart
+// than maxClockSkew double ticks. Even then sweeps do not overlap: the Sweeper has
+// its lease.
 type Scheduler struct {
-	rdb    redis.UniversalClient
-	client *asynq.Client
-	sweep  tasks.LockSweep
-	tick   ticker
-	log    *zap.Logger
-	asynq  asynq.Logger
-	now    func() time.Time
+	rdb      redis.UniversalClient
+	client   *asynq.Client
+	sweep    tasks.LockSweep
+	schedule parsedSchedule
+	log      *zap.Logger
+	asynq    asynq.Logger
+	now      func() time.Time
 }
 
-// SchedulerConfig holds what a Scheduler needs.
+// SchedulerConfig is what a Scheduler needs.
 type SchedulerConfig struct {
-	// Redis stays the caller's to close.
+	// Redis is closed by the caller.
 	Redis    redis.UniversalClient
 	Schedule Schedule
-	// Sweep is what is enqueued.
+	// Sweep is the task that is enqueued.
 	Sweep  tasks.LockSweep
 	Logger *zap.Logger
 	// AsynqLogger receives asynq's own lines.
@@ -62,7 +64,7 @@ type SchedulerConfig struct {
 
 // NewScheduler checks a configuration and returns a Scheduler.
 func NewScheduler(cfg SchedulerConfig) (*Scheduler, error) {
-	tick, err := cfg.Schedule.ticker()
+	schedule, err := cfg.Schedule.parse()
 	if err != nil {
 		return nil, err
 	}
@@ -70,16 +72,19 @@ func NewScheduler(cfg SchedulerConfig) (*Scheduler, error) {
 		return nil, err
 	}
 	return &Scheduler{
-		rdb: cfg.Redis, client: asynq.NewClientFromRedisClient(cfg.Redis), sweep: cfg.Sweep, tick: tick,
+		rdb: cfg.Redis, client: asynq.NewClientFromRedisClient(cfg.Redis), sweep: cfg.Sweep, schedule: schedule,
 		log: cfg.Logger, asynq: cfg.AsynqLogger, now: time.Now,
 	}, nil
 }
 
-// ticksKey is a hash: schedule by the ms of its last tick.
-const ticksKey = "kooworker:sweep:ticks"
+// lastTicksKey is a hash: schedule by the ms of its last tick.
+const lastTicksKey = "kooworker:sweep:ticks"
 
-// Run enqueues a sweep at each tick until ctx ends. A tick that was missed while
-// nothing ran is caught up at once: one, however many there were.
+// catchUpEvery is the time between two checks for missed ticks.
+const catchUpEvery = 10 * time.Second
+
+// Run enqueues a sweep at each tick until ctx ends. If ticks were missed while no
+// Scheduler ran, it enqueues one of them at once, however many there were.
 func (s *Scheduler) Run(ctx context.Context) error {
 	payload, err := tasks.Encode(s.sweep, tasks.Intent{})
 	if err != nil {
@@ -88,46 +93,48 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := s.catchUp(ctx, payload, true); err != nil {
 		return err
 	}
-	const heartbeat = 2 * time.Second // asynqmon lists what has beaten once
-	// The task's own options, which asynq puts before the entry's, and which
-	// nobody reads but who enqueues: so they can be others at each tick. One tick at
-	// a time has them, from Pre to Post.
+	const heartbeat = 2 * time.Second // asynqmon lists a scheduler after its first heartbeat
+	// Task ID and retention differ at each tick, but asynq wants the options when the
+	// schedule is registered. So the options are those of the task itself: asynq puts
+	// them before those of the entry, reads them only when it enqueues, and they can
+	// be overwritten before. mu is locked from PreEnqueueFunc to PostEnqueueFunc, so
+	// that one tick at a time has them.
 	var (
-		mu  sync.Mutex
-		at  time.Time
-		own = s.own(time.Time{})
+		mu      sync.Mutex
+		at      time.Time
+		options = s.tickOptions(time.Time{})
 	)
 	scheduler := asynq.NewSchedulerFromRedisClient(s.rdb, &asynq.SchedulerOpts{
-		Location: s.tick.loc, HeartbeatInterval: heartbeat, Logger: s.asynq,
+		Location: s.schedule.loc, HeartbeatInterval: heartbeat, Logger: s.asynq,
 		PreEnqueueFunc: func(*asynq.Task, []asynq.Option) {
 			mu.Lock()
 			at = s.now()
-			copy(own, s.own(s.tick.slot(at)))
+			copy(options, s.tickOptions(s.schedule.tickAt(at)))
 		},
 		PostEnqueueFunc: func(_ *asynq.TaskInfo, err error) {
-			ticked := at
+			enqueuedAt := at
 			mu.Unlock()
-			if err := s.ticked(context.WithoutCancel(ctx), ticked, time.Time{}, err); err != nil {
-				s.log.Warn("a tick was not enqueued, or not noted; it is seen to when Redis is back", zap.Time("tick", s.tick.slot(ticked)), zap.Error(err))
+			if err := s.recordEnqueued(context.WithoutCancel(ctx), enqueuedAt, time.Time{}, err); err != nil {
+				s.log.Warn("a tick was not enqueued or not recorded; the scheduler tries again when Redis is back", zap.Time("tick", s.schedule.tickAt(enqueuedAt)), zap.Error(err))
 			}
 		},
 	})
-	task := asynq.NewTask(string(s.sweep.Kind()), payload, own...)
-	if _, err := scheduler.Register(s.tick.spec, task, s.options()...); err != nil {
+	task := asynq.NewTask(string(s.sweep.Kind()), payload, options...)
+	if _, err := scheduler.Register(s.schedule.spec, task, s.taskOptions()...); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	if err := scheduler.Start(); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	defer scheduler.Shutdown()
-	s.log.Info("sweeps are scheduled", zap.String("schedule", s.tick.name))
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	s.log.Info("sweeps are scheduled", zap.String("schedule", s.schedule.name))
+	check := time.NewTicker(catchUpEvery)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
+		case <-check.C:
 			if err := s.catchUp(ctx, payload, false); err != nil && ctx.Err() == nil {
 				s.log.Warn("missed ticks are not caught up yet", zap.Error(err))
 			}
@@ -135,79 +142,84 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 }
 
-// lookEvery is the time between two looks for missed ticks.
-const lookEvery = 10 * time.Second
-
-// schedule names the schedule, and what is swept by it. It is a part of task IDs,
-// which asynqmon has in its addresses, where a slash would part them.
-func (s *Scheduler) schedule() string {
-	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + strings.ReplaceAll(s.tick.name, "/", "|")
+// name names the source and the schedule. It is part of task IDs, which asynqmon
+// has in its URLs; there a slash would separate.
+func (s *Scheduler) name() string {
+	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + strings.ReplaceAll(s.schedule.name, "/", "|")
 }
 
-// id is the task ID of a tick.
-func (s *Scheduler) id(slot time.Time) string {
-	return string(s.sweep.Kind()) + ":" + s.schedule() + ":" + slot.UTC().Format(time.RFC3339)
+// taskID is the task ID of a tick.
+func (s *Scheduler) taskID(tick time.Time) string {
+	return string(s.sweep.Kind()) + ":" + s.name() + ":" + tick.UTC().Format(time.RFC3339)
 }
 
-// TickOf returns the tick that a task's ID names. A sweep that no tick has enqueued
-// has none.
+// TickOf returns the tick that the ID of a sweep's task names. A sweep that was not
+// enqueued by a Scheduler has none.
 func TickOf(taskID string) (tick time.Time, ok bool) {
-	const form = "2006-01-02T15:04:05Z"
-	if !strings.HasPrefix(taskID, string(tasks.KindLockSweep)+":") || len(taskID) < len(form) {
+	const layout = "2006-01-02T15:04:05Z"
+	if !strings.HasPrefix(taskID, string(tasks.KindLockSweep)+":") || len(taskID) < len(layout) {
 		return time.Time{}, false
 	}
-	tick, err := time.Parse(form, taskID[len(taskID)-len(form):])
+	tick, err := time.Parse(layout, taskID[len(taskID)-len(layout):])
 	return tick, err == nil
 }
 
-// own are the options of one tick's task.
-func (s *Scheduler) own(slot time.Time) []asynq.Option {
-	return []asynq.Option{asynq.TaskID(s.id(slot)), asynq.Retention(s.tick.kept(slot))}
+// tickOptions are the options of one tick's task.
+func (s *Scheduler) tickOptions(tick time.Time) []asynq.Option {
+	return []asynq.Option{asynq.TaskID(s.taskID(tick)), asynq.Retention(s.schedule.retention(tick))}
 }
 
+<<<<<<< HEAD
 // options are those of every tick's.
 func (s *Scheduler) options() []asynq.Option {
 	return asynqx.QueueOptions(s.sweep.Queue())
+=======
+// taskOptions are the options that every tick's task has.
+func (s *Scheduler) taskOptions() []asynq.Option {
+	return []asynq.Option{asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout)}
+>>>>>>> part-g
 }
 
-// ticked notes the tick that was due at a time and is enqueued, by this replica
-// or another: err tells. last is the tick that was noted before it was enqueued;
-// zero if nobody has looked. Who has enqueued it says whether one was missed: one
-// replica, though others may note it sooner.
-func (s *Scheduler) ticked(ctx context.Context, at, last time.Time, err error) error {
+// recordEnqueued records the tick that was due at a time and is enqueued, by this
+// replica or, if err is a conflict, by another. Any other err it returns. last is
+// the tick that was recorded before the attempt, or zero if nobody has looked. The
+// replica that has enqueued the tick logs if a tick was missed, even if another
+// has recorded it first: so one replica logs it.
+func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err error) error {
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue a sweep: %w", err)
 	}
-	slot := s.tick.slot(at)
+	tick := s.schedule.tickAt(at)
 	if err == nil {
-		s.log.Debug("a sweep is enqueued", zap.Time("tick", slot))
+		s.log.Debug("a sweep is enqueued", zap.Time("tick", tick))
 	}
-	noted, noteErr := s.note(ctx, slot)
+	recorded, recordErr := s.record(ctx, tick)
 	if last.IsZero() {
-		last = noted
+		last = recorded
 	}
-	if err == nil && last.Before(slot) && s.missed(last, at) {
-		s.log.Info("a missed sweep is caught up", zap.Time("tick", slot), zap.Time("last", last))
+	if err == nil && last.Before(tick) && s.missed(last, at) {
+		s.log.Info("a missed sweep is caught up", zap.Time("tick", tick), zap.Time("last", last))
 	}
-	return noteErr
+	return recordErr
 }
 
-// missed says whether a tick has passed since the last that is noted.
+// missed reports whether a tick was missed after the last recorded one.
 func (s *Scheduler) missed(last, now time.Time) bool {
-	return !last.IsZero() && s.tick.missed(last, now)
+	return !last.IsZero() && s.schedule.missed(last, now)
 }
 
-// noteCmd notes a tick, unless a later one is noted, by a clock that can be
-// right.
+// recordTickCmd records a tick, unless a later one is recorded. A recorded tick
+// that is too far in the future comes from a clock that was wrong, and does not
+// count.
 //
 // KEYS[1] -> kooworker:sweep:ticks
 // --
 // ARGV[1] -> the schedule
 // ARGV[2] -> the tick, in ms
-// ARGV[3] -> the leeway, in ms
+// ARGV[3] -> maxClockSkew, in ms
 //
-// Returns the tick that was noted before, or "".
-var noteCmd = redis.NewScript(`
+// Returns the tick that was recorded before, or "". It takes effect as a whole.
+var recordTickCmd = redis.NewScript(`
 local time = redis.call("TIME")
 local last = redis.call("HGET", KEYS[1], ARGV[1]) or ""
 local ms = tonumber(last) or 0
@@ -217,49 +229,50 @@ end
 return last
 `)
 
-// note returns what last did before.
-func (s *Scheduler) note(ctx context.Context, slot time.Time) (last time.Time, err error) {
-	text, err := noteCmd.Run(ctx, s.rdb, []string{ticksKey}, s.schedule(), slot.UnixMilli(), leeway.Milliseconds()).Text()
+// record records a tick, and returns the tick that was recorded before.
+func (s *Scheduler) record(ctx context.Context, tick time.Time) (last time.Time, err error) {
+	text, err := recordTickCmd.Run(ctx, s.rdb, []string{lastTicksKey}, s.name(), tick.UnixMilli(), maxClockSkew.Milliseconds()).Text()
 	if err != nil {
-		return time.Time{}, fmt.Errorf("note a tick: %w", err)
+		return time.Time{}, fmt.Errorf("record a tick: %w", err)
 	}
-	return s.noted(text), nil
+	return s.parseTick(text), nil
 }
 
-// last is the latest tick that is noted. It is zero if there is none, or one of a
-// clock that was wrong.
-func (s *Scheduler) last(ctx context.Context) (time.Time, error) {
-	text, err := s.rdb.HGet(ctx, ticksKey, s.schedule()).Result()
+// lastTick returns the latest tick that is recorded; zero if there is none, or if
+// it comes from a clock that was wrong.
+func (s *Scheduler) lastTick(ctx context.Context) (time.Time, error) {
+	text, err := s.rdb.HGet(ctx, lastTicksKey, s.name()).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return time.Time{}, fmt.Errorf("look for missed ticks: %w", err)
+		return time.Time{}, fmt.Errorf("check for missed ticks: %w", err)
 	}
-	return s.noted(text), nil
+	return s.parseTick(text), nil
 }
 
-func (s *Scheduler) noted(text string) time.Time {
+func (s *Scheduler) parseTick(text string) time.Time {
 	ms, err := strconv.ParseInt(text, 10, 64)
-	if last := time.UnixMilli(ms); err == nil && !last.After(s.now().Add(leeway)) {
+	if last := time.UnixMilli(ms); err == nil && !last.After(s.now().Add(maxClockSkew)) {
 		return last
 	}
 	return time.Time{}
 }
 
-// catchUp enqueues the latest tick that is due: at the start if nobody has yet,
-// and later if one was missed. When the schedule begins there is none.
+// catchUp enqueues the latest tick that is due: at the start if it is not recorded,
+// and later only if a tick was missed. When a schedule begins there is nothing to
+// catch up.
 func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) error {
-	last, err := s.last(ctx)
+	last, err := s.lastTick(ctx)
 	if err != nil {
 		return err
 	}
 	now := s.now()
 	if last.IsZero() {
-		_, err := s.note(ctx, now)
+		_, err := s.record(ctx, now)
 		return err
 	}
-	slot := s.tick.slot(now)
-	if !slot.After(last) || !start && !s.missed(last, now) {
+	tick := s.schedule.tickAt(now)
+	if !tick.After(last) || !start && !s.missed(last, now) {
 		return nil
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.options(), s.own(slot)...)...)
-	return s.ticked(ctx, now, last, err)
+	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.taskOptions(), s.tickOptions(tick)...)...)
+	return s.recordEnqueued(ctx, now, last, err)
 }

@@ -7,64 +7,103 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeLedger is a source, its lease, and the producer that takes its releases.
-// Locks 0 … stale-1 are stale, oldest first.
-type fakeLedger struct {
-	mu        sync.Mutex
-	total     int64
-	stale     int
-	counted   int64 // stale ones by the count, if it is not the same
-	countErr  error
-	staleErr  error // after the last
-	sweptErr  error
-	dropErr   error
-	swept     []string
-	pages     []int
-	dropped   []time.Duration
-	owner     string // who has the lease
-	holdErr   error
-	hold      func(ctx context.Context, n int) (bool, error) // of the nth hold, if there is one
-	holds     int
+var epoch = time.UnixMilli(1_700_000_000_000)
+
+// redisHook counts the commands of a client, and answers TIME with epoch plus
+// shift. Scripts have the time of the real clock.
+type redisHook struct {
+	shift    time.Duration
+	fail     error // the answer to every command, if it is set
+	commands atomic.Int64
+}
+
+func (*redisHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *redisHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		h.commands.Add(1)
+		if h.fail != nil {
+			cmd.SetErr(h.fail)
+			return h.fail
+		}
+		if cmd, ok := cmd.(*redis.TimeCmd); ok {
+			cmd.SetVal(epoch.Add(h.shift))
+			return nil
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (*redisHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// fixture is a fake source and a fake producer over a real ledger. The locks
+// 0 … stale-1 are stale, the oldest first.
+type fixture struct {
+	store *enqueuelocks.Store
+	hook  *redisHook // of the sweep's client
+
+	total    int64
+	stale    int
+	counted  int64 // the stale locks that Stats counts, if it is not stale
+	countErr error
+	staleErr error // after the last stale lock
+	markErr  error
+	dropErr  error
+	swept    []string
+	pages    []int
+	dropped  []time.Duration
+
 	batch     string
 	enqueued  []tasks.LockRelease
-	begun     []string
 	abandoned []string
-	now       time.Duration // since the epoch
-	done      time.Time
-	breakAt   int   // the producer fails after so many
-	breakWith error // … with this; nil: it waits for the end of its context
+	breakAt   int    // the producer fails after so many releases
+	breakWith error  // … with this; nil: it waits until its context ends
+	onBreak   func() // … after this
+}
+
+// newFixture uses database n of a server.
+func newFixture(t *testing.T, server *redistest.Server, n int, f fixture) *fixture {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), DB: n, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	f.hook = &redisHook{}
+	rdb.AddHook(f.hook)
+	f.store = enqueuelocks.NewStore(rdb)
+	return &f
 }
 
 func lockName(n int) string { return fmt.Sprintf("lock-%04d@102", n) }
 
-var epoch = time.UnixMilli(1_700_000_000_000)
+func (f *fixture) Kind() tasks.Source { return tasks.SourceLedger }
 
-func (f *fakeLedger) Kind() tasks.Source { return tasks.SourceLedger }
-
-func (f *fakeLedger) Survey(context.Context, time.Duration, int64) (tasks.Survey, error) {
-	is := tasks.Survey{Total: f.total, Stale: int64(f.stale), Oldest: f.oldest()}
+func (f *fixture) Stats(context.Context, time.Duration, int64) (Stats, error) {
+	stats := Stats{Total: f.total, Stale: int64(f.stale), Oldest: f.oldest()}
 	if f.counted > 0 {
-		is.Stale = f.counted
+		stats.Stale = f.counted
 	}
-	return is, f.countErr
+	return stats, f.countErr
 }
 
-func (f *fakeLedger) oldest() iter.Seq2[tasks.Lock, error] {
+func (f *fixture) oldest() iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		for n := range f.stale {
 			if !yield(tasks.Lock{UserID: "u", LockID: lockName(n), ExpiresAt: epoch.Add(time.Duration(n) * time.Second)}, nil) {
@@ -77,9 +116,9 @@ func (f *fakeLedger) oldest() iter.Seq2[tasks.Lock, error] {
 	}
 }
 
-// Swept fails as Redis does once its context is over.
-func (f *fakeLedger) Swept(ctx context.Context, swept []tasks.Lock) error {
-	if err := errors.Join(ctx.Err(), f.sweptErr); err != nil {
+// MarkSwept fails as Redis does once its context has ended.
+func (f *fixture) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
+	if err := errors.Join(ctx.Err(), f.markErr); err != nil {
 		return err
 	}
 	f.pages = append(f.pages, len(swept))
@@ -89,72 +128,29 @@ func (f *fakeLedger) Swept(ctx context.Context, swept []tasks.Lock) error {
 	return nil
 }
 
-func (f *fakeLedger) Drop(_ context.Context, keep time.Duration) (int64, error) {
+func (f *fixture) Drop(_ context.Context, keep time.Duration) (int64, error) {
 	f.dropped = append(f.dropped, keep)
 	return 0, f.dropErr
 }
 
-func (f *fakeLedger) Hold(ctx context.Context, owner string, _ time.Duration) (bool, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.holds++
-	if f.hold != nil {
-		if held, err := f.hold(ctx, f.holds); !held || err != nil {
-			return held, err
-		}
-	}
-	if f.holdErr != nil || f.owner != "" && f.owner != owner {
-		return false, f.holdErr
-	}
-	f.owner = owner
-	return true, nil
-}
-
-func (f *fakeLedger) Leave(_ context.Context, owner string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.owner == owner {
-		f.owner = ""
-	}
-	return nil
-}
-
-func (f *fakeLedger) Begin(_ context.Context, batch string) error {
-	if len(f.enqueued) > 0 {
-		return errors.New("too late")
-	}
-	f.begun = append(f.begun, batch)
-	return nil
-}
-
-func (f *fakeLedger) Finish(_ context.Context, batch string) error {
-	f.begun = slices.DeleteFunc(f.begun, func(b string) bool { return b == batch })
-	return nil
-}
-
-func (f *fakeLedger) Unfinished(context.Context) ([]string, error) { return slices.Clone(f.begun), nil }
-
-func (f *fakeLedger) Now(context.Context) (time.Time, error) { return epoch.Add(f.now), nil }
-
-func (f *fakeLedger) Done(_ context.Context, _ tasks.Source, began time.Time) error {
-	f.done = began
-	return nil
-}
-
-func (f *fakeLedger) LastDone(context.Context, tasks.Source) (time.Time, error) { return f.done, nil }
-
-func (f *fakeLedger) Abandon(_ context.Context, batch string) error {
+func (f *fixture) Abandon(_ context.Context, batch string) error {
 	f.abandoned = append(f.abandoned, batch)
 	return nil
 }
 
-func (f *fakeLedger) Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+func (f *fixture) Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	if open, err := f.store.OpenBatches(ctx); err != nil || !slices.Contains(open, batch) {
+		return nil, fmt.Errorf("the batch is not open before anything is enqueued in it: %w", err)
+	}
 	f.batch = batch
 	for t, err := range releases {
 		if err != nil {
 			return enqueued, err
 		}
 		if f.breakAt > 0 && len(enqueued) == f.breakAt {
+			if f.onBreak != nil {
+				f.onBreak()
+			}
 			if f.breakWith != nil {
 				return enqueued, f.breakWith
 			}
@@ -167,67 +163,92 @@ func (f *fakeLedger) Releases(ctx context.Context, batch string, releases iter.S
 	return enqueued, nil
 }
 
-func (f *fakeLedger) sweeper(log *zap.Logger) *Sweeper {
-	return &Sweeper{Source: f, Lease: f, Producer: f, Logger: log}
+func (f *fixture) sweeper(log *zap.Logger) *Sweeper {
+	return &Sweeper{Source: f, Store: f.store, Producer: f, Logger: log}
 }
 
-func (f *fakeLedger) sweep(t *testing.T, o Options) (Report, error) {
+func (f *fixture) sweep(t *testing.T, o Options) (Report, error) {
 	t.Helper()
 	return f.sweeper(zap.NewNop()).Sweep(t.Context(), o)
 }
 
-// want compares what went with the n oldest locks, and what was noted with it.
-func (f *fakeLedger) want(t *testing.T, n int) {
+func (f *fixture) openBatches(t *testing.T) []string {
+	t.Helper()
+	open, err := f.store.OpenBatches(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
+// acquireLease takes the lease for an owner that is no sweep.
+func (f *fixture) acquireLease(ctx context.Context, t *testing.T) (acquired bool) {
+	t.Helper()
+	acquired, err := f.store.AcquireLease(ctx, "another", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acquired
+}
+
+// want wants the n oldest locks to be enqueued and marked, in order, and the lease to
+// be released.
+func (f *fixture) want(t *testing.T, n int) {
 	t.Helper()
 	if len(f.enqueued) != n || len(f.swept) != n {
-		t.Fatalf("%d are enqueued, %d noted; want %d", len(f.enqueued), len(f.swept), n)
+		t.Fatalf("%d are enqueued, %d marked; want %d", len(f.enqueued), len(f.swept), n)
 	}
 	for i, r := range f.enqueued {
 		expired := time.Duration(i) * time.Second
 		if r.UserID != "u" || r.LockID != lockName(i) || r.Evidence.Source != tasks.SourceLedger || !r.Evidence.ExpiredAt.Equal(epoch.Add(expired)) {
-			t.Errorf("number %d is %+v; want the oldest ones in order", i, r)
+			t.Errorf("number %d is %+v; want the oldest locks in order", i, r)
 		}
 		if want := lockName(i) + " " + expired.String(); f.swept[i] != want {
-			t.Errorf("noted number %d: %s; want %s", i, f.swept[i], want)
+			t.Errorf("marked number %d: %s; want %s", i, f.swept[i], want)
 		}
 	}
-	if f.owner != "" {
-		t.Error("the lease was not given back")
+	if ctx := context.WithoutCancel(t.Context()); !f.acquireLease(ctx, t) {
+		t.Error("the lease is not free; want it released")
+	} else if err := f.store.ReleaseLease(ctx, "another"); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestTheGuardRails(t *testing.T) {
+func TestSweep_GuardRails(t *testing.T) {
 	t.Parallel()
+	server, databases := redistest.Start(t), 0
 	for name, c := range map[string]struct {
-		total int64
-		stale int
-		sweep tasks.LockSweep
-		goes  int
-		why   string
+		total    int64
+		stale    int
+		sweep    tasks.LockSweep
+		enqueued int
+		why      string
 	}{
-		"empty":                    {0, 0, tasks.LockSweep{}, 0, ""},
-		"none is stale":            {100, 0, tasks.LockSweep{}, 0, ""},
-		"within both":              {100, 20, tasks.LockSweep{}, 20, ""},
-		"the share, to the lock":   {100, 25, tasks.LockSweep{}, 25, ""},
-		"one more than the share":  {100, 26, tasks.LockSweep{}, 0, "26 of 100 locks are stale, more than the share of 0.25"},
-		"all of them":              {7, 7, tasks.LockSweep{}, 0, "share"},
-		"all of them are allowed":  {7, 7, tasks.LockSweep{MaxShare: 1}, 7, ""},
-		"the most, to the lock":    {100, 10, tasks.LockSweep{Max: 10}, 10, ""},
-		"one more than the most":   {100, 11, tasks.LockSweep{Max: 10}, 10, "11 locks are stale, more than 10 go in one sweep"},
-		"more than both":           {100, 50, tasks.LockSweep{Max: 10}, 0, "share"},
-		"the default most":         {1_000_000, 10_003, tasks.LockSweep{}, 10_000, "more than 10000"},
-		"force":                    {100, 100, tasks.LockSweep{Max: 10, Force: true}, 100, ""},
-		"more than one page noted": {10_000, 1234, tasks.LockSweep{}, 1234, ""},
+		"empty":                     {0, 0, tasks.LockSweep{}, 0, ""},
+		"none is stale":             {100, 0, tasks.LockSweep{}, 0, ""},
+		"within both":               {100, 20, tasks.LockSweep{}, 20, ""},
+		"exactly the share":         {100, 25, tasks.LockSweep{}, 25, ""},
+		"one more than the share":   {100, 26, tasks.LockSweep{}, 0, "26 of 100 locks are stale, more than the share of 0.25"},
+		"all of them":               {7, 7, tasks.LockSweep{}, 0, "share"},
+		"all of them are allowed":   {7, 7, tasks.LockSweep{MaxShare: 1}, 7, ""},
+		"exactly the most":          {100, 10, tasks.LockSweep{Max: 10}, 10, ""},
+		"one more than the most":    {100, 11, tasks.LockSweep{Max: 10}, 10, "11 locks are stale, more than 10 go in one sweep"},
+		"more than both":            {100, 50, tasks.LockSweep{Max: 10}, 0, "share"},
+		"the default most":          {1_000_000, 10_003, tasks.LockSweep{}, 10_000, "more than 10000"},
+		"force":                     {100, 100, tasks.LockSweep{Max: 10, Force: true}, 100, ""},
+		"more than one page marked": {10_000, 1234, tasks.LockSweep{}, 1234, ""},
 	} {
+		database := databases
+		databases++
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fakeLedger{total: c.total, stale: c.stale}
+			f := newFixture(t, server, database, fixture{total: c.total, stale: c.stale})
 			var would []string
 			dry, err := f.sweep(t, Options{LockSweep: c.sweep, DryRun: true, Each: func(l tasks.Lock) { would = append(would, l.LockID) }})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if f.holds+len(f.enqueued)+len(f.swept)+len(f.dropped) > 0 {
+			if int(f.hook.commands.Load())+len(f.enqueued)+len(f.swept)+len(f.dropped) > 0 {
 				t.Error("a dry run has changed something")
 			}
 			core, logs := observer.New(zapcore.ErrorLevel)
@@ -235,51 +256,54 @@ func TestTheGuardRails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.want(t, c.goes)
-			held := int64(c.stale - c.goes)
-			if r.Total != c.total || r.Stale != int64(c.stale) || r.Enqueued != int64(c.goes) || r.HeldBack != held {
-				t.Errorf("%+v; want %d enqueued and %d held back", r, c.goes, held)
+			f.want(t, c.enqueued)
+			held := int64(c.stale - c.enqueued)
+			if r.Total != c.total || r.Stale != int64(c.stale) || r.Enqueued != int64(c.enqueued) || r.HeldBack != held {
+				t.Errorf("%+v; want %d enqueued and %d held back", r, c.enqueued, held)
 			}
 			if (c.why == "") != (r.Why == "") || !strings.Contains(r.Why, c.why) {
 				t.Errorf("why: %q; want %q", r.Why, c.why)
 			}
 			if (held > 0) != (logs.Len() == 1) {
-				t.Errorf("%d are held back, and %d errors logged", held, logs.Len())
+				t.Errorf("%d are held back, and %d errors logged; want one if any is held back", held, logs.Len())
 			}
-			if r.Batch != f.batch || (c.goes > 0) != strings.HasPrefix(r.Batch, "sweep-") {
+			if r.Batch != f.batch || (c.enqueued > 0) != strings.HasPrefix(r.Batch, "sweep-") {
 				t.Errorf("the batch is %q, and the producer's %q", r.Batch, f.batch)
+			}
+			if open := f.openBatches(t); len(open) > 0 {
+				t.Errorf("the batches %v are open; want none", open)
 			}
 			if len(f.dropped) != 1 || f.dropped[0] != DefaultKeep {
 				t.Errorf("dropped: %v; want once, the default", f.dropped)
 			}
 			for _, n := range f.pages {
-				if n > sweptAtOnce {
-					t.Errorf("%d noted at once", n)
+				if n > pageSize {
+					t.Errorf("%d marked at once; want at most %d", n, pageSize)
 				}
 			}
 			if dry.Batch != "" {
-				t.Errorf("a dry run has a batch: %q", dry.Batch)
+				t.Errorf("a dry run has the batch %q; want none", dry.Batch)
 			}
 			if dry.Batch = r.Batch; dry != r {
-				t.Errorf("the dry run said %+v, the sweep %+v", dry, r)
+				t.Errorf("the dry run reported %+v, the sweep %+v; want the same", dry, r)
 			}
 			if len(would) != len(f.enqueued) {
-				t.Fatalf("the dry run named %d, %d went", len(would), len(f.enqueued))
+				t.Fatalf("the dry run named %d, %d were enqueued", len(would), len(f.enqueued))
 			}
 			for i := range would {
 				if would[i] != f.enqueued[i].LockID {
-					t.Errorf("the dry run named %s, %s went", would[i], f.enqueued[i].LockID)
+					t.Errorf("the dry run named %s, %s was enqueued", would[i], f.enqueued[i].LockID)
 				}
 			}
 		})
 	}
 }
 
-func TestADryRunWithoutALookAtEach(t *testing.T) {
+func TestSweep_DryRun(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 20, stale: 2}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 20, stale: 2})
 	if r, err := f.sweep(t, Options{DryRun: true}); err != nil || r.Enqueued != 2 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("without Each: %+v, %v; want 2 enqueued", r, err)
 	}
 	f.counted, f.staleErr = 3, errors.New("the source broke")
 	if _, err := f.sweep(t, Options{DryRun: true, Each: func(tasks.Lock) {}}); !errors.Is(err, f.staleErr) {
@@ -287,209 +311,187 @@ func TestADryRunWithoutALookAtEach(t *testing.T) {
 	}
 }
 
-func TestLocksThatGoStaleMeanwhileWaitForTheNextSweep(t *testing.T) {
+func TestSweep_TakesNoMoreThanWereCounted(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 100, stale: 9, counted: 5}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 100, stale: 9, counted: 5})
 	r, err := f.sweep(t, Options{})
 	if err != nil || r.Enqueued != 5 {
-		t.Errorf("%+v, %v; want no more than were counted", r, err)
+		t.Errorf("%+v, %v; want 5 enqueued", r, err)
 	}
 	f.want(t, 5)
 }
 
-func TestASweepWhoseLocksWereAllRenewedHasNoBatch(t *testing.T) {
+func TestSweep_AllRenewedSinceTheCount(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 100, counted: 5}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 100, counted: 5})
 	r, err := f.sweep(t, Options{})
 	if err != nil || r.Enqueued != 0 || r.Batch != "" {
 		t.Errorf("%+v, %v; want nothing enqueued, and no batch", r, err)
 	}
 }
 
-func TestOneSweepAtATime(t *testing.T) {
+func TestSweep_AnotherIsRunning(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 10, stale: 1, owner: "another"}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 10, stale: 1})
+	if !f.acquireLease(t.Context(), t) {
+		t.Fatal("the lease is not free")
+	}
 	if _, err := f.sweep(t, Options{}); !errors.Is(err, ErrBusy) {
 		t.Errorf("%v; want ErrBusy", err)
 	}
-	if f.owner != "another" || len(f.enqueued)+len(f.dropped) > 0 {
-		t.Errorf("a busy sweep did something: %+v", f)
+	if !f.acquireLease(t.Context(), t) || len(f.enqueued)+len(f.dropped) > 0 {
+		t.Errorf("%d enqueued, %d dropped; want that a busy sweep does nothing, and leaves the lease", len(f.enqueued), len(f.dropped))
 	}
-	f.holdErr = errors.New("Redis is away")
-	if _, err := f.sweep(t, Options{}); !errors.Is(err, f.holdErr) {
-		t.Errorf("%v; want the lease's error", err)
+	f.hook.fail = errors.New("Redis is away")
+	if _, err := f.sweep(t, Options{}); !errors.Is(err, f.hook.fail) {
+		t.Errorf("%v; want the error of the lease", err)
 	}
 }
 
-func TestASweepWithBadOptionsDoesNothing(t *testing.T) {
+func TestSweep_InvalidOptions(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 10, stale: 1}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 10, stale: 1})
 	for _, o := range []tasks.LockSweep{{Grace: -1}, {Max: -1}, {MaxShare: 1.5}} {
-		if _, err := f.sweep(t, Options{LockSweep: o}); err == nil || f.holds > 0 {
-			t.Errorf("%+v: %v after %d holds; want an error before any", o, err, f.holds)
+		if _, err := f.sweep(t, Options{LockSweep: o}); err == nil || f.hook.commands.Load() > 0 {
+			t.Errorf("%+v: %v after %d commands; want an error before any", o, err, f.hook.commands.Load())
 		}
 	}
 }
 
-func TestWhatIsEnqueuedIsNotedWhateverComesAfter(t *testing.T) {
+// Whatever is enqueued is marked, wherever the sweep breaks.
+func TestSweep_MarksWhatIsEnqueued(t *testing.T) {
 	t.Parallel()
+	server, databases := redistest.Start(t), 0
 	broken := errors.New("it broke")
-	for name, f := range map[string]*fakeLedger{
-		"the producer":           {total: 10_000, stale: 1000, breakAt: 700, breakWith: broken},
-		"the source":             {total: 10_000, stale: 700, counted: 1000, staleErr: broken},
-		"the producer, at once":  {total: 10_000, stale: 1000, breakAt: 1, breakWith: broken},
-		"dropping, in the end":   {total: 10_000, stale: 700, dropErr: broken},
-		"counting, in the begin": {total: 10_000, stale: 700, countErr: broken},
-		"noting":                 {total: 10_000, stale: 700, sweptErr: broken},
+	for name, c := range map[string]struct {
+		fixture  fixture
+		enqueued int
+	}{
+		"the producer":          {fixture{stale: 1000, breakAt: 700, breakWith: broken}, 700},
+		"the source":            {fixture{stale: 700, counted: 1000, staleErr: broken}, 700},
+		"the producer, at once": {fixture{stale: 1000, breakAt: 1, breakWith: broken}, 1},
+		"dropping, at the end":  {fixture{stale: 700, dropErr: broken}, 700},
+		"counting, at first":    {fixture{stale: 700, countErr: broken}, 0},
+		"marking":               {fixture{stale: 700, markErr: broken}, 700},
 	} {
+		c.fixture.total = 10_000
+		f := newFixture(t, server, databases, c.fixture)
+		databases++
 		r, err := f.sweep(t, Options{})
 		if !errors.Is(err, broken) {
 			t.Errorf("%s: %v; want its error", name, err)
 		}
-		if name == "noting" {
+		if name == "marking" {
 			if len(f.swept) > 0 || len(f.dropped) > 0 || r.Enqueued != 700 {
-				t.Errorf("%s: %+v", name, r)
+				t.Errorf("%s: %+v, %d marked, %d dropped; want 700 enqueued, and nothing marked or dropped", name, r, len(f.swept), len(f.dropped))
 			}
 			continue
 		}
-		f.want(t, len(f.enqueued))
-		if want := map[string]int{"the producer": 700, "the source": 700, "the producer, at once": 1, "dropping, in the end": 700}[name]; len(f.enqueued) != want {
-			t.Errorf("%s: %d are enqueued; want %d", name, len(f.enqueued), want)
-		}
+		f.want(t, c.enqueued)
 	}
 }
 
-func TestASweepThatLosesItsLeaseEnds(t *testing.T) {
+func TestSweep_LosesItsLease(t *testing.T) {
 	t.Parallel()
-	for name, hold := range map[string]func(context.Context, int) (bool, error){
-		"somebody else has it": func(_ context.Context, n int) (bool, error) { return n < 3, nil },
-		"Redis is away": func(_ context.Context, n int) (bool, error) {
-			if n > 1 {
-				return false, errors.New("away")
-			}
-			return true, nil
-		},
-		"Redis hangs": func(ctx context.Context, n int) (bool, error) {
-			if n > 1 {
-				<-ctx.Done()
-				return false, ctx.Err()
-			}
-			return true, nil
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				f := &fakeLedger{total: 10_000, stale: 1000, breakAt: 700, hold: hold}
-				begin := time.Now()
-				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-				defer cancel()
-				r, err := f.sweeper(zap.NewNop()).Sweep(ctx, Options{})
-				if err == nil || !strings.Contains(err.Error(), "the lease of the sweep is lost") {
-					t.Errorf("%v; want that the lease is lost", err)
-				}
-				if took := time.Since(begin); took > leaseLife {
-					t.Errorf("it ended after %s; the lease was over after %s", took, leaseLife)
-				}
-				f.want(t, 700)
-				if r.Enqueued != 700 || len(f.dropped) > 0 {
-					t.Errorf("%+v", r)
-				}
-			})
-		})
+	server := redistest.Start(t)
+	f := newFixture(t, server, 0, fixture{total: 10_000, stale: 1000, breakAt: 700})
+	f.onBreak = func() { // the lease expires, and somebody else acquires it
+		if err := server.Client().Set(t.Context(), "{kooworker:locks}:sweeping", "another", time.Minute).Err(); err != nil {
+			t.Error(err)
+		}
+	}
+	began := time.Now()
+	r, err := f.sweep(t, Options{})
+	if err == nil || !strings.Contains(err.Error(), "the lease of the sweep is lost") {
+		t.Errorf("%v; want that the lease is lost", err)
+	}
+	if took := time.Since(began); took > leaseTTL {
+		t.Errorf("it ended after %s; want it before the lease expires after %s", took, leaseTTL)
+	}
+	f.want(t, 700)
+	if r.Enqueued != 700 || len(f.dropped) > 0 {
+		t.Errorf("%+v, %d dropped; want 700 enqueued, and nothing dropped", r, len(f.dropped))
 	}
 }
 
-func TestAShortHiccupDoesNotEndASweep(t *testing.T) {
+func TestSweep_Stopped(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := &fakeLedger{total: 10_000, stale: 1000, breakAt: 700}
-		f.hold = func(_ context.Context, n int) (bool, error) {
-			if n == 2 || n == 3 {
-				return false, errors.New("away")
-			}
-			return true, nil
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := f.sweeper(zap.NewNop()).Sweep(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v; want that it ended by its own deadline", err)
-		}
-		f.want(t, 700)
-	})
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 10_000, stale: 1000, breakAt: 700})
+	ctx, cancel := context.WithCancel(t.Context())
+	f.onBreak = cancel
+	if _, err := f.sweeper(zap.NewNop()).Sweep(ctx, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want the error of its context", err)
+	}
+	f.want(t, 700)
 }
 
-func TestOfTheTicksThatHaveGatheredOneIsEnough(t *testing.T) {
+// If several ticks gather while no worker runs, one sweep is enough.
+func TestSweep_GatheredTicks(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 100, stale: 1, now: time.Hour}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 100, stale: 1})
+	f.hook.shift = time.Hour
 	releases := 0
-	due := func(after time.Duration) error {
+	sweepFor := func(tick time.Duration) error {
 		t.Helper()
 		defer func() { releases, f.enqueued = releases+len(f.enqueued), nil }()
-		_, err := f.sweep(t, Options{Due: epoch.Add(after)})
+		_, err := f.sweep(t, Options{ScheduledFor: epoch.Add(tick)})
 		return err
 	}
-	if err := due(time.Minute); err != nil { // all wait since long
+	lastSweep := func() time.Time {
+		last, err := f.store.LastSweep(t.Context(), tasks.SourceLedger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return last
+	}
+	if err := sweepFor(time.Minute); err != nil { // all of them have waited for long
 		t.Fatal(err)
 	}
-	for _, after := range []time.Duration{2 * time.Minute, 59 * time.Minute, time.Hour} {
-		if err := due(after); !errors.Is(err, ErrDone) {
-			t.Errorf("one that was due after %s: %v; want ErrDone", after, err)
+	for _, tick := range []time.Duration{2 * time.Minute, 59 * time.Minute, time.Hour} {
+		if err := sweepFor(tick); !errors.Is(err, ErrDone) {
+			t.Errorf("a sweep for the tick after %s: %v; want ErrDone", tick, err)
 		}
 	}
 	if releases != 1 {
 		t.Errorf("%d releases; want those of one sweep", releases)
 	}
-	f.now += time.Minute
-	if err := due(time.Hour + time.Second); err != nil { // a new tick
+	f.hook.shift += time.Minute
+	if err := sweepFor(time.Hour + time.Second); err != nil { // a new tick
 		t.Error(err)
 	}
-	if _, err := f.sweep(t, Options{}); err != nil { // nobody's tick
+	if _, err := f.sweep(t, Options{}); err != nil { // by hand
 		t.Error(err)
 	}
 	f.enqueued = nil
-	f.now = time.Minute // the clock was set back
-	if err := due(30 * time.Second); err != nil {
+	f.hook.shift = time.Minute // the clock was set back
+	if err := sweepFor(30 * time.Second); err != nil {
 		t.Error(err)
 	}
-	f.sweptErr, f.now = errors.New("it broke"), 2*time.Hour
-	was := f.done
-	if err := due(90 * time.Minute); !errors.Is(err, f.sweptErr) || !f.done.Equal(was) {
-		t.Errorf("%v; a sweep that was cut short counts as done", err)
+	f.markErr, f.hook.shift = errors.New("it broke"), 2*time.Hour
+	before := lastSweep()
+	if err := sweepFor(90 * time.Minute); !errors.Is(err, f.markErr) || !lastSweep().Equal(before) {
+		t.Errorf("%v; want that a sweep that was cut short does not count", err)
 	}
 }
 
-func TestTheNextSweepEndsTheBatchOfOneThatWasCutShort(t *testing.T) {
+func TestSweep_ClosesTheBatchOfOneThatWasCutShort(t *testing.T) {
 	t.Parallel()
-	f := &fakeLedger{total: 10_000, stale: 1000, breakAt: 700, breakWith: errors.New("it broke")}
+	f := newFixture(t, redistest.Start(t), 0, fixture{total: 10_000, stale: 1000, breakAt: 700, breakWith: errors.New("it broke")})
 	if _, err := f.sweep(t, Options{}); !errors.Is(err, f.breakWith) {
 		t.Fatal(err)
 	}
 	first := f.batch
-	if !slices.Equal(f.begun, []string{first}) || len(f.abandoned) > 0 {
-		t.Errorf("begun %v, abandoned %v; want %s to be left", f.begun, f.abandoned, first)
+	if open := f.openBatches(t); !slices.Equal(open, []string{first}) || len(f.abandoned) > 0 {
+		t.Errorf("open %v, abandoned %v; want %s to be open", open, f.abandoned, first)
 	}
 	f.breakAt, f.enqueued = 0, nil
 	if _, err := f.sweep(t, Options{DryRun: true}); err != nil || len(f.abandoned) > 0 {
-		t.Errorf("%v; a dry run has abandoned %v", err, f.abandoned)
+		t.Errorf("%v; a dry run has abandoned %v; want nothing", err, f.abandoned)
 	}
 	if _, err := f.sweep(t, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(f.abandoned, []string{first}) || len(f.begun) > 0 || f.batch == first {
-		t.Errorf("abandoned %v, and begun are %v after the batch %s", f.abandoned, f.begun, f.batch)
+	if open := f.openBatches(t); !slices.Equal(f.abandoned, []string{first}) || len(open) > 0 || f.batch == first {
+		t.Errorf("abandoned %v, open %v after the batch %s; want %s abandoned, and none open", f.abandoned, open, f.batch, first)
 	}
-}
-
-func TestAStoppedSweepNotesWhatIsEnqueued(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := &fakeLedger{total: 10_000, stale: 1000, breakAt: 700}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		if _, err := f.sweeper(zap.NewNop()).Sweep(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v", err)
-		}
-		f.want(t, 700)
-	})
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// No user's locks are found with those of another, however alike their ids are.
-func TestUsersWhoseIDsAreAlike(t *testing.T) {
+// No user's locks are listed with those of another, however alike their ids are.
+func TestListByUser_AlikeUserIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	users := []string{"u", "u!", "u!!", "u~", "U", "uu", "u-1", "u-10", "u-1!", "[u", "(u", "+", "-", "!", "~", strings.Repeat("~", 128)}
@@ -40,7 +40,7 @@ func TestUsersWhoseIDsAreAlike(t *testing.T) {
 	for _, user := range []string{"", "u u", "u l", strings.Repeat("~", 129), "ü"} {
 		_, err := b.store.ListByUser(t.Context(), user)
 		if field, ok := errors.AsType[*tasks.FieldError](err); !ok || field.Field != "user_id" {
-			t.Errorf("%q: %v; want an error about the user", user, err)
+			t.Errorf("%q: %v; want a FieldError about user_id", user, err)
 		}
 		if user != "" {
 			if got := collect(t, b.store.List(t.Context(), locks.Filter{UserID: user})); len(got) != 0 {
@@ -50,8 +50,8 @@ func TestUsersWhoseIDsAreAlike(t *testing.T) {
 	}
 }
 
-// The index finds what reading everything finds.
-func TestAUsersLocksAreThoseOfAll(t *testing.T) {
+// The index by user finds the same locks as reading all.
+func TestListByUser_FindsWhatListFinds(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -74,7 +74,7 @@ func TestAUsersLocksAreThoseOfAll(t *testing.T) {
 				some = append(some, tasks.Lock{UserID: e.UserID, LockID: e.LockID, ExpiresAt: e.ExpiresAt})
 			}
 		}
-		if err := b.store.Swept(t.Context(), some); err != nil {
+		if err := b.store.MarkSwept(t.Context(), some); err != nil {
 			rt.Fatal(err)
 		}
 		for _, filter := range []locks.Filter{{}, {StaleOnly: true}, {StaleOnly: true, Grace: 90 * time.Second}} {
@@ -91,9 +91,9 @@ func TestAUsersLocksAreThoseOfAll(t *testing.T) {
 	})
 }
 
-// A user with many locks is read in pages, none of whose locks is missed or comes
-// twice, whatever becomes of those before and of the name at which a page ends.
-func TestPagesOfAUser(t *testing.T) {
+// The locks of a user are read in pages. None is missed or comes twice, whatever
+// happens to those before and to the one at which a page ends.
+func TestListByUser_Pages(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{499, 500, 501, 1000, 1700} {
 		b := setup(t)
@@ -128,21 +128,21 @@ func TestPagesOfAUser(t *testing.T) {
 		}})
 		got, err = locks.NewStore(rdb).ListByUser(t.Context(), "u")
 		if len(got) != n || err != nil || pages < 2 {
-			t.Errorf("%d in %d pages, while they move: %v; want %d", len(got), pages, err, n)
+			t.Errorf("%d in %d pages, while they change: %v; want %d in 2 or more", len(got), pages, err, n)
 		}
 		rdb.AddHook(before{"evalsha", func() error { return errors.New("cut off") }})
 		if got, err := locks.NewStore(rdb).ListByUser(t.Context(), "u"); err == nil || got != nil {
-			t.Errorf("%d, %v; want an error, and no half of a list", len(got), err)
+			t.Errorf("%d, %v; want an error, and no part of the list", len(got), err)
 		}
 	}
 }
 
-// A name that is in neither set, as a script leaves it that was stopped half-way,
-// is no lock, and goes when its lock has come and gone.
-func TestANameWithoutALock(t *testing.T) {
+// A script that was stopped half-way leaves a name that is in neither set. It is no
+// lock, and is removed when its lock is tracked and forgotten.
+func TestListByUser_NameWithoutLock(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if err := b.rdb.ZAdd(t.Context(), namesKey, redis.Z{Member: "u l"}).Err(); err != nil {
+	if err := b.rdb.ZAdd(t.Context(), byUserKey, redis.Z{Member: "u l"}).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 0 || err != nil {
@@ -150,7 +150,7 @@ func TestANameWithoutALock(t *testing.T) {
 	}
 	b.track(t, b.at(tasks.LockID{UserID: "u", LockID: "l"}, h))
 	if got, err := b.store.ListByUser(t.Context(), "u"); len(got) != 1 || err != nil {
-		t.Errorf("%v, %v; want it", got, err)
+		t.Errorf("%v, %v; want the lock", got, err)
 	}
 	if _, err := b.store.Forget(t.Context(), []tasks.LockID{{UserID: "u", LockID: "l"}}); err != nil {
 		t.Fatal(err)
@@ -160,48 +160,47 @@ func TestANameWithoutALock(t *testing.T) {
 	}
 }
 
-// A lock that lacks its name, as one that was tracked before there were names, has
-// it once it is renewed.
-func TestALockWithoutAName(t *testing.T) {
+// A lock may lack its name, since it was tracked before there were names. Renew
+// restores it.
+func TestRenew_RestoresMissingName(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.track(t, b.at(id(1), h))
-	if err := b.rdb.Del(t.Context(), namesKey).Err(); err != nil {
+	if err := b.rdb.Del(t.Context(), byUserKey).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.store.Renew(t.Context(), []locks.TrackRequest{b.at(id(1), 2*h)}); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.where(t, id(1)); got != "expiry 2h0m0s" {
-		t.Errorf("it is in %q", got)
+		t.Errorf("it is in %q; want it in expiry, with its name", got)
 	}
 }
 
-func TestWhatAUserHolds(t *testing.T) {
+func TestListByUser_LiveAndSwept(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.track(t, b.at(id(1), h), b.at(id(8), -h), b.at(id(2), h))
-	if err := b.store.Swept(t.Context(), []tasks.Lock{b.lock(id(8), -h)}); err != nil {
+	if err := b.store.MarkSwept(t.Context(), []tasks.Lock{b.lock(id(8), -h)}); err != nil {
 		t.Fatal(err)
 	}
-	keeping := locks.Keeping{Store: b.store}
-	got, err := keeping.Held(t.Context(), "u-1")
-	if diff := cmp.Diff([]string{id(8).LockID, id(1).LockID}, got); err != nil || diff != "" {
+	got, err := b.store.ListByUser(t.Context(), "u-1")
+	if diff := cmp.Diff([]locks.Lock{{Lock: b.lock(id(8), -h), Swept: true}, {Lock: b.lock(id(1), h)}}, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got, err := keeping.Held(cancelled, "u-1"); err == nil || got != nil {
+	if got, err := b.store.ListByUser(cancelled, "u-1"); err == nil || got != nil {
 		t.Errorf("%v, %v; want an error", got, err)
 	}
-	// What somebody else wrote is named, and not passed on.
+	// A member that another program wrote is an error, and not passed on.
 	if err := b.rdb.ZAdd(t.Context(), expiryKey, redis.Z{Score: math.Inf(1), Member: "u-1 odd"}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.rdb.ZAdd(t.Context(), namesKey, redis.Z{Member: "u-1 odd"}).Err(); err != nil {
+	if err := b.rdb.ZAdd(t.Context(), byUserKey, redis.Z{Member: "u-1 odd"}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := keeping.Held(t.Context(), "u-1"); err == nil || !strings.Contains(err.Error(), "odd") {
+	if got, err := b.store.ListByUser(t.Context(), "u-1"); err == nil || !strings.Contains(err.Error(), "odd") {
 		t.Errorf("%v, %v; want an error that names it", got, err)
 	}
 }

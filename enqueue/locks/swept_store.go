@@ -1,0 +1,156 @@
+package locks
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// SweptStore remembers which locks of an external source (a file, a database) were
+// swept. Such a source may list a lock long after its release. The store remembers
+// a lock together with its expiry: with another expiry it counts as a new lock.
+//
+// The store lies beside the ledger, in {kooworker:locks}:listed:<source>, a sorted
+// set of "<user> <lock> <expiry in ms>" by the time in ms at which a sweep last
+// saw the lock listed. The key …:attended exists while a worker runs that can read
+// the source.
+type SweptStore struct {
+	rdb redis.UniversalClient
+	key string
+}
+
+// NewSweptStore returns the store of one source over a client. The caller closes
+// the client.
+func NewSweptStore(rdb redis.UniversalClient, source tasks.Source) *SweptStore {
+	return &SweptStore{rdb: rdb, key: "{kooworker:locks}:listed:" + string(source)}
+}
+
+// Now returns the time by Redis' clock.
+func (s *SweptStore) Now(ctx context.Context) (time.Time, error) { return redisTime(ctx, s.rdb) }
+
+// sweptStoreCmd marks locks as swept, or looks up which of them are.
+//
+// KEYS[1] -> {kooworker:locks}:listed:<source>
+// --
+// ARGV[1] -> 1 to mark them, 0 to look them up
+// ARGV[2…] -> the members
+//
+// Returns 1 for each that was marked before, else 0. For each that is marked it
+// also records now as the time at which it was last seen. It takes effect as a
+// whole.
+var sweptStoreCmd = redis.NewScript(nowLua + `
+local marked = {}
+for i = 2, #ARGV do
+	marked[i - 1] = redis.call("ZSCORE", KEYS[1], ARGV[i]) and 1 or 0
+	if ARGV[1] == "1" or marked[i - 1] == 1 then
+		redis.call("ZADD", KEYS[1], now, ARGV[i])
+	end
+end
+return marked
+`)
+
+// AlreadySwept reports for each of these locks, which the source lists now,
+// whether it was swept with this expiry.
+func (s *SweptStore) AlreadySwept(ctx context.Context, listed []tasks.Lock) ([]bool, error) {
+	return s.run(ctx, "look up what was swept", 0, listed)
+}
+
+// MarkSwept records that the releases of these locks are enqueued. Call it after
+// asynq has the releases: if it came before, a crash in between would lose them.
+// It is safe to call it again.
+func (s *SweptStore) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
+	_, err := s.run(ctx, "mark swept", 1, swept)
+	return err
+}
+
+func (s *SweptStore) run(ctx context.Context, verb string, mark int, locks []tasks.Lock) ([]bool, error) {
+	marked := make([]bool, 0, len(locks))
+	for len(locks) > 0 {
+		page := locks[:min(chunk, len(locks))]
+		locks = locks[len(page):]
+		args := []any{mark}
+		for _, l := range page {
+			args = append(args, sweptMember(l))
+		}
+		answers, err := sweptStoreCmd.Run(ctx, s.rdb, []string{s.key}, args...).Int64Slice()
+		if err == nil && len(answers) != len(page) {
+			err = fmt.Errorf("%d answers; want %d", len(answers), len(page))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("locks: %s: %w", verb, err)
+		}
+		for _, answer := range answers {
+			marked = append(marked, answer == 1)
+		}
+	}
+	return marked, nil
+}
+
+// Remove lets the next sweep take a lock again.
+func (s *SweptStore) Remove(ctx context.Context, swept tasks.Lock) error {
+	if err := s.rdb.ZRem(ctx, s.key, sweptMember(swept)).Err(); err != nil {
+		return fmt.Errorf("locks: let a lock be swept again: %w", err)
+	}
+	return nil
+}
+
+// dropSweptCmd removes one chunk of the locks that were not seen for long.
+//
+// KEYS[1] -> {kooworker:locks}:listed:<source>
+// --
+// ARGV[1] -> ms for which a lock is kept after it was last seen
+// ARGV[2] -> how many to remove at most
+//
+// Returns how many were removed. It takes effect as a whole.
+var dropSweptCmd = redis.NewScript(nowLua + `
+local members = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now - ARGV[1], "LIMIT", 0, ARGV[2])
+if #members > 0 then
+	redis.call("ZREM", KEYS[1], unpack(members))
+end
+return #members
+`)
+
+// Drop removes the locks that no sweep has seen listed for longer than keep. It
+// returns their number.
+func (s *SweptStore) Drop(ctx context.Context, keep time.Duration) (dropped int64, err error) {
+	for {
+		n, err := dropSweptCmd.Run(ctx, s.rdb, []string{s.key}, millisUp(keep), chunk).Int64()
+		if err != nil {
+			return dropped, fmt.Errorf("locks: drop what was swept long ago: %w", err)
+		}
+		if dropped += n; n < chunk {
+			return dropped, nil
+		}
+	}
+}
+
+// heartbeatKey exists while a worker runs that can read the source.
+func (s *SweptStore) heartbeatKey() string { return s.key + ":attended" }
+
+// Heartbeat records that a worker runs that can read the source. The record lasts
+// for ttl.
+func (s *SweptStore) Heartbeat(ctx context.Context, ttl time.Duration) error {
+	if err := s.rdb.Set(ctx, s.heartbeatKey(), "1", ttl).Err(); err != nil {
+		return fmt.Errorf("locks: record that a worker reads a source: %w", err)
+	}
+	return nil
+}
+
+// HasWorker reports whether a worker runs that can read the source.
+func (s *SweptStore) HasWorker(ctx context.Context) (bool, error) {
+	n, err := s.rdb.Exists(ctx, s.heartbeatKey()).Result()
+	if err != nil {
+		return false, fmt.Errorf("locks: ask whether a worker reads a source: %w", err)
+	}
+	return n == 1, nil
+}
+
+// sweptMember is how the store writes a lock.
+func sweptMember(l tasks.Lock) string {
+	return member(l.ID()) + " " + strconv.FormatInt(millisAt(l.ExpiresAt), 10)
+}

@@ -1,0 +1,206 @@
+package locks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/locks/source"
+)
+
+// External is a Source whose locks somebody else keeps, in a file or a database.
+// It is read from the start to the end before anything is enqueued: if the reading
+// breaks half-way, nothing has happened.
+//
+// The ledger refuses to renew a lock while its release is under way; an external
+// source cannot do that. If a lock is renewed there between the last lookup and
+// the call, the release does not notice.
+type External struct {
+	list    source.Source
+	swept   *enqueuelocks.SweptStore
+	lookups *lookupBatcher
+}
+
+var _ Source = (*External)(nil)
+
+// NewExternal returns a Source over a list, which the caller closes, and the store
+// that remembers what was swept of it.
+func NewExternal(list source.Source, swept *enqueuelocks.SweptStore) *External {
+	return &External{list: list, swept: swept, lookups: newLookupBatcher(list)}
+}
+
+// ListError means that the list could not be read to its end.
+type ListError struct {
+	Source tasks.Source
+	Err    error
+}
+
+// Error implements error.
+func (e *ListError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the list's error.
+func (e *ListError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it; it may be empty.
+func (e *ListError) Hint() string {
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](e.Err); ok {
+		return h.Hint()
+	}
+	return ""
+}
+
+// Kind implements Source.
+func (e *External) Kind() tasks.Source { return e.list.Kind() }
+
+// Stats implements Source. It keeps at most twice limit locks in memory.
+func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) (Stats, error) {
+	now, err := e.swept.Now(ctx)
+	if err != nil {
+		return Stats{}, err
+	}
+	var (
+		stats  Stats
+		page   []tasks.Lock // expired ones, of which some may be swept already
+		oldest = oldestLocks{limit: limit}
+	)
+	countPage := func() error {
+		swept, err := e.swept.AlreadySwept(ctx, page)
+		if err != nil {
+			return err
+		}
+		for i, lock := range page {
+			if swept[i] {
+				stats.Total--
+				continue
+			}
+			stats.Stale++
+			oldest.add(lock)
+		}
+		page = page[:0]
+		return nil
+	}
+	for lock, err := range e.list.Locks(ctx) {
+		if row, bad := errors.AsType[*source.RowError](err); bad {
+			if stats.Unreadable++; stats.FirstUnreadable == nil {
+				stats.FirstUnreadable = row
+			}
+			continue
+		}
+		if err != nil {
+			return Stats{}, &ListError{e.Kind(), err}
+		}
+		stats.Total++
+		if lock.ExpiresAt.Add(grace).After(now) {
+			continue
+		}
+		if page = append(page, lock); len(page) == pageSize {
+			if err := countPage(); err != nil {
+				return Stats{}, err
+			}
+		}
+	}
+	if err := countPage(); err != nil {
+		return Stats{}, err
+	}
+	locks, repeated := oldest.sorted()
+	stats.Total -= repeated
+	stats.Stale -= repeated
+	stats.Oldest = func(yield func(tasks.Lock, error) bool) {
+		for _, lock := range locks {
+			if !yield(lock, nil) {
+				return
+			}
+		}
+	}
+	return stats, nil
+}
+
+// MarkSwept implements Source.
+func (e *External) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
+	return e.swept.MarkSwept(ctx, swept)
+}
+
+// Drop implements Source.
+func (e *External) Drop(ctx context.Context, keep time.Duration) (int64, error) {
+	return e.swept.Drop(ctx, keep)
+}
+
+// Heartbeat tells others until ctx ends that a worker runs that can read the
+// source. It ignores an error of Redis: the next heartbeat comes soon.
+func (e *External) Heartbeat(ctx context.Context) {
+	const every, ttl = 5 * time.Second, 20 * time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		_ = e.swept.Heartbeat(ctx, ttl)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Lookup checks a lock again, just before its release. If refused is empty the
+// lock is as the sweep has seen it. Otherwise refused says why the lock must stay.
+func (e *External) Lookup(ctx context.Context, t tasks.LockRelease) (refused string, err error) {
+	state, err := e.lookups.lookup(ctx, tasks.LockID{UserID: t.UserID, LockID: t.LockID})
+	switch {
+	case err != nil:
+		return "", &ListError{e.Kind(), err}
+	case state.Err != nil:
+		// Once the lock can be read again, a sweep has to take it again. If the process
+		// dies before this line, the task runs again.
+		if err := e.swept.Remove(ctx, tasks.Lock{UserID: t.UserID, LockID: t.LockID, ExpiresAt: t.Evidence.ExpiredAt}); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("it cannot be read: %v", state.Err), nil
+	case !state.Found:
+		return "it is not listed any more", nil
+	case state.ExpiresAt.After(t.Evidence.ExpiredAt):
+		return "it was renewed", nil
+	default:
+		return "", nil
+	}
+}
+
+// oldestLocks keeps the oldest of the locks that are added to it.
+type oldestLocks struct {
+	limit int64
+	locks []tasks.Lock
+}
+
+func (o *oldestLocks) add(l tasks.Lock) {
+	o.locks = append(o.locks, l)
+	if int64(len(o.locks))/2 >= max(o.limit, pageSize) {
+		o.trim()
+	}
+}
+
+func (o *oldestLocks) trim() {
+	slices.SortStableFunc(o.locks, func(a, b tasks.Lock) int { return a.ExpiresAt.Compare(b.ExpiresAt) })
+	o.locks = o.locks[:min(int64(len(o.locks)), o.limit)]
+}
+
+// sorted returns the oldest locks. Of a lock that was added more than once it
+// returns only the one with the latest expiry; repeated is the number of those
+// that it leaves out.
+func (o *oldestLocks) sorted() (locks []tasks.Lock, repeated int64) {
+	o.trim()
+	seen := make(map[tasks.LockID]bool, len(o.locks))
+	for _, l := range slices.Backward(o.locks) {
+		if !seen[l.ID()] {
+			seen[l.ID()] = true
+			locks = append(locks, l)
+		}
+	}
+	slices.Reverse(locks)
+	return locks, int64(len(o.locks) - len(locks))
+}
