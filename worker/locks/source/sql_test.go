@@ -414,7 +414,7 @@ func TestTheServerKnowsTheTimeout(t *testing.T) {
 				err = rows.Err()
 				_ = rows.Close()
 			}
-			if f := s.dialect.explain(err); !f.tooLong {
+			if f := s.dialect.explain(err); !f.timedOut {
 				t.Errorf("got %v", err)
 			}
 		})
