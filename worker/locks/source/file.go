@@ -92,7 +92,7 @@ func checkFile(in *os.File) error {
 	start := make([]byte, len(gzipMagic))
 	n, err := in.ReadAt(start, 0)
 	switch {
-	case err != nil && err != io.EOF: // the file may be shorter
+	case err != nil && !errors.Is(err, io.EOF): // the file may be shorter
 		return fileError(err)
 	case string(start[:n]) == gzipMagic:
 		return &Error{
