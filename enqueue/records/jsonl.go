@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -31,14 +32,17 @@ func (s schema) parseObject(names []string, line []byte) (rec record, err error)
 		}
 	}
 	if s.parseExpiry != nil && (s.expiryRequired || m.has(expiryColumn)) {
-		text, err := m.text(expiryColumn)
-		if err != nil {
-			rec.expiryErr = err
-			return rec, nil
-		}
-		rec.expiresAt, rec.expiryErr = s.parseExpiry(text)
+		rec.expiresAt, rec.expiryErr = s.expiryMember(m)
 	}
 	return rec, nil
+}
+
+func (s schema) expiryMember(m members) (time.Time, error) {
+	text, err := m.text(expiryColumn)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return s.parseExpiry(text)
 }
 
 // members are the members of a JSON object, with their values unparsed.

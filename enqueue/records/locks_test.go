@@ -212,9 +212,9 @@ func TestLocks_CheckExpiry(t *testing.T) {
 			`u/l4 expires_at is "soon"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z`,
 			"/ user_id is empty; want 1 to 128 visible ASCII characters", "/ has 1 columns; the header has 3",
 		},
-		"user_id,lock_id\nu,l\n":                           {`header: the first line must be a header with user_id, lock_id and expires_at; it is "user_id,lock_id"`},
-		"user_id,lock_id,expires_at,expires_at\n":          {"header: the header names expires_at twice; want it once"},
-		"\"user_id,lock_id,expires_at\n":                   {`header: read the header: line 1: extraneous or missing " in quoted-field`},
+		"user_id,lock_id\nu,l\n":                            {`header: the first line must be a header with user_id, lock_id and expires_at; it is "user_id,lock_id"`},
+		"user_id,lock_id,expires_at,expires_at\n":           {"header: the header names expires_at twice; want it once"},
+		"\"user_id,lock_id,expires_at\n":                    {`header: read the header: line 1: extraneous or missing " in quoted-field`},
 		over("user_id,", 1e4) + "lock_id,expires_at\nu,l\n": {"header: read the header: line 1: is longer than 65536 bytes"},
 	} {
 		if diff := cmp.Diff(want, collect(records.LocksCSV(strings.NewReader(in), check))); diff != "" {

@@ -13,8 +13,8 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// Not parallel, as everything here that breaks a server: see package sourcetest.
-func TestAConnectionThatBreaksHalfWay(t *testing.T) {
+// The tests that break a server are not parallel: see package sourcetest.
+func TestSQL_ConnectionBreaks(t *testing.T) {
 	for name, crash := range map[string]func(t *testing.T, d database){
 		"connection": func(t *testing.T, d database) {
 			t.Helper()
@@ -51,18 +51,18 @@ func TestAConnectionThatBreaksHalfWay(t *testing.T) {
 						}
 					}
 					if got.err == nil || asRowError(got.err) != nil || len(got.locks) >= 50_000 {
-						t.Fatalf("got %d locks and %v", len(got.locks), got.err)
+						t.Fatalf("got %d locks and %v; want an incomplete list and an error", len(got.locks), got.err)
 					}
 					t.Logf("%d locks, then %v; hint: %s", len(got.locks), got.err, hintIn(got.err))
 					if hintIn(got.err) != hintBroke {
-						t.Errorf("got the hint %q", hintIn(got.err))
+						t.Errorf("got the hint %q, want %q", hintIn(got.err), hintBroke)
 					}
 					redistest.Eventually(t, 30*time.Second, "the server is there again", func() bool { return d.Admin.PingContext(t.Context()) == nil })
-					if _, found, err := lookAt(t.Context(), s, "u7", "l7"); err != nil || !found {
-						t.Errorf("a look got %t, %v", found, err)
+					if _, found, err := lookup(t.Context(), s, "u7", "l7"); err != nil || !found {
+						t.Errorf("Lookup: found %t, %v; want the lock", found, err)
 					}
 					if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 50_000 {
-						t.Errorf("the next list has %d locks, and %v", len(got.locks), got.err)
+						t.Errorf("the next list has %d locks and ends with %v; want 50000 and nil", len(got.locks), got.err)
 					}
 				})
 			}
@@ -70,7 +70,8 @@ func TestAConnectionThatBreaksHalfWay(t *testing.T) {
 	}
 }
 
-// connectionID is the connection that reads, or the process behind it.
+// connectionID returns the id of the connection that reads, in PostgreSQL the id of
+// its process.
 func connectionID(t *testing.T, d database) (id int) {
 	t.Helper()
 	if err := d.Admin.QueryRowContext(t.Context(), d.Pick(
@@ -81,15 +82,15 @@ func connectionID(t *testing.T, d database) (id int) {
 	return id
 }
 
-// All idle connections die at once, and the next call does not notice.
-func TestIdleConnectionsThatDied(t *testing.T) {
+// All idle connections die at once. The next call succeeds all the same.
+func TestSQL_IdleConnectionsDie(t *testing.T) {
 	for _, d := range both(t) {
 		t.Run(d.Name, func(t *testing.T) {
 			s := d.open(t, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
 			done := make(chan error, maxConns)
 			for range maxConns {
 				go func() {
-					_, _, err := lookAt(t.Context(), s, "u1", "l1")
+					_, _, err := lookup(t.Context(), s, "u1", "l1")
 					done <- err
 				}()
 			}
@@ -99,14 +100,14 @@ func TestIdleConnectionsThatDied(t *testing.T) {
 				}
 			}
 			d.Restart(t)
-			if _, found, err := lookAt(t.Context(), s, "u1", "l1"); err != nil || !found {
-				t.Errorf("got %t, %v", found, err)
+			if _, found, err := lookup(t.Context(), s, "u1", "l1"); err != nil || !found {
+				t.Errorf("found %t, %v; want the lock", found, err)
 			}
 		})
 	}
 }
 
-func TestADatabaseThatIsDownAtFirst(t *testing.T) {
+func TestSQL_DatabaseDownAtFirst(t *testing.T) {
 	for _, d := range both(t) {
 		t.Run(d.Name, func(t *testing.T) {
 			d.Kill()
@@ -117,37 +118,37 @@ func TestADatabaseThatIsDownAtFirst(t *testing.T) {
 			defer func() { _ = s.Close() }()
 			got := list(t, s.Locks(t.Context()))
 			if got.err == nil || !strings.Contains(got.err.Error(), "connection refused") || hintIn(got.err) != hintReach {
-				t.Errorf("got %v; hint: %s", got.err, hintIn(got.err))
+				t.Errorf("got %v; hint: %s; want that the connection is refused, and how to reach the server", got.err, hintIn(got.err))
 			}
 			t.Log(got.err)
 			d.Restart(t)
 			if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 1 {
-				t.Errorf("got %+v", got)
+				t.Errorf("got %+v, want one lock", got)
 			}
 		})
 	}
 }
 
-// encoded is a password as it has to be in a URL.
+// encoded returns a password in the form that a URL needs.
 func encoded(password string) string {
 	return strings.TrimPrefix(url.UserPassword("", password).String(), ":")
 }
 
-func TestPasswordsAreNotShown(t *testing.T) {
+func TestSQL_PasswordsHidden(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr/t:p@ss?w#rd%41"
 	parts := []string{"s3cr", "p@ss", "w#rd", encoded(secret), url.QueryEscape(secret), url.PathEscape(secret)}
 	check := func(t *testing.T, what string, err error) {
 		t.Helper()
 		if err == nil {
-			t.Errorf("%s: no error", what)
+			t.Errorf("%s: got no error", what)
 			return
 		}
 		for ; err != nil; err = errors.Unwrap(err) {
 			for _, shown := range []string{err.Error(), hintIn(err), fmt.Sprintf("%+v %#v", err, err)} {
 				for _, part := range parts {
 					if strings.Contains(shown, part) {
-						t.Errorf("%s: %q is in %s", what, part, shown)
+						t.Errorf("%s: the secret %q is shown in %s", what, part, shown)
 					}
 				}
 			}
@@ -185,7 +186,7 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		refused := s.Check(t.Context())
 		check(t, dsn, refused)
 		if hintIn(refused) != hintReach {
-			t.Errorf("%s: %v; hint: %s", dsn, refused, hintIn(refused))
+			t.Errorf("%s: got %v; hint: %s; want the hint %q", dsn, refused, hintIn(refused), hintReach)
 		}
 		check(t, "the source", fmt.Errorf("%v %+v %#v %s", s, s, s, s))
 		cfg := Config{DSN: dsn, Query: query}
@@ -198,15 +199,16 @@ func TestPasswordsAreNotShown(t *testing.T) {
 			_, err := Open(t.Context(), d.DSNAs("admin", encoded(secret)), query)
 			check(t, d.Name, err)
 			if hintIn(err) != hintLogin {
-				t.Errorf("got %v; hint: %s", err, hintIn(err))
+				t.Errorf("got %v; hint: %s; want the hint %q", err, hintIn(err), hintLogin)
 			}
 			t.Log(err)
 		})
 	}
 }
 
-// What is in the DSN arrives: the driver's own form, and escapes.
-func TestDSNForms(t *testing.T) {
+// The driver gets the user and the password of every form of DSN, with and without
+// escapes.
+func TestSQL_DSNForms(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
 		t.Run(d.Name, func(t *testing.T) {
@@ -234,7 +236,7 @@ func TestDSNForms(t *testing.T) {
 	}
 }
 
-func TestConfigs(t *testing.T) {
+func TestNew_InvalidConfig(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"no DSN":   {Query: "SELECT 1"},
@@ -242,7 +244,7 @@ func TestConfigs(t *testing.T) {
 		"timeout":  {DSN: "postgres://127.0.0.1/db", Query: "SELECT 1", Timeout: -1},
 	} {
 		if _, err := New(cfg); err == nil {
-			t.Errorf("%s: is taken", name)
+			t.Errorf("%s: got no error", name)
 		}
 	}
 	if got, want := fmt.Sprint(Config{Query: "SELECT 1", Timeout: time.Second}), `{Query:"SELECT 1" Timeout:1s Location:UTC}`; got != want {

@@ -10,111 +10,128 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// columns takes the values out of rows.
+// columnNames are the columns that a query must yield.
+var columnNames = [...]string{userColumn, lockColumn, expiryColumn}
+
+// columns scans rows.
 type columns struct {
-	targets []any // for Scan
-	values  [len(columnNames)]any
-	// location is where the expiry's clock is; nil if it is UTC's, or its type has
-	// a zone.
+	targets []any                 // for Scan
+	values  [len(columnNames)]any // of the row that was scanned last, in the order of columnNames
+	// location is the zone of the expiry; nil if it is UTC, or if the type of the
+	// column has a zone.
 	location *time.Location
 }
 
-// passedOver is where the other columns go.
-type passedOver struct{}
+// discard is the target of the other columns.
+type discard struct{}
 
 // Scan implements sql.Scanner.
-func (passedOver) Scan(any) error { return nil }
+func (discard) Scan(any) error { return nil }
 
-// columns finds the columns, and checks that what is in them can be read: a
-// wrong type is wrong in every row.
+// columns finds the columns and checks that their types can be read. A wrong type
+// is wrong in every row.
 func (s *SQL) columns(types []*sql.ColumnType) (*columns, error) {
-	there := make([]string, len(types))
+	yielded := make([]string, len(types))
 	for i, t := range types {
-		there[i] = t.Name()
+		yielded[i] = t.Name()
 	}
 	c := &columns{targets: make([]any, len(types))}
 	for i := range c.targets {
-		c.targets[i] = passedOver{}
+		c.targets[i] = discard{}
 	}
 	for i, name := range columnNames {
-		at := slices.Index(there, name)
-		if at < 0 {
-			return nil, s.error(fmt.Sprintf("the query yields no column %s; it yields %+.200q; want %s", name, strings.Join(there, ", "), joinNames(columnNames[:])),
+		column := slices.Index(yielded, name)
+		if column < 0 {
+			return nil, s.error(fmt.Sprintf("the query yields no column %s; it yields %+.200q; want %s", name, strings.Join(yielded, ", "), allColumns),
 				"name it: SELECT … AS "+name, nil)
 		}
-		if slices.Contains(there[at+1:], name) {
+		if slices.Contains(yielded[column+1:], name) {
 			return nil, s.error("the query yields two columns "+name+"; want one", "name the columns that are wanted instead of *", nil)
 		}
-		if err := s.checkType(name, types[at].DatabaseTypeName()); err != nil {
+		typeName := types[column].DatabaseTypeName()
+		if err := s.checkType(name, typeName); err != nil {
 			return nil, err
 		}
-		c.targets[at] = &c.values[i]
-		if name == expiryColumn && types[at].DatabaseTypeName() == s.dialect.zoneless {
+		c.targets[column] = &c.values[i]
+		if name == expiryColumn && typeName == s.dialect.localTimeType {
 			c.location = s.location
 		}
 	}
 	return c, nil
 }
 
-func (s *SQL) checkType(column, is string) error {
+func (s *SQL) checkType(column, typeName string) error {
 	d := s.dialect
 	switch {
-	case slices.Contains(d.textTypes, is):
+	case slices.Contains(d.textTypes, typeName):
 		return nil
-	case column == expiryColumn && slices.Contains(d.timeTypes, is):
+	case column == expiryColumn && slices.Contains(d.timeTypes, typeName):
 		return nil
 	case column == expiryColumn:
-		return s.error(fmt.Sprintf("the query's %s is of the type %s; want %s, or text as of RFC 3339", column, is, strings.Join(d.timeTypes, " or ")),
+		return s.error(fmt.Sprintf("the query's %s is of the type %s; want %s, or text as of RFC 3339", column, typeName, strings.Join(d.timeTypes, " or ")),
 			"convert it, for example "+d.fromUnix+" AS "+column+" where it counts seconds since 1970", nil)
 	default:
-		return s.error(fmt.Sprintf("the query's %s is of the type %s; want text", column, is),
+		return s.error(fmt.Sprintf("the query's %s is of the type %s; want text", column, typeName),
 			fmt.Sprintf("cast it to text: CAST(%s AS %s) AS %s", column, d.castTo, column), nil)
 	}
 }
 
 // lock makes a lock of the row that was scanned last.
 func (c *columns) lock(row int) (tasks.Lock, *RowError) {
-	var ids [2]string
-	for i := range ids {
-		var ok bool
-		if ids[i], ok = text(c.values[i]); !ok {
-			return tasks.Lock{}, &RowError{Row: row, Err: notRead(columnNames[i], c.values[i])}
-		}
+	l, err := c.ids()
+	if err != nil {
+		return tasks.Lock{}, &RowError{Row: row, Err: err}
 	}
-	return readLock(row, ids, func() (time.Time, error) {
-		value := c.values[len(ids)]
-		if at, ok := value.(time.Time); ok {
-			if c.location != nil {
-				at = wallClock(at, c.location)
-			}
-			return at, nil
-		}
-		s, ok := text(value)
-		switch {
-		case !ok:
-			return time.Time{}, notRead(expiryColumn, value)
-		case strings.HasSuffix(s, "infinity"):
-			return time.Time{}, &tasks.FieldError{Field: expiryColumn, Problem: "is " + s + "; want a time, or leave such locks out"}
-		}
-		return tasks.ParseTime(expiryColumn, s)
-	})
+	at, err := c.expiry()
+	if err == nil {
+		err = checkExpiry(at)
+	}
+	if err != nil {
+		return tasks.Lock{}, &RowError{Row: row, UserID: l.UserID, LockID: l.LockID, Err: err}
+	}
+	l.ExpiresAt = at.UTC()
+	return l, nil
 }
 
-func text(value any) (string, bool) {
-	switch v := value.(type) {
+// ids returns a lock without its expiry.
+func (c *columns) ids() (l tasks.Lock, err error) {
+	if l.UserID, err = c.text(0); err != nil {
+		return l, err
+	}
+	if l.LockID, err = c.text(1); err != nil {
+		return l, err
+	}
+	return l, l.ID().Validate()
+}
+
+func (c *columns) expiry() (time.Time, error) {
+	const column = len(columnNames) - 1
+	if at, ok := c.values[column].(time.Time); ok {
+		if c.location != nil {
+			at = wallClock(at, c.location)
+		}
+		return at, nil
+	}
+	text, err := c.text(column)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if strings.HasSuffix(text, "infinity") {
+		return time.Time{}, &tasks.FieldError{Field: expiryColumn, Problem: "is " + text + "; want a time, or leave such locks out"}
+	}
+	return tasks.ParseTime(expiryColumn, text)
+}
+
+// text returns the value of a column, by its place in columnNames.
+func (c *columns) text(column int) (string, error) {
+	switch v := c.values[column].(type) {
 	case string:
-		return v, true
+		return v, nil
 	case []byte:
-		return string(v), true
-	default:
-		return "", false
+		return string(v), nil
+	case nil:
+		return "", &tasks.FieldError{Field: columnNames[column], Problem: "is NULL"}
+	default: // a driver may return another type for the column types that were checked
+		return "", &tasks.FieldError{Field: columnNames[column], Problem: fmt.Sprintf("came as a %T", v)}
 	}
-}
-
-func notRead(column string, value any) error {
-	problem := "is NULL"
-	if value != nil {
-		problem = fmt.Sprintf("came as a %T", value) // not of the types that were checked
-	}
-	return &tasks.FieldError{Field: column, Problem: problem}
 }

@@ -1,51 +1,50 @@
-// Package source reads which backup locks there are from where a fleet keeps
-// them besides the ledger in Redis: a file ([File]), or the table of a backup
-// service in PostgreSQL, MySQL or MariaDB ([SQL]).
+// Package source reads the lists of backup locks that exist besides the ledger in
+// Redis: a file ([File]), or the table of a backup service in PostgreSQL, MySQL or
+// MariaDB ([SQL]).
 //
-// It owns reading, and only that: nothing is written, and what is stale or may
-// be released is for the sweep to say. The sweep calls it for the list of locks,
-// and the worker calls it just before a release, to see whether the lock was
-// renewed meanwhile or is gone. It must not import Redis, asynq or any sibling
-// of this package; it knows the vocabulary of package tasks.
+// It only reads. Which locks are stale, and which may be released, the sweep
+// decides. The sweep calls this package for the list of locks. The worker calls it
+// just before a release, to see whether the lock was renewed meanwhile or is gone.
+// The package imports the vocabulary of package tasks and the file reader
+// enqueue/records. It must not import Redis, asynq or any sibling of this package.
 //
-// A lock that is released although it lives breaks a backup, and one that stays
-// is released by the next sweep. So where this package has a choice it errs on
-// the side of the lock: a list that is cut short ends with an error and never
-// silently, an expiry that could be a placeholder is refused, and of a lock that
-// is named more than once the latest expiry counts.
+// Releasing a live lock breaks a backup, while a lock that is kept is released by
+// the next sweep. So in doubt this package keeps the lock: a list that is cut short
+// always ends with an error, an expiry that could be a placeholder is refused, and
+// if a lock is listed more than once its latest expiry counts.
 //
 // # Times
 //
-// A MySQL DATETIME and a PostgreSQL timestamp have no zone: they are taken as UTC,
-// or as Config.Location says. A table in another zone's time, read as UTC, makes
-// live locks look stale. What has a zone (TIMESTAMP, timestamptz) keeps it, and in
-// text RFC 3339 is wanted, which names its zone.
+// A MySQL DATETIME and a PostgreSQL timestamp have no zone. They are read as UTC,
+// or in the zone of Config.Location. If the table means another zone, live locks
+// look stale. A type with a zone (TIMESTAMP, timestamptz) keeps its zone. Text must
+// be RFC 3339, which names the zone.
 //
-// A local time that the clocks show twice, when they are put back, is the later of
-// the two, and one that they leave out is the later one that it can be.
+// When the clocks are put back, a local time exists twice: the later one counts.
+// When they are put forward, some local times do not exist: such a time is counted
+// from before the change, which is the later of its two meanings.
 //
-// The session's time zone is UTC, whatever the server's is, so that NOW() in a
-// query is UTC and a MySQL TIMESTAMP comes over as it is meant. Without Location
-// the query may convert as well: expires_at AT TIME ZONE 'Europe/Berlin' in
-// PostgreSQL, CONVERT_TZ(expires_at, '+01:00', '+00:00') in MySQL.
+// The session's time zone is UTC, whatever the server's is. So NOW() in a query is
+// UTC, and a MySQL TIMESTAMP is transferred correctly. Instead of Location the
+// query may convert: expires_at AT TIME ZONE 'Europe/Berlin' in PostgreSQL,
+// CONVERT_TZ(expires_at, '+01:00', '+00:00') in MySQL.
 //
 // # One row for each lock
 //
-// Where a table keeps history the query takes what counts of it: MAX(expires_at)
-// AS expires_at … GROUP BY user_id, lock_id. A list yields rows as they come, so
-// that counts and guard rails would count each of them; a lock that has a later
-// row is not released all the same, since a look sees the latest.
+// If a table keeps history, the query must select the current row of each lock:
+// MAX(expires_at) AS expires_at … GROUP BY user_id, lock_id. Locks yields every
+// row, and counts and guard rails would count each of them. But no lock is released
+// because of an old row, since Lookup returns the latest expiry.
 //
-// # Two databases, one way
+// # One implementation for all databases
 //
-// Both are used through database/sql, pgx by its own adapter: what is hard here
-// (rows in bounded memory, connections that break, time limits, the checks of
-// columns) is then written once and is true of both. What differs is a short
-// list, see dialect.
+// All databases are used through database/sql, PostgreSQL through pgx's adapter. So
+// the difficult parts (rows in bounded memory, broken connections, time limits,
+// checks of columns) exist once. The few differences are in type dialect.
 //
-// # What is not shown
+// # Secrets
 //
-// No error, and nothing that fmt prints of a type of this package, holds the
-// password of a DSN. A driver's own words about a DSN that it cannot read are
-// not passed on: who cannot read it cannot know where the password ends.
+// No error, and nothing that fmt prints of a type of this package, contains the
+// password of a DSN. If a driver cannot parse a DSN, its error is not passed on:
+// the driver cannot know where the password ends.
 package source

@@ -10,10 +10,10 @@ import (
 
 const encodeHint = "; in a URL, characters such as @ : / ? # % in the user or password are percent-encoded (@ is %40)"
 
-// keyword is how PostgreSQL's DSN of keywords and values begins.
+// keyword matches the beginning of a PostgreSQL DSN of keywords and values.
 var keyword = regexp.MustCompile(`^\s*(host|hostaddr|port|user|password|passfile|dbname|service|servicefile|sslmode|connect_timeout|application_name)\s*=`)
 
-// parseDSN's errors do not show the DSN, nor a part of it.
+// parseDSN returns errors that show no part of the DSN.
 func parseDSN(dsn string) (*dialect, error) {
 	scheme, _, isURL := strings.Cut(dsn, "://")
 	switch {
@@ -32,7 +32,7 @@ func parseDSN(dsn string) (*dialect, error) {
 	case keyword.MatchString(dsn):
 		return postgres(dsn, nil)
 	}
-	// A password may hold anything, :// included.
+	// A password may contain anything, even ://.
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil || cfg.Net != "tcp" && cfg.Net != "unix" {
 		return nil, &Error{message: "the DSN is neither one of PostgreSQL nor one of MySQL", hint: postgresShape + "; or " + mysqlShape}
@@ -40,15 +40,15 @@ func parseDSN(dsn string) (*dialect, error) {
 	return mysqlDialect(cfg, nil)
 }
 
-// parseURL also returns what must not be shown, apart from the password as the
-// driver has it.
+// parseURL also returns the secrets in the URL. The driver's own form of the
+// password is not among them.
 func parseURL(dsn, shape string) (*url.URL, []string, error) {
 	u, err := url.Parse(dsn)
 	switch {
 	case err != nil,
 		u.Opaque != "", strings.Contains(dsn, "#"),
-		// Parsers differ in where a password with an @ ends, and with a / or ? in
-		// it, its start may pass for a port: what follows would be shown.
+		// Parsers disagree about where a password with an @ ends. If there is a / or
+		// ? in it, its beginning can be taken for a port, and the rest would be shown.
 		strings.Count(dsn, "@") > 1, u.User == nil && strings.Contains(dsn, "@"):
 		return nil, nil, &Error{message: "the DSN is not a URL", hint: shape}
 	}
@@ -63,8 +63,8 @@ func parseURL(dsn, shape string) (*url.URL, []string, error) {
 	return u, secrets, nil
 }
 
-// mysqlURL takes apart what the driver's own form has in other places. The user
-// and password do not pass through that form: it knows no escapes.
+// mysqlURL turns a URL into the driver's own form of a DSN. The user and the
+// password are set apart from it, since that form has no escapes.
 func mysqlURL(u *url.URL, secrets []string) (*dialect, error) {
 	if u.Hostname() == "" {
 		return nil, &Error{message: "the DSN has no host", hint: mysqlShape}

@@ -12,38 +12,38 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Format is how a file is written.
+// Format is how a file is written. Package enqueue/records describes both
+// formats; here expires_at is required in every line.
 type Format string
 
 // The formats.
 const (
-	// CSV has a header with user_id, lock_id and expires_at in any order. Other
-	// columns are passed over, and so are blank lines. A record is a line: a
-	// field in quotes may hold commas, but no line break.
+	// CSV has a header with user_id, lock_id and expires_at.
 	CSV Format = "csv"
 	// JSONL has one JSON object a line, with the members that are columns in CSV.
 	JSONL Format = "jsonl"
 )
 
-// File is a file of locks. Its times are RFC 3339. It is plain text: one that is
-// compressed with gzip is refused.
+// File is a file that lists locks. It is plain text: a file that is compressed
+// with gzip is refused, because Lookup reads it again and again.
 //
-// Whoever writes it should write a new file and rename it: a file that changes
-// while it is read ends with an error.
+// To change the file, write a new one and rename it: if the file changes while it
+// is read, the list ends with an error.
 type File struct {
 	path   string
 	format Format
 	now    func() time.Time
 
 	mu    sync.Mutex
-	index *fileIndex // of the last Look; may be nil
+	index *fileIndex // of the last Lookup; may be nil
 }
 
-// OpenFile returns the locks of a file. Without a format the file's name tells:
-// .jsonl and .ndjson are JSONL, and anything else is CSV.
+// OpenFile returns the locks of a file. Without a format the name of the file
+// decides: .jsonl and .ndjson are JSONL, and everything else is CSV.
 func OpenFile(path string, format Format) (*File, error) {
 	if format == "" {
 		format = CSV
@@ -67,33 +67,32 @@ func (f *File) open() (*os.File, error) {
 	if err != nil {
 		return nil, fileError(err)
 	}
-	info, err := in.Stat()
-	switch {
-	case err != nil:
-	case info.IsDir():
-		err = &fs.PathError{Op: "read", Path: f.path, Err: errors.New("is a folder")}
-	case !info.Mode().IsRegular(): // it could be read only once
-		err = &fs.PathError{Op: "read", Path: f.path, Err: errors.New("is not a regular file, and locks are looked up again before a release")}
-	}
-	if err != nil {
-		_ = in.Close()
-		return nil, fileError(err)
-	}
-	if err := refuseGzip(in); err != nil {
+	if err := checkFile(in); err != nil {
 		_ = in.Close()
 		return nil, err
 	}
 	return in, nil
 }
 
-// gzipMagic is how RFC 1952 lets a file begin, and neither CSV nor JSONL can.
+// gzipMagic is how a gzip file begins (RFC 1952). Neither CSV nor JSONL can begin
+// so.
 const gzipMagic = "\x1f\x8b"
 
-func refuseGzip(in *os.File) error {
+// checkFile refuses what cannot be read again and again.
+func checkFile(in *os.File) error {
+	info, err := in.Stat()
+	switch {
+	case err != nil:
+		return fileError(err)
+	case info.IsDir():
+		return fileError(&fs.PathError{Op: "read", Path: in.Name(), Err: errors.New("is a folder")})
+	case !info.Mode().IsRegular():
+		return fileError(&fs.PathError{Op: "read", Path: in.Name(), Err: errors.New("is not a regular file, and locks are looked up again before a release")})
+	}
 	start := make([]byte, len(gzipMagic))
 	n, err := in.ReadAt(start, 0)
 	switch {
-	case err != nil && err != io.EOF: // it may be shorter
+	case err != nil && !errors.Is(err, io.EOF): // the file may be shorter
 		return fileError(err)
 	case string(start[:n]) == gzipMagic:
 		return &Error{
@@ -105,7 +104,10 @@ func refuseGzip(in *os.File) error {
 }
 
 func fileError(err error) error {
-	hint := "look whether the file is there and the worker's user may read it"
+	hint := "check that the file exists and that the worker's user may read it"
+	if _, header := errors.AsType[*records.HeaderError](err); header {
+		hint = "the first line of CSV names the columns: user_id,lock_id,expires_at"
+	}
 	return &Error{message: "the locks' file: " + err.Error(), hint: hint, cause: err}
 }
 
@@ -132,7 +134,7 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 		yield(tasks.Lock{}, fileError(err))
 		return
 	}
-	for l, err := range f.parse(in) {
+	for l, err := range parse(f.format, in) {
 		if ctx.Err() != nil {
 			yield(tasks.Lock{}, &Error{message: "the locks' file: " + context.Cause(ctx).Error(), cause: ctx.Err()})
 			return
@@ -153,17 +155,30 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 	}
 }
 
-func (f *File) parse(r io.Reader) iter.Seq2[tasks.Lock, error] {
-	if f.format == JSONL {
-		return readJSONL(r)
+// parse yields the locks of a file's content. Errors are as in Source.Locks.
+func parse(format Format, r io.Reader) iter.Seq2[tasks.Lock, error] {
+	lines := records.LocksCSV
+	if format == JSONL {
+		lines = records.LocksJSONL
 	}
-	return readCSV(r)
+	return func(yield func(tasks.Lock, error) bool) {
+		for l, err := range lines(r, checkExpiry) {
+			if bad, ok := errors.AsType[*records.LineError](err); ok {
+				err = &RowError{Row: bad.Line, UserID: bad.Lock.UserID, LockID: bad.Lock.LockID, Err: bad.Err, line: true}
+			} else if err != nil {
+				err = fileError(err)
+			}
+			if !yield(l, err) {
+				return
+			}
+		}
+	}
 }
 
-// Lookup implements Source. It reads the whole file when that has changed since
-// the last Lookup, or was changed within the last two seconds, and otherwise finds
-// the locks in an index in memory, of about 150 bytes a lock.
-func (f *File) Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error) {
+// Lookup implements Source. It finds the locks in an index in memory, which takes
+// about 150 bytes a lock. It reads the whole file again if that has changed since
+// the last Lookup, or had changed within the two seconds before.
+func (f *File) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	in, err := f.open()
@@ -175,17 +190,17 @@ func (f *File) Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, e
 	if err != nil {
 		return nil, fileError(err)
 	}
-	if !f.index.isOf(info) {
+	if !f.index.isCurrent(info) {
 		f.index = nil
 		if f.index, err = f.readIndex(ctx, in, info); err != nil {
 			return nil, err
 		}
 	}
-	sights := make([]LockState, len(names))
-	for i, name := range names {
-		sights[i] = f.index.locks[name]
+	states := make([]LockState, len(ids))
+	for i, id := range ids {
+		states[i] = f.index.locks[id]
 	}
-	return sights, nil
+	return states, nil
 }
 
 // Close implements Source. It never fails.
@@ -196,15 +211,15 @@ func (f *File) Close() error {
 	return nil
 }
 
-// fileIndex is what a file said when it looked like info.
+// fileIndex holds what the file said when it had this info.
 type fileIndex struct {
 	info  fs.FileInfo
-	racy  bool // the file may have changed since, and look the same
+	racy  bool // the file may have changed since without a new modification time
 	locks map[tasks.LockID]LockState
 }
 
-// raceWindow is longer than the steps in which file systems count modification
-// times: a change within one step does not show.
+// raceWindow is longer than the resolution of modification times in any file
+// system. A change within one step of the resolution does not show.
 const raceWindow = 2 * time.Second
 
 func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*fileIndex, error) {
@@ -220,24 +235,24 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 		case err != nil && row == nil:
 			failed = err
 			return false
-		case row != nil && row.UserID == "": // nobody can ask for it
+		case row != nil && row.UserID == "": // nobody can ask for this lock
 		case row != nil:
 			x.add(tasks.LockID{UserID: row.UserID, LockID: row.LockID}, time.Time{}, row)
 		default:
-			x.add(tasks.LockID{UserID: l.UserID, LockID: l.LockID}, l.ExpiresAt, nil)
+			x.add(l.ID(), l.ExpiresAt, nil)
 		}
 		return true
 	})
 	return x, failed
 }
 
-func (x *fileIndex) add(name tasks.LockID, expiresAt time.Time, bad *RowError) {
-	s := x.locks[name]
+func (x *fileIndex) add(id tasks.LockID, expiresAt time.Time, bad *RowError) {
+	s := x.locks[id]
 	s.add(expiresAt, bad)
-	x.locks[name] = s
+	x.locks[id] = s
 }
 
-func (x *fileIndex) isOf(info fs.FileInfo) bool {
+func (x *fileIndex) isCurrent(info fs.FileInfo) bool {
 	return x != nil && !x.racy && os.SameFile(x.info, info) && sameContent(x.info, info)
 }
 

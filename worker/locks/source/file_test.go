@@ -38,7 +38,7 @@ func openFile(t *testing.T, name, content string) *File {
 
 const long = "0123456789"
 
-func TestFiles(t *testing.T) {
+func TestFile_Locks(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
 	one := []tasks.Lock{{UserID: "u1", LockID: "l1@1", ExpiresAt: at}}
@@ -65,7 +65,7 @@ func TestFiles(t *testing.T) {
 		"no header":   {"f.csv", "u1,l1@1,2026-01-31T08:30:00Z\n", nil, nil, "must be a header"},
 		"no expiry":   {"f.csv", "user_id,lock_id\nu,l\n", nil, nil, "must be a header"},
 		"twice":       {"f.csv", "user_id,lock_id,expires_at,user_id\n", nil, nil, "names user_id twice"},
-		"long header": {"f.csv", strings.Repeat(long, 7000), nil, nil, "the header is longer"},
+		"long header": {"f.csv", strings.Repeat(long, 7000), nil, nil, "read the header: line 1: is longer"},
 		"jsonl":       {"f.jsonl", `{"lock_id":"l1@1","x":{"user_id":[1]},"user_id":"u1","expires_at":"2026-01-31T08:30:00Z"}`, one, nil, ""},
 		"empty jsonl": {"f.ndjson", "\n", nil, nil, ""},
 		"bad objects": {
@@ -74,15 +74,15 @@ func TestFiles(t *testing.T) {
 				`{"user_id":"u","lock_id":"l"}` + "\n" + `{"user_id":"u1","lock_id":"l1@1","expires_at":"2026-01-31T08:30:00Z"}`,
 			one,
 			[]string{
-				"line 1: is not a JSON object", "line 2: is not JSON", "line 3: user_id is 1; want a string", "line 4: lock_id is missing", "line 5: user_id is given twice",
-				"line 6 (user u, lock l): expires_at is 1769848200; want a string", "line 7: has something behind", "line 8 (user u, lock l): expires_at is missing",
+				"line 1: is not a JSON object", "line 2: is not JSON", "line 3: user_id is a number; want a string", "line 4: lock_id is missing", "line 5: gives a member twice; want it once",
+				"line 6 (user u, lock l): expires_at is a number; want a string", "line 7: is not JSON: invalid character '{' after top-level value", "line 8 (user u, lock l): expires_at is missing",
 			},
 			"",
 		},
 	} {
 		got := list(t, openFile(t, tc.file, tc.content).Locks(t.Context()))
 		if diff := cmp.Diff(tc.locks, got.locks); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s: (-want +got):\n%s", name, diff)
 		}
 		for i := range max(len(got.rows), len(tc.rows)) {
 			if i >= len(got.rows) || i >= len(tc.rows) || !strings.HasPrefix(got.rows[i].Error(), tc.rows[i]) {
@@ -90,19 +90,19 @@ func TestFiles(t *testing.T) {
 				break
 			}
 		}
-		if (tc.err == "") != (got.err == nil) || got.err != nil && (!strings.Contains(got.err.Error(), tc.err) || hintIn(got.err) == "") {
-			t.Errorf("%s: got %v", name, got.err)
+		if (tc.err == "") != (got.err == nil) || got.err != nil && (!strings.Contains(got.err.Error(), tc.err) || !strings.HasPrefix(hintIn(got.err), "the first line of CSV names the columns")) {
+			t.Errorf("%s: got %v; hint: %s; want %q", name, got.err, hintIn(got.err), tc.err)
 		}
 	}
 }
 
-func TestLookIntoAFile(t *testing.T) {
+func TestFile_Lookup(t *testing.T) {
 	t.Parallel()
 	const header = "user_id,lock_id,expires_at\n"
 	f := openFile(t, "f.csv", header+"u1,l1,2026-01-31T08:30:00Z\nu1,l1,2026-01-31T09:30:00Z\nu1,l1,2026-01-31T07:30:00Z\nu2,l2,soon\nu3,l3,2026-01-31T08:30:00Z\nu3,l3,\n")
-	look := func(user, lock string) string {
+	expiryOf := func(user, lock string) string {
 		t.Helper()
-		l, found, err := lookAt(t.Context(), f, user, lock)
+		l, found, err := lookup(t.Context(), f, user, lock)
 		switch {
 		case asRowError(err) != nil:
 			return "bad"
@@ -114,52 +114,52 @@ func TestLookIntoAFile(t *testing.T) {
 		return l.ExpiresAt.Format("15:04")
 	}
 	for id, want := range map[[2]string]string{{"u1", "l1"}: "09:30", {"u2", "l2"}: "bad", {"u3", "l3"}: "bad", {"u1", "l2"}: "gone"} {
-		if got := look(id[0], id[1]); got != want {
+		if got := expiryOf(id[0], id[1]); got != want {
 			t.Errorf("%s: got %s, want %s", id, got, want)
 		}
 	}
-	// Of the same size, within the same instant for all that the file system says.
+	// The file has the same size and, for the file system, the same time.
 	info, err := os.Stat(f.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, f.path, header+"u1,l1,2026-01-31T08:30:00Z\n")
-	if got := look("u1", "l1"); got != "08:30" {
-		t.Errorf("got %s", got)
+	if got := expiryOf("u1", "l1"); got != "08:30" {
+		t.Errorf("shorter: got %s, want 08:30", got)
 	}
 	write(t, f.path, header+"u1,l1,2026-01-31T08:45:00Z\n")
 	if err := os.Chtimes(f.path, info.ModTime(), info.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if got := look("u1", "l1"); got != "08:45" {
-		t.Errorf("renewed in the same instant: got %s", got)
+	if got := expiryOf("u1", "l1"); got != "08:45" {
+		t.Errorf("renewed in the same instant: got %s, want 08:45", got)
 	}
-	// An old file is indexed once, and again when it is another one.
+	// An old file is indexed once, and again when another file replaces it.
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(f.path, old, old); err != nil {
 		t.Fatal(err)
 	}
-	look("u1", "l1")
+	expiryOf("u1", "l1")
 	index := f.index
-	if look("u1", "l1"); f.index != index {
-		t.Error("it is read again")
+	if expiryOf("u1", "l1"); f.index != index {
+		t.Error("the unchanged file was read again")
 	}
 	write(t, f.path+".new", header+"u1,l1,2026-01-31T08:50:00Z\n")
 	if err := errors.Join(os.Chtimes(f.path+".new", old, old), os.Rename(f.path+".new", f.path)); err != nil {
 		t.Fatal(err)
 	}
-	if got := look("u1", "l1"); got != "08:50" {
-		t.Errorf("renamed: got %s", got)
+	if got := expiryOf("u1", "l1"); got != "08:50" {
+		t.Errorf("replaced: got %s, want 08:50", got)
 	}
 	if err := os.Remove(f.path); err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := lookAt(t.Context(), f, "u1", "l1"); !errors.Is(err, os.ErrNotExist) || found || hintIn(err) == "" {
-		t.Errorf("got %v", err)
+	if _, found, err := lookup(t.Context(), f, "u1", "l1"); !errors.Is(err, os.ErrNotExist) || found || hintIn(err) == "" {
+		t.Errorf("removed: found %t, %v; want ErrNotExist and a hint", found, err)
 	}
 }
 
-func TestAFileThatChangesWhileItIsRead(t *testing.T) {
+func TestFile_ChangesWhileRead(t *testing.T) {
 	t.Parallel()
 	f := openFile(t, "f.csv", "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\nu2,l2,2026-01-31T08:30:00Z\n")
 	var last error
@@ -169,30 +169,30 @@ func TestAFileThatChangesWhileItIsRead(t *testing.T) {
 		}
 	}
 	if last == nil || !strings.Contains(last.Error(), "changed while it was read") {
-		t.Errorf("got %v", last)
+		t.Errorf("got %v; want that the file changed", last)
 	}
 }
 
-func TestFilesThatAreRefused(t *testing.T) {
+func TestFile_Refused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for path, format := range map[string]Format{dir: "", filepath.Join(dir, "none"): CSV, "/dev/null": "", filepath.Join(dir, "f"): "xml"} {
 		if _, err := OpenFile(path, format); err == nil {
-			t.Errorf("%s is taken", path)
+			t.Errorf("%s: got no error", path)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := openFile(t, "f.csv", "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\n")
 	if got := list(t, f.Locks(ctx)); !errors.Is(got.err, context.Canceled) || len(got.locks) > 0 {
-		t.Errorf("got %+v", got)
+		t.Errorf("Locks: got %+v, want context.Canceled", got)
 	}
-	if _, _, err := lookAt(ctx, f, "u1", "l1"); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	if _, _, err := lookup(ctx, f, "u1", "l1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lookup: got %v, want context.Canceled", err)
 	}
 }
 
-func TestAFileThatIsCompressed(t *testing.T) {
+func TestFile_Gzip(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string]string{
 		"f.csv":   "user_id,lock_id,expires_at\nu1,l1,2026-01-31T08:30:00Z\n",
@@ -210,53 +210,52 @@ func TestAFileThatIsCompressed(t *testing.T) {
 			t.Helper()
 			e, ok := errors.AsType[*Error](err)
 			if !ok || !strings.HasSuffix(e.Error(), name+" is compressed with gzip; want plain text") || !strings.Contains(e.Hint(), "unpack it") {
-				t.Errorf("%s: %s: got %q; hint: %s", name, what, err, hintIn(err))
+				t.Errorf("%s: %s: got %q; hint: %s; want that it is compressed", name, what, err, hintIn(err))
 			}
 		}
 		f := openFile(t, name, content)
-		if _, found, err := lookAt(t.Context(), f, "u1", "l1"); err != nil || !found {
-			t.Errorf("%s: got %t, %v", name, found, err)
+		if _, found, err := lookup(t.Context(), f, "u1", "l1"); err != nil || !found {
+			t.Errorf("%s: found %t, %v; want the lock", name, found, err)
 		}
-		// It was not when it was opened.
+		// The file is compressed after it was opened.
 		write(t, f.path, packed.String())
 		got := list(t, f.Locks(t.Context()))
 		check("list", got.err)
 		if len(got.locks)+len(got.rows) > 0 {
-			t.Errorf("%s: got %+v", name, got)
+			t.Errorf("%s: got %+v, want no locks", name, got)
 		}
 		_, err := f.Lookup(t.Context(), []tasks.LockID{{UserID: "u1", LockID: "l1"}})
-		check("look", err)
+		check("lookup", err)
 		_, err = OpenFile(f.path, "")
 		check("open", err)
-		write(t, f.path, "\x1f") // too short to be
+		write(t, f.path, "\x1f") // half of what a gzip file begins with
 		if _, err := OpenFile(f.path, ""); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: a file of one byte: %v", name, err)
 		}
 	}
 }
 
-// Whatever a file holds, a lock that comes out of it is one that can be
-// released, and every line has a number.
+// Every lock that is read from a file is valid, and the numbers of bad lines grow.
 func FuzzReadFile(f *testing.F) {
 	f.Add("user_id,lock_id,expires_at\nu1,\"l1@1\",2026-01-31T08:30:00Z\r\n", false)
 	f.Add(`{"user_id":"u1","lock_id":"l1","expires_at":"2026-01-31T08:30:00.5+02:00"}`, true)
 	f.Add(`{"user_id":"u1","lock_id":"\u0000","expires_at":{"a":[]}}`+"\n\n{", true)
 	f.Fuzz(func(t *testing.T, content string, jsonl bool) {
-		read := readCSV
+		format := CSV
 		if jsonl {
-			read = readJSONL
+			format = JSONL
 		}
 		last := 0
-		for l, err := range read(strings.NewReader(content)) {
+		for l, err := range parse(format, strings.NewReader(content)) {
 			row := asRowError(err)
 			switch {
 			case err == nil:
-				if _, wrong := readLock(1, [2]string{l.UserID, l.LockID}, func() (time.Time, error) { return l.ExpiresAt, nil }); wrong != nil {
-					t.Errorf("got %+v: %v", l, wrong)
+				if err := errors.Join(l.ID().Validate(), checkExpiry(l.ExpiresAt)); err != nil || l.ExpiresAt.Location() != time.UTC {
+					t.Errorf("got %+v: %v; want a valid lock in UTC", l, err)
 				}
 			case row != nil:
 				if row.Row <= last || row.Error() == "" {
-					t.Errorf("row %d after %d", row.Row, last)
+					t.Errorf("got row %d after row %d", row.Row, last)
 				}
 				last = row.Row
 			}

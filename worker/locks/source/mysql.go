@@ -38,36 +38,37 @@ func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
 	cfg.Params["time_zone"] = "'+00:00'" // UTC by name would need the server's zone tables
 	cfg.Loc, cfg.ParseTime = time.UTC, true
 	cfg.ColumnsWithAlias, cfg.InterpolateParams = false, false
-	cfg.Logger = &mysql.NopLogger{} // what it logs is returned as well
+	cfg.Logger = &mysql.NopLogger{} // the driver also returns the errors that it logs
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, errMySQL()
 	}
 	return &dialect{
-		where:     "MySQL at " + cfg.Addr + "/" + cfg.DBName,
-		connector: connector,
-		hide:      hider(append(secrets, cfg.Passwd)...),
-		among:     amongMySQL,
-		limit:     limitMySQL,
-		explain:   explainMySQL,
-		textTypes: []string{"VARCHAR", "CHAR", "TEXT", "TINYTEXT", "MEDIUMTEXT", "LONGTEXT", "VARBINARY", "BINARY", "BLOB", "NULL"},
-		timeTypes: []string{"DATETIME", "TIMESTAMP"},
-		zoneless:  "DATETIME",
-		castTo:    "CHAR",
-		fromUnix:  "FROM_UNIXTIME(expires_at)",
+		where:         "MySQL at " + cfg.Addr + "/" + cfg.DBName,
+		connector:     connector,
+		redact:        redactor(append(secrets, cfg.Passwd)...),
+		inClause:      inClauseMySQL,
+		limit:         limitMySQL,
+		explain:       explainMySQL,
+		textTypes:     []string{"VARCHAR", "CHAR", "TEXT", "TINYTEXT", "MEDIUMTEXT", "LONGTEXT", "VARBINARY", "BINARY", "BLOB", "NULL"},
+		timeTypes:     []string{"DATETIME", "TIMESTAMP"},
+		localTimeType: "DATETIME",
+		castTo:        "CHAR",
+		fromUnix:      "FROM_UNIXTIME(expires_at)",
 	}, nil
 }
 
-// amongMySQL has two conditions that are searched in a sorted list, and the pairs
-// for what is left: alone they would be tried one by one where there is no index.
-// An IN over pairs does not find what is in UCS-2.
-func amongMySQL(names []tasks.LockID) (condition string, args []any) {
-	users, locks, pairs := make([]any, len(names)), make([]any, len(names)), make([]any, 0, 2*len(names))
-	for i, name := range names {
-		users[i], locks[i] = name.UserID, name.LockID
-		pairs = append(pairs, name.UserID, name.LockID)
+// inClauseMySQL begins with two lists, in which the server searches quickly. The
+// pairs are compared only for the rows that are left: without an index the server
+// would compare every row with one pair after the other. A single IN over pairs
+// does not find text in UCS-2.
+func inClauseMySQL(ids []tasks.LockID) (condition string, args []any) {
+	users, locks, pairs := make([]any, len(ids)), make([]any, len(ids)), make([]any, 0, 2*len(ids))
+	for i, id := range ids {
+		users[i], locks[i] = id.UserID, id.LockID
+		pairs = append(pairs, id.UserID, id.LockID)
 	}
-	more := len(names) - 1
+	more := len(ids) - 1
 	in := " IN (?" + strings.Repeat(", ?", more) + ")"
 	const pair = "locks.user_id = ? AND locks.lock_id = ?"
 	return "locks.user_id" + in + " AND locks.lock_id" + in + " AND (" + pair + strings.Repeat(" OR "+pair, more) + ")",
@@ -78,10 +79,11 @@ func errMySQL() error {
 	return &Error{message: "the DSN is not one of MySQL", hint: mysqlShape}
 }
 
-// unknownVariable is what a server says to another's name of a setting.
+// unknownVariable is the error of a server that does not know a setting.
 const unknownVariable = 1193
 
-// limitMySQL knows both names: MariaDB's in seconds, MySQL's in milliseconds.
+// limitMySQL tries both names of the setting: MariaDB's is in seconds, MySQL's in
+// milliseconds.
 func limitMySQL(ctx context.Context, tx *sql.Tx, left time.Duration) error {
 	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_statement_time = %.3f", max(left.Seconds(), 0.001)))
 	if my, ok := errors.AsType[*mysql.MySQLError](err); ok && my.Number == unknownVariable {
@@ -100,7 +102,7 @@ func explainMySQL(err error) fault {
 	f := fault{cause: my, hint: hintByHand}
 	switch my.Number {
 	case 1969, 3024: // MariaDB's, MySQL's
-		f.tooLong = true
+		f.timedOut = true
 	case 1045, 1130, 1698: // password, host, no password
 		f.hint = hintLogin
 	case 1044, 1142, 1143: // database, table, column
@@ -109,7 +111,7 @@ func explainMySQL(err error) fault {
 		f.hint = hintNames
 	case 1064, 1792: // syntax, read-only
 		f.hint = hintSelect
-	case 1060: // what a subquery yields has a name twice
+	case 1060: // a subquery yields two columns with the same name
 		f.hint = "name the columns that are wanted instead of *"
 	case 1040, 1203, 1226:
 		f.hint = hintBusy

@@ -36,35 +36,35 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "kooworker"
 	}
-	// Without prepared statements a connection pooler in between may change the
-	// server's side of the connection after every transaction. What is described
-	// first comes in binary, which the server's DateStyle does not change.
+	// Without prepared statements a connection pooler in between may use another
+	// server connection after every transaction. DescribeExec asks for the types
+	// first and then gets binary values, which the server's DateStyle does not change.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
 	return &dialect{
 		where: "PostgreSQL at " + net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))) + "/" + cfg.Database,
-		// A connection that died while it was idle is found by the ping, before
-		// something is asked of it.
+		// The ping finds a connection that died while it was idle, before a query
+		// uses it.
 		connector: stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(
 			func(context.Context, stdlib.ShouldPingParams) bool { return true })),
-		hide:      hider(append(secrets, cfg.Password)...),
-		among:     amongPostgres,
-		limit:     limitPostgres,
-		explain:   explainPostgres,
-		textTypes: []string{"TEXT", "VARCHAR", "BPCHAR", "NAME", "UUID"},
-		timeTypes: []string{"TIMESTAMPTZ", "TIMESTAMP"},
-		zoneless:  "TIMESTAMP",
-		castTo:    "text",
-		fromUnix:  "to_timestamp(expires_at)",
+		redact:        redactor(append(secrets, cfg.Password)...),
+		inClause:      inClausePostgres,
+		limit:         limitPostgres,
+		explain:       explainPostgres,
+		textTypes:     []string{"TEXT", "VARCHAR", "BPCHAR", "NAME", "UUID"},
+		timeTypes:     []string{"TIMESTAMPTZ", "TIMESTAMP"},
+		localTimeType: "TIMESTAMP",
+		castTo:        "text",
+		fromUnix:      "to_timestamp(expires_at)",
 	}, nil
 }
 
-// amongPostgres' first two conditions are what an index, a hash, and a query that
-// groups can take; the third joins what belongs together.
-func amongPostgres(names []tasks.LockID) (condition string, args []any) {
-	users, locks := make([]string, len(names)), make([]string, len(names))
-	for i, name := range names {
-		users[i], locks[i] = name.UserID, name.LockID
+// inClausePostgres begins with two conditions that an index, a hash and a query
+// with GROUP BY can use. The third one selects the right pairs.
+func inClausePostgres(ids []tasks.LockID) (condition string, args []any) {
+	users, locks := make([]string, len(ids)), make([]string, len(ids))
+	for i, id := range ids {
+		users[i], locks[i] = id.UserID, id.LockID
 	}
 	const user, lock = "CAST(locks.user_id AS text)", "CAST(locks.lock_id AS text)"
 	return user + " = ANY($1::text[]) AND " + lock + " = ANY($2::text[]) AND (" + user + ", " + lock + ") IN (SELECT * FROM unnest($1::text[], $2::text[]))",
@@ -82,16 +82,16 @@ func explainPostgres(err error) fault {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		_, connecting := errors.AsType[*pgconn.ConnectError](err)
-		return fault{away: connecting}
+		return fault{unreachable: connecting}
 	}
 	f := fault{cause: pg, hint: hintByHand}
 	switch pg.Code {
 	case "57014": // query_canceled
-		f.tooLong = strings.Contains(pg.Message, "timeout")
+		f.timedOut = strings.Contains(pg.Message, "timeout")
 		f.hint = hintBroke
 	case "28P01", "28000":
 		f.hint = hintLogin
-	case "3D000", "42P01", "42703", "42704", "42883", "42804": // no database, table, column, type, function; types that do not fit
+	case "3D000", "42P01", "42703", "42704", "42883", "42804": // no database, table, column, type, function; types that do not match
 		f.hint = hintNames
 	case "42601", "25006", "0A000", "08P01", "42P02": // syntax, read-only, WITH … DELETE inside, $1
 		f.hint = hintSelect

@@ -13,7 +13,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(sourcetest.ThenStop(m)) }
 // database is a server that the source reads.
 type database struct{ *sourcetest.Server }
 
-// both are for tests of what is true of either.
+// both returns the servers for tests that must pass with either.
 func both(t *testing.T) []database {
 	t.Helper()
 	var both []database

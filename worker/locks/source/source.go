@@ -10,18 +10,18 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Source is where locks are known.
+// Source is a place that lists locks.
 type Source interface {
-	// Kind is the word for it in tasks and reports.
+	// Kind names the source in tasks and reports.
 	Kind() tasks.Source
-	// Locks yields all locks, with expiries in UTC. One that is malformed is
-	// yielded as a *RowError, and the next ones follow; any other error is the
-	// last, and means that the list is incomplete.
+	// Locks yields all locks, with expiries in UTC. A malformed lock is yielded as
+	// a *RowError, and the next locks follow. Any other error is the last, and
+	// means that the list is incomplete.
 	Locks(ctx context.Context) iter.Seq2[tasks.Lock, error]
-	// Lookup says how these locks are now, in their order. With an error nothing is
-	// known, and none of them must be released.
-	Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error)
-	// Close lets go of what the source holds open.
+	// Lookup returns the present states of these locks, in their order. With an
+	// error nothing is known, and none of the locks must be released.
+	Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error)
+	// Close releases what the source holds open.
 	Close() error
 }
 
@@ -30,14 +30,14 @@ var (
 	_ Source = (*SQL)(nil)
 )
 
-// LockState is what a source says of one lock.
+// LockState is what a source says about one lock.
 type LockState struct {
-	// Found: it is there. Else it is gone.
+	// Found: the source lists the lock. If not, the lock is gone.
 	Found bool
-	// ExpiresAt is its expiry, in UTC: of a lock that is there more than once, the
-	// latest.
+	// ExpiresAt is its expiry, in UTC. If the source lists the lock more than once,
+	// it is the latest one.
 	ExpiresAt time.Time
-	// Err: what is there cannot be read, and the lock must not be released.
+	// Err: a row of the lock cannot be read, and the lock must not be released.
 	Err *RowError
 }
 
@@ -52,17 +52,18 @@ func (s *LockState) add(expiresAt time.Time, bad *RowError) {
 	}
 }
 
-// RowError is one row that is no lock.
+// RowError is one row that is not a valid lock.
 type RowError struct {
-	// Row is counted from 1. Of a file it is the line, the header and blank ones
-	// included.
+	// Row is counted from 1. In a file it is the line; the header and blank lines
+	// count.
 	Row int
-	// UserID and LockID are the row's, if these at least are well formed.
+	// UserID and LockID name the lock if only its expiry is wrong. Else they are
+	// empty.
 	UserID, LockID string
-	// Err says what is wrong with it.
+	// Err says what is wrong with the row.
 	Err error
 
-	line bool // of a file
+	line bool // the row is a line of a file
 }
 
 // Error implements error.
@@ -80,36 +81,17 @@ func (e *RowError) Error() string {
 // Unwrap returns the cause.
 func (e *RowError) Unwrap() error { return e.Err }
 
-// The columns, and the members in JSONL.
+// The columns of a query. A file has the same.
 const (
 	userColumn   = "user_id"
 	lockColumn   = "lock_id"
 	expiryColumn = "expires_at"
+
+	allColumns = userColumn + ", " + lockColumn + " and " + expiryColumn // for messages
 )
 
-// columnNames are in the order in which fields have them.
-var columnNames = [...]string{userColumn, lockColumn, expiryColumn}
-
-// readLock makes a lock of what stands in a row. expiry is called when the ids
-// are well formed: an error can then say of which lock it is.
-func readLock(row int, ids [2]string, expiry func() (time.Time, error)) (tasks.Lock, *RowError) {
-	l := tasks.Lock{UserID: ids[0], LockID: ids[1]}
-	if err := l.ID().Validate(); err != nil {
-		return tasks.Lock{}, &RowError{Row: row, Err: err}
-	}
-	at, err := expiry()
-	if err == nil {
-		err = checkExpiry(at)
-	}
-	if err != nil {
-		return tasks.Lock{}, &RowError{Row: row, UserID: l.UserID, LockID: l.LockID, Err: err}
-	}
-	l.ExpiresAt = at.UTC()
-	return l, nil
-}
-
-// Before that year there was nothing to lock: such a time is 1970, year 1 or
-// MySQL's 0000-00-00, which stand for "none" and not for "long ago".
+// firstYear is the first year in which a lock can expire. An earlier time is 1970,
+// year 1 or MySQL's 0000-00-00: a placeholder that means "none", not "long ago".
 const firstYear = 2000
 
 func checkExpiry(at time.Time) error {
@@ -120,11 +102,11 @@ func checkExpiry(at time.Time) error {
 	return nil
 }
 
-// Error is what went wrong with a source as a whole.
+// Error is a failure of a whole source.
 type Error struct {
 	message string
 	hint    string
-	cause   error // one that holds nothing secret; may be nil
+	cause   error // must hold no secret; may be nil
 }
 
 // Error implements error.
@@ -133,10 +115,10 @@ func (e *Error) Error() string { return e.message }
 // Hint says what to do about it; it may be empty.
 func (e *Error) Hint() string { return e.hint }
 
-// Unwrap returns the database's own error, the context's or the file system's.
+// Unwrap returns the error of the database, the context or the file system.
 func (e *Error) Unwrap() error { return e.cause }
 
-// asRowError is errors.AsType for what is not worth a second result.
+// asRowError is errors.AsType with one result: nil if err is no RowError.
 func asRowError(err error) *RowError {
 	row, _ := errors.AsType[*RowError](err)
 	return row

@@ -16,7 +16,7 @@ import (
 
 // SQL is a query of a database, see Config. It may be used by many goroutines.
 //
-// What fails leaves nothing behind: the next call takes a connection that works.
+// After a failure the next call uses a connection that works.
 type SQL struct {
 	dialect  *dialect
 	query    string
@@ -26,7 +26,7 @@ type SQL struct {
 	checked  atomic.Bool
 }
 
-// Format prints where the database is, and nothing of how to get in.
+// Format prints where the database is, and no credentials.
 func (s *SQL) Format(state fmt.State, _ rune) { _, _ = fmt.Fprint(state, s.dialect.where) }
 
 // Close implements Source.
@@ -40,17 +40,17 @@ func (s *SQL) Close() error {
 // Kind implements Source.
 func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
 
-// Check connects and lets the database read the query, without running it.
+// Check connects and lets the database parse the query, without running it.
 func (s *SQL) Check(ctx context.Context) error {
-	if err := s.run(ctx, s.wrapped("*", "LIMIT 0"), nil, nil); err != nil {
+	if err := s.run(ctx, s.subquery("*", "LIMIT 0"), nil, nil); err != nil {
 		return err
 	}
 	s.checked.Store(true)
 	return nil
 }
 
-// checkOnce sees to it that only such a query is run that can be a part of
-// another: a SELECT, and only one.
+// checkOnce makes sure that the query is a single SELECT before it is run as it
+// is: the check has run it as a part of another query.
 func (s *SQL) checkOnce(ctx context.Context) error {
 	if s.checked.Load() {
 		return nil
@@ -58,15 +58,15 @@ func (s *SQL) checkOnce(ctx context.Context) error {
 	return s.Check(ctx)
 }
 
-// Locks implements Source. Rows are read as they are consumed, in one read-only
+// Locks implements Source. It reads rows as they are consumed, in one read-only
 // transaction.
 func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		err := s.checkOnce(ctx)
 		if err == nil {
-			err = s.run(ctx, s.query, nil, func(l tasks.Lock, row *RowError) bool {
-				if row != nil {
-					return yield(tasks.Lock{}, row)
+			err = s.run(ctx, s.query, nil, func(l tasks.Lock, bad *RowError) bool {
+				if bad != nil {
+					return yield(tasks.Lock{}, bad)
 				}
 				return yield(l, nil)
 			})
@@ -78,68 +78,69 @@ func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 }
 
 const (
-	lookAtOnce = 100 // locks in one query
-	// maxSame bounds the rows that a Look reads, for each lock.
-	maxSame = 100
+	// lookupPageSize is how many locks are looked up in one query.
+	lookupPageSize = 100
+	// maxRowsPerLock bounds the rows that a Lookup reads.
+	maxRowsPerLock = 100
 )
 
 // Lookup implements Source. It asks for up to 100 locks in one query.
-func (s *SQL) Lookup(ctx context.Context, names []tasks.LockID) ([]LockState, error) {
+func (s *SQL) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error) {
 	if err := s.checkOnce(ctx); err != nil {
 		return nil, err
 	}
-	sights := make([]LockState, 0, len(names))
-	for page := range slices.Chunk(names, lookAtOnce) {
-		of, err := s.look(ctx, page)
+	states := make([]LockState, 0, len(ids))
+	for page := range slices.Chunk(ids, lookupPageSize) {
+		found, err := s.lookupPage(ctx, page)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range page {
-			sights = append(sights, of[name])
+		for _, id := range page {
+			states = append(states, found[id])
 		}
 	}
-	return sights, nil
+	return states, nil
 }
 
-func (s *SQL) look(ctx context.Context, names []tasks.LockID) (map[tasks.LockID]LockState, error) {
-	of := make(map[tasks.LockID]LockState, len(names))
-	for _, name := range names {
-		of[name] = LockState{}
+func (s *SQL) lookupPage(ctx context.Context, ids []tasks.LockID) (map[tasks.LockID]LockState, error) {
+	states := make(map[tasks.LockID]LockState, len(ids))
+	for _, id := range ids {
+		states[id] = LockState{}
 	}
-	among, args := s.dialect.among(names)
-	columns := userColumn + ", " + lockColumn + ", " + expiryColumn
-	most, rows := maxSame*len(names), 0
-	text := s.wrapped(columns, "WHERE "+among+" LIMIT "+strconv.Itoa(most+1))
-	err := s.run(ctx, text, args, func(l tasks.Lock, row *RowError) bool {
+	condition, args := s.dialect.inClause(ids)
+	limit, rows := maxRowsPerLock*len(ids), 0
+	text := s.subquery(userColumn+", "+lockColumn+", "+expiryColumn, "WHERE "+condition+" LIMIT "+strconv.Itoa(limit+1))
+	err := s.run(ctx, text, args, func(l tasks.Lock, bad *RowError) bool {
 		rows++
-		name := tasks.LockID{UserID: l.UserID, LockID: l.LockID}
-		if row != nil {
-			name = tasks.LockID{UserID: row.UserID, LockID: row.LockID}
+		id := l.ID()
+		if bad != nil {
+			id = tasks.LockID{UserID: bad.UserID, LockID: bad.LockID}
 		}
-		// To a database, ids may be equal that differ in case or spaces.
-		if sight, asked := of[name]; asked {
-			sight.add(l.ExpiresAt, row)
-			of[name] = sight
+		// The database may also return ids that differ in case or spaces: for its
+		// collation they are equal.
+		if state, asked := states[id]; asked {
+			state.add(l.ExpiresAt, bad)
+			states[id] = state
 		}
 		return true
 	})
 	if err != nil {
 		return nil, err
 	}
-	if rows > most {
-		return nil, s.error(fmt.Sprintf("the query yields more than %d rows for %d locks, of which the first is %s of user %s", most, len(names), names[0].LockID, names[0].UserID),
+	if rows > limit {
+		return nil, s.error(fmt.Sprintf("the query yields more than %d rows for %d locks, of which the first is %s of user %s", limit, len(ids), ids[0].LockID, ids[0].UserID),
 			"let it yield one row for a lock, with the latest expires_at", nil)
 	}
-	return of, nil
+	return states, nil
 }
 
-// wrapped asks for a part of what the query yields. The line breaks are for a
-// query that ends with a comment.
-func (s *SQL) wrapped(columns, rest string) string {
+// subquery selects a part of what the query yields. The line breaks end a comment
+// at the end of the query.
+func (s *SQL) subquery(columns, rest string) string {
 	return "SELECT " + columns + " FROM (\n" + s.query + "\n) AS locks " + rest
 }
 
-// run reads the rows of one query. It returns nil when each had enough.
+// run passes the rows of one query to each. It returns nil if each stops it.
 func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.Lock, *RowError) (more bool)) error {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -166,20 +167,20 @@ func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.
 			return s.fail(ctx, limited, err)
 		}
 		if !each(c.lock(n)) {
-			cancel() // otherwise Close would read the rows that are left
+			cancel() // otherwise Close would read the remaining rows
 			return nil
 		}
 	}
-	// The second is what the first should say as well. A list must not be cut
-	// short without a word.
+	// rows.Err should report the end of the context as well. It is asked again: a
+	// list that is cut short must end with an error.
 	if err := cmp.Or(rows.Err(), limited.Err()); err != nil {
 		return s.fail(ctx, limited, err)
 	}
 	return nil
 }
 
-// begin starts a transaction that cannot write, and whose queries the database
-// itself ends when their time is over.
+// begin starts a transaction that cannot write. The database itself ends the
+// queries of the transaction when their time is over.
 func (s *SQL) begin(ctx context.Context) (*sql.Tx, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -187,7 +188,7 @@ func (s *SQL) begin(ctx context.Context) (*sql.Tx, error) {
 	}
 	left := s.timeout
 	if deadline, ok := ctx.Deadline(); ok {
-		left = max(time.Until(deadline), time.Millisecond) // 0 would be no limit
+		left = max(time.Until(deadline), time.Millisecond) // 0 would mean no limit
 	}
 	if err := s.dialect.limit(ctx, tx, left); err != nil {
 		_ = tx.Rollback()

@@ -2,24 +2,24 @@ package source
 
 import "time"
 
-// wallClock is what a clock in location means that shows wall, which is given as
-// if it were UTC. Of two times that it can mean it is the later one, and a time
-// that the clock leaves out is counted from before it was put forward: that errs
-// on the side of the lock.
+// wallClock returns the time at which a clock in location shows wall, which is
+// given as if it were UTC. If there are two such times, it returns the later one.
+// If the clock skips wall, it uses the offset from before the clock was put forward.
+// Both choices keep a lock longer.
 func wallClock(wall time.Time, location *time.Location) time.Time {
-	const farthest = 24 * time.Hour // from UTC: no zone is
-	const none = int(farthest / time.Second)
+	const maxOffset = 24 * time.Hour // no zone is that far from UTC
+	const none = int(maxOffset / time.Second)
 	at := func(offset int) time.Time { return wall.Add(-time.Duration(offset) * time.Second) }
-	// The smallest offsets, in seconds east of UTC, make the latest times.
+	// The smallest offset, in seconds east of UTC, gives the latest time.
 	shown, around := none, none
-	for t := wall.Add(-farthest).In(location); ; {
+	for t := wall.Add(-maxOffset).In(location); ; {
 		_, offset := t.Zone()
 		around = min(around, offset)
 		if _, then := at(offset).In(location).Zone(); then == offset {
 			shown = min(shown, offset)
 		}
 		_, until := t.ZoneBounds()
-		if until.IsZero() || until.After(wall.Add(farthest)) {
+		if until.IsZero() || until.After(wall.Add(maxOffset)) {
 			break
 		}
 		t = until

@@ -42,7 +42,7 @@ func TestWallClock(t *testing.T) {
 		// By half an hour.
 		{"Australia/Lord_Howe", "2026-04-05 01:45:00", "2026-04-04T15:15:00Z"},
 		{"Australia/Lord_Howe", "2026-10-04 02:15:00", "2026-10-03T15:45:00Z"},
-		// A day that was left out.
+		// A day that the clocks skipped.
 		{"Pacific/Apia", "2011-12-29 23:59:59", "2011-12-30T09:59:59Z"},
 		{"Pacific/Apia", "2011-12-30 12:00:00", "2011-12-30T22:00:00Z"},
 		{"Pacific/Apia", "2011-12-31 00:00:00", "2011-12-30T10:00:00Z"},
@@ -57,7 +57,8 @@ func TestWallClock(t *testing.T) {
 	}
 }
 
-// Every time of every clock is read back as itself, or as the later of two.
+// Every time is read back from its local form as itself, or as a later time with the
+// same local form.
 func FuzzWallClock(f *testing.F) {
 	zones := []string{"UTC", "America/New_York", "Europe/Dublin", "Africa/Casablanca", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu"}
 	f.Add(int64(1793511000), uint8(1))
@@ -70,13 +71,13 @@ func FuzzWallClock(f *testing.F) {
 		wall := time.Date(at.Year(), at.Month(), at.Day(), at.Hour(), at.Minute(), at.Second(), 0, time.UTC)
 		got := wallClock(wall, z)
 		if got.Before(at) || got.In(z).Format(time.DateTime) != at.Format(time.DateTime) {
-			t.Errorf("%s of %s is read as %s", at, z, got)
+			t.Errorf("%s in %s is read as %s", at, z, got)
 		}
 	})
 }
 
-// What has no zone is of the one that was said, and nothing else is.
-func TestTimesWithoutAZone(t *testing.T) {
+// Config.Location is the zone of types that have none, and of no other type.
+func TestSQL_LocalTimes(t *testing.T) {
 	t.Parallel()
 	for _, d := range both(t) {
 		t.Run(d.Name, func(t *testing.T) {
@@ -123,20 +124,20 @@ func TestTimesWithoutAZone(t *testing.T) {
 				defer func() { _ = s.Close() }()
 				got := list(t, s.Locks(t.Context()))
 				if got.err != nil || len(got.rows) > 0 || len(got.locks) != len(names) {
-					t.Errorf("%s: got %+v", column, got)
+					t.Errorf("%s: got %+v, want %d locks", column, got, len(names))
 				}
 				for _, l := range got.locks {
 					if !l.ExpiresAt.Equal(want[l.LockID]) || l.ExpiresAt.Location() != time.UTC {
 						t.Errorf("%s: got %+v, want %s", column, l, want[l.LockID])
 					}
 				}
-				sights, err := s.Lookup(t.Context(), names)
+				states, err := s.Lookup(t.Context(), names)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for i, sight := range sights {
-					if at := want[names[i].LockID]; !sight.Found || sight.Err != nil || !sight.ExpiresAt.Equal(at) || sight.ExpiresAt.Location() != time.UTC {
-						t.Errorf("%s: a look at %s got %+v, want %s", column, names[i].LockID, sight, at)
+				for i, state := range states {
+					if at := want[names[i].LockID]; !state.Found || state.Err != nil || !state.ExpiresAt.Equal(at) || state.ExpiresAt.Location() != time.UTC {
+						t.Errorf("%s: Lookup of %s got %+v, want %s", column, names[i].LockID, state, at)
 					}
 				}
 			}

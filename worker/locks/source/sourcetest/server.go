@@ -25,10 +25,11 @@ import (
 )
 
 const (
-	// Password is the administrator's, and must be seen nowhere.
+	// Password is the administrator's. No output may show it.
 	Password     = "adm1n-passw0rd"
 	startTimeout = time.Minute
-	// What the servers' own time zone is: nobody's, and with odd minutes.
+	// oddZone is the servers' own time zone. It is no whole number of hours from UTC,
+	// so that a time which is read in the wrong zone shows.
 	oddZone = "+05:45"
 )
 
@@ -40,8 +41,8 @@ type Server struct {
 	Scheme, User string
 	// Port is where it listens, on loopback.
 	Port int
-	// Admin is the administrator's, in the server's own time zone. It keeps no
-	// connection that could break with the server.
+	// Admin is a pool of the administrator, in the server's own time zone. It keeps
+	// no idle connection that could break with the server.
 	Admin *sql.DB
 
 	bin  string
@@ -66,7 +67,7 @@ var (
 	mariaOnce    = sync.OnceValues(startMariaDB)
 )
 
-// Both returns both servers, for tests of what is true of either.
+// Both returns both servers, for tests that must pass with either.
 func Both(tb testing.TB) []*Server {
 	tb.Helper()
 	var both []*Server
@@ -80,11 +81,11 @@ func Both(tb testing.TB) []*Server {
 	return both
 }
 
-// M is a testing.M, or what goleak wants of one.
+// M is a testing.M, or what goleak needs of one.
 type M interface{ Run() int }
 
-// ThenStop returns an M that stops the servers after m. It is for TestMain, and
-// for goleak.VerifyTestMain, which counts goroutines after that.
+// ThenStop returns an M that runs m and then stops the servers. It is for TestMain,
+// and for goleak.VerifyTestMain, which counts goroutines after Run.
 func ThenStop(m M) M { return thenStop{m} }
 
 type thenStop struct{ m M }
@@ -105,18 +106,18 @@ func (s thenStop) Run() int {
 // Addr returns host:port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)) }
 
-// DSN is the administrator's.
+// DSN returns the administrator's DSN.
 func (s *Server) DSN() string { return s.DSNAs(s.User, Password) }
 
-// DSNAs is somebody's, with the password as it has to be in a URL.
+// DSNAs returns the DSN of a user. The password must have the form that a URL needs.
 func (s *Server) DSNAs(name, password string) string {
 	return s.Scheme + "://" + name + ":" + password + "@" + s.Addr() + "/" + s.path
 }
 
-// DSNAt is the administrator's, over another address.
+// DSNAt returns the administrator's DSN with another address.
 func (s *Server) DSNAt(addr string) string { return strings.Replace(s.DSN(), s.Addr(), addr, 1) }
 
-// Pick is for what the databases write differently.
+// Pick returns the text for this server, where the SQL of the two differs.
 func (s *Server) Pick(postgres, maria string) string {
 	if s.Name == "PostgreSQL" {
 		return postgres
@@ -134,7 +135,7 @@ func (s *Server) Exec(tb testing.TB, statements ...string) {
 	}
 }
 
-// Table makes a table of locks without any index. It is dropped with its test.
+// Table makes a table of locks without any index. It is dropped after the test.
 func (s *Server) Table(tb testing.TB, name string) {
 	tb.Helper()
 	s.Exec(tb, "CREATE TABLE "+name+" (user_id VARCHAR(128), lock_id VARCHAR(80), expires_at "+s.Pick("timestamptz", "TIMESTAMP(6) NULL")+")")
@@ -142,8 +143,8 @@ func (s *Server) Table(tb testing.TB, name string) {
 }
 
 // Kill ends the server as a crash would: MariaDB with SIGKILL, and PostgreSQL
-// with its immediate shutdown, which takes its children along. What was
-// committed stays for Restart.
+// with an immediate shutdown, which also ends its child processes. Committed data
+// stays for Restart.
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,8 +164,7 @@ func (s *Server) kill() {
 	s.cmd = nil
 }
 
-// Restart kills the server, if it runs, and starts it on the same port and
-// folder.
+// Restart kills the server if it runs, and starts it with the same port and folder.
 func (s *Server) Restart(tb testing.TB) {
 	tb.Helper()
 	s.mu.Lock()
@@ -176,7 +176,7 @@ func (s *Server) Restart(tb testing.TB) {
 }
 
 func startPostgres() (*Server, error) {
-	bin, err := lookFor("postgres", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/libexec/postgresql*", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin")
+	bin, err := findProgram("postgres", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/libexec/postgresql*", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin")
 	if err != nil {
 		return nil, errors.New("this test needs PostgreSQL, and no postgres is on PATH or in /usr/lib/postgresql; `make test` installs it, or: apt-get install postgresql")
 	}
@@ -200,8 +200,8 @@ func startPostgres() (*Server, error) {
 }
 
 func startMariaDB() (*Server, error) {
-	bin, err := lookFor("mariadbd", "/usr/sbin", "/usr/libexec", "/opt/homebrew/opt/mariadb/bin", "/usr/local/opt/mariadb/bin")
-	install, errInstall := lookFor("mariadb-install-db", "/usr/bin", "/opt/homebrew/opt/mariadb/bin", "/usr/local/opt/mariadb/bin")
+	bin, err := findProgram("mariadbd", "/usr/sbin", "/usr/libexec", "/opt/homebrew/opt/mariadb/bin", "/usr/local/opt/mariadb/bin")
+	install, errInstall := findProgram("mariadb-install-db", "/usr/bin", "/opt/homebrew/opt/mariadb/bin", "/usr/local/opt/mariadb/bin")
 	if err != nil || errInstall != nil {
 		return nil, errors.New("this test needs MariaDB, and no mariadbd with mariadb-install-db is on PATH; `make test` installs it, or: apt-get install mariadb-server-core mariadb-client-core")
 	}
@@ -227,9 +227,9 @@ GRANT ALL ON *.* TO admin@'%' WITH GRANT OPTION;
 	return s.launched("mysql", s.User+":"+Password+"@tcp("+s.Addr()+")/"+s.path+"?multiStatements=true")
 }
 
-// lookFor finds a program on PATH or, in its newest version, where distributions
-// put it.
-func lookFor(name string, folders ...string) (string, error) {
+// findProgram finds a program on PATH, or the newest version in the folders where
+// distributions put it.
+func findProgram(name string, folders ...string) (string, error) {
 	bin, err := exec.LookPath(name)
 	if err == nil {
 		return filepath.EvalSymlinks(bin)
@@ -243,15 +243,15 @@ func lookFor(name string, folders ...string) (string, error) {
 	return "", err
 }
 
-// newServer makes a folder for the one whom the server runs as.
+// newServer makes a folder that belongs to the user that the server runs as.
 func newServer(name, bin string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "locks-source-")
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{Name: name, bin: bin, dir: dir}
-	if who := credential(); who != nil {
-		err = os.Chown(dir, int(who.Uid), int(who.Gid))
+	if owner := credential(); owner != nil {
+		err = os.Chown(dir, int(owner.Uid), int(owner.Gid))
 	}
 	if err != nil {
 		return nil, err
@@ -264,7 +264,8 @@ func newServer(name, bin string) (*Server, error) {
 	return s, l.Close()
 }
 
-// credential is whom the servers run as: both refuse to be root.
+// credential returns the user that the servers run as, since they refuse to run as
+// root. Nil: the present user.
 func credential() *syscall.Credential {
 	if os.Getuid() != 0 {
 		return nil
