@@ -33,23 +33,3 @@ type Lock struct {
 
 // ID returns the lock's name.
 func (l Lock) ID() LockID { return LockID{l.UserID, l.LockID} }
-<<<<<<< HEAD
-
-// Survey counts the locks of a source, and lists the stale ones.
-type Survey struct {
-	// Total is the number of locks that the source knows, without those whose
-	// release was enqueued: counting them would make the share of stale locks look
-	// smaller than it is.
-	Total int64
-	// Stale is the number of locks whose holder went away.
-	Stale int64
-	// Oldest yields stale locks, the oldest first. It ends after an error.
-	Oldest iter.Seq2[Lock, error]
-	// Unreadable is the number of locks of which the source cannot tell whether
-	// they are stale. They are counted neither in Total nor in Stale.
-	Unreadable int64
-	// FirstUnreadable says what is wrong with one of the unreadable locks.
-	FirstUnreadable error
-}
-=======
->>>>>>> part-g

@@ -169,15 +169,9 @@ func (s *Scheduler) tickOptions(tick time.Time) []asynq.Option {
 	return []asynq.Option{asynq.TaskID(s.taskID(tick)), asynq.Retention(s.schedule.retention(tick))}
 }
 
-<<<<<<< HEAD
-// options are those of every tick's.
-func (s *Scheduler) options() []asynq.Option {
-	return asynqx.QueueOptions(s.sweep.Queue())
-=======
 // taskOptions are the options that every tick's task has.
 func (s *Scheduler) taskOptions() []asynq.Option {
-	return []asynq.Option{asynq.Queue(s.sweep.Queue()), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout)}
->>>>>>> part-g
+	return asynqx.QueueOptions(s.sweep.Queue())
 }
 
 // recordEnqueued records the tick that was due at a time and is enqueued, by this
