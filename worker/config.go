@@ -10,7 +10,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
-	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -18,28 +17,21 @@ import (
 	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// Config is what a worker needs. Redis, KooDrive, Ledger and Producer are
-// required; a zero in any other field means its default.
+// Config is what a worker needs. Redis, KooDrive and Releases are required; a zero
+// in any other field means its default.
 type Config struct {
 	// Redis makes a client of the queue's Redis, which should honour contexts
-	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes
-	// two, one for itself and one for the asynq servers, whose scripts must
-	// not be cancelled; it closes both at the end of Run.
+	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes two,
+	// one for itself and one for the asynq servers, whose scripts must not be
+	// cancelled; it closes both at the end of Run.
 	Redis func() redis.UniversalClient
-	// KooDrive tells how to reach the API. Its Concurrency is set by the
-	// worker.
+	// KooDrive tells how to reach the API. Its Concurrency is set by the worker.
 	KooDrive koodrive.Config
-	// Ledger keeps account of batches: a *batch.Store over the same Redis.
-	Ledger Ledger
-	// Producer enqueues what off-boardings find: an *enqueue.Client over the
-	// same Redis.
-	Producer Producer
-	// Locks is the ledger of backup locks: a *locks.Store over the same Redis.
-	// Default: none is kept, sweeps wait for a worker that has one, and an
-	// off-boarding releases nothing.
-	Locks *enqueuelocks.Store
-	// Sources are where locks are known besides that ledger, one of a kind; they
-	// need it. Default: none.
+	// Releases enqueues the releases of sweeps: an *enqueue.Client over the same
+	// Redis.
+	Releases locks.ReleaseEnqueuer
+	// Sources are where locks are known besides the ledger, one of a kind. Default:
+	// none.
 	Sources []*locks.External
 	// LedgerKeep is how long it is remembered what was swept: of the ledger, from
 	// its expiry, and of Sources, from when it was last seen there. Default 30 days.
@@ -65,7 +57,7 @@ type Config struct {
 	// Policy decides about repetition. Default pipeline.DefaultPolicy.
 	Policy *pipeline.Policy
 	// GuardAfter is the age from which an unbind is checked against a newer
-	// binding. Default pipeline.DefaultGuardAfter.
+	// binding. Default jobs.DefaultGuardAfter.
 	GuardAfter time.Duration
 
 	// StrictRedis refuses to start on a Redis that evicts keys, persists
@@ -135,10 +127,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Redis == nil:
 		return errors.New("worker: Config.Redis is required")
-	case c.Ledger == nil || c.Producer == nil:
-		return errors.New("worker: Config.Ledger and Config.Producer are required; see enqueue/batch.NewStore and enqueue.New")
-	case len(c.Sources) > 0 && c.Locks == nil:
-		return errors.New("worker: Config.Sources need Config.Locks, which keeps sweeps apart")
+	case c.Releases == nil:
+		return errors.New("worker: Config.Releases is required; see enqueue.New")
 	case c.Concurrency < 1 || c.Concurrency > maxConcurrency:
 		return fmt.Errorf("worker: concurrency is %d; want 1 to %d", c.Concurrency, maxConcurrency)
 	case c.Pollers < 1 || c.Pollers > maxPollers:

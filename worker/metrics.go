@@ -80,16 +80,17 @@ func (m *metrics) Observe(e pipeline.Event) {
 	if e.Task != nil {
 		kind = string(e.Task.Kind())
 	}
-	v := e.Decision
-	m.attempts.WithLabelValues(kind, string(v.Reason), strconv.FormatBool(v.CountsAsAttempt)).Inc()
+	decision := e.Decision
+	m.attempts.WithLabelValues(kind, string(decision.Reason), strconv.FormatBool(decision.CountsAsAttempt)).Inc()
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
-	if v.Action != pipeline.Retry {
-		m.finished.WithLabelValues(kind, string(v.Outcome)).Inc()
+	if decision.Action != pipeline.Retry {
+		m.finished.WithLabelValues(kind, string(decision.Outcome)).Inc()
 	}
 }
 
-// swept takes note of a sweep, unless it knows nothing: it did not come so far.
-func (m *metrics) swept(r locks.Report) {
+// observeSweep takes note of what a sweep has found. A report without a source is
+// of a sweep that did not come so far.
+func (m *metrics) observeSweep(r locks.Report) {
 	if r.Source == "" {
 		return
 	}
@@ -112,5 +113,62 @@ func (o observers) Observe(e pipeline.Event) {
 		if each != nil {
 			each.Observe(e)
 		}
+	}
+}
+
+// gateMetrics reads the gate's status when it is asked for.
+type gateMetrics struct {
+	status func() gate.Status
+
+	open, live, limit, inFlight, waiting *prometheus.Desc
+	calls, probes, refused               *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*gateMetrics)(nil)
+
+func newGateMetrics(status func() gate.Status) *gateMetrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("kooworker_gate_"+name, help, labels, nil)
+	}
+	return &gateMetrics{
+		status:   status,
+		open:     desc("open", "1 while the breaker is not closed, by the reason that opened it.", "reason"),
+		live:     desc("live_workers", "Workers that share the rate."),
+		limit:    desc("limit_calls_per_second", "Calls a second that this worker may make; 0 is no limit."),
+		inFlight: desc("calls_in_flight", "Calls under way."),
+		waiting:  desc("waiting_tasks", "Tasks that wait in place for their call."),
+		calls:    desc("calls_total", "Calls made, probes included."),
+		probes:   desc("probes_total", "Probes answered."),
+		refused:  desc("refused_total", "Tasks put back uncharged, by what held them back.", "cause"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *gateMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.status()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Unauthorized, tasks.Misrouted} {
+		open := 0.0
+		if s.State != gate.Closed && s.Reason == reason {
+			open = 1
+		}
+		gauge(m.open, open, string(reason))
+	}
+	gauge(m.live, float64(s.Live))
+	gauge(m.limit, s.Limit)
+	gauge(m.inFlight, float64(s.InFlight))
+	gauge(m.waiting, float64(s.Waiting))
+	counter(m.calls, s.Calls)
+	counter(m.probes, s.Probes)
+	for _, cause := range gate.Causes() {
+		counter(m.refused, s.Refused[cause], string(cause))
 	}
 }

@@ -12,106 +12,163 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/jobs"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
-// Worker consumes tasks. Make one with New and Run it once, or Close it.
+// Worker consumes tasks. Make one with New and run it once, or close it.
 type Worker struct {
 	cfg      Config
 	log      *zap.Logger
 	rdb      redis.UniversalClient // the worker's own
 	queues   redis.UniversalClient // the asynq servers'
-	client   *koodrive.Client
+	koodrive *koodrive.Client
 	fleet    *fleet.Fleet
 	gate     *gate.Gate
+	letters  *deadletter.Store
+	notifier *jobs.BatchNotifier
+	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
-	router   *router
-	announce *announcer
 	admin    *admin.Server
 }
 
-// New checks a configuration and puts a worker together. Nothing is connected
-// and nothing runs yet.
+// New checks a configuration and builds a worker. Nothing is connected and nothing
+// runs yet.
 func New(cfg Config) (*Worker, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	w := &Worker{cfg: cfg, log: cfg.Logger, rdb: cfg.Redis(), queues: cfg.Redis()}
-	if err := w.compose(); err != nil {
+	if err := w.build(); err != nil {
 		w.closeRedis()
 		return nil, err
 	}
 	return w, nil
 }
 
-// Close releases what New has made, for a worker that is not going to be run.
-// Run does so by itself.
+// Close releases what New has made, for a worker that is not run. Run does so by
+// itself.
 func (w *Worker) Close() { w.closeRedis() }
 
-// compose puts the parts together, from KooDrive to the queue.
-func (w *Worker) compose() (err error) {
-	if w.client, err = koodrive.New(w.cfg.KooDrive); err != nil {
+// build makes the parts, from KooDrive to the queue.
+func (w *Worker) build() (err error) {
+	cfg := w.cfg
+	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
 	w.fleet = fleet.New(w.rdb, w.log)
 	w.gate, err = gate.New(gate.Config{
-		Rate: w.cfg.Rate, MaxInFlight: w.cfg.MaxInFlight, Fleet: w.fleet, Jitter: comeBackSpread, OnChange: gateChanged(w.log),
-		ThrottleMin: w.cfg.Policy.ThrottleMin, ThrottleMax: w.cfg.Policy.ThrottleMax,
+		Rate: cfg.Rate, MaxInFlight: cfg.MaxInFlight, Fleet: w.fleet, Jitter: retryJitter, OnChange: logBreaker(w.log),
+		ThrottleMin: cfg.Policy.ThrottleMin, ThrottleMax: cfg.Policy.ThrottleMax,
 	})
 	if err != nil {
 		return err
 	}
-	metrics, err := newMetrics(w.cfg.Registry, w.gate.Status)
+	metrics, err := newMetrics(cfg.Registry, w.gate.Status)
 	if err != nil {
 		return err
 	}
-	letters := deadletter.NewStore(w.rdb)
-	w.announce = newAnnouncer(w.cfg.Ledger, asynq.NewClientFromRedisClient(w.rdb), w.cfg.Webhook, w.log)
-	ledger := newSettler(w.cfg.Ledger, w.announce.completed)
-	sources := newListed(w.cfg.Sources, w.log)
-	upstream := gated{lookout{api{w.client}, sources}, w.gate}
-	flow, err := pipeline.New(pipeline.Config{
-		API: calls{
-			koodrive: newKeeper(upstream, newLockLedger(w.cfg.Locks), sources, w.cfg.KooDrive),
-			sweep:    newSweeps(w.cfg, sources, metrics),
-			offboard: &offboarder{lister: upstream, held: newLockLedger(w.cfg.Locks), producer: w.cfg.Producer, now: time.Now},
-			announce: w.announce,
-		},
-		Queue:      newQueue(w.rdb, letters),
-		Ledger:     ledger,
-		Policy:     w.cfg.Policy,
-		GuardAfter: w.cfg.GuardAfter,
-		Observer:   observers{metrics, w.cfg.Observer},
-		Logger:     w.log,
+	handlers, err := jobs.New(jobs.Config{
+		Redis: w.rdb, KooDrive: w.koodrive, Gate: w.gate, CallTimeout: cfg.KooDrive.CallTimeout, GuardAfter: cfg.GuardAfter,
+		Sources: cfg.Sources, Releases: cfg.Releases, KeepSwept: cfg.LedgerKeep, ObserveSweep: metrics.observeSweep,
+		Webhook: cfg.Webhook, Logger: w.log,
 	})
 	if err != nil {
 		return err
 	}
-	w.router = &router{flow: flow, letters: letters}
+	w.letters = deadletter.NewStore(w.rdb)
+	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
+	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed)
+	w.pipeline, err = pipeline.New(pipeline.Config{
+		Jobs: handlers, DeadLetters: w.letters, Requeuer: pipeline.NewRequeuer(asynq.NewClientFromRedisClient(w.rdb)), Receipts: receipts,
+		Policy: cfg.Policy, Observer: observers{metrics, cfg.Observer}, Logger: w.log,
+	})
+	if err != nil {
+		return err
+	}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: parker{letters, ledger}, MaxCrashes: w.cfg.MaxCrashes, Logger: w.log.Named("recovery"), Observer: metrics,
+		Redis: w.rdb, Parker: recovery.NewDeadLetterSink(w.letters, receipts), MaxCrashes: cfg.MaxCrashes,
+		Logger: w.log.Named("recovery"), Observer: metrics,
 	})
 	if err != nil {
 		return err
 	}
 	w.queues.AddHook(asynqx.ErrorBackoffHook())
 	w.queues.AddHook(asynqx.SyncerHook())
-	if w.cfg.AdminAddr != "" {
+	if cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
-			Addr: w.cfg.AdminAddr, Gatherer: w.cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
+			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
 		})
 	}
 	return nil
+}
+
+// retryJitter is the random part of the delay of a task that the gate has refused.
+// Tasks wait in place first, so there are never many of them.
+const retryJitter = 2 * time.Second
+
+// logBreaker is told when the breaker changes. It is called under the gate's lock.
+func logBreaker(log *zap.Logger) func(from, to gate.State, reason tasks.Reason) {
+	return func(from, to gate.State, reason tasks.Reason) {
+		fields := []zap.Field{zap.Stringer("from", from), zap.Stringer("to", to), zap.String("reason", string(reason))}
+		switch {
+		case from == gate.Closed:
+			log.Error("KooDrive cannot be used: calls stop, but for a probe now and then; no task is charged", fields...)
+		case to == gate.Closed:
+			log.Info("KooDrive can be used again: calls go on, slowly at first", fields...)
+		default:
+			log.Debug("the breaker changed", fields...)
+		}
+	}
+}
+
+// dispatcher is the handler of all pollers. It tells queues apart by their exact
+// names, and the decoder kinds: asynq's ServeMux would match prefixes.
+type dispatcher struct {
+	pipeline *pipeline.Pipeline
+	letters  *deadletter.Store
+}
+
+var _ asynq.Handler = dispatcher{}
+
+// ProcessTask implements asynq.Handler.
+func (s dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	d := pipeline.NewDelivery(ctx, t)
+	if d.Queue == tasks.QueueDeadLetter {
+		return s.processLetter(ctx, d)
+	}
+	return pipeline.ToAsynqError(d, s.pipeline.Process(ctx, d))
+}
+
+// processLetter parks a letter that has just arrived in the dead-letter queue, and
+// carries out one that somebody wants replayed; see package deadletter.
+func (s dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
+	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
+	d.Replay, d.Payload = true, letter.Payload
+	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
+	if arrives := d.Retries == 0; !arrives {
+		d.Attempts = letter.Attempts + d.Retries - 1
+		decision = s.pipeline.Process(ctx, d)
+	}
+	if decision.Action == pipeline.Park {
+		// A letter that came by Park is in the index. One that somebody put here by
+		// hand, or that died of another reason now, is not.
+		if err := s.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
+			decision = pipeline.Decision{Action: pipeline.Retry, Reason: decision.Reason, Error: err.Error(), Delay: time.Second}
+		}
+	}
+	return pipeline.ToAsynqError(d, decision)
 }
 
 func (w *Worker) closeRedis() {
@@ -121,10 +178,6 @@ func (w *Worker) closeRedis() {
 		}
 	}
 }
-
-// comeBackSpread is the random part of the delay of a task that the gate has
-// refused. Tasks wait in place first, so there are never many of them.
-const comeBackSpread = 2 * time.Second
 
 // AdminAddr returns the address that the admin server listens on, once Run has
 // started it; with port 0 in Config.AdminAddr this is how to learn the port.
@@ -139,13 +192,13 @@ func (w *Worker) AdminAddr() string {
 // returns nil. An error means that it could not start. Run can be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	// asynq panics when its client is closed while a server still uses it.
-	down := true
+	serversStopped := true
 	defer func() {
-		if down {
+		if serversStopped {
 			w.closeRedis()
 		}
 	}()
-	defer w.client.CloseIdleConnections()
+	defer w.koodrive.CloseIdleConnections()
 	if w.cfg.Webhook != nil {
 		defer w.cfg.Webhook.CloseIdleConnections()
 	}
@@ -170,23 +223,23 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 
 	// 3. What runs beside the tasks, and a little longer than they do.
-	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	defer func() { stopBeside(); wg.Wait() }()
-	wg.Go(func() { w.fleet.Run(beside) })
-	wg.Go(func() { _ = w.repairer.Run(beside) }) // it returns nil
-	wg.Go(func() { w.announce.run(beside) })
+	defer func() { stopBackground(); wg.Wait() }()
+	wg.Go(func() { w.fleet.Run(background) })
+	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
+	wg.Go(func() { w.notifier.Run(background) })
 	for _, source := range w.cfg.Sources {
-		wg.Go(func() { source.Heartbeat(beside) })
+		wg.Go(func() { source.Heartbeat(background) })
 	}
 
 	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
 	// their call give way at once.
 	var servers []*asynq.Server
-	defer func() { w.gate.Stop(); down = w.stop(servers) }()
+	defer func() { w.gate.Stop(); serversStopped = w.stop(servers) }()
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
-		if err := server.Start(w.router); err != nil {
+		if err := server.Start(dispatcher{w.pipeline, w.letters}); err != nil {
 			return fmt.Errorf("start a poller: %w", err)
 		}
 		servers = append(servers, server)
@@ -211,7 +264,7 @@ const stopGrace = 5 * time.Second
 // stop shuts the pollers down together: one after the other they would take the
 // sum of their times. It returns whether they are down. If not, their tasks come
 // back when their leases have run out.
-func (w *Worker) stop(servers []*asynq.Server) (down bool) {
+func (w *Worker) stop(servers []*asynq.Server) (stopped bool) {
 	var wg sync.WaitGroup
 	for _, server := range servers {
 		wg.Go(server.Shutdown)

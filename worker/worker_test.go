@@ -571,8 +571,7 @@ func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*worker.Config){
 		"no redis":            func(c *worker.Config) { c.Redis = nil },
-		"no ledger":           func(c *worker.Config) { c.Ledger = nil },
-		"no producer":         func(c *worker.Config) { c.Producer = nil },
+		"no releases":         func(c *worker.Config) { c.Releases = nil },
 		"concurrency":         func(c *worker.Config) { c.Concurrency = -1 },
 		"pollers":             func(c *worker.Config) { c.Pollers = 1000 },
 		"shutdown timeout":    func(c *worker.Config) { c.ShutdownTimeout = time.Millisecond },
@@ -580,7 +579,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },
 		"no authorizer":       func(c *worker.Config) { c.KooDrive.Authorizer = nil },
 	} {
-		cfg := worker.Config{Redis: func() redis.UniversalClient { return redis.NewClient(&redis.Options{}) }, Ledger: newLedger(), Producer: noProducer{}}
+		cfg := worker.Config{Redis: func() redis.UniversalClient { return redis.NewClient(&redis.Options{}) }, Releases: worker.NoReleases{}}
 		cfg.KooDrive.BaseURL, cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
 		good, err := worker.New(cfg)
 		if err != nil {

@@ -38,18 +38,25 @@ var _ error = Answer{}
 //
 //	forbidden: HTTP 403, code 13000410: no permission
 func (a Answer) Error() string {
-	var b strings.Builder
-	b.WriteString(string(a.Reason))
-	if a.Status != 0 {
-		b.WriteString(": HTTP " + strconv.Itoa(a.Status))
-		if a.Code != "" {
-			b.WriteString(", code " + a.Code)
-		}
+	if detail := a.Detail(); detail != "" {
+		return string(a.Reason) + ": " + detail
+	}
+	return string(a.Reason)
+}
+
+// Detail is Error without the reason.
+func (a Answer) Detail() string {
+	var parts []string
+	switch {
+	case a.Status != 0 && a.Code != "":
+		parts = append(parts, "HTTP "+strconv.Itoa(a.Status)+", code "+a.Code)
+	case a.Status != 0:
+		parts = append(parts, "HTTP "+strconv.Itoa(a.Status))
 	}
 	if a.Message != "" {
-		b.WriteString(": " + a.Message)
+		parts = append(parts, a.Message)
 	}
-	return b.String()
+	return strings.Join(parts, ": ")
 }
 
 // Err returns nil when the work is done, be it by this call or before it, and

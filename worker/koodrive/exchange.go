@@ -45,7 +45,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		}
 		return c.failed(req, credentialReason(err), err.Error())
 	}
-	if Late(ctx) {
+	if DeadlinePassed(ctx) {
 		a := c.failed(req, tasks.TimedOut, "the caller's time was over before the call")
 		a.Unreached = true
 		return a
@@ -81,10 +81,10 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	return a
 }
 
-// Late reports whether a caller's time is over, whether its context knows or not:
+// DeadlinePassed reports whether a caller's time is over, whether its context knows or not:
 // a process that was stopped for a while may go on before its timers do, and one
 // whose machine slept has a clock that stood still and another that did not.
-func Late(ctx context.Context) bool {
+func DeadlinePassed(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
 	now := time.Now()
 	return limited && (!now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)))

@@ -15,7 +15,7 @@
 //
 // The package imports the vocabulary, the ledger (enqueue/locks), package source
 // below it and, for the scheduler, asynq. It must not import the rest of enqueue
-// or of the worker: releases are enqueued through Producer.
+// or of the worker: releases are enqueued through ReleaseEnqueuer.
 //
 // # Being careful
 //

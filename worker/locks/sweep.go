@@ -13,19 +13,16 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Producer enqueues releases in a batch of their own. Package enqueue's Client
-// does.
-type Producer interface {
-	// Releases enqueues all of them, and returns those that are enqueued, even with
-	// an error.
-	Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error)
-	// Abandon closes such a batch as it is. It is no error if the batch was never
-	// created.
-	Abandon(ctx context.Context, batch string) error
+// ReleaseEnqueuer enqueues the releases of a sweep. *enqueue.Client does.
+type ReleaseEnqueuer interface {
+	// EnqueueReleases enqueues releases as a batch of their own. It returns those
+	// that are enqueued, even with an error.
+	EnqueueReleases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error)
 }
 
 // Options of a sweep.
@@ -97,7 +94,8 @@ type Sweeper struct {
 	// Store is the ledger, whichever source is swept: it has the lease of the sweep,
 	// and remembers what a sweep leaves for the next one.
 	Store    *enqueuelocks.Store
-	Producer Producer
+	Batches  *batch.Store
+	Releases ReleaseEnqueuer
 	Logger   *zap.Logger
 }
 
@@ -191,7 +189,8 @@ func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 		return err
 	}
 	for _, id := range batches {
-		if err := s.Producer.Abandon(ctx, id); err != nil {
+		_, err := s.Batches.Abandon(ctx, id)
+		if _, never := errors.AsType[*batch.NotFoundError](err); err != nil && !never { // the sweep may have died before it made the batch
 			return fmt.Errorf("close the batch of a sweep that was cut short: %w", err)
 		}
 		if err := s.Store.CloseBatch(ctx, id); err != nil {
@@ -258,7 +257,7 @@ func (s *Sweeper) release(ctx context.Context, stale iter.Seq2[tasks.Lock, error
 		r.Batch, r.Enqueued = "", 0
 		return err
 	}
-	enqueued, err := s.Producer.Releases(ctx, r.Batch, s.releases(stale))
+	enqueued, err := s.Releases.EnqueueReleases(ctx, r.Batch, s.releases(stale))
 	if err == nil {
 		err = s.Store.CloseBatch(ctx, r.Batch) // if this fails, the next sweep closes it
 	}

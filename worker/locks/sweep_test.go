@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
@@ -58,8 +59,9 @@ func (*redisHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 // fixture is a fake source and a fake producer over a real ledger. The locks
 // 0 … stale-1 are stale, the oldest first.
 type fixture struct {
-	store *enqueuelocks.Store
-	hook  *redisHook // of the sweep's client
+	store   *enqueuelocks.Store
+	batches *batch.Store
+	hook    *redisHook // of the sweep's client
 
 	total    int64
 	stale    int
@@ -74,7 +76,6 @@ type fixture struct {
 
 	batch     string
 	enqueued  []tasks.LockRelease
-	abandoned []string
 	breakAt   int    // the producer fails after so many releases
 	breakWith error  // … with this; nil: it waits until its context ends
 	onBreak   func() // … after this
@@ -87,7 +88,7 @@ func newFixture(t *testing.T, server *redistest.Server, n int, f fixture) *fixtu
 	t.Cleanup(func() { _ = rdb.Close() })
 	f.hook = &redisHook{}
 	rdb.AddHook(f.hook)
-	f.store = enqueuelocks.NewStore(rdb)
+	f.store, f.batches = enqueuelocks.NewStore(rdb), batch.NewStore(rdb)
 	return &f
 }
 
@@ -133,16 +134,24 @@ func (f *fixture) Drop(_ context.Context, keep time.Duration) (int64, error) {
 	return 0, f.dropErr
 }
 
-func (f *fixture) Abandon(_ context.Context, batch string) error {
-	f.abandoned = append(f.abandoned, batch)
-	return nil
+// abandoned reports whether the batch of a sweep was closed.
+func (f *fixture) abandoned(t *testing.T, id string) bool {
+	t.Helper()
+	stats, err := f.batches.Show(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stats.Done
 }
 
-func (f *fixture) Releases(ctx context.Context, batch string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
-	if open, err := f.store.OpenBatches(ctx); err != nil || !slices.Contains(open, batch) {
+func (f *fixture) EnqueueReleases(ctx context.Context, id string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	if open, err := f.store.OpenBatches(ctx); err != nil || !slices.Contains(open, id) {
 		return nil, fmt.Errorf("the batch is not open before anything is enqueued in it: %w", err)
 	}
-	f.batch = batch
+	if _, _, err := f.batches.Open(ctx, batch.Spec{ID: id}); err != nil {
+		return nil, err
+	}
+	f.batch = id
 	for t, err := range releases {
 		if err != nil {
 			return enqueued, err
@@ -164,7 +173,7 @@ func (f *fixture) Releases(ctx context.Context, batch string, releases iter.Seq2
 }
 
 func (f *fixture) sweeper(log *zap.Logger) *Sweeper {
-	return &Sweeper{Source: f, Store: f.store, Producer: f, Logger: log}
+	return &Sweeper{Source: f, Store: f.store, Batches: f.batches, Releases: f, Logger: log}
 }
 
 func (f *fixture) sweep(t *testing.T, o Options) (Report, error) {
@@ -481,17 +490,17 @@ func TestSweep_ClosesTheBatchOfOneThatWasCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := f.batch
-	if open := f.openBatches(t); !slices.Equal(open, []string{first}) || len(f.abandoned) > 0 {
-		t.Errorf("open %v, abandoned %v; want %s to be open", open, f.abandoned, first)
+	if open := f.openBatches(t); !slices.Equal(open, []string{first}) || f.abandoned(t, first) {
+		t.Errorf("open %v, abandoned %t; want %s to be open", open, f.abandoned(t, first), first)
 	}
 	f.breakAt, f.enqueued = 0, nil
-	if _, err := f.sweep(t, Options{DryRun: true}); err != nil || len(f.abandoned) > 0 {
-		t.Errorf("%v; a dry run has abandoned %v; want nothing", err, f.abandoned)
+	if _, err := f.sweep(t, Options{DryRun: true}); err != nil || f.abandoned(t, first) {
+		t.Errorf("%v; a dry run has abandoned %s; want nothing", err, first)
 	}
 	if _, err := f.sweep(t, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if open := f.openBatches(t); !slices.Equal(f.abandoned, []string{first}) || len(open) > 0 || f.batch == first {
-		t.Errorf("abandoned %v, open %v after the batch %s; want %s abandoned, and none open", f.abandoned, open, f.batch, first)
+	if open := f.openBatches(t); !f.abandoned(t, first) || len(open) > 0 || f.batch == first {
+		t.Errorf("abandoned %t, open %v after the batch %s; want %s abandoned, and none open", f.abandoned(t, first), open, f.batch, first)
 	}
 }

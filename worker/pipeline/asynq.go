@@ -8,17 +8,13 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// AttemptsHeader is the asynq header that carries the attempts charged to a
-// task before it was readmitted under another ID.
-const AttemptsHeader = "kooworker-attempts"
-
-// Parked is the delay that keeps a dead letter out of the way: it waits in its
-// queue's retry set, where asynqmon shows it with its error, for a time that
-// does not come.
-const Parked = 10 * 365 * 24 * time.Hour
+// attemptsHeader is the asynq header that carries the attempts charged to a
+// task before it was requeued under another ID.
+const attemptsHeader = "kooworker-attempts"
 
 // NewDelivery reads a delivery from asynq.
 func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
@@ -28,25 +24,25 @@ func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
 	d.Retries, _ = asynq.GetRetryCount(ctx)
 	d.RetryLimit, _ = asynq.GetMaxRetry(ctx)
 	d.Attempts = d.Retries
-	if before, err := strconv.Atoi(t.Headers()[AttemptsHeader]); err == nil && before > 0 && before <= maxAttempts {
+	if before, err := strconv.Atoi(t.Headers()[attemptsHeader]); err == nil && before > 0 && before <= maxAttempts {
 		d.Attempts += before
 	}
 	return d
 }
 
-// ToAsynqError says a verdict in asynq's terms: the one place where that is done.
+// ToAsynqError says a decision in asynq's terms. No other place does.
 //
-//	Finish, Park, and what was moved    nil: asynq removes the original
-//	Again                               an error with the delay; IsFailure tells whether it counts
-//	Park of a letter in its place       an error with the delay Parked, in one atomic step
-func ToAsynqError(d Delivery, v Decision) error {
+//	Complete, Park, and what was requeued   nil: asynq removes the original
+//	Retry                                   an error with the delay; IsFailure tells whether it counts
+//	Park of a replayed letter               an error with the delay asynqx.ParkDelay, in one atomic step
+func ToAsynqError(d Delivery, decision Decision) error {
 	switch {
-	case v.Action == Park && d.Replay:
+	case decision.Action == Park && d.Replay:
 		// The count tells a parked letter from one that has just arrived, and
 		// must never reach the limit at which asynq archives.
-		return &retryError{text: v.Error, delay: Parked, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
-	case v.Action == Retry && !v.Requeued:
-		return &retryError{text: v.Error, delay: v.Delay, charged: v.CountsAsAttempt}
+		return &retryError{text: decision.Error, delay: asynqx.ParkDelay, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
+	case decision.Action == Retry && !decision.Requeued:
+		return &retryError{text: decision.Error, delay: decision.Delay, charged: decision.CountsAsAttempt}
 	default:
 		return nil
 	}

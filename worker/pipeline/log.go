@@ -25,7 +25,7 @@ type attemptLog struct {
 }
 
 type alarm struct {
-	last   time.Time
+	last       time.Time
 	suppressed int // attempts since, that were not spelled out
 }
 
@@ -43,72 +43,72 @@ var alarmMessages = map[tasks.Reason]string{
 	tasks.Upstream:     "KooDrive is in trouble; tasks wait, none is charged",
 }
 
-func (j *attemptLog) record(e Event, answer Answer) {
-	v := e.Decision
+func (l *attemptLog) record(e Event, result Result) {
+	decision := e.Decision
 	fields := append(e.Delivery.fields(e.Task),
 		zap.Duration("took", e.Took),
-		zap.Int("attempts", v.Attempt),
+		zap.Int("attempts", decision.Attempt),
 	)
 	switch {
-	case v.Outcome == tasks.Superseded:
-		j.log.Info("superseded", append(fields, zap.String("detail", answer.Message))...)
-	case v.Action == Complete && v.Outcome == tasks.AlreadyGone:
-		j.log.Info("already gone", append(fields, zap.String("outcome", string(v.Outcome)))...)
-	case v.Action == Complete:
-		j.log.Info("succeeded", append(fields, zap.String("outcome", string(v.Outcome)))...)
-	case v.Action == Park:
-		j.log.Error("dead", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.String("hint", answer.Hint))...)
-	case v.CountsAsAttempt:
-		j.log.Warn("failed, will be tried again", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error),
-			zap.Int("budget", v.Budget), zap.Duration("delay", v.Delay))...)
+	case decision.Outcome == tasks.Superseded:
+		l.log.Info("superseded", append(fields, zap.String("detail", result.Detail))...)
+	case decision.Action == Complete && decision.Outcome == tasks.AlreadyGone:
+		l.log.Info("already gone", append(fields, zap.String("outcome", string(decision.Outcome)))...)
+	case decision.Action == Complete:
+		l.log.Info("succeeded", append(fields, zap.String("outcome", string(decision.Outcome)))...)
+	case decision.Action == Park:
+		l.log.Error("dead", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.String("hint", result.Hint))...)
+	case decision.CountsAsAttempt:
+		l.log.Warn("failed, will be tried again", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error),
+			zap.Int("budget", decision.Budget), zap.Duration("delay", decision.Delay))...)
 	default:
-		j.log.Debug("put back uncharged", append(fields, zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.Duration("delay", v.Delay))...)
-		if !answer.Uncalled { // what holds calls back has said so by itself
-			j.alarm(v, answer)
+		l.log.Debug("put back uncharged", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.Duration("delay", decision.Delay))...)
+		if result.Kind != IsSnooze { // the gate, or whatever holds the call back, has a line of its own
+			l.alarm(decision, result)
 		}
 	}
 }
 
-// alarm spells an alarm out, at most every alarmEvery for each reason.
-func (j *attemptLog) alarm(v Decision, answer Answer) {
-	headline, ok := alarmMessages[v.Reason]
+// alarm writes an alarm, at most every alarmEvery for each reason.
+func (l *attemptLog) alarm(decision Decision, result Result) {
+	message, ok := alarmMessages[decision.Reason]
 	if !ok {
 		return
 	}
-	j.mu.Lock()
-	a := j.alarms[v.Reason]
+	l.mu.Lock()
+	a := l.alarms[decision.Reason]
 	if a == nil {
 		a = &alarm{}
-		j.alarms[v.Reason] = a
+		l.alarms[decision.Reason] = a
 	}
-	now := j.now()
+	now := l.now()
 	if !a.last.IsZero() && now.Sub(a.last) < alarmEvery {
 		a.suppressed++
-		j.mu.Unlock()
+		l.mu.Unlock()
 		return
 	}
-	silent := a.suppressed
+	suppressed := a.suppressed
 	a.last, a.suppressed = now, 0
-	j.mu.Unlock()
+	l.mu.Unlock()
 
-	fields := []zap.Field{zap.String("reason", string(v.Reason)), zap.String("error", v.Error), zap.Int("since_last", silent+1)}
-	if answer.Hint != "" {
-		fields = append(fields, zap.String("hint", answer.Hint))
+	fields := []zap.Field{zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.Int("since_last", suppressed+1)}
+	if result.Hint != "" {
+		fields = append(fields, zap.String("hint", result.Hint))
 	}
-	if v.Reason == tasks.Throttled {
-		j.log.Warn(headline, fields...)
+	if decision.Reason == tasks.Throttled {
+		l.log.Warn(message, fields...)
 		return
 	}
-	j.log.Error(headline, fields...)
+	l.log.Error(message, fields...)
 }
 
-func (j *attemptLog) panicked(task tasks.Task, x any, stack []byte) {
-	j.log.Error("panic while a task was carried out", zap.String("task", tasks.Identity(task)),
+func (l *attemptLog) panicked(task tasks.Task, x any, stack []byte) {
+	l.log.Error("panic while a task was carried out", zap.String("task", tasks.Identity(task)),
 		zap.String("panic", fmt.Sprintf("%.500v", x)), zap.ByteString("stack", stack))
 }
 
-func (j *attemptLog) logStoreError(headline string, d Delivery, err error) {
-	j.log.Error(headline, append(d.fields(nil), zap.Error(err))...)
+func (l *attemptLog) storeFailed(message string, d Delivery, err error) {
+	l.log.Error(message, append(d.fields(nil), zap.Error(err))...)
 }
 
 // fields names a delivery in a log line. The payload is not logged: what could

@@ -3,13 +3,13 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 // Delivery is one task as it came out of the queue.
@@ -28,84 +28,60 @@ type Delivery struct {
 	Replay bool
 }
 
-// Answer is what KooDrive's API said, or what stood in the way.
-type Answer struct {
-	Reason     tasks.Reason
-	Message    string        // one printable line without the reason; no secrets
-	Hint       string        // what an operator can do about it; may be empty
-	RetryAfter time.Duration // 0: the answer named no time
-	// Held marks an answer that is not about this task: the call was not made,
-	// or what it met would have met any other. The task comes back uncharged,
-	// after RetryAfter or Policy.Pause.
-	Held bool
-	// Uncalled marks an answer of our own: no call was made.
-	Uncalled bool
-	// Superseded: the intent is stale, nothing was done, and nothing is to be done.
-	Superseded bool
-	// Device is the device that an unbind removed, nil where it is not known.
-	Device *tasks.Device
+// Job is a decoded task, for whoever carries it out.
+type Job struct {
+	// ID is the asynq task ID.
+	ID     string
+	Task   tasks.Task
+	Intent tasks.Intent
 }
 
-// API is KooDrive as the pipeline needs it.
-type API interface {
-	// Do carries a task out.
-	Do(ctx context.Context, t tasks.Task, in tasks.Intent) Answer
-	// BoundSince returns when the device of an unbind was bound to its user.
-	// The time is zero when it is not bound. It is valid only if the answer's
-	// reason is OK.
-	BoundSince(ctx context.Context, t tasks.DeviceUnbind) (time.Time, Answer)
+// Jobs carries tasks out. Package jobs does.
+type Jobs interface {
+	Do(ctx context.Context, j Job) Result
 }
 
-// Letter is a task that is dead.
-type Letter struct {
-	Delivery
-	Task   tasks.Task   // nil where the payload could not be decoded
-	Intent tasks.Intent // zero where Task is nil
-	Reason tasks.Reason
-	Error  string
+// DeadLetters keeps dead tasks. *deadletter.Store does.
+type DeadLetters interface {
+	// Park returns nil once the letter is stored.
+	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Queue is where tasks go that cannot stay where they are. Neither method may
-// return nil before the task, or one that stands for it, is stored.
-type Queue interface {
-	// Park moves a dead task to the dead-letter queue.
-	Park(ctx context.Context, l Letter) error
-	// Requeue enqueues a task again, under our own retry limit, to run after
-	// the delay.
+// Requeuer enqueues a task again under our own retry limit, to run after a
+// delay. It returns nil once the copy is stored. NewRequeuer makes one.
+type Requeuer interface {
 	Requeue(ctx context.Context, d Delivery, delay time.Duration) error
 }
 
-// Ledger keeps account of the tasks of batches.
-type Ledger interface {
-	// Settle notes what became of a task. It returns nil once that is stored, or
-	// was before. Receipt.At is not set: the time is the ledger's own.
-	Settle(ctx context.Context, r tasks.Receipt) error
+// Receipts keeps account of the tasks of batches. *ReceiptBatcher does.
+type Receipts interface {
+	// Record notes what became of a task. It returns nil once that is stored, or
+	// was stored before. Receipt.At is not set: the time is the ledger's own.
+	Record(ctx context.Context, r tasks.Receipt) error
 }
 
 // Event is one attempt, as observers see it.
 type Event struct {
 	Delivery Delivery
 	Task     tasks.Task // nil where the payload could not be decoded
-	Decision  Decision
+	Decision Decision
 	Took     time.Duration
 }
 
-// Observer is told of every attempt after it was judged. It must not block.
+// Observer is told of every attempt after it was decided. It must not block.
 type Observer interface {
 	Observe(e Event)
 }
 
-// Config holds what a Pipeline needs. Every field but the first three has a
-// default.
+// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeuer and Receipts
+// are required.
 type Config struct {
-	API    API
-	Queue  Queue
-	Ledger Ledger
-	// Policy decides about repetition. Default DefaultPolicy.
+	Jobs        Jobs
+	DeadLetters DeadLetters
+	Requeuer    Requeuer
+	Receipts    Receipts
+	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
-	// GuardAfter is the age from which an unbind is checked against a newer
-	// binding before it is carried out. Default 10 min.
-	GuardAfter time.Duration
 	// Observer is told of each attempt. Default: nobody.
 	Observer Observer
 	// Logger receives a line per attempt. Default: none.
@@ -114,39 +90,32 @@ type Config struct {
 	Now func() time.Time
 }
 
-// DefaultGuardAfter is Config.GuardAfter's default.
-const DefaultGuardAfter = 10 * time.Minute
-
 // Pipeline processes deliveries. It is safe for concurrent use.
 type Pipeline struct {
-	api        API
-	queue      Queue
-	ledger     Ledger
-	policy     Policy
-	guardAfter time.Duration
-	observer   Observer
-	journal    *attemptLog
-	now        func() time.Time
+	jobs     Jobs
+	letters  DeadLetters
+	requeuer Requeuer
+	receipts Receipts
+	policy   Policy
+	observer Observer
+	log      *attemptLog
+	now      func() time.Time
 }
 
 // New checks a configuration and returns a Pipeline.
 func New(cfg Config) (*Pipeline, error) {
-	if cfg.API == nil || cfg.Queue == nil || cfg.Ledger == nil {
-		return nil, errors.New("pipeline: Config.API, Config.Queue and Config.Ledger are required")
+	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeuer == nil || cfg.Receipts == nil {
+		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeuer and Receipts are required")
 	}
-	policy := DefaultPolicy()
+	p := &Pipeline{
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeuer: cfg.Requeuer, receipts: cfg.Receipts,
+		policy: DefaultPolicy(), observer: cfg.Observer, now: cfg.Now,
+	}
 	if cfg.Policy != nil {
-		policy = *cfg.Policy
+		p.policy = *cfg.Policy
 	}
-	if err := policy.validate(); err != nil {
+	if err := p.policy.validate(); err != nil {
 		return nil, err
-	}
-	if cfg.GuardAfter < 0 {
-		return nil, fmt.Errorf("guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
-	}
-	p := &Pipeline{api: cfg.API, queue: cfg.Queue, ledger: cfg.Ledger, policy: policy, guardAfter: cfg.GuardAfter, observer: cfg.Observer, now: cfg.Now}
-	if p.guardAfter == 0 {
-		p.guardAfter = DefaultGuardAfter
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -155,181 +124,170 @@ func New(cfg Config) (*Pipeline, error) {
 	if logger == nil {
 		logger = zap.NewNop()
 	}
-	p.journal = newAttemptLog(logger, p.now)
+	p.log = newAttemptLog(logger, p.now)
 	return p, nil
 }
 
 // Process takes one delivery through its life. What it returns is still to be
-// told to asynq, by Settle.
+// told to asynq, by ToAsynqError.
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
-	task, intent, answer := p.decode(d)
-	if task != nil {
-		answer = p.attempt(ctx, task, intent)
+	job, result := p.decode(d)
+	if job.Task != nil {
+		result = p.attempt(ctx, job)
 	}
-	verdict := p.classify(ctx, d, answer)
-	verdict = p.settle(ctx, d, task, intent, verdict)
-	if verdict.Action != Retry && intent.BatchRef.IsSet() {
-		verdict = p.receipt(ctx, d, task, intent.BatchRef, answer.Device, verdict)
+	decision := p.decide(ctx, d, result)
+	decision = p.settle(ctx, d, job, decision)
+	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
+		decision = p.record(ctx, d, job, result.Device, decision)
 	}
 
-	event := Event{Delivery: d, Task: task, Decision: verdict, Took: p.now().Sub(start)}
-	p.journal.record(event, answer)
+	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
+	p.log.record(event, result)
 	if p.observer != nil {
 		p.observer.Observe(event)
 	}
-	return verdict
+	return decision
 }
 
-// decode turns bytes into a task. Where there is none, the answer says why.
-func (p *Pipeline) decode(d Delivery) (tasks.Task, tasks.Intent, Answer) {
+// decode turns bytes into a job. Where they are no task, the job has none, and
+// the result says why.
+func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	task, intent, err := tasks.Decode(d.Kind, d.Payload)
 	switch {
 	case errors.Is(err, tasks.ErrUnknownKind):
-		return nil, tasks.Intent{}, Answer{
-			Reason: tasks.UnknownKind, Message: err.Error(),
+		return Job{}, Failed(Problem{
+			Reason: tasks.UnknownKind, Detail: err.Error(),
 			Hint: "a newer producer may have written it: upgrade the workers, then replay",
-		}
+		})
 	case err != nil:
-		return nil, tasks.Intent{}, Answer{Reason: tasks.Undecodable, Message: err.Error()}
+		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error()})
 	}
-	return task, intent, Answer{}
+	return Job{ID: d.ID, Task: task, Intent: intent}, Result{}
 }
 
-// attempt admits and calls. A panic in either is an answer like any other: the
-// stack goes to the log and the task will be tried again.
-func (p *Pipeline) attempt(ctx context.Context, task tasks.Task, intent tasks.Intent) (answer Answer) {
+// attempt lets the job do the work, unless it is too late for it. A panic is a
+// result like any other: the stack goes to the log, and the task is tried again.
+func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
 		if x := recover(); x != nil {
-			p.journal.panicked(task, x, debug.Stack())
-			answer = Answer{Reason: tasks.Panicked, Message: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"}
+			p.log.panicked(job.Task, x, debug.Stack())
+			result = Failed(Problem{Reason: tasks.Panicked, Detail: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"})
 		}
 	}()
+	if limit := job.Intent.NotAfter; !limit.IsZero() && p.now().After(limit) {
+		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed"})
+	}
 	ctx, cancel := withDeadlineMargin(ctx, p.now())
 	defer cancel()
-	if answer, admitted := p.admit(ctx, task, intent); !admitted {
-		return answer
-	}
-	return p.api.Do(ctx, task, intent)
+	return p.jobs.Do(ctx, job)
 }
 
-// admit decides whether the task may still be carried out; where it may not,
-// the answer says why.
-func (p *Pipeline) admit(ctx context.Context, task tasks.Task, intent tasks.Intent) (Answer, bool) {
-	if !intent.NotAfter.IsZero() && p.now().After(intent.NotAfter) {
-		return Answer{Reason: tasks.Expired, Message: "its not_after, " + intent.NotAfter.Format(time.RFC3339) + ", has passed"}, false
-	}
-	unbind, ok := task.(tasks.DeviceUnbind)
-	if !ok || intent.NoGuard || intent.EnqueuedAt.IsZero() || p.now().Sub(intent.EnqueuedAt) < p.guardAfter {
-		return Answer{}, true
-	}
-	bound, answer := p.api.BoundSince(ctx, unbind)
+// decide turns a result into a decision.
+func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
+	interrupted := ctx.Err() != nil && !r.succeeded()
 	switch {
-	case answer.Reason == tasks.Gone: // nothing is listed for this user; the call itself will tell
-		return Answer{}, true
-	case answer.Reason != tasks.OK:
-		return answer, false
-	case bound.After(intent.EnqueuedAt):
-		return Answer{Reason: tasks.OK, Superseded: true, Message: "bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued"}, false
-	}
-	return Answer{}, true
-}
-
-// classify turns an answer into a verdict.
-func (p *Pipeline) classify(ctx context.Context, d Delivery, answer Answer) Decision {
-	if answer.Superseded {
-		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: tasks.Outdated, Attempt: d.Attempts}
-	}
-	if ctx.Err() != nil && answer.Reason != tasks.OK && answer.Reason != tasks.Gone {
+	case r.Kind == IsSuperseded:
+		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
+	case interrupted:
 		// Cut short by a shutdown, an operator's cancel or a lost lease. asynq
 		// has most likely put it back already; if not: soon, and uncharged.
-		return Decision{Action: Retry, Reason: answer.Reason, Attempt: d.Attempts, Delay: time.Second, Error: errorLine(answer)}
-	}
-	if answer.Held {
-		delay := answer.RetryAfter
+		return d.retryUncharged(r.Problem, time.Second)
+	case r.Kind == IsSnooze || r.Kind == IsOutage:
+		delay := r.RetryAfter
 		if delay <= 0 {
 			delay = p.policy.pause()
 		}
-		return Decision{Action: Retry, Reason: answer.Reason, Attempt: d.Attempts, Delay: delay, Error: errorLine(answer)}
+		return d.retryUncharged(r.Problem, delay)
 	}
-	v := p.policy.Decide(answer.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, answer.RetryAfter)
-	if d.Replay && v.CountsAsAttempt && v.Action == Retry {
-		v.Action, v.Outcome, v.Delay = Park, tasks.Dead, 0
+	decision := p.policy.Decide(r.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, r.RetryAfter)
+	if d.Replay && decision.CountsAsAttempt && decision.Action == Retry {
+		decision.Action, decision.Outcome, decision.Delay = Park, tasks.Dead, 0
 	}
-	if v.Action != Complete {
-		v.Error = errorLine(answer)
+	if decision.Action != Complete {
+		decision.Error = r.errorLine()
 	}
-	return v
+	return decision
 }
 
-// settle moves what cannot stay. Only when that is done may the original go.
-// A process that dies in between leaves the original active: it runs again,
-// and finds its letter parked or its other self enqueued.
-func (p *Pipeline) settle(ctx context.Context, d Delivery, task tasks.Task, intent tasks.Intent, v Decision) Decision {
+// retryUncharged puts a task back as if there had been no attempt.
+func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
+	return Decision{Action: Retry, Reason: why.Reason, Attempt: d.Attempts, Delay: delay, Error: why.errorLine()}
+}
+
+// settle stores elsewhere what cannot stay in its queue. Only when that is done
+// may the original go. If the process dies in between, the original is still
+// active: it runs again, and finds its letter parked or its copy enqueued.
+func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Decision) Decision {
 	if d.Replay {
-		return v // dead letters stay in their place
+		return decision // dead letters stay in their place
 	}
-	if v.Action == Park {
-		letter := Letter{Delivery: d, Task: task, Intent: intent, Reason: v.Reason, Error: v.Error}
-		letter.Attempts = v.Attempt
-		err := p.queue.Park(ctx, letter)
+	if decision.Action == Park {
+		err := p.letters.Park(ctx, letterOf(d, job, decision))
 		if err == nil {
-			return v
+			return decision
 		}
-		p.journal.logStoreError("dead, but could not be parked yet; it will come to the same end again", d, err)
-		v = v.retryUncharged(d, randDuration(p.policy.ThrottleMin, p.policy.ThrottleMax))
+		p.log.storeFailed("dead, but could not be parked yet; it will come to the same end again", d, err)
+		decision = p.runAgain(d, decision)
 	}
-	if v.Action == Retry && !v.CountsAsAttempt && d.Retries >= d.RetryLimit {
+	if decision.Action == Retry && !decision.CountsAsAttempt && d.Retries >= d.RetryLimit {
 		// asynq would archive it whatever we return.
-		if err := p.queue.Requeue(ctx, d, v.Delay); err != nil {
-			p.journal.logStoreError("could not be readmitted; asynq archives it, and recovery collects it", d, err)
-			return v
+		if err := p.requeuer.Requeue(ctx, d, decision.Delay); err != nil {
+			p.log.storeFailed("could not be requeued; asynq archives it, and recovery collects it", d, err)
+			return decision
 		}
-		v.Requeued = true
+		decision.Requeued = true
 	}
-	return v
+	return decision
+}
+
+func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
+	l := deadletter.Letter{
+		ID: d.ID, Kind: d.Kind, Queue: d.Queue, Payload: d.Payload,
+		Reason: decision.Reason, Error: decision.Error, Attempts: decision.Attempt,
+		EnqueuedAt: job.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: job.Intent.BatchRef.Batch,
+	}
+	if job.Task != nil {
+		l.UserID, l.Target = job.Task.User(), job.Task.Target()
+	}
+	return l
 }
 
 // receiptTimeout is how long the ledger may take. Beyond it the task runs again.
 const receiptTimeout = 15 * time.Second
 
-// receipt lets the ledger take note of an outcome, before the task may go. A
-// process that dies in between leaves the task active: it runs again, finds
-// nothing left to do, and the ledger keeps the outcome that it noted first. One
-// that dies before the note was made runs again as well, and its receipt says
+// record lets the ledger take note of an outcome, before the task may go. If the
+// process dies after the note and before the task has gone, the task runs again,
+// finds nothing left to do, and the ledger keeps the outcome that it noted first.
+// If it dies before the note, the task runs again as well, and its receipt says
 // already_gone for what the first run has removed.
 //
 // KooDrive has answered by now, so this goes on when the task is cut short.
-func (p *Pipeline) receipt(ctx context.Context, d Delivery, task tasks.Task, place tasks.BatchRef, device *tasks.Device, v Decision) Decision {
+func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, device *tasks.Device, decision Decision) Decision {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
 	defer cancel()
 	r := tasks.Receipt{
-		BatchRef: place, Kind: d.Kind, UserID: task.User(), Target: task.Target(),
-		Outcome: v.Outcome, Reason: v.Reason, Attempts: v.Attempt, Device: device,
-		Again: d.Replay && v.Action == Park,
+		BatchRef: job.Intent.BatchRef, Kind: d.Kind, UserID: job.Task.User(), Target: job.Task.Target(),
+		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: device,
+		Again: d.Replay && decision.Action == Park,
 	}
-	if v.Action == Complete {
-		r.Attempts++ // the answer that finished it is charged to nobody
+	if decision.Action == Complete {
+		r.Attempts++ // the answer that completed it is charged to nobody
 	}
-	if err := p.ledger.Settle(ctx, r); err != nil {
-		p.journal.logStoreError("done, but its receipt could not be written yet; it will come to the same end again", d, err)
-		return v.retryUncharged(d, randDuration(p.policy.ThrottleMin, p.policy.ThrottleMax))
+	if err := p.receipts.Record(ctx, r); err != nil {
+		p.log.storeFailed("done, but its receipt could not be written yet; it will come to the same end again", d, err)
+		return p.runAgain(d, decision)
 	}
-	return v
+	return decision
 }
 
-// retryUncharged is the verdict when the dead letter, or the receipt, could not be
-// stored: the attempt did not happen, and the task will come to the same end
-// later.
-func (v Decision) retryUncharged(d Delivery, delay time.Duration) Decision {
-	return Decision{Action: Retry, Reason: v.Reason, Attempt: d.Attempts, Budget: v.Budget, Error: v.Error, Delay: delay}
-}
-
-func errorLine(a Answer) string {
-	if a.Message == "" {
-		return string(a.Reason)
+// runAgain is the decision when the dead letter, or the receipt, could not be
+// stored: the attempt did not happen, and the task comes to the same end later.
+func (p *Pipeline) runAgain(d Delivery, decision Decision) Decision {
+	return Decision{
+		Action: Retry, Reason: decision.Reason, Attempt: d.Attempts, Budget: decision.Budget, Error: decision.Error,
+		Delay: randDuration(p.policy.ThrottleMin, p.policy.ThrottleMax),
 	}
-	return string(a.Reason) + ": " + a.Message
 }
 
 // withDeadlineMargin ends an attempt a little before asynq would: asynq frees the

@@ -9,62 +9,59 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeAPI answers as it is told.
-type fakeAPI struct {
-	do    func(context.Context, tasks.Task) Answer
-	bound func(tasks.DeviceUnbind) (time.Time, Answer)
+// fakeJobs does as it is told.
+type fakeJobs struct {
+	do    func(context.Context, tasks.Task) Result
 	calls []string
 }
 
-func (f *fakeAPI) Do(ctx context.Context, t tasks.Task, _ tasks.Intent) Answer {
-	f.calls = append(f.calls, "do "+tasks.Identity(t))
-	return f.do(ctx, t)
+func (f *fakeJobs) Do(ctx context.Context, j Job) Result {
+	f.calls = append(f.calls, tasks.Identity(j.Task))
+	return f.do(ctx, j.Task)
 }
 
-func (f *fakeAPI) BoundSince(_ context.Context, t tasks.DeviceUnbind) (time.Time, Answer) {
-	f.calls = append(f.calls, "list "+t.UserID)
-	return f.bound(t)
-}
-
-// fakeQueue keeps what was moved, and fails when told to.
-type fakeQueue struct {
+// fakeStore keeps what was parked or requeued, and fails when told to.
+type fakeStore struct {
 	err         error
 	errParkOnly bool
-	parked      []Letter
-	readmitted  []time.Duration
+	parked      []deadletter.Letter
+	requeued    []time.Duration
 }
 
-func (f *fakeQueue) Park(_ context.Context, l Letter) error {
+func (f *fakeStore) Park(_ context.Context, l deadletter.Letter) error {
 	if f.err == nil {
 		f.parked = append(f.parked, l)
 	}
 	return f.err
 }
 
-func (f *fakeQueue) Requeue(_ context.Context, _ Delivery, delay time.Duration) error {
+func (f *fakeStore) Requeue(_ context.Context, _ Delivery, delay time.Duration) error {
 	if f.err != nil && !f.errParkOnly {
 		return f.err
 	}
-	f.readmitted = append(f.readmitted, delay)
+	f.requeued = append(f.requeued, delay)
 	return nil
 }
 
-// fakeLedger keeps receipts, and fails when told to.
-type fakeLedger struct {
+// fakeReceipts keeps receipts, and fails when told to.
+type fakeReceipts struct {
 	err      error
 	receipts []tasks.Receipt
 }
 
-func (f *fakeLedger) Settle(ctx context.Context, r tasks.Receipt) error {
+func (f *fakeReceipts) Record(ctx context.Context, r tasks.Receipt) error {
 	if f.err == nil && ctx.Err() == nil {
 		f.receipts = append(f.receipts, r)
 	}
@@ -73,24 +70,34 @@ func (f *fakeLedger) Settle(ctx context.Context, r tasks.Receipt) error {
 
 type bundle struct {
 	*Pipeline
-	api    *fakeAPI
-	queue  *fakeQueue
-	ledger *fakeLedger
-	logs   *observer.ObservedLogs
-	now    time.Time
+	jobs     *fakeJobs
+	store    *fakeStore
+	receipts *fakeReceipts
+	logs     *observer.ObservedLogs
+	now      time.Time
+}
+
+// resultOf is what a job returns that KooDrive has answered so.
+func resultOf(reason tasks.Reason) Result {
+	switch reason {
+	case tasks.OK:
+		return Done(nil)
+	case tasks.Gone:
+		return AlreadyGone()
+	default:
+		return Failed(Problem{Reason: reason, Detail: "said so", Hint: "do this"})
+	}
 }
 
 func setup(t *testing.T, reason tasks.Reason) *bundle {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	b := &bundle{
-		api: &fakeAPI{do: func(context.Context, tasks.Task) Answer {
-			return Answer{Reason: reason, Message: "said so", Hint: "do this"}
-		}},
-		queue: &fakeQueue{}, ledger: &fakeLedger{}, logs: logs,
+		jobs:  &fakeJobs{do: func(context.Context, tasks.Task) Result { return resultOf(reason) }},
+		store: &fakeStore{}, receipts: &fakeReceipts{}, logs: logs,
 		now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 	}
-	p, err := New(Config{API: b.api, Queue: b.queue, Ledger: b.ledger, Logger: zap.New(core), Now: func() time.Time { return b.now }})
+	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeuer: b.store, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +111,7 @@ func delivery(payload string) Delivery {
 
 const unbindPayload = `{"v":1,"user_id":"u","device_id":"d"}`
 
-func TestSuccessIsFinished(t *testing.T) {
+func TestProcess_SuccessIsComplete(t *testing.T) {
 	t.Parallel()
 	for reason, outcome := range map[tasks.Reason]tasks.Outcome{tasks.OK: tasks.Succeeded, tasks.Gone: tasks.AlreadyGone} {
 		b := setup(t, reason)
@@ -113,13 +120,13 @@ func TestSuccessIsFinished(t *testing.T) {
 		if v.Action != Complete || v.Outcome != outcome || v.Error != "" || ToAsynqError(d, v) != nil {
 			t.Errorf("%s: %+v", reason, v)
 		}
-		if len(b.queue.parked) != 0 {
+		if len(b.store.parked) != 0 {
 			t.Errorf("%s: parked", reason)
 		}
 	}
 }
 
-func TestDeadTasksAreParkedBeforeTheyGo(t *testing.T) {
+func TestProcess_DeadTasksAreParkedBeforeTheyGo(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
 	d := delivery(unbindPayload)
@@ -127,17 +134,19 @@ func TestDeadTasksAreParkedBeforeTheyGo(t *testing.T) {
 	if err := ToAsynqError(d, v); err != nil {
 		t.Fatalf("the original stays: %v", err)
 	}
-	d.Attempts = 1
-	want := []Letter{{Delivery: d, Task: tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}, Reason: tasks.Forbidden, Error: "forbidden: said so"}}
-	if diff := cmp.Diff(want, b.queue.parked); diff != "" {
+	want := []deadletter.Letter{{
+		ID: d.ID, Kind: d.Kind, Queue: d.Queue, Payload: d.Payload, UserID: "u", Target: "d", Attempts: 1,
+		Reason: tasks.Forbidden, Error: "forbidden: said so",
+	}}
+	if diff := cmp.Diff(want, b.store.parked, cmpopts.IgnoreFields(deadletter.Letter{}, "DeadAt")); diff != "" {
 		t.Errorf("parked (-want +got):\n%s", diff)
 	}
 }
 
-func TestWhatCannotBeParkedStaysUncharged(t *testing.T) {
+func TestProcess_FailedParkingStaysUncharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
-	b.queue.err = errors.New("Redis is away")
+	b.store.err = errors.New("Redis is away")
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if v.Action != Retry || v.CountsAsAttempt || v.Delay <= 0 {
@@ -149,7 +158,7 @@ func TestWhatCannotBeParkedStaysUncharged(t *testing.T) {
 	}
 }
 
-func TestBytesThatAreNoTaskAreParkedWithTheirBytes(t *testing.T) {
+func TestProcess_UndecodableIsParkedWithItsBytes(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		kind    tasks.Kind
@@ -164,184 +173,150 @@ func TestBytesThatAreNoTaskAreParkedWithTheirBytes(t *testing.T) {
 		d := delivery(tc.payload)
 		d.Kind = tc.kind
 		v := b.Process(t.Context(), d)
-		if v.Action != Park || v.Reason != tc.reason || len(b.api.calls) != 0 {
-			t.Errorf("%q: %+v, calls %v", tc.payload, v, b.api.calls)
+		if v.Action != Park || v.Reason != tc.reason || len(b.jobs.calls) != 0 {
+			t.Errorf("%q: %+v, calls %v", tc.payload, v, b.jobs.calls)
 		}
-		if len(b.queue.parked) != 1 || string(b.queue.parked[0].Payload) != tc.payload || b.queue.parked[0].Task != nil {
-			t.Errorf("%q: parked %+v", tc.payload, b.queue.parked)
+		if len(b.store.parked) != 1 || string(b.store.parked[0].Payload) != tc.payload || b.store.parked[0].UserID != "" {
+			t.Errorf("%q: parked %+v", tc.payload, b.store.parked)
 		}
 	}
 }
 
-func TestUnchargedErrorsDoNotCount(t *testing.T) {
+func TestToAsynqError_UnchargedErrorsDoNotCount(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []tasks.Reason{tasks.Throttled, tasks.Unauthorized, tasks.Misrouted} {
 		b := setup(t, reason)
 		d := delivery(unbindPayload)
 		err := ToAsynqError(d, b.Process(t.Context(), d))
 		if err == nil || IsFailure(err) || err.Error() != string(reason)+": said so" {
-			t.Errorf("%s settles as %v", reason, err)
+			t.Errorf("%s becomes %v", reason, err)
 		}
 	}
 }
 
 // A plain asynq client may allow fewer retries than we do. asynq archives such
 // a task whatever the handler says, so it must leave before.
-func TestTasksWithAForeignLimitNeverReachAsynqsArchive(t *testing.T) {
+func TestProcess_SmallRetryLimitNeverReachesAsynqsArchive(t *testing.T) {
 	t.Parallel()
 	d := delivery(unbindPayload)
 	d.Retries, d.Attempts, d.RetryLimit = 3, 3, 3
 
 	b := setup(t, tasks.Upstream)
-	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.queue.parked) != 1 {
-		t.Errorf("its own failure: %+v, parked %d", v, len(b.queue.parked))
+	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.store.parked) != 1 {
+		t.Errorf("its own failure: %+v, parked %d", v, len(b.store.parked))
 	}
 	b = setup(t, tasks.Throttled)
-	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.queue.readmitted) != 1 || len(b.queue.parked) != 0 {
-		t.Errorf("not its fault: %+v, readmitted %v, parked %d", v, b.queue.readmitted, len(b.queue.parked))
+	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.store.requeued) != 1 || len(b.store.parked) != 0 {
+		t.Errorf("not its fault: %+v, requeued %v, parked %d", v, b.store.requeued, len(b.store.parked))
 	}
 }
 
 // The letter of a task that may not be retried cannot be stored just now.
-func TestWhatCannotBeParkedIsReadmittedBeforeAsynqArchivesIt(t *testing.T) {
+func TestProcess_FailedParkingIsRequeuedBeforeAsynqArchivesIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
-	b.queue.err, b.queue.errParkOnly = errors.New("a copy is being replayed"), true
+	b.store.err, b.store.errParkOnly = errors.New("a copy is being replayed"), true
 	d := delivery(unbindPayload)
 	d.RetryLimit = 0
 	v := b.Process(t.Context(), d)
-	if err := ToAsynqError(d, v); err != nil || len(b.queue.readmitted) != 1 {
-		t.Errorf("settles as %v, readmitted %v: asynq would archive it", err, b.queue.readmitted)
+	if err := ToAsynqError(d, v); err != nil || len(b.store.requeued) != 1 {
+		t.Errorf("becomes %v, requeued %v: asynq would archive it", err, b.store.requeued)
 	}
 }
 
-func TestAReplayThatFailsIsDeadInItsPlace(t *testing.T) {
+func TestProcess_FailedReplayIsDeadInItsPlace(t *testing.T) {
 	t.Parallel()
 	d := delivery(unbindPayload)
 	d.Queue, d.Replay, d.Retries, d.Attempts = tasks.QueueDeadLetter, true, 1, 12
 
 	b := setup(t, tasks.Upstream)
 	err := ToAsynqError(d, b.Process(t.Context(), d))
-	if err == nil || len(b.queue.parked) != 0 || !IsFailure(err) || RetryDelay(0, err, nil) < Parked {
-		t.Errorf("settles as %v, parked elsewhere %d", err, len(b.queue.parked))
+	if err == nil || len(b.store.parked) != 0 || !IsFailure(err) || RetryDelay(0, err, nil) < asynqx.ParkDelay {
+		t.Errorf("becomes %v, parked elsewhere %d", err, len(b.store.parked))
 	}
 	b = setup(t, tasks.Throttled)
 	err = ToAsynqError(d, b.Process(t.Context(), d))
 	if err == nil || IsFailure(err) || RetryDelay(0, err, nil) > time.Minute {
-		t.Errorf("throttled, it settles as %v; want it to stay a replay", err)
+		t.Errorf("throttled, it becomes %v; want it to stay a replay", err)
 	}
 	d.Retries = d.RetryLimit - 1
 	b = setup(t, tasks.Upstream)
 	if err := ToAsynqError(d, b.Process(t.Context(), d)); err == nil || IsFailure(err) {
-		t.Errorf("one retry before asynq's limit it settles as %v, which counts", err)
+		t.Errorf("one retry before asynq's limit it becomes %v, which counts", err)
 	}
 }
 
-func TestAPanicIsAnAttempt(t *testing.T) {
+func TestProcess_PanicIsAnAttempt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
-	b.api.do = func(context.Context, tasks.Task) Answer { panic("secret-in-a-panic") }
+	b.jobs.do = func(context.Context, tasks.Task) Result { panic("secret-in-a-panic") }
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if v.Action != Retry || !v.CountsAsAttempt || v.Reason != tasks.Panicked || strings.Contains(v.Error, "secret") {
 		t.Errorf("%+v", v)
 	}
 	entries := b.logs.FilterMessageSnippet("panic").All()
-	if len(entries) != 1 || !strings.Contains(fmt.Sprint(entries[0].ContextMap()["stack"]), "TestAPanicIsAnAttempt") {
+	if len(entries) != 1 || !strings.Contains(fmt.Sprint(entries[0].ContextMap()["stack"]), "TestProcess_PanicIsAnAttempt") {
 		t.Errorf("the stack is not in the log: %v", entries)
 	}
 }
 
-func TestTheGuard(t *testing.T) {
-	t.Parallel()
-	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	old, young := start.Add(-time.Hour), start.Add(-time.Minute)
-	for name, tc := range map[string]struct {
-		intent  tasks.Intent
-		bound   time.Time
-		listing tasks.Reason
-		outcome tasks.Outcome
-		calls   int
-	}{
-		"young":                      {tasks.Intent{EnqueuedAt: young}, start, tasks.OK, tasks.Succeeded, 1},
-		"of unknown age":             {tasks.Intent{}, start, tasks.OK, tasks.Succeeded, 1},
-		"old, bound before":          {tasks.Intent{EnqueuedAt: old}, old.Add(-time.Second), tasks.OK, tasks.Succeeded, 2},
-		"old, bound again":           {tasks.Intent{EnqueuedAt: old}, old.Add(time.Second), tasks.OK, tasks.Superseded, 1},
-		"old, bound again, no guard": {tasks.Intent{EnqueuedAt: old, NoGuard: true}, old.Add(time.Second), tasks.OK, tasks.Succeeded, 1},
-		"old, not bound":             {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.OK, tasks.Succeeded, 2},
-		"old, nothing listed":        {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Gone, tasks.Succeeded, 2},
-		"old, listing fails":         {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Upstream, "", 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := setup(t, tasks.OK)
-			b.api.bound = func(tasks.DeviceUnbind) (time.Time, Answer) { return tc.bound, Answer{Reason: tc.listing} }
-			payload, err := tasks.Encode(tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}, tc.intent)
-			if err != nil {
-				t.Fatal(err)
-			}
-			v := b.Process(t.Context(), delivery(string(payload)))
-			if v.Outcome != tc.outcome || len(b.api.calls) != tc.calls {
-				t.Errorf("%+v after %v; want %q after %d calls", v, b.api.calls, tc.outcome, tc.calls)
-			}
-		})
-	}
-}
-
-func TestTooLateIsDeadWithoutACall(t *testing.T) {
+func TestProcess_ExpiredIsDeadWithoutACall(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
 	v := b.Process(t.Context(), delivery(`{"v":1,"user_id":"u","device_id":"d","not_after":"2026-05-01T11:59:59Z"}`))
-	if v.Action != Park || v.Reason != tasks.Expired || len(b.api.calls) != 0 || len(b.queue.parked) != 1 {
-		t.Errorf("%+v, calls %v", v, b.api.calls)
+	if v.Action != Park || v.Reason != tasks.Expired || len(b.jobs.calls) != 0 || len(b.store.parked) != 1 {
+		t.Errorf("%+v, calls %v", v, b.jobs.calls)
 	}
 }
 
-func TestACallThatIsCutShortCostsNothing(t *testing.T) {
+func TestProcess_InterruptedCallCostsNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
 	ctx, cancel := context.WithCancel(t.Context())
-	b.api.do = func(context.Context, tasks.Task) Answer {
+	b.jobs.do = func(context.Context, tasks.Task) Result {
 		cancel()
-		return Answer{Reason: tasks.TimedOut}
+		return Failed(Problem{Reason: tasks.TimedOut})
 	}
 	d := delivery(unbindPayload)
 	d.Attempts = 11
-	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || len(b.queue.parked) != 0 {
+	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || len(b.store.parked) != 0 {
 		t.Errorf("%+v", v)
 	}
 }
 
-func TestACallThatIsHeldBackCostsNothing(t *testing.T) {
+func TestProcess_SnoozeAndOutageCostNothing(t *testing.T) {
 	t.Parallel()
-	b := setup(t, tasks.OK)
-	b.api.do = func(context.Context, tasks.Task) Answer {
-		return Answer{Reason: tasks.Upstream, Held: true, RetryAfter: 42 * time.Second}
-	}
-	d := delivery(unbindPayload)
-	d.Attempts = 11
-	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || v.Delay != 42*time.Second || len(b.queue.parked) != 0 {
-		t.Errorf("%+v", v)
+	for _, held := range []func(Problem) Result{Snooze, Outage} {
+		b := setup(t, tasks.OK)
+		b.jobs.do = func(context.Context, tasks.Task) Result {
+			return held(Problem{Reason: tasks.Upstream, RetryAfter: 42 * time.Second})
+		}
+		d := delivery(unbindPayload)
+		d.Attempts = 11
+		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || v.Delay != 42*time.Second || len(b.store.parked) != 0 {
+			t.Errorf("%+v", v)
+		}
 	}
 }
 
-func TestTheCallEndsBeforeAsynqsDeadline(t *testing.T) {
+func TestProcess_CallEndsBeforeAsynqsDeadline(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
 	b.now = time.Now()
 	deadline := b.now.Add(time.Minute)
 	ctx, cancel := context.WithDeadline(t.Context(), deadline)
 	defer cancel()
-	b.api.do = func(ctx context.Context, _ tasks.Task) Answer {
+	b.jobs.do = func(ctx context.Context, _ tasks.Task) Result {
 		if got, ok := ctx.Deadline(); !ok || !got.Before(deadline) {
 			t.Errorf("the call's deadline is %s; want it before %s", got, deadline)
 		}
-		return Answer{Reason: tasks.OK}
+		return Done(nil)
 	}
 	b.Process(ctx, delivery(unbindPayload))
 }
 
-func TestAlarmsAreSpelledOutNowAndThen(t *testing.T) {
+func TestAttemptLog_AlarmsAreWrittenNowAndThen(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Misrouted)
 	for range 50 {
@@ -358,11 +333,11 @@ func TestAlarmsAreSpelledOutNowAndThen(t *testing.T) {
 	}
 }
 
-func TestObserversSeeEveryAttempt(t *testing.T) {
+func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var seen []Event
-	api := &fakeAPI{do: func(context.Context, tasks.Task) Answer { return Answer{Reason: tasks.Gone} }}
-	p, err := New(Config{API: api, Queue: &fakeQueue{}, Ledger: &fakeLedger{}, Observer: observe(func(e Event) { seen = append(seen, e) })})
+	jobs := &fakeJobs{do: func(context.Context, tasks.Task) Result { return AlreadyGone() }}
+	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeuer: &fakeStore{}, Receipts: &fakeReceipts{}, Observer: observe(func(e Event) { seen = append(seen, e) })})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,49 +76,49 @@ const (
 	Park
 )
 
-// Decision is the end of one attempt.
+// Decision is the end of one attempt: what is to happen with the task.
 type Decision struct {
-	Action  Action
-	Outcome tasks.Outcome // set unless Action is Again
-	Reason  tasks.Reason
+	Action          Action
+	Outcome         tasks.Outcome // set unless Action is Retry
+	Reason          tasks.Reason
 	CountsAsAttempt bool          // the attempt counts against the budget
-	Attempt int           // charged attempts so far, this one included
-	Budget  int           // attempts allowed for this reason
-	Delay   time.Duration // until the next run, where Action is Again
-	Error   string        // one line that begins with the reason; "" when finished
-	Requeued   bool          // it waits under another ID already; the original may go
+	Attempt         int           // charged attempts so far, this one included
+	Budget          int           // attempts allowed for this reason
+	Delay           time.Duration // until the next run, where Action is Retry
+	Error           string        // one line that begins with the reason; "" when completed
+	Requeued        bool          // it waits under another ID already; the original may go
 }
 
-// Decide turns the reason of an attempt into a verdict. attempts counts the
+// Decide turns the reason of an attempt into a decision. attempts counts the
 // charged attempts before this one; limit is the queue's own retry limit,
 // which may undercut the policy's; wait is what the answer asked for, or 0.
 func (p Policy) Decide(reason tasks.Reason, attempts, limit int, wait time.Duration) Decision {
-	v := Decision{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
+	d := Decision{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
 	switch reason {
 	case tasks.OK:
-		v.Action, v.Outcome = Complete, tasks.Succeeded
+		d.Action, d.Outcome = Complete, tasks.Succeeded
 	case tasks.Gone:
-		v.Action, v.Outcome = Complete, tasks.AlreadyGone
+		d.Action, d.Outcome = Complete, tasks.AlreadyGone
 	case tasks.Throttled:
-		v.Action, v.Delay = Retry, wait
+		d.Action, d.Delay = Retry, wait
 		if wait <= 0 {
-			v.Delay = randDuration(p.ThrottleMin, p.ThrottleMax)
+			d.Delay = randDuration(p.ThrottleMin, p.ThrottleMax)
 		}
 	case tasks.Unauthorized, tasks.Misrouted:
-		v.Action = Retry
-		v.Delay = max(wait, p.pause())
+		d.Action = Retry
+		d.Delay = max(wait, p.pause())
 	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired, tasks.StillBound:
-		v.Action, v.Outcome = Park, tasks.Dead
+		d.Action, d.Outcome = Park, tasks.Dead
 	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
-		v.CountsAsAttempt = true
-		v.Attempt++
-		if v.Attempt >= v.Budget {
-			v.Action, v.Outcome = Park, tasks.Dead
+		d.CountsAsAttempt = true
+		d.Attempt++
+		if d.Attempt >= d.Budget {
+			d.Action, d.Outcome = Park, tasks.Dead
 		} else {
-			v.Action, v.Delay = Retry, max(wait, p.Backoff.Delay(v.Attempt))
+			d.Action, d.Delay = Retry, max(wait, p.Backoff.Delay(d.Attempt))
 		}
 	}
-	return v
+	return d
 }
 
 // budget is the number of attempts for a reason. A task that the queue allows

@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// hookReceiver is who wants to know of complete batches.
+// hookReceiver is the receiver of webhooks.
 type hookReceiver struct {
 	*httptest.Server
 	bodies chan string
@@ -54,17 +54,17 @@ func (r *hookReceiver) sender(t *testing.T) *webhook.Sender {
 	return sender
 }
 
-func TestACompleteBatchIsToldOnce(t *testing.T) {
+func TestWorker_CompleteBatchIsPostedOnce(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	receiver := newHookReceiver(t, 1)
 	b := setup(t, api.URL)
-	ledger := newLedger()
-	ledger.size["batch-1"] = 20
-	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
+	b.cfg.Webhook = receiver.sender(t)
+	var all []tasks.Task
 	for i := range 20 {
-		b.enqueueInBatch(unbindTask(i), tasks.BatchRef{Batch: "batch-1", Index: int64(i)})
+		all = append(all, unbindTask(i))
 	}
+	b.openBatch("batch-1", all...)
 	b.start()
 	select {
 	case body := <-receiver.bodies:
@@ -89,16 +89,14 @@ func TestACompleteBatchIsToldOnce(t *testing.T) {
 
 // A webhook that nobody takes ends as a dead letter, and so does not go on for
 // ever.
-func TestAWebhookThatFailsIsDead(t *testing.T) {
+func TestWorker_FailingWebhookIsDead(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	receiver := newHookReceiver(t, 1000)
 	b := setup(t, api.URL)
-	ledger := newLedger()
-	ledger.size["batch-1"] = 1
 	b.cfg.Policy.MaxAttempts = 2
-	b.cfg.Ledger, b.cfg.Webhook = ledger, receiver.sender(t)
-	b.enqueueInBatch(unbindTask(1), tasks.BatchRef{Batch: "batch-1"})
+	b.cfg.Webhook = receiver.sender(t)
+	b.openBatch("batch-1", unbindTask(1))
 	b.start()
 	redistest.Eventually(t, settleIn, "it is dead", func() bool { return b.dead()["batch-1"].Kind == tasks.KindBatchWebhook })
 	if l := b.dead()["batch-1"]; l.Reason != tasks.Upstream || l.Attempts != 2 {

@@ -1,0 +1,190 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/koodrive"
+	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/webhook"
+)
+
+// Config is what the jobs need.
+type Config struct {
+	// Redis is the worker's own client.
+	Redis redis.UniversalClient
+	// KooDrive is called for unbinds and releases, after Gate has admitted the call.
+	KooDrive KooDrive
+	Gate     *gate.Gate
+	// CallTimeout is KooDrive's; a claim of a lock outlives its calls.
+	CallTimeout time.Duration
+	// GuardAfter is the age from which an unbind is checked against a newer binding
+	// before it is carried out. Default DefaultGuardAfter.
+	GuardAfter time.Duration
+	// Sources are where locks are known besides the ledger, one of a kind.
+	Sources []*locks.External
+	// Releases enqueues the releases of a sweep.
+	Releases locks.ReleaseEnqueuer
+	// KeepSwept is how long it is remembered what was swept.
+	KeepSwept time.Duration
+	// ObserveSweep is told what each sweep has found.
+	ObserveSweep func(locks.Report)
+	// Webhook is told of complete batches; nil: nobody is.
+	Webhook *webhook.Sender
+	Logger  *zap.Logger
+}
+
+// DefaultGuardAfter is Config.GuardAfter's default.
+const DefaultGuardAfter = 10 * time.Minute
+
+// KooDrive is the API client. *koodrive.Client is one.
+type KooDrive interface {
+	Unbind(ctx context.Context, userID, deviceID string) koodrive.Answer
+	Release(ctx context.Context, userID, lockID string) koodrive.Answer
+	Devices(ctx context.Context, userID string) ([]tasks.Device, koodrive.Answer)
+}
+
+var _ KooDrive = (*koodrive.Client)(nil)
+
+// LockLedger is the ledger of backup locks. *enqueuelocks.Store is one.
+type LockLedger interface {
+	Claim(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
+	ClaimExternal(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
+	Unclaim(ctx context.Context, c enqueuelocks.Claim) error
+	Released(ctx context.Context, claims []enqueuelocks.Claim) error
+	ListByUser(ctx context.Context, userID string) ([]enqueuelocks.Lock, error)
+}
+
+var _ LockLedger = (*enqueuelocks.Store)(nil)
+
+// Jobs carries tasks out. It is safe for concurrent use.
+type Jobs struct {
+	koodrive     KooDrive
+	gate         *gate.Gate
+	guardAfter   time.Duration
+	claimTTL     time.Duration
+	locks        LockLedger
+	sources      *lockSources
+	children     childEnqueuer
+	sweepers     map[tasks.Source]*locks.Sweeper
+	keepSwept    time.Duration
+	observeSweep func(locks.Report)
+	batches      *batch.Store
+	webhook      *webhook.Sender
+	log          *zap.Logger
+	now          func() time.Time
+}
+
+var _ pipeline.Jobs = (*Jobs)(nil)
+
+// New returns the jobs.
+func New(cfg Config) (*Jobs, error) {
+	if cfg.GuardAfter < 0 {
+		return nil, fmt.Errorf("guard after is %s; want 0 (%s) or more", cfg.GuardAfter, DefaultGuardAfter)
+	}
+	if cfg.GuardAfter == 0 {
+		cfg.GuardAfter = DefaultGuardAfter
+	}
+	batches, ledger := batch.NewStore(cfg.Redis), enqueuelocks.NewStore(cfg.Redis)
+	return &Jobs{
+		koodrive: cfg.KooDrive, gate: cfg.Gate, guardAfter: cfg.GuardAfter, claimTTL: claimTTL(cfg.CallTimeout),
+		locks: ledger, sources: newLockSources(cfg.Sources, cfg.Logger), children: &children{cfg.Redis, batches, time.Now},
+		sweepers: newSweepers(cfg, ledger, batches), keepSwept: cfg.KeepSwept, observeSweep: cfg.ObserveSweep,
+		batches: batches, webhook: cfg.Webhook, log: cfg.Logger, now: time.Now,
+	}, nil
+}
+
+// Do implements pipeline.Jobs.
+func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
+	switch t := job.Task.(type) {
+	case tasks.DeviceUnbind:
+		return j.unbind(ctx, t, job.Intent)
+	case tasks.LockRelease:
+		return j.release(ctx, t)
+	case tasks.UserOffboard:
+		return j.offboard(ctx, t, job.Intent.BatchRef)
+	case tasks.LockSweep:
+		return j.sweep(ctx, t, job.ID)
+	case tasks.BatchWebhook:
+		return j.postWebhook(ctx, t)
+	default:
+		panic(fmt.Sprintf("no job for a %T", t)) // the set of tasks is closed
+	}
+}
+
+// acquire waits for a permit to call KooDrive. Without one, the result says why
+// the task must wait.
+func (j *Jobs) acquire(ctx context.Context) (*gate.Permit, *pipeline.Result) {
+	permit, refusal := j.gate.Acquire(ctx)
+	if refusal != nil {
+		snooze := pipeline.Snooze(pipeline.Problem{Reason: refusal.Reason, Detail: refusal.Message, Hint: refusal.Hint, RetryAfter: refusal.Delay})
+		return nil, &snooze
+	}
+	// The client looks at the clock as well, but the gate would take that for
+	// KooDrive's fault.
+	if koodrive.DeadlinePassed(ctx) {
+		permit.Cancel()
+		return nil, unavailable(errors.New("the time for this call was over before it was made"))
+	}
+	return permit, nil
+}
+
+// report tells the gate what a call was answered, and returns the job's result.
+func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipeline.Result {
+	refusal := permit.Report(ctx, gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter})
+	problem := pipeline.Problem{Reason: a.Reason, Detail: a.Detail(), Hint: a.Hint(), RetryAfter: a.RetryAfter}
+	switch {
+	case refusal != nil: // what the call was told is worth more than that the gate has closed
+		problem.RetryAfter = refusal.Delay
+		return pipeline.Outage(problem)
+	case a.Reason == tasks.OK:
+		return pipeline.Done(a.Device)
+	case a.Reason == tasks.Gone:
+		return pipeline.AlreadyGone()
+	case a.Unreached:
+		return pipeline.Outage(problem)
+	default:
+		return pipeline.Failed(problem)
+	}
+}
+
+// devices lists what a user has bound. The list is valid if the result is Done or
+// AlreadyGone: of a user of whom nothing is known it is empty.
+func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipeline.Result) {
+	permit, stop := j.acquire(ctx)
+	if stop != nil {
+		return nil, *stop
+	}
+	defer permit.Close()
+	devices, answer := j.koodrive.Devices(ctx, userID)
+	return devices, report(ctx, permit, answer)
+}
+
+// unavailable is the result when Redis or a source fails, which is not the task's
+// fault.
+func unavailable(err error) *pipeline.Result {
+	return waitFor(err.Error(), "", unavailablePause)
+}
+
+// waitFor is the result of a task that waits for something other than KooDrive.
+func waitFor(detail, hint string, d time.Duration) *pipeline.Result {
+	snooze := pipeline.Snooze(pipeline.Problem{Reason: tasks.Waiting, Detail: detail, Hint: hint, RetryAfter: d})
+	return &snooze
+}
+
+const (
+	// unavailablePause is the wait for a Redis that fails.
+	unavailablePause = 2 * time.Second
+	// otherWorkerPause is the wait for another worker, which may be set up better.
+	otherWorkerPause = 10 * time.Second
+)

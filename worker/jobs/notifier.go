@@ -1,0 +1,80 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// BatchNotifier spreads the news that a batch is complete: a line in the log, and
+// a task of its own for the webhook, so that it is visible, retried and, in the
+// end, a dead letter like any other.
+type BatchNotifier struct {
+	rdb     redis.UniversalClient
+	batches *batch.Store
+	webhook bool
+	log     *zap.Logger
+	wake    chan struct{} // with room for one
+}
+
+// NewBatchNotifier returns a BatchNotifier. Without a webhook it only writes to
+// the log.
+func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) *BatchNotifier {
+	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, wake: make(chan struct{}, 1)}
+}
+
+// notifyEvery is how often the notifier looks for batches that other workers have
+// completed: they may have died before they said so.
+const notifyEvery = 10 * time.Second
+
+// Completed lets the notifier look at once. It does not block.
+func (n *BatchNotifier) Completed() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run notifies until ctx ends.
+func (n *BatchNotifier) Run(ctx context.Context) {
+	tick := time.NewTicker(notifyEvery)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, notifyEvery)
+		notified, err := n.batches.DrainCompleted(limited, n.enqueueWebhook)
+		cancel()
+		for _, b := range notified {
+			n.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
+				zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
+				zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
+		}
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-n.wake:
+		}
+	}
+}
+
+// enqueueWebhook enqueues the webhook's task, unless another worker was faster.
+func (n *BatchNotifier) enqueueWebhook(ctx context.Context, b tasks.BatchStats) error {
+	if !n.webhook {
+		return nil
+	}
+	now, t := time.Now(), tasks.BatchWebhook{BatchID: b.ID}
+	payload, err := tasks.Encode(t, tasks.Intent{EnqueuedAt: now})
+	if err != nil {
+		return err
+	}
+	return asynqx.EnqueueAll(ctx, n.rdb, []asynqx.Order{{ID: tasks.Identity(t), Kind: t.Kind(), Queue: t.Queue(), Payload: payload, RunAt: now}})
+}

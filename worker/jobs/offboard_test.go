@@ -1,0 +1,251 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// fakeUser is a user at KooDrive and in the ledger of locks, and the childEnqueuer
+// that remembers the rounds, in which locks are called "lock l".
+type fakeUser struct {
+	*bundle
+	err    error // of the childEnqueuer
+	status childStatus
+	rounds [][]string // what was enqueued in each
+	forgot bool
+}
+
+func newUser(t *testing.T, bound, held []string) *fakeUser {
+	t.Helper()
+	f := &fakeUser{bundle: setup(t, gate.Config{})}
+	f.Jobs.children = f
+	f.now = func() time.Time { return time.Unix(1000, 0) }
+	f.bind(bound...)
+	f.held = held
+	return f
+}
+
+// bind makes these the user's devices.
+func (f *fakeUser) bind(ids ...string) {
+	f.devices = nil
+	for _, id := range ids {
+		f.devices = append(f.devices, tasks.Device{DeviceID: id})
+	}
+}
+
+func (f *fakeUser) Status(context.Context, tasks.Task, tasks.BatchRef) (childStatus, error) {
+	return f.status, f.err
+}
+
+func (f *fakeUser) Enqueue(_ context.Context, _ tasks.Task, _ tasks.BatchRef, round int, children []tasks.Task) error {
+	if f.err != nil {
+		return f.err
+	}
+	var ids []string
+	for _, t := range children {
+		switch t := t.(type) {
+		case tasks.DeviceUnbind:
+			ids = append(ids, t.DeviceID)
+		case tasks.LockRelease:
+			if t.Evidence != (tasks.SweepEvidence{}) {
+				return fmt.Errorf("%+v carries evidence of a sweep", t)
+			}
+			ids = append(ids, "lock "+t.LockID)
+		default:
+			return fmt.Errorf("a child is a %T", t)
+		}
+	}
+	f.rounds = append(f.rounds, ids)
+	f.status = childStatus{Round: round, Outstanding: len(children), Since: f.status.Since}
+	return nil
+}
+
+func (f *fakeUser) Forget(context.Context, tasks.Task, tasks.BatchRef) error {
+	f.forgot = true
+	return f.err
+}
+
+// endRound gives each child its outcome: what is dead stays bound or held, and the
+// rest is gone.
+func (f *fakeUser) endRound(dead ...string) {
+	f.status.Outstanding = 0
+	f.held = nil
+	var bound []string
+	for _, id := range dead {
+		if lock, ok := strings.CutPrefix(id, "lock "); ok {
+			f.held = append(f.held, lock)
+			f.status.Dead = append(f.status.Dead, tasks.LockRelease{UserID: "u", LockID: lock})
+			continue
+		}
+		bound = append(bound, id)
+		f.status.Dead = append(f.status.Dead, tasks.DeviceUnbind{UserID: "u", DeviceID: id})
+	}
+	f.bind(bound...)
+}
+
+func (f *fakeUser) offboard() pipeline.Result { return f.do(tasks.UserOffboard{UserID: "u"}) }
+
+// want does the job once, and compares its reason and the rounds so far.
+func (f *fakeUser) want(t *testing.T, step string, reason tasks.Reason, rounds string) pipeline.Result {
+	t.Helper()
+	r := f.offboard()
+	if r.Reason != reason || fmt.Sprint(f.rounds) != rounds {
+		t.Errorf("%s: %+v after rounds %v; want %s after %s", step, r, f.rounds, reason, rounds)
+	}
+	if waits := reason == tasks.Waiting; waits != (r.Kind == pipeline.IsSnooze) || waits && r.RetryAfter <= 0 {
+		t.Errorf("%s: %+v; what waits is snoozed and comes again, and nothing else", step, r)
+	}
+	return r
+}
+
+func TestOffboard_GoesRoundUntilNothingIsBound(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"a", "b"}, nil)
+	f.want(t, "first", tasks.Waiting, "[[a b]]")
+	f.want(t, "under way", tasks.Waiting, "[[a b]]")
+	if count(f.asked, "devices") != 1 {
+		t.Errorf("%d lists; want none while unbinds are under way", count(f.asked, "devices"))
+	}
+	f.endRound()
+	f.bind("c") // bound meanwhile
+	f.want(t, "second", tasks.Waiting, "[[a b] [c]]")
+	f.endRound()
+	f.want(t, "end", tasks.OK, "[[a b] [c]]")
+	if !f.forgot {
+		t.Error("the rounds are not forgotten")
+	}
+}
+
+func TestOffboard_NothingBoundIsAlreadyGone(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []tasks.Reason{tasks.OK, tasks.Gone} {
+		f := newUser(t, nil, nil)
+		f.answer.Reason = answer
+		f.want(t, "at once", tasks.Gone, "[]")
+	}
+}
+
+func TestOffboard_EndsAfterThreeRounds(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, nil, nil)
+	for round := range 3 {
+		f.bind(fmt.Sprint("d", round))
+		f.want(t, fmt.Sprint("round ", round+1), tasks.Waiting, fmt.Sprint([]any{[]string{"d0"}, []string{"d1"}, []string{"d2"}}[:round+1]))
+		f.endRound()
+	}
+	f.bind("d3")
+	r := f.want(t, "a fourth", tasks.StillBound, "[[d0] [d1] [d2]]")
+	if !strings.Contains(r.Detail, "1 devices are bound and 0 known locks are held after 3 rounds") || r.Hint == "" || !f.forgot {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestOffboard_DoesNotRepeatWhatIsDead(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"a", "b"}, nil)
+	f.want(t, "first", tasks.Waiting, "[[a b]]")
+	f.endRound("b")
+	f.bind("b", "c") // c was bound meanwhile
+	f.want(t, "second", tasks.Waiting, "[[a b] [c]]")
+	f.endRound("b")
+	r := f.want(t, "only the dead one is left", tasks.StillBound, "[[a b] [c]]")
+	if !strings.Contains(r.Detail, "1 of them with an unbind or a release that is dead") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestOffboard_PassesOnWhatTheListMet(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.Forbidden, tasks.Misrouted, tasks.Throttled, tasks.Protocol} {
+		f := newUser(t, []string{"a"}, nil)
+		f.answer.Reason = reason
+		f.want(t, "list", reason, "[]")
+	}
+	f := newUser(t, []string{"a"}, nil)
+	f.err = errors.New("Redis is away")
+	f.want(t, "Redis", tasks.Waiting, "[]")
+}
+
+func TestOffboard_ReleasesWhatTheLedgerKnows(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"a"}, []string{"l@102", "m"})
+	f.want(t, "first", tasks.Waiting, "[[a lock l@102 lock m]]")
+	f.want(t, "under way", tasks.Waiting, "[[a lock l@102 lock m]]")
+	f.endRound()
+	f.held = []string{"n"} // tracked meanwhile
+	f.want(t, "second, of locks only", tasks.Waiting, "[[a lock l@102 lock m] [lock n]]")
+	f.endRound()
+	f.want(t, "end", tasks.OK, "[[a lock l@102 lock m] [lock n]]")
+	if want := strings.Repeat("devices locks ", 3); strings.Join(f.asked, " ")+" " != want {
+		t.Errorf("it has listed %q; want the locks after the devices, and neither while something is under way", f.asked)
+	}
+}
+
+func TestOffboard_DoesNotRepeatAReleaseThatIsDead(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"same"}, []string{"same", "m"})
+	f.want(t, "first", tasks.Waiting, "[[same lock same lock m]]")
+	f.endRound("lock same")
+	f.bind("same") // bound meanwhile: a device may have the id of a lock
+	f.want(t, "the device again, not the lock", tasks.Waiting, "[[same lock same lock m] [same]]")
+	f.endRound("lock same")
+	r := f.want(t, "only the dead one is left", tasks.StillBound, "[[same lock same lock m] [same]]")
+	if want := "0 devices are bound and 1 known locks are held after 2 rounds, 1 of them with"; !strings.Contains(r.Detail, want) || !strings.Contains(r.Hint, "releases") || !f.forgot {
+		t.Errorf("%+v; want %q", r, want)
+	}
+}
+
+// A holder that tracks its lock again and again is met three times.
+func TestOffboard_EndsThoughALockIsTrackedAgain(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, nil, []string{"l"})
+	f.answer.Reason = tasks.Gone
+	for range 3 {
+		if r := f.offboard(); r.Reason != tasks.Waiting {
+			t.Errorf("%+v; want it to wait", r)
+		}
+		f.endRound()
+		f.held = []string{"l"}
+	}
+	f.want(t, "a fourth", tasks.StillBound, "[[lock l] [lock l] [lock l]]")
+}
+
+func TestOffboard_WaitsForTheLockLedger(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"a"}, nil)
+	f.heldErr = errors.New("Redis is away")
+	r := f.want(t, "Redis", tasks.Waiting, "[]")
+	if r.Detail != "Redis is away" || f.forgot {
+		t.Errorf("%+v; want it to say why, and to forget nothing", r)
+	}
+	f.bind()
+	f.want(t, "Redis, and no device", tasks.Waiting, "[]")
+}
+
+func TestOffboard_ComesBackLessOftenTheLongerItTakes(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[time.Duration]time.Duration{0: time.Second, 20 * time.Second: 5 * time.Second, time.Hour: time.Minute} {
+		f := newUser(t, nil, nil)
+		f.status = childStatus{Round: 1, Outstanding: 1, Since: time.Unix(1000, 0).Add(-age)}
+		if r := f.offboard(); r.RetryAfter != want {
+			t.Errorf("after %s it comes again in %s; want %s", age, r.RetryAfter, want)
+		}
+	}
+}
+
+func count(all []string, what string) (n int) {
+	for _, each := range all {
+		if each == what {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,50 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// unsignedPause is how long a webhook waits whose secret cannot be used.
+const unsignedPause = time.Minute
+
+// webhookPayload is what a webhook posts.
+type webhookPayload struct {
+	Type      string           `json:"type"`
+	Timestamp time.Time        `json:"timestamp"`
+	Data      tasks.BatchStats `json:"data"`
+}
+
+// postWebhook posts the news of a complete batch. All its failures are charged,
+// whatever they are: a receiver that cannot be reached for an hour will not miss
+// one more try.
+func (j *Jobs) postWebhook(ctx context.Context, t tasks.BatchWebhook) pipeline.Result {
+	if j.webhook == nil {
+		return *waitFor("this worker has no webhook, another one has",
+			"give --webhook-url to all workers, or to none and discard this task", otherWorkerPause)
+	}
+	stats, err := j.batches.Show(ctx, t.BatchID)
+	if err != nil {
+		return *waitFor(err.Error(), "", otherWorkerPause)
+	}
+	body, err := json.Marshal(webhookPayload{Type: "batch.complete", Timestamp: stats.CompletedAt, Data: stats})
+	if err != nil {
+		return pipeline.Failed(pipeline.Problem{Reason: tasks.Panicked, Detail: err.Error()})
+	}
+	answer := j.webhook.Send(ctx, "batch-complete-"+t.BatchID, body)
+	switch answer.Reason {
+	case tasks.OK:
+		return pipeline.Done(nil)
+	case tasks.Unauthorized: // our own secret cannot be used: nothing was sent, and nothing will be
+		j.log.Error("the webhook cannot be signed; it waits", zap.String("batch", t.BatchID), zap.String("error", answer.Message), zap.String("hint", answer.Hint))
+		return *waitFor(answer.Message, answer.Hint, unsignedPause)
+	default:
+		return pipeline.Failed(pipeline.Problem{Reason: answer.Reason, Detail: answer.Message, Hint: answer.Hint, RetryAfter: answer.RetryAfter})
+	}
+}
