@@ -1,6 +1,6 @@
 // Package locks keeps the ledger of the backup locks that somebody holds.
 // KooDrive cannot list locks, so without a ledger nobody could find those whose
-// holder has died. No other package knows how the ledger is stored in Redis.
+// holder went away. No other package knows how the ledger is stored in Redis.
 //
 // Producers and workers both use this package:
 //

@@ -61,10 +61,15 @@ local function claimed(member)
 end
 `
 
+// runChunked runs a script that changes the ledger; see the function of that name.
+func (s *Store) runChunked(ctx context.Context, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
+	return runChunked(ctx, s.rdb, keys(), verb, cmd, rows, first...)
+}
+
 // runChunked runs a script over rows of arguments, one chunk at a time. Each chunk
 // takes effect as a whole. It returns the script's answer to each row; after an
 // error, the answers so far. Every chunk also gets the arguments in first.
-func (s *Store) runChunked(ctx context.Context, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
+func runChunked(ctx context.Context, rdb redis.UniversalClient, keys []string, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
 	answers := make([]Status, 0, len(rows))
 	for len(rows) > 0 {
 		n := min(chunk, len(rows))
@@ -73,7 +78,7 @@ func (s *Store) runChunked(ctx context.Context, verb string, cmd *redis.Script, 
 			args = append(args, row...)
 		}
 		rows = rows[n:]
-		words, err := cmd.Run(ctx, s.rdb, keys(), args...).StringSlice()
+		words, err := cmd.Run(ctx, rdb, keys, args...).StringSlice()
 		if err == nil && len(words) != n {
 			err = fmt.Errorf("%d answers; want %d", len(words), n)
 		}

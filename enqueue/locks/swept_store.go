@@ -40,24 +40,33 @@ func (s *SweptStore) Now(ctx context.Context) (time.Time, error) { return redisT
 // ARGV[1] -> 1 to mark them, 0 to look them up
 // ARGV[2…] -> the members
 //
-// Returns 1 for each that was marked before, else 0. For each that is marked it
-// also records now as the time at which it was last seen. It takes effect as a
-// whole.
+// Returns "swept" for each that was marked before, else "unknown". For each that is
+// marked it also records now as the time at which it was last seen. It takes effect
+// as a whole.
 var sweptStoreCmd = redis.NewScript(nowLua + `
-local marked = {}
+local answers = {}
 for i = 2, #ARGV do
-	marked[i - 1] = redis.call("ZSCORE", KEYS[1], ARGV[i]) and 1 or 0
-	if ARGV[1] == "1" or marked[i - 1] == 1 then
+	local marked = redis.call("ZSCORE", KEYS[1], ARGV[i])
+	if ARGV[1] == "1" or marked then
 		redis.call("ZADD", KEYS[1], now, ARGV[i])
 	end
+	answers[i - 1] = marked and "swept" or "unknown"
 end
-return marked
+return answers
 `)
 
 // AlreadySwept reports for each of these locks, which the source lists now,
 // whether it was swept with this expiry.
 func (s *SweptStore) AlreadySwept(ctx context.Context, listed []tasks.Lock) ([]bool, error) {
-	return s.run(ctx, "look up what was swept", 0, listed)
+	answers, err := s.run(ctx, "look up what was swept", 0, listed)
+	if err != nil {
+		return nil, err
+	}
+	swept := make([]bool, len(answers))
+	for i, answer := range answers {
+		swept[i] = answer == Swept
+	}
+	return swept, nil
 }
 
 // MarkSwept records that the releases of these locks are enqueued. Call it after
@@ -68,27 +77,12 @@ func (s *SweptStore) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
 	return err
 }
 
-func (s *SweptStore) run(ctx context.Context, verb string, mark int, locks []tasks.Lock) ([]bool, error) {
-	marked := make([]bool, 0, len(locks))
-	for len(locks) > 0 {
-		page := locks[:min(chunk, len(locks))]
-		locks = locks[len(page):]
-		args := []any{mark}
-		for _, l := range page {
-			args = append(args, sweptMember(l))
-		}
-		answers, err := sweptStoreCmd.Run(ctx, s.rdb, []string{s.key}, args...).Int64Slice()
-		if err == nil && len(answers) != len(page) {
-			err = fmt.Errorf("%d answers; want %d", len(answers), len(page))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("locks: %s: %w", verb, err)
-		}
-		for _, answer := range answers {
-			marked = append(marked, answer == 1)
-		}
+func (s *SweptStore) run(ctx context.Context, verb string, mark int, locks []tasks.Lock) ([]Status, error) {
+	rows := make([][]any, len(locks))
+	for i, l := range locks {
+		rows[i] = []any{sweptMember(l)}
 	}
-	return marked, nil
+	return runChunked(ctx, s.rdb, []string{s.key}, verb, sweptStoreCmd, rows, mark)
 }
 
 // Remove lets the next sweep take a lock again.

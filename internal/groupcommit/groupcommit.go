@@ -23,17 +23,14 @@ type Group[K comparable, T, R any] struct {
 
 	mu sync.Mutex
 	// waiting has a key while its goroutine runs, even if no item waits.
-	waiting map[K][]request[T, R]
+	waiting map[K][]*request[T, R]
 }
 
 type request[T, R any] struct {
-	item T
-	done chan outcome[R] // has room for one, so that nobody waits for the caller
-}
-
-type outcome[R any] struct {
+	item   T
 	result R
 	err    error
+	done   chan struct{} // closed when result and err are set
 }
 
 // New returns a Group that commits at most limit items at once; limit is at least 1.
@@ -42,23 +39,23 @@ type outcome[R any] struct {
 // answer to all of the items. Its context has the values of one of the callers'
 // contexts, but does not end with it: commit sets its own time limit.
 func New[K comparable, T, R any](limit int, commit func(ctx context.Context, key K, items []T) ([]R, error)) *Group[K, T, R] {
-	return &Group[K, T, R]{limit: limit, commit: commit, waiting: make(map[K][]request[T, R])}
+	return &Group[K, T, R]{limit: limit, commit: commit, waiting: make(map[K][]*request[T, R])}
 }
 
 // Do commits an item together with others of its key, and returns its result. If
 // ctx ends first Do returns ctx's error; the item may be committed all the same.
 func (g *Group[K, T, R]) Do(ctx context.Context, key K, item T) (R, error) {
-	mine := request[T, R]{item, make(chan outcome[R], 1)}
+	r := &request[T, R]{item: item, done: make(chan struct{})}
 	g.mu.Lock()
 	waiting, running := g.waiting[key]
-	g.waiting[key] = append(waiting, mine)
+	g.waiting[key] = append(waiting, r)
 	g.mu.Unlock()
 	if !running {
 		go g.run(context.WithoutCancel(ctx), key)
 	}
 	select {
-	case o := <-mine.done:
-		return o.result, o.err
+	case <-r.done:
+		return r.result, r.err
 	case <-ctx.Done():
 		var none R
 		return none, ctx.Err()
@@ -67,11 +64,7 @@ func (g *Group[K, T, R]) Do(ctx context.Context, key K, item T) (R, error) {
 
 // run commits the items of a key until none waits.
 func (g *Group[K, T, R]) run(ctx context.Context, key K) {
-	for {
-		requests := g.next(key)
-		if len(requests) == 0 {
-			return
-		}
+	for requests := g.next(key); len(requests) > 0; requests = g.next(key) {
 		items := make([]T, len(requests))
 		for i, r := range requests {
 			items[i] = r.item
@@ -81,17 +74,16 @@ func (g *Group[K, T, R]) run(ctx context.Context, key K) {
 			err = fmt.Errorf("%d results for %d items", len(results), len(items))
 		}
 		for i, r := range requests {
-			o := outcome[R]{err: err}
-			if err == nil && results != nil {
-				o.result = results[i]
+			if r.err = err; err == nil && results != nil {
+				r.result = results[i]
 			}
-			r.done <- o
+			close(r.done)
 		}
 	}
 }
 
 // next takes the items of the next commit. If there are none it removes the key.
-func (g *Group[K, T, R]) next(key K) []request[T, R] {
+func (g *Group[K, T, R]) next(key K) []*request[T, R] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	waiting := g.waiting[key]
@@ -101,5 +93,5 @@ func (g *Group[K, T, R]) next(key K) []request[T, R] {
 	}
 	n := min(len(waiting), g.limit)
 	g.waiting[key] = waiting[n:]
-	return waiting[:n:n]
+	return waiting[:n]
 }

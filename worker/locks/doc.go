@@ -1,4 +1,4 @@
-// Package locks finds backup locks whose holder has died, and has only those
+// Package locks finds backup locks whose holder went away, and has only those
 // released. KooDrive cannot list locks, so what is known of them comes from
 // sources.
 //

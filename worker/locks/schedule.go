@@ -135,11 +135,15 @@ func (p parsedSchedule) tickAt(at time.Time) time.Time {
 	return time.Time{}
 }
 
-// missed reports whether a tick after last has passed and no replica has enqueued
-// it. Another replica may still be about to enqueue a tick until the next one is
-// due (Every), or for a minute (Cron).
+// missed reports whether a tick has passed since the last one that was enqueued,
+// and no replica has enqueued it. Another replica may still be about to enqueue a
+// tick until the next one is due (Every), or for a minute (Cron). If last is zero
+// none was enqueued, and none is missed.
 func (p parsedSchedule) missed(last, now time.Time) bool {
 	const maxDelay = time.Minute
+	if last.IsZero() {
+		return false
+	}
 	first := p.next(last)
 	return !first.IsZero() && now.Sub(first) >= cmp.Or(p.every, maxDelay)
 }

@@ -191,15 +191,10 @@ func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err 
 	if last.IsZero() {
 		last = recorded
 	}
-	if err == nil && last.Before(tick) && s.missed(last, at) {
+	if err == nil && last.Before(tick) && s.schedule.missed(last, at) {
 		s.log.Info("a missed sweep is caught up", zap.Time("tick", tick), zap.Time("last", last))
 	}
 	return recordErr
-}
-
-// missed reports whether a tick was missed after the last recorded one.
-func (s *Scheduler) missed(last, now time.Time) bool {
-	return !last.IsZero() && s.schedule.missed(last, now)
 }
 
 // recordTickCmd records a tick, unless a later one is recorded. A recorded tick
@@ -264,7 +259,7 @@ func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) err
 		return err
 	}
 	tick := s.schedule.tickAt(now)
-	if !tick.After(last) || !start && !s.missed(last, now) {
+	if !tick.After(last) || !start && !s.schedule.missed(last, now) {
 		return nil
 	}
 	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.taskOptions(), s.tickOptions(tick)...)...)

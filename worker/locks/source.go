@@ -28,7 +28,7 @@ type Stats struct {
 	// Total is the number of locks whose release is not enqueued yet. If it counted
 	// the others as well the share of stale locks would look too small.
 	Total int64
-	// Stale is the number of those whose holder has died.
+	// Stale is the number of those whose holder went away.
 	Stale int64
 	// Oldest yields stale locks, the oldest first. It ends after the first error.
 	Oldest iter.Seq2[tasks.Lock, error]

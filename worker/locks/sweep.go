@@ -62,7 +62,7 @@ type Report struct {
 	// Total is the number of locks that the source knows, without those that were
 	// swept before.
 	Total int64 `json:"total"`
-	// Stale is the number of those whose holder has died.
+	// Stale is the number of those whose holder went away.
 	Stale int64 `json:"stale"`
 	// Enqueued is the number of releases. In a dry run it is the number that would
 	// be enqueued.
