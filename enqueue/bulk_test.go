@@ -419,67 +419,6 @@ func TestBulkEndsWithItsInput(t *testing.T) {
 	}
 }
 
-func TestRounds(t *testing.T) {
-	t.Parallel()
-	for name, place := range map[string]tasks.BatchRef{"alone": {}, "in a batch": {Batch: "b-1", Index: 0}} {
-		b := setup(t)
-		parent := tasks.UserOffboard{UserID: "u"}
-		if place.IsSet() {
-			if _, err := b.client.Bulk(t.Context(), func(yield func(tasks.Task, error) bool) { yield(parent, nil) }, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if s, err := b.client.Standing(t.Context(), parent, place); err != nil || s.Round != 0 {
-			t.Errorf("%s: before: %+v, %v", name, s, err)
-		}
-		children := []tasks.Task{tasks.DeviceUnbind{UserID: "u", DeviceID: "d-1"}, tasks.DeviceUnbind{UserID: "u", DeviceID: "d-2"}}
-		for range 2 { // as after a crash
-			if err := b.client.NextRound(t.Context(), parent, place, 1, children); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s, err := b.client.Standing(t.Context(), parent, place)
-		if err != nil || s.Round != 1 || s.Outstanding != 2 || len(s.Dead) != 0 {
-			t.Errorf("%s: %+v, %v", name, s, err)
-		}
-		queued := b.queued(t)
-		if len(queued["d-1"]) != 1 || len(queued["d-2"]) != 1 {
-			t.Errorf("%s: queued %v", name, queued)
-		}
-		_, in, err := tasks.Decode(tasks.KindDeviceUnbind, queued["d-1"][0].Payload)
-		if err != nil || !in.NoGuard || in.BatchRef.Batch != place.Batch {
-			t.Errorf("%s: %+v, %v", name, in, err)
-		}
-		if place.IsSet() {
-			if balance := b.balance(t, "b-1"); balance.Total != 3 || balance.Queued != 3 {
-				t.Errorf("%s: %+v", name, balance)
-			}
-		}
-		// One is done; the other vanishes before it was noted that all are
-		// enqueued, as in a crash.
-		if err := b.inspector.DeleteTask(tasks.QueueUnbind, queued["d-1"][0].ID); err != nil {
-			t.Fatal(err)
-		}
-		if s, err = b.client.Standing(t.Context(), parent, place); err != nil || s.Outstanding != 1 {
-			t.Errorf("%s: %+v, %v", name, s, err)
-		}
-		keys, err := b.rdb.Keys(t.Context(), "*brood*").Result()
-		if err != nil || len(keys) != 1 {
-			t.Fatalf("%v, %v", keys, err)
-		}
-		b.rdb.HDel(t.Context(), keys[0], "enqueued")
-		if s, err = b.client.Standing(t.Context(), parent, place); err != nil || s.Outstanding != 2 {
-			t.Errorf("%s: after a crash: %+v, %v", name, s, err)
-		}
-		if err := b.client.Forget(t.Context(), parent, place); err != nil {
-			t.Error(err)
-		}
-		if n := b.rdb.Exists(t.Context(), keys[0]).Val(); n != 0 {
-			t.Errorf("%s: the note stays", name)
-		}
-	}
-}
-
 func TestBulkReportsStatusesInTotals(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -1,0 +1,78 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// countedReleases counts the releases of a sweep, and fails when told to.
+type countedReleases struct {
+	n   int
+	err error
+}
+
+func (c *countedReleases) EnqueueReleases(_ context.Context, _ string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	for t, err := range releases {
+		if err != nil {
+			return enqueued, err
+		}
+		enqueued = append(enqueued, t)
+	}
+	c.n = len(enqueued)
+	return enqueued, nil
+}
+
+func TestSweep_ResultAndReport(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	ledger, releases := enqueuelocks.NewStore(rdb), &countedReleases{}
+	now := time.Now()
+	var entries []enqueuelocks.TrackRequest
+	for i := range 100 {
+		expires := now.Add(time.Hour)
+		if i < 12 {
+			expires = now.Add(-time.Hour)
+		}
+		entries = append(entries, enqueuelocks.TrackRequest{UserID: "u", LockID: fmt.Sprint("l", i), ExpiresAt: expires})
+	}
+	if _, err := ledger.Track(t.Context(), entries); err != nil {
+		t.Fatal(err)
+	}
+	b := setup(t, gate.Config{})
+	var report locks.Report
+	b.sweepers = newSweepers(Config{Releases: releases, Logger: zap.NewNop()}, ledger, batch.NewStore(rdb))
+	b.observeSweep = func(r locks.Report) { report = r }
+
+	if r := b.do(tasks.LockSweep{Max: 10}); r != pipeline.Done(nil) || releases.n != 10 {
+		t.Errorf("%+v after %d releases; want done after 10", r, releases.n)
+	}
+	if report.Total != 100 || report.Stale != 12 || report.Enqueued != 10 || report.HeldBack != 2 {
+		t.Errorf("the report is %+v; want 100 locks, 12 stale, 10 enqueued, 2 held back", report)
+	}
+
+	releases.err = errors.New("Redis is away")
+	wantWaiting(t, "Redis", b.do(tasks.LockSweep{}))
+	releases.err = nil
+	if _, err := ledger.AcquireLease(t.Context(), "somebody else", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	wantWaiting(t, "another sweep is running", b.do(tasks.LockSweep{}))
+	wantWaiting(t, "a source that this worker does not know", b.do(tasks.LockSweep{Source: tasks.SourceSQL}))
+}
