@@ -133,7 +133,7 @@ func (d *dictation) send(ctx context.Context, scripts []script, queues []any, pr
 	if wait != nil && err == nil {
 		got, waitErr := wait.Int()
 		if waitErr == nil {
-			waitErr = d.client.replicas.enough(got)
+			waitErr = d.client.replicas.checkAcks(got)
 		}
 		for i := range out {
 			out[i].err = errors.Join(out[i].err, waitErr)

@@ -35,19 +35,18 @@ type Lock struct {
 // ID returns the lock's name.
 func (l Lock) ID() LockID { return LockID{l.UserID, l.LockID} }
 
-// Survey counts the locks of a source, and lists the stale ones.
+// Survey is how the locks of a source stand.
 type Survey struct {
-	// Total is the number of locks that the source knows, without those whose
-	// release was enqueued: counting them would make the share of stale locks look
-	// smaller than it is.
+	// Total is the number of locks that it knows, but for those whose release was
+	// enqueued: what is gone must not make a share of the rest look small.
 	Total int64
-	// Stale is the number of locks whose holder went away.
+	// Stale is the number of those whose holder went away.
 	Stale int64
-	// Oldest yields stale locks, the oldest first. It ends after an error.
+	// Oldest yields stale ones, the oldest first. An error is the last.
 	Oldest iter.Seq2[Lock, error]
-	// Unreadable is the number of locks of which the source cannot tell whether
-	// they are stale. They are counted neither in Total nor in Stale.
+	// Unreadable is the number of those of which it cannot be told whether they
+	// are stale. They are in none of the other numbers.
 	Unreadable int64
-	// FirstUnreadable says what is wrong with one of the unreadable locks.
+	// FirstUnreadable says what is wrong with one of them.
 	FirstUnreadable error
 }
