@@ -3,48 +3,48 @@ package enqueue
 import (
 	"cmp"
 	"context"
-	"errors"
 	"iter"
 	"sync"
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/enqueue/records"
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 // BulkOptions say how Bulk enqueues. The zero value enqueues each task by
 // itself, without a batch.
 type BulkOptions struct {
-	// Batch puts the tasks into a batch, which is made, or resumed if it is
-	// there. NoGuard follows the option of that name. Nil: no batch.
+	// Batch puts the tasks into this batch, which is made, or resumed if it
+	// exists. Its NoGuard is set from the option NoGuard. Nil: no batch.
 	Batch *batch.Spec
-	// Restore enqueues again what the batch counts as queued and no queue holds:
-	// tasks that somebody has deleted there, or that Redis has lost.
+	// Restore enqueues again the tasks that the batch counts as queued and no queue
+	// holds: somebody has deleted them there, or Redis has lost them.
 	Restore bool
-	// Options are those of every task.
+	// Options apply to every task.
 	Options []Option
-	// OnItem is called with what became of each item, by one goroutine at a time
-	// and not quite in their order. It must not block for long. Nil: nobody.
+	// OnItem is called with what became of each item. It is called by one goroutine
+	// at a time, and not quite in the order of the items. It must not block for
+	// long. Nil: it is not called.
 	OnItem func(Item)
 	// OnStart is called with the batch's ID before the first item is enqueued. Nil:
-	// nobody.
+	// it is not called.
 	OnStart func(id string, resumed bool)
-	// Timeout is how long Redis may fail to take a chunk, with everything that is
-	// tried in between. Default 10 s.
+	// Timeout is how long Redis may fail to accept a chunk, all retries included.
+	// Default 10 s.
 	Timeout time.Duration
 }
 
-// Further statuses, of items of a bulk.
+// More statuses, which only items of a bulk have.
 const (
-	// Rejected: the item is no task; see Item.Err.
+	// Rejected: the item is not a task; see Item.Err.
 	Rejected Status = "rejected"
-	// Skipped: the batch has it already, from a run before.
+	// Skipped: the batch has the item already, from an earlier run.
 	Skipped Status = "skipped"
 )
 
-// InputError means that the input itself has failed, and was not read to its
-// end. What came before is enqueued.
+// InputError means that the input itself has failed and was not read to its end.
+// The items before the error are enqueued.
 type InputError struct{ Err error }
 
 // Error implements error.
@@ -57,18 +57,18 @@ func (e *InputError) Unwrap() error { return e.Err }
 type Item struct {
 	// Number counts the items from 0.
 	Number int64
-	// Task is nil if it is none.
+	// Task is nil if the item is not a task.
 	Task tasks.Task
-	// ID is the asynq task ID; empty if it was rejected or skipped.
+	// ID is the asynq task ID; empty if the item was rejected or skipped.
 	ID     string
 	Status Status
-	// Err says why it was rejected.
+	// Err says why the item was rejected.
 	Err error
 }
 
-// BulkResult sums up what became of the items. Total is the sum of the others.
+// BulkResult counts the items by status. Total is the sum of the other counts.
 type BulkResult struct {
-	// Batch is the batch's ID, empty without one.
+	// Batch is the batch's ID; empty without a batch.
 	Batch     string
 	Total     int64
 	Enqueued  int64
@@ -92,33 +92,36 @@ func (r *BulkResult) count(s Status) {
 }
 
 const (
-	// exchanges is how many chunks are under way at a time: while Redis works at
-	// one the next is written and the last is read.
-	exchanges = 4
-	// readAhead is how many items may wait in front of that.
+	// writers is how many chunks are written at a time: while Redis works on one,
+	// the next is encoded, and the replies to the last one are read.
+	writers = 4
+	// readAhead is how many items may be read before a writer takes them.
 	readAhead = 2 * batch.ChunkSize
-	// idle is how long an item waits for others to fill its chunk.
-	idle = 100 * time.Millisecond
-	// grace is how long a chunk that is under way may go on when ctx has ended.
-	grace = 1500 * time.Millisecond
+	// flushInterval is how long an item waits for others to fill its chunk.
+	flushInterval = 100 * time.Millisecond
+	// stopTimeout is how long chunks that are being written may go on after ctx has
+	// ended.
+	stopTimeout = 1500 * time.Millisecond
 
 	defaultBulkTimeout = 10 * time.Second
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
 // bounded memory. An error of the input that is a
-// *records.LineError or a *tasks.FieldError rejects that item, and the rest goes on; any other ends the
-// bulk with an *InputError.
+// *records.LineError or a
+// *tasks.FieldError rejects that item, and the bulk goes on. Any other error of
+// the input ends the bulk with an *InputError.
 //
-// With a batch, an interrupted bulk is resumed by calling Bulk again with the
-// same batch and the same input: what the batch has is skipped. Another input is
-// a *batch.InputError. Without a batch, what is outstanding is a duplicate.
+// A bulk with a batch that was interrupted is resumed by calling Bulk again with
+// the same batch and the same input: items that the batch has are skipped. Another
+// input is a *batch.InputError. Without a batch, an item whose task is outstanding
+// is a duplicate.
 //
-// When ctx ends, what is under way is brought to its end, for at most two
-// seconds, and the error is ctx's; the result says what was done. An input that
-// blocks is left behind.
+// When ctx ends, chunks that are being written are finished, which takes two
+// seconds at most. The error is then ctx's, and the result says what was done. If
+// the input blocks, Bulk returns without waiting for it.
 func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o BulkOptions) (BulkResult, error) {
-	opts, err := compose(c.now(), o.Options)
+	opts, err := buildOptions(c.now(), o.Options)
 	if err != nil {
 		return BulkResult{}, err
 	}
@@ -135,65 +138,62 @@ type bulk struct {
 	noGuard bool
 	timeout time.Duration
 
-	mu     sync.Mutex // guards result, and Each
+	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult
 }
 
-// raw is an item as it was read.
-type raw struct {
-	task tasks.Task
-	err  error
-}
-
+// run starts a goroutine that reads the input, some that write chunks, and cuts
+// the input into chunks itself.
 func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) error {
 	reading, stopReading := context.WithCancelCause(ctx)
 	defer stopReading(nil)
-	// The chunks outlive ctx for a while, so that the result is the truth.
-	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWorking()
-	defer context.AfterFunc(reading, func() { time.AfterFunc(grace, stopWorking) })()
+	// Writing goes on for a while after ctx has ended, so that the result is true.
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	defer context.AfterFunc(reading, func() { time.AfterFunc(stopTimeout, stopWriting) })()
 
-	jobs := make(chan job)
-	var workers sync.WaitGroup
-	for range exchanges {
-		workers.Go(func() {
-			d := b.client.newSender()
-			for job := range jobs {
-				if err := b.put(working, d, job); err != nil {
+	parts := make(chan chunkPart)
+	var running sync.WaitGroup
+	for range writers {
+		running.Go(func() {
+			w := chunkWriter{bulk: b, capture: asynqx.NewScriptCapture(b.client.rdb)}
+			for part := range parts {
+				if err := w.writeChunk(writing, part); err != nil {
 					stopReading(err)
 				}
 			}
 		})
 	}
-	feed := feeder{bulk: b, jobs: jobs}
-	err := feed.all(reading, working, read(reading, input))
-	close(jobs)
-	workers.Wait()
-	if failed := context.Cause(reading); failed != nil {
-		return sayWhy(ctx, failed)
+	c := chunker{bulk: b, parts: parts}
+	err := c.run(reading, writing, readInput(reading, input))
+	close(parts)
+	running.Wait()
+	if cause := context.Cause(reading); cause != nil {
+		return withContextError(ctx, cause)
 	}
 	if err != nil || !b.batched() {
 		return err
 	}
-	if err := b.open(ctx); err != nil { // the input is empty
+	if err := b.openBatch(ctx); err != nil { // it is not open yet if the input is empty
 		return err
 	}
-	_, err = b.store.CloseInput(ctx, b.result.Batch, feed.read)
+	_, err = b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
 	return err
 }
 
 func (b *bulk) batched() bool { return b.o.Batch != nil }
 
-// open makes the batch, or finds it, when there is something to put into it: of
-// an input that cannot be read nothing stays.
-func (b *bulk) open(ctx context.Context) error {
+// openBatch makes the batch, or finds it, unless that was done before. It is
+// called when there is something to put into the batch, so that an input that
+// cannot be read leaves no batch.
+func (b *bulk) openBatch(ctx context.Context) error {
 	if b.result.Batch != "" {
 		return nil
 	}
 	spec := *b.o.Batch
 	spec.NoGuard = b.noGuard
 	id, resumed := "", false
-	err := b.patiently(ctx, func(ctx context.Context) (err error) {
+	err := b.withRetry(ctx, func(ctx context.Context) (err error) {
 		id, resumed, err = b.store.Open(ctx, spec)
 		return err
 	})
@@ -207,15 +207,21 @@ func (b *bulk) open(ctx context.Context) error {
 	return nil
 }
 
-// read pulls the input in a goroutine of its own, since it may block. The last
-// item may be an error that ends it.
-func read(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan raw {
-	items := make(chan raw, readAhead)
+// inputItem is an item as the input has yielded it.
+type inputItem struct {
+	task tasks.Task
+	err  error
+}
+
+// readInput reads the input in its own goroutine, since the input may block. The
+// last item may be an error that ends the input.
+func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan inputItem {
+	items := make(chan inputItem, readAhead)
 	go func() {
 		defer close(items)
 		for task, err := range input {
 			select {
-			case items <- raw{task, err}:
+			case items <- inputItem{task, err}:
 			case <-ctx.Done():
 				return
 			}
@@ -224,16 +230,7 @@ func read(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan raw {
 	return items
 }
 
-// rejectable reports whether an error of the input is about one item.
-func rejectable(err error) bool {
-	if _, line := errors.AsType[*records.LineError](err); line {
-		return true
-	}
-	_, field := errors.AsType[*tasks.FieldError](err)
-	return field
-}
-
-// report counts entries and tells of them.
+// report counts entries, and calls OnItem for each.
 func (b *bulk) report(entries []entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 )
 
 // Redis restarts from a snapshot in the middle of a bulk, as it may without
-// appendonly; a failover to a replica that lags behind is no different. The
-// producer must not report what is not there.
-func TestBulkNoticesWhatRedisHasLost(t *testing.T) {
+// appendonly. A failover to a replica that lags behind has the same effect. The
+// producer must not report tasks that Redis has lost.
+func TestBulk_RedisLosesTasks(t *testing.T) {
 	t.Parallel()
 	for name, at := range map[string]struct{ save, kill int }{"in the middle": {5_000, 20_000}, "near the end": {38_000, 39_990}} {
 		server := redistest.Start(t)
@@ -39,23 +39,23 @@ func TestBulkNoticesWhatRedisHasLost(t *testing.T) {
 		}
 		_, err = client.Bulk(t.Context(), unbinds(n), o)
 		if lost, ok := errors.AsType[*batch.DataLossError](err); !ok || lost.Hint() == "" {
-			t.Errorf("%s: %v; want it to say that something is lost", name, err)
+			t.Errorf("%s: %v; want a DataLossError with a hint", name, err)
 		}
-		if balance := b.balance(t, "b-1"); balance.Done || balance.Total >= n {
-			t.Errorf("%s: %+v", name, balance)
+		if stats := b.stats(t, "b-1"); stats.Done || stats.Total >= n {
+			t.Errorf("%s: %+v; want fewer than %d tasks, not done", name, stats, n)
 		}
 		o.OnItem = nil
 		res, err := client.Bulk(t.Context(), unbinds(n), o)
 		if err != nil || res.Enqueued+res.Skipped != n || res.Skipped == 0 {
-			t.Errorf("%s: again: %+v, %v", name, res, err)
+			t.Errorf("%s: again: %+v, %v; want every item enqueued or skipped", name, res, err)
 		}
-		if balance := b.balance(t, "b-1"); balance.Queued != n {
-			t.Errorf("%s: again: %+v", name, balance)
+		if stats := b.stats(t, "b-1"); stats.Queued != n {
+			t.Errorf("%s: again: %+v; want %d queued", name, stats, n)
 		}
 		queued := b.queued(t)
 		for i := range n {
 			if len(queued[unbindOf(i).DeviceID]) != 1 {
-				t.Fatalf("%s: %s is queued %d times", name, unbindOf(i).DeviceID, len(queued[unbindOf(i).DeviceID]))
+				t.Fatalf("%s: %s is queued %d times; want once", name, unbindOf(i).DeviceID, len(queued[unbindOf(i).DeviceID]))
 			}
 		}
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 )
 
-// halfway lets Redis store all, and say that it has failed for every second script, and at last for all of them.
+// halfway is a hook that lets Redis carry out every script, but replaces the reply
+// of every second script by an error, and that of every script after the last one.
 type halfway struct{ scripts atomic.Int64 }
 
 const lastScript = 1500
@@ -39,9 +40,9 @@ func (h *halfway) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-// A Redis that fails for a part of each exchange until the bulk gives up: that is
-// an error, and who resumes finds what was stored.
-func TestBulkGivesUpHalfway(t *testing.T) {
+// Redis fails for a part of each exchange until the bulk gives up. That is an
+// error, and a bulk that resumes finds what was stored.
+func TestBulk_GivesUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1000
@@ -57,9 +58,9 @@ func TestBulkGivesUpHalfway(t *testing.T) {
 	}
 	res, err := b.client.Bulk(t.Context(), unbinds(n), enqueue.BulkOptions{Batch: spec})
 	if err != nil || res.Enqueued+res.Skipped != n {
-		t.Errorf("again: %+v, %v", res, err)
+		t.Errorf("again: %+v, %v; want every item enqueued or skipped", res, err)
 	}
 	if got := len(b.queued(t)); got != n {
-		t.Errorf("%d are queued; want %d", got, n)
+		t.Errorf("%d tasks are queued; want %d", got, n)
 	}
 }

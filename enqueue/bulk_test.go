@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -35,15 +34,15 @@ func unbindOf(i int) tasks.DeviceUnbind {
 	return tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("d-%d", i)}
 }
 
-// balance returns how a batch stands, and fails the test if its audit does not.
-func (b *bundle) balance(t *testing.T, id string) tasks.BatchStats {
+// stats returns the counts of a batch, whose audit must be clean.
+func (b *bundle) stats(t *testing.T, id string) tasks.BatchStats {
 	t.Helper()
 	audit, err := batch.NewStore(b.rdb).Audit(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !audit.Clean() {
-		t.Errorf("batch %s does not balance: %v", id, audit.Problems)
+		t.Errorf("the audit of batch %s finds %v; want it clean", id, audit.Problems)
 	}
 	return audit.Stats
 }
@@ -70,7 +69,7 @@ func (b *bundle) queued(t *testing.T) map[string][]*asynq.TaskInfo {
 	}
 }
 
-func TestBulkPutsAnInputIntoABatch(t *testing.T) {
+func TestBulk_Batch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 1300 // two chunks and a half
@@ -84,22 +83,22 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 	if len(seen) != n || seen[0] != enqueue.Enqueued || seen[n-1] != enqueue.Enqueued {
 		t.Errorf("%d items were reported; want %d, all enqueued", len(seen), n)
 	}
-	balance := b.balance(t, "b-1")
-	if balance.Total != n || balance.Queued != n || balance.Done {
-		t.Errorf("%+v", balance)
+	stats := b.stats(t, "b-1")
+	if stats.Total != n || stats.Queued != n || stats.Done {
+		t.Errorf("%+v; want %d tasks queued", stats, n)
 	}
 	queued := b.queued(t)
 	for i := range n {
 		infos := queued[fmt.Sprintf("d-%d", i)]
 		if len(infos) != 1 {
-			t.Fatalf("d-%d is queued %d times", i, len(infos))
+			t.Fatalf("d-%d is queued %d times; want once", i, len(infos))
 		}
 		task, in, err := tasks.Decode(tasks.Kind(infos[0].Type), infos[0].Payload)
 		if err != nil || in.BatchRef != (tasks.BatchRef{Batch: "b-1", Index: int64(i)}) || !in.NoGuard || infos[0].ID != tasks.BatchIdentity("b-1", task) {
-			t.Fatalf("%s: %+v, %v", infos[0].ID, in, err)
+			t.Fatalf("task %s has the intent %+v, %v; want it unguarded, with index %d", infos[0].ID, in, err, i)
 		}
 		if infos[0].MaxRetry != tasks.MaxRetry || infos[0].Timeout != tasks.Timeout {
-			t.Fatalf("%s: retry limit %d, timeout %s", infos[0].ID, infos[0].MaxRetry, infos[0].Timeout)
+			t.Fatalf("task %s has the retry limit %d and the timeout %s; want those of package tasks", infos[0].ID, infos[0].MaxRetry, infos[0].Timeout)
 		}
 	}
 
@@ -109,7 +108,7 @@ func TestBulkPutsAnInputIntoABatch(t *testing.T) {
 	}
 }
 
-func TestBulkRefusesAnotherInput(t *testing.T) {
+func TestBulk_AnotherInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
@@ -142,24 +141,24 @@ func TestBulkRefusesAnotherInput(t *testing.T) {
 		res, err := b.client.Bulk(t.Context(), input, o)
 		other, refused := errors.AsType[*batch.InputError](err)
 		if !refused || other.Hint() == "" || res.Enqueued != 0 {
-			t.Errorf("%s: %+v, %v; want it refused", name, res, err)
+			t.Errorf("%s: %+v, %v; want a batch.InputError and nothing enqueued", name, res, err)
 		}
 	}
-	if balance := b.balance(t, "b-1"); balance.Total != 1300 || len(b.queued(t)) != 1300 {
-		t.Errorf("after all that: %+v", balance)
+	if stats := b.stats(t, "b-1"); stats.Total != 1300 || len(b.queued(t)) != 1300 {
+		t.Errorf("after the refused inputs: %+v; want 1300 tasks", stats)
 	}
 	o.Options = []enqueue.Option{enqueue.NoGuard()}
 	if _, err := b.client.Bulk(t.Context(), unbinds(1300), o); err == nil || !strings.Contains(err.Error(), "no-guard") {
-		t.Errorf("another intent: %v", err)
+		t.Errorf("with no-guard: %v; want an error that names no-guard", err)
 	}
 }
 
-func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
+func TestBulk_RejectedAndDuplicateItems(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	input := func(yield func(tasks.Task, error) bool) {
 		_ = yield(unbindOf(0), nil) &&
-			yield(nil, &records.LineError{Line: 3, Text: "x", Err: errors.New("is none")}) &&
+			yield(nil, &records.LineError{Line: 3, Text: "x", Err: errors.New("is not a task")}) &&
 			yield(unbindOf(0), nil) &&
 			yield(tasks.DeviceUnbind{UserID: "u", DeviceID: "../x"}, nil) &&
 			yield(unbindOf(1), nil)
@@ -167,21 +166,21 @@ func TestBulkRejectsAndFindsDuplicates(t *testing.T) {
 	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
 	for try, want := range []enqueue.BulkResult{
 		{Batch: "b-1", Total: 5, Enqueued: 2, Duplicate: 1, Rejected: 2},
-		{Batch: "b-1", Total: 5, Skipped: 3, Rejected: 2}, // rejects are told of again: their file is written anew
+		{Batch: "b-1", Total: 5, Skipped: 3, Rejected: 2}, // rejected items are reported again, since the file of rejects is written again
 	} {
 		if res, err := b.client.Bulk(t.Context(), input, o); err != nil || res != want {
-			t.Errorf("%d: %+v, %v; want %+v", try, res, err, want)
+			t.Errorf("run %d: %+v, %v; want %+v", try, res, err, want)
 		}
 	}
 	want := tasks.BatchStats{ID: "b-1", Total: 5, Queued: 2, Duplicate: 1, Rejected: 2}
-	got := b.balance(t, "b-1")
+	got := b.stats(t, "b-1")
 	got.CreatedAt = want.CreatedAt
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
 
-func TestBulkWithoutABatchIsAsManySingleOnes(t *testing.T) {
+func TestBulk_WithoutBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, want := range []enqueue.BulkResult{{Total: 700, Enqueued: 700}, {Total: 700, Duplicate: 700}} {
@@ -190,11 +189,11 @@ func TestBulkWithoutABatchIsAsManySingleOnes(t *testing.T) {
 		}
 	}
 	if res, err := b.client.Unbind(t.Context(), unbindOf(5)); err != nil || res.Status != enqueue.Duplicate {
-		t.Errorf("one of them by itself: %+v, %v", res, err)
+		t.Errorf("a single order for one of them: %+v, %v; want a duplicate", res, err)
 	}
 }
 
-func TestTwoBatchesOfOneDeviceBothRun(t *testing.T) {
+func TestBulk_TwoBatchesOfOneDevice(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"b-1", "b-2"} {
@@ -203,105 +202,11 @@ func TestTwoBatchesOfOneDeviceBothRun(t *testing.T) {
 		}
 	}
 	if infos := b.queued(t)["d-0"]; len(infos) != 2 {
-		t.Errorf("it is queued %d times; want one for each batch", len(infos))
+		t.Errorf("the device is queued %d times; want once for each batch", len(infos))
 	}
 }
 
-// A bulk that is interrupted anywhere, any number of times, ends with each task
-// queued once.
-func TestBulkIsResumed(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	const n = 20_000
-	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
-	interrupted := 0
-	for {
-		ctx, cancel := context.WithCancel(t.Context())
-		left := rand.N(n / 3) //nolint:gosec // any point will do
-		o.OnItem = func(enqueue.Item) {
-			if left--; left == 0 {
-				cancel()
-			}
-		}
-		res, err := b.client.Bulk(ctx, unbinds(n), o)
-		cancel()
-		if err == nil {
-			if res.Enqueued+res.Skipped != n {
-				t.Errorf("%+v", res)
-			}
-			break
-		}
-		if !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
-		if interrupted++; interrupted > 20 {
-			o.OnItem = nil
-			if _, err := b.client.Bulk(t.Context(), unbinds(n), o); err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-	}
-	if balance := b.balance(t, "b-1"); balance.Total != n || balance.Queued != n {
-		t.Errorf("after %d interruptions: %+v", interrupted, balance)
-	}
-	for target, infos := range b.queued(t) {
-		if len(infos) != 1 {
-			t.Errorf("%s is queued %d times", target, len(infos))
-		}
-	}
-}
-
-// What a producer has stored and not marked is found in its place.
-func TestBulkFindsWhatWasStoredAndNotMarked(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
-	if _, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil {
-		t.Fatal(err)
-	}
-	// As if it had died before the marks of some chunk.
-	const meta, states = "kooworker:{batch:b-1}:meta", "kooworker:{batch:b-1}:states"
-	b.rdb.SetRange(t.Context(), states, 256, strings.Repeat("\x00", 44))
-	b.rdb.HSet(t.Context(), meta, "total", 512, "queued", 512)
-	b.rdb.HDel(t.Context(), meta, "sealed")
-	res, err := b.client.Bulk(t.Context(), unbinds(600), o)
-	if want := (enqueue.BulkResult{Batch: "b-1", Total: 600, Enqueued: 88, Skipped: 512}); err != nil || res != want {
-		t.Errorf("%+v, %v; want %+v", res, err, want)
-	}
-	if balance := b.balance(t, "b-1"); balance.Queued != 600 || len(b.queued(t)) != 600 {
-		t.Errorf("%+v", balance)
-	}
-}
-
-func TestBulkRestoresWhatNoQueueHolds(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o := enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}}
-	if _, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil {
-		t.Fatal(err)
-	}
-	for _, i := range []int{3, 599} {
-		if err := b.inspector.DeleteTask(tasks.QueueUnbind, tasks.BatchIdentity("b-1", unbindOf(i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, want := range []enqueue.BulkResult{
-		{Batch: "b-1", Total: 600, Skipped: 600},
-		{Batch: "b-1", Total: 600, Skipped: 598, Enqueued: 2},
-		{Batch: "b-1", Total: 600, Skipped: 600},
-	} {
-		if res, err := b.client.Bulk(t.Context(), unbinds(600), o); err != nil || res != want {
-			t.Errorf("restore %t: %+v, %v; want %+v", o.Restore, res, err, want)
-		}
-		o.Restore = true
-	}
-	if balance := b.balance(t, "b-1"); balance.Queued != 600 || len(b.queued(t)) != 600 {
-		t.Errorf("%+v", balance)
-	}
-}
-
-func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
+func TestBulk_RedisForgetsScripts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	calls := 0
@@ -311,12 +216,12 @@ func TestBulkSurvivesARedisThatForgetsScripts(t *testing.T) {
 		}
 	}})
 	if err != nil || res.Enqueued != 5000 {
-		t.Errorf("%+v, %v", res, err)
+		t.Errorf("%+v, %v; want 5000 enqueued", res, err)
 	}
 }
 
-// A stream that pauses does not hold back what it has said.
-func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
+// While an input pauses, the items that it has yielded are enqueued.
+func TestBulk_InputPauses(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	seen := make(chan string, 10)
@@ -339,10 +244,10 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 		select {
 		case id := <-seen:
 			if want := tasks.BatchIdentity("b-1", unbindOf(i)); id != want {
-				t.Errorf("%s; want %s", id, want)
+				t.Errorf("enqueued %s; want %s", id, want)
 			}
 		case <-time.After(5 * time.Second):
-			t.Fatal("a single task waits for more")
+			t.Fatal("an item was not enqueued while the input paused")
 		}
 	}
 	close(next)
@@ -351,11 +256,11 @@ func TestBulkDoesNotWaitForAFullChunk(t *testing.T) {
 	}
 	o.OnItem = nil
 	if res, err := b.client.Bulk(t.Context(), unbinds(3), o); err != nil || res.Skipped != 3 {
-		t.Errorf("the same in one piece: %+v, %v", res, err)
+		t.Errorf("the same input without pauses: %+v, %v; want 3 skipped", res, err)
 	}
 }
 
-func TestBulkStopsInTime(t *testing.T) {
+func TestBulk_StopsInTime(t *testing.T) {
 	t.Parallel()
 	for name, hinder := range map[string]func(*bundle){
 		"while the input blocks": func(*bundle) {},
@@ -382,44 +287,44 @@ func TestBulkStopsInTime(t *testing.T) {
 		}
 		res, err := b.client.Bulk(ctx, input, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
 		if took := time.Since(stopped); !errors.Is(err, context.Canceled) || took > 2*time.Second {
-			t.Errorf("%s: %+v, %v after %s", name, res, err, took)
+			t.Errorf("%s: %+v, %v after %s; want the context's error within 2s", name, res, err, took)
 		}
 		close(block)
 		if name == "while Redis hangs" {
 			b.redis.Thaw()
 		}
-		if balance := b.balance(t, "b-1"); balance.Total < res.Total || balance.Done {
-			t.Errorf("%s: %+v, and %+v was said", name, balance, res)
+		if stats := b.stats(t, "b-1"); stats.Total < res.Total || stats.Done {
+			t.Errorf("%s: the batch has %+v; want it not done, with at least what was reported: %+v", name, stats, res)
 		}
 	}
 }
 
-func TestBulkEndsWithItsInput(t *testing.T) {
+func TestBulk_InputFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	broken := errors.New("the disk is on fire")
+	broken := errors.New("the disk has failed")
 	input := func(yield func(tasks.Task, error) bool) {
 		_ = yield(unbindOf(0), nil) && yield(nil, broken) && yield(unbindOf(1), nil)
 	}
 	res, err := b.client.Bulk(t.Context(), input, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
 	if _, ok := errors.AsType[*enqueue.InputError](err); !ok || !errors.Is(err, broken) || res.Enqueued != 1 {
-		t.Errorf("%+v, %v", res, err)
+		t.Errorf("%+v, %v; want an InputError, and the item before it enqueued", res, err)
 	}
-	if balance := b.balance(t, "b-1"); balance.Done || balance.Queued != 1 {
-		t.Errorf("%+v", balance)
+	if stats := b.stats(t, "b-1"); stats.Done || stats.Queued != 1 {
+		t.Errorf("%+v; want one task queued, and the batch not done", stats)
 	}
 	if _, err := b.client.Bulk(t.Context(), func(yield func(tasks.Task, error) bool) { yield(nil, broken) }, enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-3"}}); !errors.Is(err, broken) {
-		t.Errorf("an input that cannot be read: %v", err)
+		t.Errorf("an input that cannot be read: %v; want its error", err)
 	}
 	if _, err := batch.NewStore(b.rdb).Show(t.Context(), "b-3"); err == nil {
-		t.Error("an input that cannot be read leaves a batch")
+		t.Error("an input that cannot be read leaves a batch; want none")
 	}
-	if res, err := b.client.Bulk(t.Context(), unbinds(0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.balance(t, "b-2").Done {
-		t.Errorf("an empty input: %+v, %v", res, err)
+	if res, err := b.client.Bulk(t.Context(), unbinds(0), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-2"}}); err != nil || res.Total != 0 || !b.stats(t, "b-2").Done {
+		t.Errorf("an empty input: %+v, %v; want a batch that is done", res, err)
 	}
 }
 
-func TestBulkReportsStatusesInTotals(t *testing.T) {
+func TestBulk_Delayed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var ids []string
@@ -428,13 +333,13 @@ func TestBulkReportsStatusesInTotals(t *testing.T) {
 		OnItem:  func(item enqueue.Item) { ids = append(ids, item.ID) },
 	})
 	if err != nil || res.Enqueued != 3 {
-		t.Fatalf("%+v, %v", res, err)
+		t.Fatalf("%+v, %v; want 3 enqueued", res, err)
 	}
 	slices.Sort(ids)
 	if diff := cmp.Diff([]string{"device:unbind:user-0:d-0", "device:unbind:user-0:d-1", "device:unbind:user-0:d-2"}, ids); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("IDs (-want +got):\n%s", diff)
 	}
 	if info, err := b.inspector.GetQueueInfo(tasks.QueueUnbind); err != nil || info.Scheduled != 3 {
-		t.Errorf("%+v, %v; want three that wait for an hour", info, err)
+		t.Errorf("%+v, %v; want 3 scheduled tasks", info, err)
 	}
 }

@@ -51,7 +51,7 @@ var (
 	release = tasks.LockRelease{UserID: "u-1", LockID: "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
 )
 
-func TestATaskIsStoredAsDocumented(t *testing.T) {
+func TestEnqueue_StoredTask(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, tc := range []struct {
@@ -66,20 +66,20 @@ func TestATaskIsStoredAsDocumented(t *testing.T) {
 		before := time.Now()
 		res, err := tc.enqueue()
 		if err != nil || res.ID != tc.id || res.Queue != tc.queue || res.Status != enqueue.Enqueued {
-			t.Fatalf("%+v, %v", res, err)
+			t.Fatalf("%+v, %v; want it enqueued as %s in queue %s", res, err, tc.id, tc.queue)
 		}
 		info := b.info(t, res)
 		if info.State != asynq.TaskStatePending || info.MaxRetry != tasks.MaxRetry || info.Timeout != tasks.Timeout || info.Retention != 0 {
-			t.Errorf("stored as %+v", info)
+			t.Errorf("the stored task is %+v; want it pending, with our retry limit and timeout and without retention", info)
 		}
 		task, in, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
 		if err != nil || task != tc.task || in.EnqueuedAt.Before(before.Add(-time.Second)) || in.NoGuard || !in.NotAfter.IsZero() {
-			t.Errorf("payload %s: %+v, %+v, %v", info.Payload, task, in, err)
+			t.Errorf("the payload %s is %+v, %+v, %v; want %+v, enqueued now", info.Payload, task, in, err, tc.task)
 		}
 	}
 }
 
-func TestADuplicateIsAResult(t *testing.T) {
+func TestEnqueue_Duplicate(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	first, err := b.client.Unbind(t.Context(), unbind, enqueue.In(time.Hour))
@@ -88,20 +88,20 @@ func TestADuplicateIsAResult(t *testing.T) {
 	}
 	res, err := b.client.Unbind(t.Context(), unbind, enqueue.In(2*time.Hour))
 	if err != nil || res.Status != enqueue.Duplicate || res.ID != first.ID {
-		t.Fatalf("%+v, %v", res, err)
+		t.Fatalf("%+v, %v; want a duplicate of %s", res, err, first.ID)
 	}
 	if wait := time.Until(res.RunAt); wait < 50*time.Minute {
 		t.Errorf("the outstanding task runs in %s; want about an hour", wait)
 	}
-	if err := b.inspector.DeleteTask(res.Queue, res.ID); err != nil { // as a worker that is done with it
+	if err := b.inspector.DeleteTask(res.Queue, res.ID); err != nil { // as a worker does that has finished it
 		t.Fatal(err)
 	}
 	if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != enqueue.Enqueued {
-		t.Errorf("after it is done: %+v, %v", res, err)
+		t.Errorf("after the task is done: %+v, %v; want it enqueued again", res, err)
 	}
 }
 
-func TestOnlyOneOfManyIsStored(t *testing.T) {
+func TestEnqueue_ConcurrentOrders(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var wg sync.WaitGroup
@@ -120,11 +120,11 @@ func TestOnlyOneOfManyIsStored(t *testing.T) {
 	}
 	wg.Wait()
 	if diff := cmp.Diff(map[enqueue.Status]int{enqueue.Enqueued: 1, enqueue.Duplicate: 49}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+		t.Errorf("statuses (-want +got):\n%s", diff)
 	}
 }
 
-func TestDelayIsNeverCutShort(t *testing.T) {
+func TestEnqueue_DelayIsNeverShorter(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	before := time.Now()
@@ -134,11 +134,11 @@ func TestDelayIsNeverCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	if at := b.info(t, res).NextProcessAt; at.Before(before.Add(delay)) || at.After(time.Now().Add(delay+time.Second)) {
-		t.Errorf("runs %s after it was enqueued; want %s to a second more", at.Sub(before), delay)
+		t.Errorf("runs %s after it was enqueued; want %s, or up to a second more", at.Sub(before), delay)
 	}
 }
 
-func TestDeadlineAndGuardTravelInThePayload(t *testing.T) {
+func TestEnqueue_DeadlineAndNoGuardInPayload(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	deadline := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
@@ -148,13 +148,13 @@ func TestDeadlineAndGuardTravelInThePayload(t *testing.T) {
 	}
 	_, in, err := tasks.Decode(tasks.KindDeviceUnbind, b.info(t, res).Payload)
 	if err != nil || !in.NotAfter.Equal(deadline) || !in.NoGuard {
-		t.Errorf("%+v, %v", in, err)
+		t.Errorf("%+v, %v; want the deadline %s and no guard", in, err, deadline)
 	}
 }
 
-// A duplicate is an order that will be carried out by another task. Whatever
-// the other one may leave undone makes it none.
-func TestWhatIsOutstandingMustServe(t *testing.T) {
+// An order is a duplicate only if the outstanding task will certainly do all that
+// the order demands.
+func TestEnqueue_DuplicateOnlyIfCovered(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	soon, late := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
@@ -166,17 +166,17 @@ func TestWhatIsOutstandingMustServe(t *testing.T) {
 		first, second order
 		want          enqueue.Status
 	}{
-		"the same":                     {order{}, order{}, enqueue.Duplicate},
-		"soon after":                   {order{}, order{after: 9 * time.Minute}, enqueue.Duplicate},
-		"long after, guarded":          {order{}, order{after: 11 * time.Minute}, enqueue.Enqueued},
-		"long after, unguarded":        {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{after: time.Hour}, enqueue.Duplicate},
-		"without guard after with":     {order{}, order{opts: []enqueue.Option{enqueue.NoGuard()}}, enqueue.Enqueued},
-		"with guard after without":     {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{}, enqueue.Duplicate},
-		"for ever after one that ends": {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{}, enqueue.Enqueued},
-		"one that ends later":          {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{opts: []enqueue.Option{enqueue.Deadline(late)}}, enqueue.Enqueued},
-		"one that ends sooner":         {order{opts: []enqueue.Option{enqueue.Deadline(late)}}, order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, enqueue.Duplicate},
-		"now after a delayed one":      {order{opts: []enqueue.Option{enqueue.In(720 * time.Hour)}}, order{}, enqueue.Enqueued},
-		"delayed after one for now":    {order{}, order{opts: []enqueue.Option{enqueue.In(time.Hour)}}, enqueue.Duplicate},
+		"the same":                  {order{}, order{}, enqueue.Duplicate},
+		"soon after":                {order{}, order{after: 9 * time.Minute}, enqueue.Duplicate},
+		"long after, guarded":       {order{}, order{after: 11 * time.Minute}, enqueue.Enqueued},
+		"long after, unguarded":     {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{after: time.Hour}, enqueue.Duplicate},
+		"without guard after with":  {order{}, order{opts: []enqueue.Option{enqueue.NoGuard()}}, enqueue.Enqueued},
+		"with guard after without":  {order{opts: []enqueue.Option{enqueue.NoGuard()}}, order{}, enqueue.Duplicate},
+		"no deadline after one":     {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{}, enqueue.Enqueued},
+		"later deadline":            {order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, order{opts: []enqueue.Option{enqueue.Deadline(late)}}, enqueue.Enqueued},
+		"sooner deadline":           {order{opts: []enqueue.Option{enqueue.Deadline(late)}}, order{opts: []enqueue.Option{enqueue.Deadline(soon)}}, enqueue.Duplicate},
+		"now after a delayed one":   {order{opts: []enqueue.Option{enqueue.In(720 * time.Hour)}}, order{}, enqueue.Enqueued},
+		"delayed after one for now": {order{}, order{opts: []enqueue.Option{enqueue.In(time.Hour)}}, enqueue.Duplicate},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +190,7 @@ func TestWhatIsOutstandingMustServe(t *testing.T) {
 				t.Fatal(err)
 			}
 			if res, err := client.Unbind(t.Context(), unbind, tc.first.opts...); err != nil || res.Status != enqueue.Enqueued {
-				t.Fatalf("the first: %+v, %v", res, err)
+				t.Fatalf("the first order: %+v, %v; want it enqueued", res, err)
 			}
 			now = now.Add(tc.second.after)
 			for _, want := range []enqueue.Status{tc.want, enqueue.Duplicate} {
@@ -202,9 +202,9 @@ func TestWhatIsOutstandingMustServe(t *testing.T) {
 	}
 }
 
-// While a task is carried out its device may be bound again: what is ordered
-// then is no duplicate.
-func TestATaskThatIsBeingCarriedOutIsNoDuplicate(t *testing.T) {
+// While a task is running, its device may be bound again. So an order that comes
+// then is not a duplicate.
+func TestEnqueue_WhileTheTaskIsRunning(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	started, release := make(chan struct{}, 3), make(chan struct{})
@@ -216,21 +216,21 @@ func TestATaskThatIsBeingCarriedOutIsNoDuplicate(t *testing.T) {
 	}
 	defer srv.Shutdown()
 	defer close(release)
-	for range 2 { // the first place, and the second
+	for range 2 { // one task with the first ID, and one with the second
 		if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != enqueue.Enqueued {
-			t.Fatalf("%+v, %v", res, err)
+			t.Fatalf("%+v, %v; want it enqueued", res, err)
 		}
 		<-started
 	}
 	for _, want := range []enqueue.Status{enqueue.Enqueued, enqueue.Enqueued} {
 		if res, err := b.client.Unbind(t.Context(), unbind); err != nil || res.Status != want {
-			t.Errorf("while both are active: %+v, %v", res, err)
+			t.Errorf("while both tasks are active: %+v, %v; want %s", res, err, want)
 		}
 	}
 }
 
-// Redis was emptied while clients lived that had registered the queue.
-func TestDuplicatesAfterRedisWasEmptied(t *testing.T) {
+// Redis is emptied after a client has registered the queue.
+func TestEnqueue_DuplicateAfterFlush(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, task := range []tasks.Task{unbind, release} {
@@ -248,8 +248,8 @@ func TestDuplicatesAfterRedisWasEmptied(t *testing.T) {
 	}
 }
 
-// asynq deletes archived tasks in time, without running them.
-func TestAnArchivedTaskIsNotOutstanding(t *testing.T) {
+// asynq deletes archived tasks after some time, without running them.
+func TestEnqueue_ArchivedTaskIsNotOutstanding(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	first, err := b.client.Unbind(t.Context(), unbind)
@@ -261,14 +261,14 @@ func TestAnArchivedTaskIsNotOutstanding(t *testing.T) {
 	}
 	res, err := b.client.Unbind(t.Context(), unbind)
 	if err != nil || res.Status != enqueue.Enqueued {
-		t.Fatalf("%+v, %v", res, err)
+		t.Fatalf("%+v, %v; want it enqueued", res, err)
 	}
 	if state := b.info(t, res).State; state != asynq.TaskStatePending {
-		t.Errorf("it is %s", state)
+		t.Errorf("the task is %s; want it pending", state)
 	}
 }
 
-func TestWhatIsNotWellFormedIsNotSent(t *testing.T) {
+func TestEnqueue_InvalidIsNotSent(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for name, call := range map[string]func() error{
@@ -291,17 +291,17 @@ func TestWhatIsNotWellFormedIsNotSent(t *testing.T) {
 		"past deadline":  enqueue.Deadline(time.Now().Add(-time.Minute)),
 	} {
 		if _, err := b.client.Unbind(t.Context(), unbind, opt); err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: accepted; want an error", name)
 		}
 	}
 	if n := b.redis.Client().DBSize(t.Context()).Val(); n != 0 {
-		t.Errorf("Redis holds %d keys", n)
+		t.Errorf("Redis has %d keys; want none", n)
 	}
 }
 
-func TestAHungRedisHonoursTheCallersContext(t *testing.T) {
+func TestEnqueue_RedisHangs(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"before the call", "at the look at a duplicate"} {
+	for _, point := range []string{"before the call", "before the duplicate is read"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
@@ -323,16 +323,16 @@ func TestAHungRedisHonoursTheCallersContext(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			if _, err := client.Unbind(ctx, unbind); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v; want the deadline", err)
+				t.Errorf("%v; want the context's deadline", err)
 			}
 			if took := time.Since(start); took > time.Second {
-				t.Errorf("took %s; the caller gave 300ms", took)
+				t.Errorf("the call took %s; want about 300ms", took)
 			}
 		})
 	}
 }
 
-// afterScript is a hook that acts once, after the first script.
+// afterScript is a hook that calls its function once, after the first script.
 type afterScript func()
 
 func (afterScript) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -352,19 +352,19 @@ func (act afterScript) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-func TestNewRefusesAClientThatIgnoresDeadlines(t *testing.T) {
+func TestNew_ClientIgnoresDeadlines(t *testing.T) {
 	t.Parallel()
 	rdb := redis.NewClient(&redis.Options{})
 	defer func() { _ = rdb.Close() }()
 	if _, err := enqueue.New(enqueue.Config{Redis: rdb}); err == nil {
-		t.Error("accepted")
+		t.Error("accepted a client that ignores deadlines; want an error")
 	}
 	if _, err := enqueue.New(enqueue.Config{}); err == nil {
-		t.Error("accepted without a client")
+		t.Error("accepted a configuration without a client; want an error")
 	}
 }
 
-func TestASweepsReleaseDoesNotStandForAnOrder(t *testing.T) {
+func TestEnqueue_SweepsReleaseDoesNotCoverAnOrder(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	stale := release

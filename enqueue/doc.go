@@ -1,51 +1,57 @@
-// Package enqueue puts tasks into Redis: the library of those who produce
-// unbinds and releases.
+// Package enqueue is the library for producers: programs that want devices
+// unbound and locks released. It puts tasks into Redis.
 //
 //	rdb := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
 //	client, err := enqueue.New(enqueue.Config{Redis: rdb})
 //	res, err := client.Unbind(ctx, tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"})
 //
-// A nil error means that Redis has the task, or had it already: [Result.Status]
-// tells which. A task stands for its target: while one for the same user and
-// device, or lock, is outstanding, a second is a [Duplicate] and not an error;
-// once it is done, or dead, it can be enqueued again.
+// Users' programs and the command line call it. It imports the vocabulary (package
+// tasks), the ledger of batches (enqueue/batch), the reader of files
+// (enqueue/records), helpers below internal, asynq, backoff and go-redis, and nothing
+// of the worker. The worker does not import it either.
 //
-// An outstanding task stands for a new order only if it will do all that the
-// new one demands. Not so a task that is being carried out just now, that may
-// expire sooner, that runs later, or that the guard may let give way to a
-// binding which the new order is meant for: then the new one is stored beside
-// it, under an ID of its own.
+// # One task
 //
-// An error after the call may have reached Redis (a time-out, a broken
-// connection) leaves open whether the task was stored. Enqueue it again: if it
-// was, the answer is Duplicate.
+// A nil error means that Redis has the task, or had an equal one before:
+// [Result.Status] says which. A task stands for its target. While a task for the
+// same user and device, or for the same lock, is outstanding, a second one is a
+// [Duplicate] and not an error. Once the task is done or dead, its target can be
+// enqueued again.
+//
+// An outstanding task stands for a new order only if it does all that the new
+// order demands. That is not certain if the outstanding task is running just now,
+// may expire sooner, runs later, or is guarded and may give way to a binding that
+// the new order is meant for. In these cases the new order is stored as well,
+// under an ID of its own.
+//
+// If a call fails after it may have reached Redis (a time-out, a broken
+// connection), the task may be stored or not. Enqueue it again: if it was stored,
+// the answer is Duplicate.
 //
 // # Many tasks
 //
-// [Client.Bulk] takes an iterator, of package enqueue/records or your own, and
-// sends hundreds of tasks in one exchange. With [BulkOptions.Batch] the tasks
-// become a batch: package enqueue/batch keeps account of each, and gives it a
-// receipt when a worker is done with it. Such a task stands for itself and not
-// for its target: another batch that names the same device owes another receipt.
+// [Client.Bulk] takes an iterator, from package enqueue/records or your own code,
+// and sends hundreds of tasks in one exchange. With [BulkOptions.Batch] the tasks
+// become a batch: package enqueue/batch keeps the state of each, and a receipt of
+// it when a worker is done with it. Such a task stands for itself and not for its
+// target: another batch that names the same device owes another receipt.
 //
 //	store := batch.NewStore(rdb)
 //	res, err := client.Bulk(ctx, records.TasksCSV(tasks.KindDeviceUnbind, file), enqueue.BulkOptions{
 //		Batch: &batch.Spec{ID: "deletions-2026-11-22"},
 //	})
-//	balance, err := store.Wait(ctx, res.Batch, nil)
+//	stats, err := store.Wait(ctx, res.Batch, nil)
 //
 // # What Redis promises
 //
-// As much as it is configured to. With appendfsync everysec a crash of the
-// machine forgets up to a second of tasks that were reported as enqueued.
+// A task is as safe as Redis is configured to make it. With appendfsync everysec a
+// crash of the machine loses up to a second of tasks that were reported as
+// enqueued.
 //
-// Replication is asynchronous: a failover forgets what the primary had stored
-// and not yet passed on, be it reported or not. [Config.MinReplicas] makes a
-// task count as enqueued only when so many replicas have it. That narrows the
-// gap and does not close it: Sentinel may still choose a replica that is not
-// among them, and a primary that is cut off goes on storing until it notices
-// (min-replicas-to-write on the server bounds that).
-//
-// The package imports the vocabulary, the ledger of batches, asynq and go-redis,
-// and nothing of the worker.
+// Replication is asynchronous. A failover loses what the primary had stored and
+// not yet passed on, even if it was reported. With [Config.MinReplicas] a task
+// counts as enqueued only when so many replicas have it. That makes a loss less
+// likely and does not exclude it: Sentinel may still choose another replica, and a
+// primary that is cut off goes on storing until it notices (min-replicas-to-write
+// on the server limits that).
 package enqueue

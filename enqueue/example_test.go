@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// exampleRedis stands for your Redis.
+// exampleRedis starts a Redis in memory, in place of your own.
 func exampleRedis() (rdb *redis.Client, stop func()) {
 	server := miniredis.NewMiniRedis()
 	if err := server.Start(); err != nil {

@@ -15,19 +15,19 @@ type options struct {
 	delay    time.Duration
 }
 
-// In delays the task: it does not run before d has passed, and up to a second
-// later, since asynq keeps whole seconds. Negative is refused.
+// In delays the task. It does not run before d has passed, and may run up to a
+// second later, since asynq keeps whole seconds. A negative delay is refused.
 func In(d time.Duration) Option { return func(o *options) { o.delay = d } }
 
-// Deadline ends the task's time: after t it is not carried out any more, and is
-// dead with the reason "expired". Without it a task stays wanted for ever.
+// Deadline sets the time after which the task is not carried out any more. It is
+// then dead with the reason "expired". Without it a task never expires.
 func Deadline(t time.Time) Option { return func(o *options) { o.deadline = t } }
 
-// NoGuard lets an unbind remove the device even if its user bound it again
-// after this call. It is for account deletions, where every binding must go.
+// NoGuard lets an unbind remove the device even if its user binds it again after
+// this call. It is for account deletions, where every binding must go.
 func NoGuard() Option { return func(o *options) { o.noGuard = true } }
 
-func compose(now time.Time, opts []Option) (options, error) {
+func buildOptions(now time.Time, opts []Option) (options, error) {
 	var o options
 	for _, opt := range opts {
 		opt(&o)
@@ -37,10 +37,10 @@ func compose(now time.Time, opts []Option) (options, error) {
 	}
 	o.runAt = now.Add(o.delay)
 	if full := o.runAt.Truncate(time.Second); o.delay > 0 && full.Before(o.runAt) {
-		o.runAt = full.Add(time.Second) // asynq cuts to whole seconds, which would be early
+		o.runAt = full.Add(time.Second) // asynq cuts off the fraction, so the task would run too early
 	}
 	if !o.deadline.IsZero() && !o.deadline.After(o.runAt) {
-		return options{}, fmt.Errorf("enqueue: the deadline, %s, is not after the time from which it may run, %s",
+		return options{}, fmt.Errorf("enqueue: the deadline is %s; want a time after %s, before which the task cannot run",
 			o.deadline.Format(time.RFC3339), o.runAt.Format(time.RFC3339))
 	}
 	return o, nil

@@ -3,34 +3,12 @@ package enqueue
 import (
 	"context"
 	"errors"
-	"time"
 
-	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
-	"github.com/kooworker/kooworker/tasks"
 )
-
-// sender stores hundreds of tasks in one exchange with Redis. Not safe for
-// concurrent use.
-type sender struct {
-	client  *Client
-	scripts *asynqx.ScriptCapture
-}
-
-func (c *Client) newSender() *sender {
-	return &sender{client: c, scripts: asynqx.NewScriptCapture(c.rdb)}
-}
-
-// capture returns the script that stores a task.
-func (s *sender) capture(ctx context.Context, t tasks.Task, id string, payload []byte, runAt time.Time) (asynqx.Script, error) {
-	return s.scripts.Capture(ctx, asynq.NewTask(string(t.Kind()), payload), asynqx.TaskOptions(t.Queue(), id, runAt)...)
-}
-
-// load makes Redis know the scripts that were captured.
-func (s *sender) load(ctx context.Context) error { return s.scripts.Load(ctx) }
 
 // sent is what became of one script.
 type sent struct {
@@ -44,11 +22,11 @@ type sent struct {
 //
 // An error of the exchange as a whole is the error of every script, and leaves
 // open which of them have run.
-func (s *sender) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (out []sent, token string, err error) {
+func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (out []sent, token string, err error) {
 	var wait *redis.Cmd
 	var written *redis.StatusCmd
 	cmds := make([]*redis.Cmd, len(scripts))
-	_, err = s.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
 		for i, script := range scripts {
 			cmds[i] = script.EvalSha(ctx, p)
@@ -56,8 +34,8 @@ func (s *sender) send(ctx context.Context, scripts []asynqx.Script, queues []any
 		if fence != nil {
 			token, written = fence.Write(ctx, p)
 		}
-		if s.client.replicas != nil {
-			wait = s.client.replicas.wait(ctx, p)
+		if w.client.replicas != nil {
+			wait = w.client.replicas.wait(ctx, p)
 		}
 		return nil
 	})
@@ -72,7 +50,7 @@ func (s *sender) send(ctx context.Context, scripts []asynqx.Script, queues []any
 	if wait != nil && err == nil {
 		got, waitErr := wait.Int()
 		if waitErr == nil {
-			waitErr = s.client.replicas.enough(got)
+			waitErr = w.client.replicas.checkAcks(got)
 		}
 		for i := range out {
 			out[i].err = errors.Join(out[i].err, waitErr)

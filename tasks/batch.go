@@ -90,16 +90,3 @@ type Device struct {
 	// CreateTime is when the device was bound; zero if the API did not say.
 	CreateTime time.Time `json:"createTime,omitzero"`
 }
-
-// ChildStatus says what became of the children of a task: the tasks that it
-// enqueued in its latest round.
-type ChildStatus struct {
-	// Round counts from 1; 0 if there was no round yet.
-	Round int
-	// Since is when the round began, by Redis' clock.
-	Since time.Time
-	// Outstanding is the number of children that have no outcome yet.
-	Outstanding int
-	// Dead lists the children that are dead.
-	Dead []Task
-}

@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
@@ -44,9 +45,10 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	k := keysOf(id)
-	args := []any{"with_receipts", "revisions", "sealed", "children", "abandoned"}
-	for _, field := range statsFields {
-		args = append(args, field)
+	fields := slices.Concat([]string{"with_receipts", "abandoned", "sealed", "children", "revisions"}, statsFields)
+	args := make([]any, len(fields))
+	for i, field := range fields {
+		args[i] = field
 	}
 	reply, err := auditCmd.Run(ctx, s.rdb, []string{k.meta, k.states, k.receipts}, args...).Slice()
 	if err == nil && len(reply) != 3 {
@@ -59,71 +61,56 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 	states, _ := reply[1].(string)
 	a := Audit{Counted: make(map[string]int64), Problems: []string{}}
 	a.Receipts, _ = reply[2].(int64)
-	if len(meta) != len(args) {
+	if len(meta) != len(fields) {
 		return Audit{}, &NotFoundError{ID: id}
 	}
 	if a.Stats, err = readStats(id, meta[5:]); err != nil {
 		return Audit{}, err
 	}
+	withReceipts, abandoned, closed := meta[0] == "1", meta[1] != nil, meta[2] != nil
+	var inputItems, children, revisions int64
+	for i, n := range []*int64{&inputItems, &children, &revisions} {
+		if text, ok := meta[2+i].(string); ok {
+			if *n, err = strconv.ParseInt(text, 10, 64); err != nil {
+				return Audit{}, fmt.Errorf("audit batch %s: %s is %q; want a number", id, fields[2+i], text)
+			}
+		}
+	}
 	counts := count(states)
 	a.compare("total", a.Stats.Total, sum(counts[Queued:]))
-	for state := Queued; state < numStates; state++ {
+	for i, counter := range counters(a.Stats) {
+		state := Queued + State(i)
 		a.Counted[state.String()] = counts[state]
-		a.compare(state.String(), counterOf(a.Stats, state), counts[state])
+		a.compare(state.String(), counter, counts[state])
 	}
 	for state := numStates; state < len(counts); state++ {
 		if counts[state] > 0 {
-			a.Problems = append(a.Problems, fmt.Sprintf("%d indexes have the unknown state %d", counts[state], state))
+			a.addProblem("%d indexes have the unknown state %d", counts[state], state)
 		}
 	}
-	if meta[4] == nil { // nobody knows how long an abandoned input is
-		if err := a.checkInput(meta[2], meta[3]); err != nil {
-			return Audit{}, fmt.Errorf("audit batch %s: %w", id, err)
-		}
+	// Nobody knows how many items an abandoned input has.
+	if want := inputItems + children; closed && !abandoned && a.Stats.Total != want {
+		a.addProblem("the total is %d; want %d, for %d items of the input and %d tasks that off-boardings have found", a.Stats.Total, want, inputItems, children)
 	}
-	if withReceipts, _ := meta[0].(string); withReceipts != "1" {
+	if !withReceipts {
 		a.Receipts = -1
 		return a, nil
 	}
-	revisions := int64(0)
-	if text, ok := meta[1].(string); ok {
-		if revisions, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return Audit{}, fmt.Errorf("audit batch %s: revisions: %w", id, err)
-		}
-	}
 	outcomes := sum(counts[Succeeded : Discarded+1])
 	if want := outcomes + revisions; a.Receipts != want {
-		a.Problems = append(a.Problems, fmt.Sprintf("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, outcomes, revisions))
+		a.addProblem("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, outcomes, revisions)
 	}
 	return a, nil
 }
 
-// checkInput compares the total with the size of the input, once that is known.
-func (a *Audit) checkInput(sealed, children any) error {
-	if sealed == nil {
-		return nil
-	}
-	var n [2]int64
-	for i, v := range []any{sealed, children} {
-		text, there := v.(string)
-		if !there {
-			continue
-		}
-		var err error
-		if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-			return fmt.Errorf("%q is not a number", text)
-		}
-	}
-	if want := n[0] + n[1]; a.Stats.Total != want {
-		a.Problems = append(a.Problems, fmt.Sprintf("the total is %d; want %d, for %d items of the input and %d tasks that off-boardings have found", a.Stats.Total, want, n[0], n[1]))
-	}
-	return nil
-}
-
 func (a *Audit) compare(name string, counter, counted int64) {
 	if counter != counted {
-		a.Problems = append(a.Problems, fmt.Sprintf("the counter of %s is %d, but the states add up to %d", name, counter, counted))
+		a.addProblem("the counter of %s is %d, but the states add up to %d", name, counter, counted)
 	}
+}
+
+func (a *Audit) addProblem(format string, args ...any) {
+	a.Problems = append(a.Problems, fmt.Sprintf(format, args...))
 }
 
 // count counts how often each state occurs.
@@ -142,25 +129,7 @@ func sum(counts []int64) (n int64) {
 	return n
 }
 
-func counterOf(stats tasks.BatchStats, s State) int64 {
-	switch s {
-	case Queued:
-		return stats.Queued
-	case Succeeded:
-		return stats.Succeeded
-	case AlreadyGone:
-		return stats.AlreadyGone
-	case Superseded:
-		return stats.Superseded
-	case Dead:
-		return stats.Dead
-	case Discarded:
-		return stats.Discarded
-	case Duplicate:
-		return stats.Duplicate
-	case Rejected:
-		return stats.Rejected
-	default:
-		return 0
-	}
+// counters returns the counters from Queued on, in the order of the states.
+func counters(b tasks.BatchStats) []int64 {
+	return []int64{b.Queued, b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected}
 }

@@ -1,10 +1,12 @@
-// Package enqueuetest asserts in your tests what your code has enqueued.
+// Package enqueuetest helps your tests to check what your code has enqueued. Only
+// tests import it.
 //
-// It looks into the Redis that the code under test was given, a real one or
-// miniredis, with no worker at it: what a worker has finished is gone. Nothing
-// is changed.
+// It reads the Redis that the code under test uses, a real one or miniredis, and
+// changes nothing there. No worker may run on that Redis, since finished tasks
+// cannot be found any more.
 //
-// It imports the vocabulary, asynq and go-redis, and nothing of the worker.
+// It imports the vocabulary (package tasks), asynq and go-redis, and nothing of
+// the worker.
 package enqueuetest
 
 import (
@@ -27,15 +29,15 @@ type Enqueued struct {
 	ID string
 	// Task is what is to be done.
 	Task tasks.Task
-	// Intent is what the producer wanted beyond that: when it decided, until when
-	// the task is wanted, whether it is guarded, and its place in a batch.
+	// Intent is what the producer wanted beyond that: when it decided, when the
+	// task expires, whether it is guarded, and which batch it belongs to.
 	Intent tasks.Intent
-	// RunAt is the time from which it may run; zero if that is now.
+	// RunAt is the time from which the task may run; zero if that is now.
 	RunAt time.Time
 }
 
-// RequireEnqueued ends the test unless this task is outstanding, once. It
-// returns it, for further looks at its intent.
+// RequireEnqueued ends the test unless this task is outstanding exactly once. It
+// returns the task with its intent, for further checks.
 func RequireEnqueued(tb testing.TB, rdb redis.UniversalClient, want tasks.Task) Enqueued {
 	tb.Helper()
 	all := outstanding(tb, rdb)
@@ -49,15 +51,15 @@ func RequireEnqueued(tb testing.TB, rdb redis.UniversalClient, want tasks.Task) 
 	case 1:
 		return found[0]
 	case 0:
-		tb.Fatalf("%s is not enqueued; there is %s", tasks.Identity(want), list(all))
+		tb.Fatalf("%s is not enqueued; the outstanding tasks are: %s", tasks.Identity(want), list(all))
 	default:
 		tb.Fatalf("%s is enqueued %d times: %s", tasks.Identity(want), len(found), list(found))
 	}
 	return Enqueued{}
 }
 
-// RequireNone ends the test if a task of these kinds is outstanding; without
-// kinds, of any kind.
+// RequireNone ends the test if a task of one of these kinds is outstanding.
+// Without kinds it ends the test if any task is.
 func RequireNone(tb testing.TB, rdb redis.UniversalClient, kinds ...tasks.Kind) {
 	tb.Helper()
 	var found []Enqueued
@@ -67,11 +69,11 @@ func RequireNone(tb testing.TB, rdb redis.UniversalClient, kinds ...tasks.Kind) 
 		}
 	}
 	if len(found) > 0 {
-		tb.Fatalf("%d tasks are enqueued, and none was wanted: %s", len(found), list(found))
+		tb.Fatalf("%d tasks are enqueued; want none: %s", len(found), list(found))
 	}
 }
 
-// outstanding reads all queues but the dead letters.
+// outstanding reads all queues except the dead letters.
 func outstanding(tb testing.TB, rdb redis.UniversalClient) []Enqueued {
 	tb.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
@@ -121,9 +123,9 @@ func readAll(read func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error), 
 	}
 }
 
-// list names some tasks.
+// list returns the IDs of some tasks, for a message.
 func list(all []Enqueued) string {
-	const most = 10
+	const maxListed = 10
 	var ids []string
 	for _, e := range all {
 		ids = append(ids, e.ID)
@@ -131,9 +133,9 @@ func list(all []Enqueued) string {
 	slices.Sort(ids)
 	switch {
 	case len(ids) == 0:
-		return "nothing"
-	case len(ids) > most:
-		return fmt.Sprintf("%s and %d more", strings.Join(ids[:most], ", "), len(ids)-most)
+		return "none"
+	case len(ids) > maxListed:
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:maxListed], ", "), len(ids)-maxListed)
 	default:
 		return strings.Join(ids, ", ")
 	}

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// recorder is a test that may fail.
+// recorder records the failure of a test instead of ending it.
 type recorder struct {
 	testing.TB
 	failure string
@@ -50,7 +50,7 @@ func TestRequireEnqueued(t *testing.T) {
 	task, other := tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}, tasks.LockRelease{UserID: "u", LockID: "l"}
 	r := &recorder{TB: t}
 	enqueuetest.RequireEnqueued(r, rdb, task)
-	if want := "device:unbind:u:d is not enqueued; there is nothing"; r.failure != want {
+	if want := "device:unbind:u:d is not enqueued; the outstanding tasks are: none"; r.failure != want {
 		t.Errorf("failed with %q; want %q", r.failure, want)
 	}
 	if _, err := client.Unbind(t.Context(), task, enqueue.NoGuard(), enqueue.In(time.Hour)); err != nil {
@@ -58,20 +58,20 @@ func TestRequireEnqueued(t *testing.T) {
 	}
 	e := enqueuetest.RequireEnqueued(t, rdb, task)
 	if e.ID != "device:unbind:u:d" || !e.Intent.NoGuard || time.Until(e.RunAt) < time.Minute {
-		t.Errorf("%+v", e)
+		t.Errorf("%+v; want the unguarded task, which runs in an hour", e)
 	}
 	r = &recorder{TB: t}
 	enqueuetest.RequireEnqueued(r, rdb, other)
-	if want := "lock:release:u:l is not enqueued; there is device:unbind:u:d"; r.failure != want {
+	if want := "lock:release:u:l is not enqueued; the outstanding tasks are: device:unbind:u:d"; r.failure != want {
 		t.Errorf("failed with %q; want %q", r.failure, want)
 	}
-	if _, err := client.Unbind(t.Context(), task); err != nil { // runs sooner: another place
+	if _, err := client.Unbind(t.Context(), task); err != nil { // runs sooner, so it gets another ID
 		t.Fatal(err)
 	}
 	r = &recorder{TB: t}
 	enqueuetest.RequireEnqueued(r, rdb, task)
 	if !strings.Contains(r.failure, "enqueued 2 times") {
-		t.Errorf("failed with %q", r.failure)
+		t.Errorf("failed with %q; want it to say that the task is enqueued 2 times", r.failure)
 	}
 }
 
@@ -93,12 +93,12 @@ func TestRequireNone(t *testing.T) {
 	enqueuetest.RequireEnqueued(t, rdb, tasks.DeviceUnbind{UserID: "u", DeviceID: "d-1499"})
 	r := &recorder{TB: t}
 	enqueuetest.RequireNone(r, rdb)
-	if !strings.HasPrefix(r.failure, "1500 tasks are enqueued, and none was wanted: device:unbind:u:d-0000, ") || !strings.HasSuffix(r.failure, " and 1490 more") {
-		t.Errorf("failed with %q", r.failure)
+	if !strings.HasPrefix(r.failure, "1500 tasks are enqueued; want none: device:unbind:u:d-0000, ") || !strings.HasSuffix(r.failure, " and 1490 more") {
+		t.Errorf("failed with %q; want the first ten of 1500 tasks", r.failure)
 	}
 }
 
-// deleteAccount is code of yours that is under test.
+// deleteAccount stands for your code that is under test.
 func deleteAccount(ctx context.Context, client *enqueue.Client, userID string) error {
 	_, err := client.Enqueue(ctx, tasks.UserOffboard{UserID: userID})
 	return err

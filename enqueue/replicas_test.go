@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestReplicasMustAcknowledge(t *testing.T) {
+func TestEnqueue_MinReplicas(t *testing.T) {
 	t.Parallel()
 	primary := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	host, port, err := net.SplitHostPort(primary.Addr())
@@ -22,7 +22,7 @@ func TestReplicasMustAcknowledge(t *testing.T) {
 		t.Fatal(err)
 	}
 	replica := redistest.Start(t, "--replicaof", host+" "+port)
-	redistest.Eventually(t, 30*time.Second, "the replica is in step", func() bool {
+	redistest.Eventually(t, 30*time.Second, "the replica is in sync", func() bool {
 		return strings.Contains(replica.Client().Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
 	client := func(n int) *enqueue.Client {
@@ -35,29 +35,29 @@ func TestReplicasMustAcknowledge(t *testing.T) {
 	order := func(device string) tasks.DeviceUnbind { return tasks.DeviceUnbind{UserID: "u", DeviceID: device} }
 
 	if res, err := client(1).Unbind(t.Context(), order("a")); err != nil || res.Status != enqueue.Enqueued {
-		t.Errorf("with the one that there is: %+v, %v", res, err)
+		t.Errorf("with one of one replica: %+v, %v; want it enqueued", res, err)
 	}
 	if n := replica.Client().Exists(t.Context(), "asynq:{unbind}:t:"+tasks.Identity(order("a"))).Val(); n != 1 {
-		t.Error("it was reported, and the replica does not have it")
+		t.Error("the task was reported as enqueued; want the replica to have it")
 	}
 	if res, err := client(1).Unbind(t.Context(), order("a")); err != nil || res.Status != enqueue.Duplicate {
-		t.Errorf("a duplicate: %+v, %v", res, err)
+		t.Errorf("again: %+v, %v; want a duplicate", res, err)
 	}
-	// One replica more than there are.
+	// With one replica more than exists.
 	for _, status := range []enqueue.Status{enqueue.Enqueued, enqueue.Duplicate} {
 		res, err := client(2).Unbind(t.Context(), order("b"))
 		if short, ok := errors.AsType[*enqueue.NotReplicatedError](err); !ok || short.Want != 2 || short.Got != 1 || res.Status != status {
-			t.Errorf("with one too few: %+v, %v", res, err)
+			t.Errorf("with two of one replica: %+v, %v; want %s and a NotReplicatedError", res, err, status)
 		}
 	}
 	replica.Freeze()
 	defer replica.Thaw()
 	if _, err := client(1).Unbind(t.Context(), order("c")); err == nil {
-		t.Error("reported though the replica hangs")
+		t.Error("reported as enqueued while the replica hangs; want an error")
 	}
 }
 
-func TestReplicaSettingsAreChecked(t *testing.T) {
+func TestNew_InvalidReplicaSettings(t *testing.T) {
 	t.Parallel()
 	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ContextTimeoutEnabled: true})
 	defer func() { _ = cluster.Close() }()
@@ -69,7 +69,7 @@ func TestReplicaSettingsAreChecked(t *testing.T) {
 		"no time":  {Redis: single, MinReplicas: 1, ReplicaTimeout: -time.Second},
 	} {
 		if _, err := enqueue.New(cfg); err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: accepted; want an error", name)
 		}
 	}
 }

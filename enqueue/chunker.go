@@ -1,0 +1,181 @@
+package enqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/records"
+	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// entry is an item on its way to Redis.
+type entry struct {
+	number int64
+	index  int64       // in the batch
+	state  batch.State // in the batch, when its chunk was claimed
+	task   tasks.Task  // nil if the item was rejected
+	id     string
+	status Status // "" until it is known
+	err    error  // why the item was rejected
+}
+
+// chunkPart holds some entries of one chunk, which one writer writes.
+type chunkPart struct {
+	chunk   batch.Chunk
+	entries []entry
+}
+
+// chunker cuts the input into chunks and claims them for the batch. It claims one
+// chunk after the other, so that the indexes follow the order of the input. Then
+// it hands the chunks to the writers. A chunk that is slow to fill is handed over
+// in parts.
+type chunker struct {
+	bulk  *bulk
+	parts chan<- chunkPart
+
+	digest    batch.RollingDigest
+	itemsRead int64
+	digests   []batch.Digest // after each item of the current chunk
+	pending   []entry        // the last items of the chunk, which were not handed over yet
+	need      int            // items of the chunk that must be read before the ledger can compare them
+}
+
+// run cuts up the whole input. If reading ends first, it returns the cause of
+// that.
+func (c *chunker) run(reading, writing context.Context, items <-chan inputItem) error {
+	tick := time.NewTicker(flushInterval)
+	defer tick.Stop()
+	readAtLastTick := int64(0)
+	for {
+		select {
+		case <-reading.Done():
+			return context.Cause(reading)
+		case item, more := <-items:
+			if !more {
+				if reading.Err() != nil { // the channel was closed because reading has ended
+					return context.Cause(reading)
+				}
+				return c.end(writing)
+			}
+			if item.err != nil && !isRejection(item.err) {
+				if errors.Is(item.err, context.Canceled) || errors.Is(item.err, context.DeadlineExceeded) {
+					return item.err // the input has noticed first that its context, which is ours, has ended
+				}
+				// The items before the error are good.
+				if err := c.flush(writing); err != nil {
+					return err
+				}
+				return &InputError{item.err}
+			}
+			c.add(item)
+			if len(c.digests) < batch.ChunkSize {
+				continue
+			}
+			if err := c.flush(writing); err != nil {
+				return err
+			}
+			c.digests, c.need = c.digests[:0], 0
+		case <-tick.C:
+			if c.itemsRead == readAtLastTick {
+				if err := c.flush(writing); err != nil {
+					return err
+				}
+			}
+			readAtLastTick = c.itemsRead
+		}
+	}
+}
+
+// isRejection reports whether an error of the input is about one item only.
+func isRejection(err error) bool {
+	return hasType[*records.LineError](err) || hasType[*tasks.FieldError](err)
+}
+
+// add adds an item to the current chunk.
+func (c *chunker) add(item inputItem) {
+	e := entry{number: c.itemsRead, task: item.task, err: item.err}
+	if e.err == nil {
+		e.err = e.task.Validate()
+	}
+	if e.err != nil {
+		e.task, e.status = nil, Rejected
+		c.digest.AddRejected(rejectedText(item))
+	} else {
+		c.digest.AddTask(e.task)
+	}
+	c.itemsRead++
+	c.pending = append(c.pending, e)
+	c.digests = append(c.digests, c.digest.Digest())
+}
+
+// rejectedText returns the text that tells a rejected item from others.
+func rejectedText(item inputItem) string {
+	if line, ok := errors.AsType[*records.LineError](item.err); ok {
+		return line.Text
+	}
+	return fmt.Sprintf("%v %v", item.task, item.err)
+}
+
+// end hands over the last items.
+func (c *chunker) end(writing context.Context) error {
+	if err := c.flush(writing); err != nil {
+		return err
+	}
+	if c.need > len(c.digests) {
+		return &batch.InputError{ID: c.bulk.result.Batch, First: c.itemsRead + 1, Problem: "this one is shorter"}
+	}
+	return nil
+}
+
+// flush claims the pending items and hands them over. It waits for more items if
+// the ledger needs more of them to compare the input.
+func (c *chunker) flush(writing context.Context) error {
+	if len(c.pending) == 0 || c.need > len(c.digests) {
+		return nil
+	}
+	var chunk batch.Chunk
+	if c.bulk.batched() {
+		if err := c.bulk.openBatch(writing); err != nil {
+			return err
+		}
+		var err error
+		if chunk, err = c.claim(writing); err != nil || c.need > len(c.digests) {
+			return err
+		}
+		first := len(c.digests) - len(c.pending)
+		for i := range c.pending {
+			c.pending[i].index, c.pending[i].state = chunk.Index(first+i), chunk.State(first+i)
+		}
+	}
+	select {
+	case c.parts <- chunkPart{chunk, c.pending}:
+		c.pending = nil // the writer owns the entries now
+		return nil
+	case <-writing.Done():
+		return writing.Err()
+	}
+}
+
+// claim claims the items of the current chunk that were read so far. It sets need.
+func (c *chunker) claim(writing context.Context) (batch.Chunk, error) {
+	type claim struct {
+		chunk batch.Chunk
+		need  int
+	}
+	var claimed claim
+	number, digests := (c.itemsRead-1)/batch.ChunkSize, slices.Clone(c.digests)
+	err := c.bulk.withRetry(writing, func(ctx context.Context) (err error) {
+		claimed, err = cancelable.Call(ctx, func() (claim, error) {
+			chunk, need, err := c.bulk.store.Claim(ctx, c.bulk.result.Batch, number, digests)
+			return claim{chunk, need}, err
+		})
+		return err
+	})
+	c.need = claimed.need
+	return claimed.chunk, err
+}

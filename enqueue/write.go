@@ -1,0 +1,260 @@
+package enqueue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// chunkWriter is one of the goroutines that write chunks. It has scripts of its
+// own, since they are not safe for concurrent use.
+type chunkWriter struct {
+	*bulk
+
+	capture *asynqx.ScriptCapture
+}
+
+// writeChunk enqueues the entries of a chunk, marks them in the batch and reports
+// them, in this order: a mark without its task would be a task that is lost. If
+// the process dies before the marks, whoever resumes finds the tasks under their
+// IDs. If Redis has lost tasks before the marks, the chunk is written again.
+func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
+	const tries = 3
+	var err error
+	for range tries {
+		if err = w.tryChunk(ctx, part); !hasType[*batch.DataLossError](err) {
+			break
+		}
+	}
+	w.report(slices.DeleteFunc(slices.Clone(part.entries), func(e entry) bool { return e.status == "" }))
+	return err
+}
+
+func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
+	var open []*entry // that are to be enqueued
+	for i := range part.entries {
+		e := &part.entries[i]
+		switch {
+		case e.task == nil:
+			e.status = Rejected
+		case e.state == batch.Absent, e.state == batch.Queued && w.o.Restore:
+			e.status = ""
+			open = append(open, e)
+		default:
+			e.status = Skipped
+		}
+	}
+	if !w.batched() {
+		return w.enqueue(ctx, open, nil)
+	}
+	fence := batch.NewFence(w.result.Batch, part.chunk)
+	err := w.enqueue(ctx, slices.Clone(open), fence)
+	if err == nil {
+		err = w.mark(ctx, part.entries, fence)
+	}
+	if err != nil {
+		// Some of them may be stored. Whoever resumes finds those again.
+		for _, e := range open {
+			e.status = ""
+		}
+	}
+	return err
+}
+
+// enqueue gives each entry its status. If it returns an error, entries without a
+// status may be stored or not.
+func (w *chunkWriter) enqueue(ctx context.Context, open []*entry, fence *batch.Fence) error {
+	return w.withRetry(ctx, func(ctx context.Context) error {
+		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
+		if len(open) == 0 {
+			return nil
+		}
+		conflicts, err := w.sendChunk(ctx, open, fence)
+		return errors.Join(err, w.resolveConflicts(ctx, conflicts))
+	})
+}
+
+// sendChunk tries to store entries in one exchange. It returns those whose ID
+// another task has.
+func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch.Fence) (conflicts []*entry, err error) {
+	now := w.client.now()
+	o, err := buildOptions(now, w.o.Options)
+	if err != nil {
+		return nil, err
+	}
+	var scripts []asynqx.Script
+	var queues []any
+	for _, e := range open {
+		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
+		e.id = tasks.Identity(e.task)
+		if w.batched() {
+			intent.BatchRef = tasks.BatchRef{Batch: w.result.Batch, Index: e.index}
+			e.id = tasks.BatchIdentity(w.result.Batch, e.task)
+		}
+		payload, err := tasks.Encode(e.task, intent)
+		if err != nil {
+			return nil, err
+		}
+		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.task.Kind()), payload), asynqx.TaskOptions(e.task.Queue(), e.id, o.runAt)...)
+		if err != nil {
+			return nil, err
+		}
+		scripts = append(scripts, s)
+		if q := any(e.task.Queue()); !slices.Contains(queues, q) {
+			queues = append(queues, q)
+		}
+	}
+	type reply struct {
+		results []sent
+		token   string
+	}
+	r, err := cancelable.Call(ctx, func() (r reply, err error) {
+		r.results, r.token, err = w.send(ctx, scripts, queues, fence)
+		return r, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if fence != nil {
+		fence.Add(r.token)
+	}
+	unknownScript := false
+	for i, result := range r.results {
+		switch {
+		case asynqx.IsNoScript(result.err):
+			unknownScript = true
+		case result.err != nil:
+			err = result.err // one of the errors is enough
+		case result.stored:
+			open[i].status = Enqueued
+		default:
+			conflicts = append(conflicts, open[i])
+		}
+	}
+	if unknownScript && err == nil {
+		if err = w.capture.Load(ctx); err == nil {
+			err = errTryAgain
+		}
+	}
+	return conflicts, err
+}
+
+// errTryAgain asks for another try: asynq's scripts are loaded now, or a
+// conflicting task has just been finished.
+var errTryAgain = errors.New("asynq's scripts were just loaded, or a task with the same ID was just finished")
+
+// lookups is how many conflicting tasks are read at a time.
+const lookups = 16
+
+// resolveConflicts finds out what became of entries whose ID another task has.
+func (w *chunkWriter) resolveConflicts(ctx context.Context, conflicts []*entry) error {
+	var running sync.WaitGroup
+	errs := make([]error, min(lookups, len(conflicts)))
+	for n := range errs {
+		running.Go(func() {
+			for i := n; i < len(conflicts); i += lookups {
+				if err := w.resolveConflict(ctx, conflicts[i]); err != nil {
+					errs[n] = err
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
+	if !w.batched() {
+		res, err := w.client.Enqueue(ctx, e.task, w.o.Options...)
+		if err == nil {
+			e.id, e.status = res.ID, res.Status
+		}
+		return err
+	}
+	other, err := w.client.outstanding(ctx, e.task.Queue(), e.id)
+	if err != nil {
+		return err
+	}
+	if other == nil {
+		return errTryAgain
+	}
+	// If the task has the entry's index, it is the entry itself: an earlier run has
+	// stored it and not marked it, or the reply got lost.
+	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
+	switch same := err == nil && in.BatchRef.Index == e.index; {
+	case !same:
+		e.status = Duplicate
+	case e.state == batch.Queued:
+		e.status = Skipped // there is nothing to restore
+	default:
+		e.status = Enqueued
+	}
+	return nil
+}
+
+// mark gives the entries their states in the batch.
+func (w *chunkWriter) mark(ctx context.Context, entries []entry, fence *batch.Fence) error {
+	marks := make([]batch.Mark, 0, len(entries))
+	for _, e := range entries {
+		switch {
+		case e.state != batch.Absent:
+		case e.status == Enqueued:
+			marks = append(marks, batch.Mark{Index: e.index, State: batch.Queued})
+		case e.status == Duplicate:
+			marks = append(marks, batch.Mark{Index: e.index, State: batch.Duplicate})
+		case e.status == Rejected:
+			marks = append(marks, batch.Mark{Index: e.index, State: batch.Rejected})
+		}
+	}
+	return w.withRetry(ctx, func(ctx context.Context) error {
+		_, err := cancelable.Call(ctx, func() (struct{}, error) { return struct{}{}, w.store.Mark(ctx, w.result.Batch, marks, fence) })
+		return err
+	})
+}
+
+// withRetry repeats f while Redis fails, until the timeout of the bulk is over.
+func (b *bulk) withRetry(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
+	var last error
+	err := backoff.Retry(func() error {
+		err := f(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case isPermanent(err):
+			return backoff.Permanent(err)
+		case ctx.Err() == nil || last == nil: // an error that the timeout itself causes says less
+			last = err
+		}
+		return err
+	}, backoff.WithContext(pause, ctx))
+	if err != nil && last != nil && ctx.Err() != nil {
+		return last
+	}
+	return err
+}
+
+// isPermanent reports whether another try would end with the same error.
+func isPermanent(err error) bool {
+	return hasType[*tasks.FieldError](err) || hasType[*batch.NotFoundError](err) || hasType[*batch.InputError](err) ||
+		hasType[*batch.FullError](err) || hasType[*batch.DataLossError](err) || hasType[*batch.SpecError](err) ||
+		hasType[*batch.NameReservedError](err) || hasType[*NotReplicatedError](err)
+}
+
+func hasType[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
