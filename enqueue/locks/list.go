@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/zset"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -62,9 +63,7 @@ func validGrace(grace time.Duration) error {
 
 // pageCmd reads a page of a sorted set, by score and then by member.
 //
-// It goes on after a member that may have left meanwhile: among those of its
-// score it looks for the first that is greater. That compares bytes, as Redis
-// does; Lua would compare by the locale of the server.
+// It goes on after a member that may have left meanwhile.
 //
 // KEYS[1] -> the set
 // --
@@ -72,35 +71,13 @@ func validGrace(grace time.Duration) error {
 // ARGV[2] -> ms of grace
 // ARGV[3] -> the highest score, "" for now without the grace
 // ARGV[4] -> the member after which to go on, "" to begin
-// ARGV[5] -> its score
+// ARGV[5] -> its score, -inf to begin
 //
 // Returns the highest score, then the members with their scores in turn. It
 // changes nothing.
-var pageCmd = redis.NewScript(nowLua + `
-local function after(a, b)
-	for i = 1, math.min(#a, #b) do
-		local x, y = string.byte(a, i), string.byte(b, i)
-		if x ~= y then
-			return x > y
-		end
-	end
-	return #a > #b
-end
-
+var pageCmd = redis.NewScript(nowLua + zset.RankLua + `
 local highest = tonumber(ARGV[3]) or now - ARGV[2]
-local first = 0
-if ARGV[4] ~= "" then
-	first = redis.call("ZCOUNT", KEYS[1], "-inf", "(" .. ARGV[5])
-	local last = redis.call("ZCOUNT", KEYS[1], "-inf", ARGV[5])
-	while first < last do
-		local middle = math.floor((first + last) / 2)
-		if after(redis.call("ZRANGE", KEYS[1], middle, middle)[1], ARGV[4]) then
-			last = middle
-		else
-			first = middle + 1
-		end
-	end
-end
+local first = rank(KEYS[1], ARGV[5], ARGV[4] .. "\0")
 local rows = redis.call("ZRANGE", KEYS[1], first, first + ARGV[1] - 1, "WITHSCORES")
 local out = {string.format("%.0f", highest)}
 for i = 1, #rows, 2 do
@@ -120,7 +97,7 @@ const everything = 1 << 53
 // now without the grace, as it is at the first page.
 func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
-		member, score := "", "0"
+		member, score := "", "-inf"
 		for {
 			rows, err := pageCmd.Run(ctx, s.rdb, []string{key}, chunk, millisUp(grace), highest, member, score).StringSlice()
 			if err == nil && len(rows)%2 != 1 {
