@@ -37,7 +37,7 @@ type CanaryError struct {
 
 // Error implements error.
 func (e *CanaryError) Error() string {
-	return fmt.Sprintf("the canary failed: %d of %d letters succeeded, want %.0f %%; the others stay dead",
+	return fmt.Sprintf("the canary failed: %d of %d succeeded, want %.0f %%; the others stay dead",
 		e.Succeeded, e.Replayed, e.MinSuccess*100)
 }
 
