@@ -295,7 +295,7 @@ func (c *deadDiscardCmd) Run(a *app) error {
 	}
 	defer closeLedger()
 	options := c.options()
-	options.Settle = func(ctx context.Context, receipts []tasks.Receipt) error {
+	options.RecordOutcomes = func(ctx context.Context, receipts []tasks.Receipt) error {
 		_, err := ledger.RecordOutcomes(ctx, receipts)
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/zset"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -63,9 +64,7 @@ func validGrace(grace time.Duration) error {
 // pageCmd reads a page of a sorted set, by score and then by member.
 //
 // The page begins after the last member of the page before, which may have left
-// the set meanwhile. So the script searches the members of the same score for the
-// first one that is greater. It compares bytes, as Redis does; Lua's own
-// comparison depends on the server's locale.
+// the set meanwhile.
 //
 // KEYS[1] -> the set
 // --
@@ -73,35 +72,13 @@ func validGrace(grace time.Duration) error {
 // ARGV[2] -> ms of grace
 // ARGV[3] -> the highest score, "" for now minus the grace
 // ARGV[4] -> the member after which the page begins, "" for the first page
-// ARGV[5] -> the score of that member
+// ARGV[5] -> the score of that member, -inf for the first page
 //
 // Returns the highest score, and then each member followed by its score. It
 // changes nothing.
-var pageCmd = redis.NewScript(nowLua + `
-local function after(a, b)
-	for i = 1, math.min(#a, #b) do
-		local x, y = string.byte(a, i), string.byte(b, i)
-		if x ~= y then
-			return x > y
-		end
-	end
-	return #a > #b
-end
-
+var pageCmd = redis.NewScript(nowLua + zset.RankLua + `
 local highest = tonumber(ARGV[3]) or now - ARGV[2]
-local first = 0
-if ARGV[4] ~= "" then
-	first = redis.call("ZCOUNT", KEYS[1], "-inf", "(" .. ARGV[5])
-	local last = redis.call("ZCOUNT", KEYS[1], "-inf", ARGV[5])
-	while first < last do
-		local middle = math.floor((first + last) / 2)
-		if after(redis.call("ZRANGE", KEYS[1], middle, middle)[1], ARGV[4]) then
-			last = middle
-		else
-			first = middle + 1
-		end
-	end
-end
+local first = rank(KEYS[1], ARGV[5], ARGV[4] .. "\0")
 local rows = redis.call("ZRANGE", KEYS[1], first, first + ARGV[1] - 1, "WITHSCORES")
 local out = {string.format("%.0f", highest)}
 for i = 1, #rows, 2 do
@@ -121,7 +98,7 @@ const maxScore = 1 << 53
 // it is now minus the grace, as of the first page.
 func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
-		member, score := "", "0"
+		member, score := "", "-inf"
 		for {
 			rows, err := pageCmd.Run(ctx, s.rdb, []string{key}, chunk, millisUp(grace), highest, member, score).StringSlice()
 			if err == nil && len(rows)%2 != 1 {

@@ -1,6 +1,7 @@
 package deadletter
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -8,17 +9,17 @@ import (
 
 // Canary is a small replay that goes ahead of a large one.
 type Canary struct {
-	// Size is the number of letters; 0 is no canary.
+	// Size is the number of letters; 0 means no canary.
 	Size int
-	// MinSuccess is the share of them that must succeed, 0 to 1, before the
-	// others follow.
+	// MinSuccess is the share of them that must succeed, from 0 to 1, before the
+	// others are replayed.
 	MinSuccess float64
-	// Patience is how long to wait for their outcomes. Default 5 min. What has
-	// none by then did not succeed.
-	Patience time.Duration
+	// Timeout is how long to wait for their outcomes. A letter that has no outcome
+	// by then did not succeed. Default 5 min.
+	Timeout time.Duration
 }
 
-const defaultPatience = 5 * time.Minute
+const defaultCanaryTimeout = 5 * time.Minute
 
 func (c Canary) validate() error {
 	if c.Size < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 || c.MinSuccess != c.MinSuccess {
@@ -36,49 +37,44 @@ type CanaryError struct {
 
 // Error implements error.
 func (e *CanaryError) Error() string {
-	return fmt.Sprintf("the canary failed: %d of %d succeeded, and %.0f %% were wanted; the others stay dead",
+	return fmt.Sprintf("the canary failed: %d of %d succeeded, want %.0f %%; the others stay dead",
 		e.Succeeded, e.Replayed, e.MinSuccess*100)
 }
 
 // Hint says what to do about it.
 func (e *CanaryError) Hint() string {
-	return "look why they died again (dead list --newer-than 10m), mend that, and replay"
+	return "find out why they died again (dead list --newer-than 10m), repair the cause, and replay"
 }
 
-// canaryFlight is a canary under way.
-type canaryFlight struct {
+// canaryRun is a canary under way.
+type canaryRun struct {
 	Canary
 	sent []entry // as they were when they were replayed
 }
 
-// takes returns how many of the next letters belong to the canary.
-func (c *canaryFlight) takes(n int) int { return min(max(c.Size-len(c.sent), 0), n) }
+// remaining returns how many letters of the canary are still to be replayed.
+func (c *canaryRun) remaining() int { return max(c.Size-len(c.sent), 0) }
 
-// judge waits for the outcomes.
-func (s *Store) judge(ctx context.Context, c *canaryFlight) error {
-	patience := c.Patience
-	if patience == 0 {
-		patience = defaultPatience
-	}
-	limited, cancel := context.WithTimeout(ctx, patience)
+// awaitCanary waits for the outcomes. It returns a CanaryError if too few letters
+// succeed in time.
+func (s *Store) awaitCanary(ctx context.Context, c *canaryRun) error {
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, defaultCanaryTimeout))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	open, succeeded := c.sent, 0
-	for {
+	for limited.Err() == nil {
 		var still []entry
 		for _, e := range open {
-			now, err := s.look(limited, e.id)
+			now, err := s.find(limited, e.id)
 			switch {
-			case err != nil:
-				if ctx.Err() == nil && limited.Err() != nil {
-					still = append(still, e)
-					continue
-				}
+			case err != nil && limited.Err() == nil:
 				return err
-			case now.message == "": // carried out, and gone
+			case err != nil: // out of time
+				still = append(still, e)
+			case now.message == "": // it was carried out, and is gone
 				succeeded++
-			case parked(now.score) && now.message != e.message: // dead again
+			case isParked(now.score) && now.message != e.message: // it died again
 			default:
 				still = append(still, e)
 			}
@@ -88,13 +84,11 @@ func (s *Store) judge(ctx context.Context, c *canaryFlight) error {
 		}
 		select {
 		case <-tick.C:
-			continue
 		case <-limited.Done():
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		break
+	}
+	if len(open) > 0 && ctx.Err() != nil {
+		return ctx.Err()
 	}
 	if float64(succeeded) < c.MinSuccess*float64(len(c.sent)) {
 		return &CanaryError{Replayed: len(c.sent), Succeeded: succeeded, MinSuccess: c.MinSuccess}

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-func TestACanaryGoesAhead(t *testing.T) {
+func TestReplay_Canary(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name       string
@@ -41,24 +41,24 @@ func TestACanaryGoesAhead(t *testing.T) {
 			}
 			b.awaitParked(t, n)
 			res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{
-				Canary: deadletter.Canary{Size: size, MinSuccess: tc.minSuccess, Patience: 20 * time.Second},
+				Canary: deadletter.Canary{Size: size, MinSuccess: tc.minSuccess, Timeout: 20 * time.Second},
 			})
 			failed, isCanary := errors.AsType[*deadletter.CanaryError](err)
 			if wantFail := tc.broken && tc.minSuccess > 0; isCanary != wantFail || err != nil && !isCanary {
-				t.Fatalf("%+v, %v", res, err)
+				t.Fatalf("replay: %+v, %v; want a CanaryError: %v", res, err, wantFail)
 			}
 			if isCanary && (failed.Replayed != size || failed.Succeeded != 0 || res.Done != size || len(tried) != size) {
-				t.Errorf("%+v, %+v, %d tried; want the canary and no more", failed, res, len(tried))
+				t.Errorf("%+v, %+v, %d tried; want the canary of %d and no more", failed, res, len(tried), size)
 			}
 			if !isCanary && res.Done != n {
-				t.Errorf("%+v; want all", res)
+				t.Errorf("replay: %+v; want %d done", res, n)
 			}
 			b.awaitParked(t, tc.left)
 		})
 	}
 }
 
-func TestACanaryThatHangs(t *testing.T) {
+func TestReplay_CanaryHangs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return failure{"throttled: for an hour", time.Hour} })
@@ -69,12 +69,12 @@ func TestACanaryThatHangs(t *testing.T) {
 	}
 	b.awaitParked(t, 3)
 	res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{
-		Canary: deadletter.Canary{Size: 2, MinSuccess: 0.5, Patience: time.Second},
+		Canary: deadletter.Canary{Size: 2, MinSuccess: 0.5, Timeout: time.Second},
 	})
 	if _, ok := errors.AsType[*deadletter.CanaryError](err); !ok || res.Done != 2 {
-		t.Errorf("%+v, %v; want it to give up on the two", res, err)
+		t.Errorf("replay: %+v, %v; want 2 done and a CanaryError", res, err)
 	}
 	if _, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{Canary: deadletter.Canary{Size: -1}}); err == nil {
-		t.Error("a canary of -1 is accepted")
+		t.Error("Replay accepts a canary of -1; want an error")
 	}
 }

@@ -1,44 +1,44 @@
-// Package deadletter keeps what failed for good, where an operator can see it,
-// try it again, or throw it away. It owns the asynq queue "dead-letter" and
-// the envelope that letters wear in it.
+// Package deadletter keeps the tasks that failed for good, where an operator can
+// see them, replay them, or discard them. It owns the asynq queue "dead-letter",
+// and the envelope that a dead task's payload has in that queue.
+//
+// Package worker and the command line call it. It imports the vocabulary, asynq,
+// go-redis, and what internal/asynqx and internal/zset know. It must not import
+// its siblings below worker.
 //
 // # Where a letter is
 //
-// A letter is an asynq task of the kind it always had. Parked, it lies in the
-// queue's retry set, some ten years ahead, with the error that killed it:
+// A letter is an asynq task of the kind that it always had. A parked letter is in
+// the queue's retry set, some ten years ahead, with the error that killed it:
 //
-//   - asynqmon lists it on the queue's Retry page with the error, its Run
-//     button replays it and its Delete button discards it;
-//   - asynq's cap of 9,999 archived tasks, and their deletion after 90 days,
-//     do not apply.
+//   - asynqmon lists it on the queue's Retry page with the error. The Run button
+//     replays it and the Delete button discards it.
+//   - asynq's limit of 9,999 archived tasks, and their deletion after 90 days, do
+//     not apply.
 //
-// It gets there in two steps, each atomic. Park enqueues it; it is "arriving".
-// The worker that takes it from the queue for the first time does nothing but
-// return the error that killed it, which makes asynq move it to the retry set
-// and count one retry. That count tells the two apart from then on: zero is a
-// letter that arrives, anything else a parked letter that somebody wants
-// replayed.
+// It gets there in two steps, and each of them is atomic. First Park enqueues it;
+// then it is "arriving". The worker that takes it from the queue for the first
+// time only returns the error that killed it. That makes asynq move it to the
+// retry set and count one retry. From then on this count tells a letter that
+// arrives (zero) from a parked letter that somebody wants replayed (any other).
 //
-// A replay carries the task out in its place. It is not moved back to its work
-// queue: between taking it from here and adding it there under the same ID,
-// another copy of it may die and find the place taken, and then the last copy
-// is dropped. Done, the letter is gone; failed, it is parked again with the
-// new error.
+// A replay carries the task out where it is. The task is not moved back to its
+// work queue. Otherwise, after it is taken from here and before it is added there
+// under the same ID, another copy of it may die, find its ID taken there, and be
+// dropped; and it would be the last copy. After a replay that succeeds the letter
+// is gone. After one that fails it is parked again with the new error.
 //
 // # Crashes
 //
-// Park is called while the dead task is still active in its own queue, and that
-// one goes only after Park returned nil. A crash before that runs the task
-// again, which ends in Park again, which then finds its own letter and says so.
-// Replay and Discard are one atomic step a letter: interrupted, each letter is
-// either parked or replayed, parked or gone.
+// Park is called while the dead task is still active in its own queue. That task
+// is removed only after Park has returned nil. If the worker crashes before that,
+// the task runs again and Park is called again, which finds its own letter and
+// says so. Replay and Discard handle each letter in one atomic step. So if they
+// are interrupted, each letter is either parked or replayed, parked or gone.
 //
-// Replay, Discard and List read the letters a page at a time, in bounded memory;
-// where a filter names reasons they read an index of these only.
+// Replay, Discard and List read the letters page by page, in bounded memory. If a
+// filter names reasons they read only an index of these.
 //
-// The envelope repeats the reason, the error, the attempts and the times, since
-// a crash during a replay overwrites the error that asynq keeps.
-//
-// The worker and the command line call this package. It imports the vocabulary,
-// asynq and go-redis, and none of its siblings.
+// The envelope repeats the reason, the error, the attempts and the times, since a
+// crash during a replay overwrites the error that asynq keeps.
 package deadletter

@@ -7,8 +7,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Filter selects letters. The zero value selects all; every field that is set
-// must fit.
+// Filter selects letters. The zero value selects all. A letter must match every
+// field that is set.
 type Filter struct {
 	IDs     []string       // any of these
 	Kinds   []tasks.Kind   // any of these
@@ -27,7 +27,7 @@ func (f Filter) Empty() bool {
 		f.DeadBefore.IsZero() && f.DeadAfter.IsZero() && f.Limit == 0
 }
 
-// Match reports whether a letter fits. Limit is not considered.
+// Match reports whether the filter selects a letter. It ignores Limit.
 func (f Filter) Match(l Letter) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.ID),

@@ -11,9 +11,9 @@ import (
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-// The index must find what reading everything finds, whatever happened to the
-// letters.
-func TestTheIndexFindsWhatThereIs(t *testing.T) {
+// TestList_IndexFindsWhatReadingAllFinds compares the letters that the index finds
+// with those that reading everything finds, after parking, replaying and discarding.
+func TestList_IndexFindsWhatReadingAllFinds(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(l deadletter.Letter) error {
@@ -52,12 +52,12 @@ func TestTheIndexFindsWhatThereIs(t *testing.T) {
 				got = append(got, l.ID)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s, %s: %d letters, the index finds %d", what, reason, len(want), len(got))
+				t.Errorf("%s, %s: the index finds %d letters; want %d", what, reason, len(got), len(want))
 			}
 		}
 	}
 	check("parked")
-	// All that are invalid die of something else, or succeed.
+	// All invalid ones die of another reason, or succeed.
 	res, err := b.store.Replay(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Invalid}}, deadletter.Options{})
 	if err != nil || res.Done != n/3 {
 		t.Fatalf("%+v, %v", res, err)
@@ -69,7 +69,7 @@ func TestTheIndexFindsWhatThereIs(t *testing.T) {
 	}
 	check("discarded")
 
-	// What is gone leaves the index when that is read.
+	// Entries of letters that are gone are removed when the index is read.
 	if _, err := b.store.Discard(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -78,14 +78,14 @@ func TestTheIndexFindsWhatThereIs(t *testing.T) {
 			b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}})
 		}
 		if left := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val(); left != 0 {
-			t.Errorf("%d entries of %s are left", left, reason)
+			t.Errorf("%d entries of %s are left; want none", left, reason)
 		}
 	}
 }
 
-// A replay may die of a reason that is still to be read: it is not replayed
-// again.
-func TestAReplayByReasonsReplaysNoneTwice(t *testing.T) {
+// TestReplay_ByReasonsNoneTwice makes replays die of a reason that is still to be
+// read: they are not replayed again.
+func TestReplay_ByReasonsNoneTwice(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	tried := make(chan string, 1000)
@@ -116,6 +116,6 @@ func TestAReplayByReasonsReplaysNoneTwice(t *testing.T) {
 		}
 	})
 	if len(ids) != n || len(slices.Compact(ids)) != n {
-		t.Errorf("%d replays of %d letters", len(ids), n)
+		t.Errorf("%d replays; want one of each of the %d letters", len(ids), n)
 	}
 }

@@ -15,8 +15,8 @@ import (
 
 // Letter is one dead task.
 type Letter struct {
-	// ID is the asynq task ID, in the dead-letter queue and, but for letters
-	// that had to make way for another of the same ID, where it died.
+	// ID is the asynq task ID in the dead-letter queue. It is also the ID that the
+	// task had when it died, unless another letter had that ID already.
 	ID string
 	// Kind is the task's kind, which may be unknown.
 	Kind tasks.Kind
@@ -24,18 +24,18 @@ type Letter struct {
 	Queue string
 	// Payload is the task's payload, byte for byte.
 	Payload []byte
-	// UserID and Target name whose device or lock it is. Both are empty where
-	// the payload could not be decoded.
+	// UserID and Target name the user and the device or lock. Both are empty if the
+	// payload could not be decoded.
 	UserID, Target string
-	// Reason and Error say why it died, at the latest try. Error is one line
+	// Reason and Error say why it died, at the latest attempt. Error is one line
 	// that begins with the reason.
 	Reason tasks.Reason
 	Error  string
 	// Attempts counts the attempts charged to it, replays included.
 	Attempts int
-	// EnqueuedAt is when the producer decided; zero where unknown.
+	// EnqueuedAt is when the producer decided; zero if unknown.
 	EnqueuedAt time.Time
-	// DeadAt is when it died, at the latest try.
+	// DeadAt is when it died, at the latest attempt.
 	DeadAt time.Time
 	// Batch is the batch it belongs to; empty for a task enqueued by itself.
 	Batch string
@@ -46,13 +46,13 @@ func (l Letter) Task() (tasks.Task, tasks.Intent, error) {
 	return tasks.Decode(l.Kind, l.Payload)
 }
 
-// envelopeVersion is the version of the envelope. What cannot be read is shown
-// with its bytes, and never dropped.
+// envelopeVersion is the version of the envelope. An envelope that cannot be read
+// is shown as bytes, and never dropped.
 const envelopeVersion = 1
 
 // envelope is a letter's payload in the dead-letter queue. The dead task's own
-// payload is kept to the byte: as a string where it is UTF-8, which it is
-// unless something is very wrong, and in base64 otherwise.
+// payload is kept byte for byte: as a string if it is UTF-8, as every payload of
+// ours is, and otherwise in base64.
 type envelope struct {
 	Version    int        `json:"v"`
 	Reason     string     `json:"reason"`
@@ -68,8 +68,8 @@ type envelope struct {
 	Base64     *string    `json:"payload_base64,omitempty"`
 }
 
-// seal writes the envelope.
-func (l Letter) seal() ([]byte, error) {
+// encode writes the envelope.
+func (l Letter) encode() ([]byte, error) {
 	e := envelope{
 		Version: envelopeVersion, Reason: string(l.Reason), Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(),
 		UserID: l.UserID, Target: l.Target, Queue: l.Queue, Batch: l.Batch,
@@ -88,18 +88,18 @@ func (l Letter) seal() ([]byte, error) {
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(e); err != nil {
-		return nil, fmt.Errorf("seal dead letter %s: %w", l.ID, err)
+		return nil, fmt.Errorf("encode dead letter %s: %w", l.ID, err)
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// Decode reads a letter from the type and payload of a task in the dead-letter
-// queue. It does not fail: what is no envelope is a letter whose payload are
-// just these bytes, and whose reason is undecodable.
-func Decode(id, kind string, sealed []byte) Letter {
+// Decode reads a letter from the type and the payload of a task in the dead-letter
+// queue. It does not fail. From bytes that are no envelope it makes a letter that
+// has them as its payload, and the reason undecodable.
+func Decode(id, kind string, data []byte) Letter {
 	l := Letter{ID: id, Kind: tasks.Kind(kind)}
 	var e envelope
-	payload, err := []byte(nil), json.Unmarshal(sealed, &e)
+	payload, err := []byte(nil), json.Unmarshal(data, &e)
 	if err == nil && e.Version != envelopeVersion {
 		err = fmt.Errorf("version %d; this version reads %d", e.Version, envelopeVersion)
 	}
@@ -107,7 +107,7 @@ func Decode(id, kind string, sealed []byte) Letter {
 		payload, err = e.payload()
 	}
 	if err != nil {
-		l.Queue, l.Payload, l.Reason = tasks.QueueDeadLetter, sealed, tasks.Undecodable
+		l.Queue, l.Payload, l.Reason = tasks.QueueDeadLetter, data, tasks.Undecodable
 		l.Error = string(tasks.Undecodable) + ": not a dead letter's envelope"
 		return l
 	}
@@ -131,8 +131,8 @@ func (e envelope) payload() ([]byte, error) {
 	}
 }
 
-// updated is a letter brought up to date by what asynq has noted of its replays.
-func (l Letter) updated(m asynqx.Message) Letter {
+// withReplays returns the letter with what asynq's message tells of its replays.
+func (l Letter) withReplays(m asynqx.Message) Letter {
 	failedAt := time.Unix(m.LastFailedAt, 0).UTC()
 	if l.DeadAt.IsZero() && m.LastFailedAt > 0 {
 		l.DeadAt = failedAt
@@ -143,8 +143,8 @@ func (l Letter) updated(m asynqx.Message) Letter {
 	}
 	l.Attempts += replays
 	l.DeadAt = failedAt
-	// When a worker died during the replay the error says so, which is news of
-	// the worker and not of the task.
+	// If a worker crashed during the replay the error says so. That is about the
+	// worker, and the reason of the task stays.
 	if reason, _, _ := strings.Cut(m.ErrorMsg, ":"); tasks.Reason(reason).Known() && tasks.Reason(reason) != tasks.Crashed {
 		l.Reason, l.Error = tasks.Reason(reason), m.ErrorMsg
 	}

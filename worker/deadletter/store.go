@@ -28,20 +28,20 @@ func NewStore(rdb redis.UniversalClient) *Store {
 }
 
 // ErrBusy is returned by Park while another copy of the letter is arriving, is
-// being replayed, or was archived by hand. What becomes of that copy is open,
-// so the dead task must stay where it is, and be parked later.
+// being replayed, or was archived by hand. The fate of that copy is open. So the
+// dead task must stay where it is, and be parked later.
 var ErrBusy = errors.New("a copy of this letter is arriving or being replayed")
 
-// Park stores a letter. It returns nil once this letter, or one that demands
-// at least as much for the same device or lock, is in the queue and will stay
-// there until somebody replays or discards it.
+// Park stores a letter. It returns nil once the letter is in the queue and stays
+// there until somebody replays or discards it. A letter for the same device or
+// lock that demands at least as much counts as this letter.
 func (s *Store) Park(ctx context.Context, l Letter) error {
 	if strings.TrimSpace(string(l.Kind)) == "" {
 		l.Kind = "unknown" // asynq takes no task without a type
 	}
-	const tries = 5 // each further one means that somebody else moved the copy in the meantime
+	const tries = 5 // each further one means that somebody else has just moved the copy
 	for range tries {
-		again, err := s.park(ctx, &l)
+		again, err := s.tryPark(ctx, &l)
 		if err != nil {
 			return err
 		}
@@ -52,17 +52,17 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 	return ErrBusy
 }
 
-// park is one try. It asks for another when the copy in the way vanished or
-// changed, or when it is another task's.
-func (s *Store) park(ctx context.Context, l *Letter) (again bool, err error) {
+// tryPark is one try of Park. It asks for another one if the letter that has the
+// ID vanished or changed, or if that letter is another task's.
+func (s *Store) tryPark(ctx context.Context, l *Letter) (again bool, err error) {
 	err = s.enqueue(ctx, *l)
 	if !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, err
 	}
-	// The conflict may be with an older letter, with another task that happens
-	// to have the same ID, or with this very letter: Redis stored it, and the
-	// reply got lost.
-	there, err := s.look(ctx, l.ID)
+	// The ID may be an older letter's, or that of another task which happens to
+	// have the same ID, or this letter's own: Redis stored it, and the reply was
+	// lost.
+	there, err := s.find(ctx, l.ID)
 	if err != nil || there.message == "" {
 		return err == nil, err
 	}
@@ -71,83 +71,81 @@ func (s *Store) park(ctx context.Context, l *Letter) (again bool, err error) {
 		l.ID = l.ID + ":" + digest(*l)
 		return true, nil
 	}
-	if !parked(there.score) {
+	if !isParked(there.score) {
 		return false, ErrBusy
 	}
 	merged := merge(*l, other)
 	if string(merged.Payload) == string(other.Payload) {
 		return false, nil
 	}
-	// In its place and in one step: were the old one deleted first, its demands
-	// would be lost if the new one could not be stored.
+	// The old letter is replaced in one step. If it were deleted first, its demands
+	// would be lost should storing the new one fail.
 	replaced, err := s.replace(ctx, there, merged)
 	return !replaced, err
 }
 
 func (s *Store) enqueue(ctx context.Context, l Letter) error {
-	sealed, err := l.seal()
+	payload, err := l.encode()
 	if err != nil {
 		return err
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(l.Kind), sealed),
-		asynq.TaskID(l.ID), asynq.Queue(tasks.QueueDeadLetter), asynq.MaxRetry(tasks.MaxRetry), asynq.Timeout(tasks.Timeout))
+	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(l.Kind), payload), asynqx.TaskOptions(tasks.QueueDeadLetter, l.ID, time.Time{})...)
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue the dead letter: %w", err)
 	}
 	return err
 }
 
-// look reads what lies under an ID; the message is "" if there is nothing, the
-// score if it is not in the retry set.
-func (s *Store) look(ctx context.Context, id string) (entry, error) {
+// find reads the letter of an ID. The message is "" if there is none.
+func (s *Store) find(ctx context.Context, id string) (entry, error) {
 	var message, score *redis.StringCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		message = p.HGet(ctx, taskPrefix+id, "msg")
+		message = p.HGet(ctx, taskPrefix+id, asynqx.FieldMsg)
 		score = redis.NewStringCmd(ctx, "zscore", retryKey, id)
 		return p.Process(ctx, score)
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return entry{}, fmt.Errorf("look at the dead letter in the way: %w", err)
+		return entry{}, fmt.Errorf("read dead letter %s: %w", id, err)
 	}
 	return entry{id: id, message: message.Val(), score: score.Val()}, nil
 }
 
-// asSeenLua ends a script unless the letter is parked and is as it was seen. The
-// scripts that it begins share their first two KEYS and first three ARGV.
-const asSeenLua = `
+// ifUnchangedLua ends a script unless the letter is parked and has the message that
+// was read. The scripts that begin with it have the first two KEYS and the first
+// three ARGV in common.
+const ifUnchangedLua = `
 local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
 if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
 	return 0
 end
 `
 
-// replaceCmd gives a parked letter another message, provided that it is as it
-// was seen.
+// replaceCmd gives a parked letter another message, unless it has changed.
 //
 // KEYS[1] -> asynq:{dead-letter}:t:<id>
 // KEYS[2] -> asynq:{dead-letter}:retry
 // --
 // ARGV[1] -> ID
 // ARGV[2] -> least score of a parked letter
-// ARGV[3] -> the message that was seen
+// ARGV[3] -> the message that was read
 // ARGV[4] -> the new message
 //
 // Returns 1, or 0 if the letter has changed or is not parked any more.
-var replaceCmd = redis.NewScript(asSeenLua + `
+var replaceCmd = redis.NewScript(ifUnchangedLua + `
 redis.call("HSET", KEYS[1], "msg", ARGV[4])
 return 1
 `)
 
 func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) {
-	sealed, err := l.seal()
+	payload, err := l.encode()
 	if err != nil {
 		return false, err
 	}
-	message, err := asynqx.RewritePayload([]byte(old.message), sealed)
+	message, err := asynqx.RewritePayload([]byte(old.message), payload)
 	if err != nil {
 		return false, fmt.Errorf("rewrite dead letter %s: %w", old.id, err)
 	}
-	n, err := replaceCmd.Run(ctx, s.rdb, []string{taskPrefix + old.id, retryKey}, old.id, leastParked(), old.message, message).Int()
+	n, err := replaceCmd.Run(ctx, s.rdb, []string{taskPrefix + old.id, retryKey}, old.id, minParkedScore(), old.message, message).Int()
 	if err != nil {
 		return false, fmt.Errorf("replace dead letter %s: %w", old.id, err)
 	}
@@ -155,8 +153,9 @@ func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) 
 }
 
 // sameTarget reports whether two letters are about the same device or lock, so
-// that one can stand for both. Of those that cannot be decoded only identical
-// ones are. What has a place in a batch stands for itself: it owes a receipt.
+// that one of them is enough. Letters that cannot be decoded must be identical.
+// Letters of a batch must be about the same item of it, since each item owes a
+// receipt of its own.
 func sameTarget(a, b Letter) bool {
 	if a.Kind != b.Kind {
 		return false
@@ -169,16 +168,16 @@ func sameTarget(a, b Letter) bool {
 	return task == other && in.BatchRef == otherIn.BatchRef
 }
 
-// merge gives the newer letter the older one's demands where these go further:
-// what an account deletion ordered without the guard must not be dropped in
-// favour of an older order that has it.
+// merge gives the newer letter the older one's demands where these go further. For
+// example, an order of an account deletion, which has no guard, must not be dropped
+// because of an older order that has one.
 func merge(newer, older Letter) Letter {
 	task, a, errA := newer.Task()
 	_, b, errB := older.Task()
 	if errA != nil || errB != nil {
 		return newer
 	}
-	in := tasks.Intent{BatchRef: a.BatchRef, NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: later(a.EnqueuedAt, b.EnqueuedAt), NotAfter: later(a.NotAfter, b.NotAfter)}
+	in := tasks.Intent{BatchRef: a.BatchRef, NoGuard: a.NoGuard || b.NoGuard, EnqueuedAt: laxer(a.EnqueuedAt, b.EnqueuedAt), NotAfter: laxer(a.NotAfter, b.NotAfter)}
 	payload, err := tasks.Encode(task, in)
 	if err != nil {
 		return newer
@@ -187,9 +186,10 @@ func merge(newer, older Letter) Letter {
 	return newer
 }
 
-// later returns the later of two limits. Zero is no limit, and goes furthest:
-// never too late, and of unknown age, at which the guard does not look.
-func later(a, b time.Time) time.Time {
+// laxer returns the laxer of two limits, which is the later one. Zero is no limit
+// and therefore the laxest: a NotAfter that never passes, or an EnqueuedAt that is
+// unknown, at which the guard does not look.
+func laxer(a, b time.Time) time.Time {
 	if a.IsZero() || b.IsZero() {
 		return time.Time{}
 	}

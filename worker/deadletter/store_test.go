@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const far = 10 * 365 * 24 * time.Hour
 
-// failure is what the handler returns; its delay goes to asynq.
+// failure is an error of the handler's. Its delay is when asynq retries.
 type failure struct {
 	text  string
 	delay time.Duration
@@ -33,8 +33,8 @@ type failure struct {
 
 func (f failure) Error() string { return f.text }
 
-// bundle is a store with a worker beside it that parks what arrives, as the
-// real one does, and asks replay what becomes of a replay.
+// bundle is a store. Its worker parks letters that arrive, as the real one does,
+// and calls a function for those that are replayed.
 type bundle struct {
 	store     *deadletter.Store
 	inspector *asynq.Inspector
@@ -94,7 +94,7 @@ func (b *bundle) list(t *testing.T, f deadletter.Filter) []deadletter.Letter {
 	return out
 }
 
-// awaitParked waits until so many letters lie in the retry set.
+// awaitParked waits until n letters are parked and no other is in the queue.
 func (b *bundle) awaitParked(t *testing.T, n int) {
 	t.Helper()
 	redistest.Eventually(t, 20*time.Second, fmt.Sprintf("%d letters parked", n), func() bool {
@@ -117,7 +117,7 @@ func letter(t *testing.T, user, device string, in tasks.Intent) deadletter.Lette
 	}
 }
 
-func TestAParkedLetterIsListedAsItDied(t *testing.T) {
+func TestPark_ListedAsItDied(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	at := time.Now().UTC().Add(-time.Hour).Truncate(time.Millisecond)
@@ -149,18 +149,18 @@ func TestAParkedLetterIsListedAsItDied(t *testing.T) {
 	}
 }
 
-func TestARedisThatNeverHadADeadLetterHasNone(t *testing.T) {
+func TestList_EmptyRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	if got := b.list(t, deadletter.Filter{}); len(got) != 0 {
-		t.Errorf("listed %+v", got)
+		t.Errorf("listed %+v; want none", got)
 	}
 	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res != (deadletter.Result{}) {
-		t.Errorf("%+v, %v", res, err)
+		t.Errorf("replay: %+v, %v; want nothing done", res, err)
 	}
 }
 
-func TestFilters(t *testing.T) {
+func TestList_Filters(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return nil })
@@ -198,15 +198,15 @@ func TestFilters(t *testing.T) {
 		}
 	}
 	if got := len(b.list(t, deadletter.Filter{Limit: 2})); got != 2 {
-		t.Errorf("limit 2: %d", got)
+		t.Errorf("limit 2: listed %d; want 2", got)
 	}
 	stats, err := b.store.Stats(t.Context(), deadletter.Filter{})
 	if err != nil || stats.Total != 3 || stats.ByReason[tasks.Forbidden] != 2 || stats.ByReason[tasks.Upstream] != 1 || stats.ByKind[tasks.KindLockRelease] != 1 {
-		t.Errorf("stats %+v, %v", stats, err)
+		t.Errorf("stats %+v, %v; want 3, of which 2 forbidden, 1 upstream, 1 release", stats, err)
 	}
 }
 
-func TestListSeesAllPages(t *testing.T) {
+func TestList_AllPages(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return nil })
@@ -222,11 +222,11 @@ func TestListSeesAllPages(t *testing.T) {
 		seen[l.ID] = true
 	}
 	if len(seen) != n {
-		t.Errorf("listed %d of %d", len(seen), n)
+		t.Errorf("listed %d letters; want %d", len(seen), n)
 	}
 }
 
-func TestReplayTriesInPlaceAndParksAgain(t *testing.T) {
+func TestReplay_InPlaceAndParkedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(l deadletter.Letter) error {
@@ -242,25 +242,25 @@ func TestReplayTriesInPlaceAndParksAgain(t *testing.T) {
 	}
 	b.awaitParked(t, 2)
 	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{DryRun: true}); err != nil || res != (deadletter.Result{Matched: 2}) {
-		t.Errorf("dry run: %+v, %v", res, err)
+		t.Errorf("dry run: %+v, %v; want 2 matched and none done", res, err)
 	}
 	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res != (deadletter.Result{Matched: 2, Done: 2}) {
-		t.Errorf("replay: %+v, %v", res, err)
+		t.Errorf("replay: %+v, %v; want 2 done", res, err)
 	}
 	b.awaitParked(t, 1)
 	left := b.list(t, deadletter.Filter{})
 	if len(left) != 1 || left[0].Target != "bad" || left[0].Reason != tasks.Upstream || left[0].Error != "upstream: HTTP 500" || left[0].Attempts != 2 {
-		t.Errorf("left: %+v", left)
+		t.Errorf("left: %+v; want the bad one, with the new error and 2 attempts", left)
 	}
 	if res, err := b.store.Discard(t.Context(), deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}}, deadletter.Options{}); err != nil || res.Done != 1 {
-		t.Errorf("discard: %+v, %v", res, err)
+		t.Errorf("discard: %+v, %v; want 1 done", res, err)
 	}
 	if left := b.list(t, deadletter.Filter{}); len(left) != 0 {
-		t.Errorf("after discard: %+v", left)
+		t.Errorf("after discard: %+v; want none", left)
 	}
 }
 
-func TestReplayKeepsToItsRate(t *testing.T) {
+func TestReplay_Rate(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return nil })
@@ -273,14 +273,14 @@ func TestReplayKeepsToItsRate(t *testing.T) {
 	b.awaitParked(t, n)
 	start := time.Now()
 	if res, err := b.store.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{Rate: rate}); err != nil || res.Done != n {
-		t.Fatalf("%+v, %v", res, err)
+		t.Fatalf("replay: %+v, %v; want %d done", res, err, n)
 	}
 	if took, least := time.Since(start), time.Duration(n-rate/20)*time.Second/rate; took < least {
 		t.Errorf("%d at %d a second took %s; want at least %s", n, rate, took, least)
 	}
 }
 
-func TestParkOnAConflict(t *testing.T) {
+func TestPark_IDConflict(t *testing.T) {
 	t.Parallel()
 	old := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	noReplays := func(deadletter.Letter) error { return errors.New("nobody asked for a replay") }
@@ -292,17 +292,17 @@ func TestParkOnAConflict(t *testing.T) {
 		if err := b.store.Park(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		// Nobody knows yet what becomes of the first: the second may not go.
+		// The fate of the first is open, so the second must not be removed.
 		if err := b.store.Park(t.Context(), l); !errors.Is(err, deadletter.ErrBusy) {
 			t.Errorf("while it arrives: %v; want ErrBusy", err)
 		}
 		b.work(t, noReplays)
 		b.awaitParked(t, 1)
 		if err := b.store.Park(t.Context(), l); err != nil {
-			t.Errorf("once it is parked: %v", err)
+			t.Errorf("once it is parked: %v; want nil", err)
 		}
 		if got := len(b.list(t, deadletter.Filter{})); got != 1 {
-			t.Errorf("%d letters", got)
+			t.Errorf("%d letters; want 1", got)
 		}
 	})
 	t.Run("being replayed", func(t *testing.T) {
@@ -323,7 +323,7 @@ func TestParkOnAConflict(t *testing.T) {
 			t.Errorf("%v; want ErrBusy", err)
 		}
 		if got := b.list(t, deadletter.Filter{}); len(got) != 0 {
-			t.Errorf("a letter that is being replayed is listed as dead: %+v", got)
+			t.Errorf("while it is replayed: listed %+v; want none", got)
 		}
 		close(release)
 	})
@@ -358,7 +358,7 @@ func TestParkOnAConflict(t *testing.T) {
 		}
 		b.awaitParked(t, 2)
 		if err := b.store.Park(t.Context(), two); err != nil {
-			t.Errorf("again: %v", err)
+			t.Errorf("the second one again: %v; want nil", err)
 		}
 		var targets []string
 		for _, l := range b.list(t, deadletter.Filter{}) {
@@ -373,14 +373,14 @@ func TestParkOnAConflict(t *testing.T) {
 		t.Parallel()
 		b := setup(t)
 		b.work(t, noReplays)
-		for _, in := range []tasks.Intent{{}, {EnqueuedAt: old}} { // the guard looks at the second only
+		for _, in := range []tasks.Intent{{}, {EnqueuedAt: old}} { // the guard only looks at the second
 			if err := b.store.Park(t.Context(), letter(t, "u", "d", in)); err != nil {
 				t.Fatal(err)
 			}
 			b.awaitParked(t, 1)
 		}
 		if _, in, err := b.list(t, deadletter.Filter{})[0].Task(); err != nil || in != (tasks.Intent{}) {
-			t.Errorf("parked with %+v, %v: the guard would look at it", in, err)
+			t.Errorf("parked with %+v, %v; want no enqueued_at, so that the guard does not look at it", in, err)
 		}
 	})
 	t.Run("memory is full", func(t *testing.T) {
@@ -395,10 +395,10 @@ func TestParkOnAConflict(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := b.store.Park(t.Context(), letter(t, "u", "d", tasks.Intent{NoGuard: true})); err == nil {
-			t.Error("parked in a Redis that takes nothing")
+			t.Error("Park returns nil in a full Redis; want an error")
 		}
 		if left := b.list(t, deadletter.Filter{}); len(left) != 1 {
-			t.Errorf("the letter that was there is gone: %+v", left)
+			t.Errorf("left: %+v; want the letter that was there", left)
 		}
 	})
 	t.Run("a task without a type", func(t *testing.T) {
@@ -408,7 +408,7 @@ func TestParkOnAConflict(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := b.list(t, deadletter.Filter{}); len(got) != 1 || string(got[0].Payload) != "p" {
-			t.Errorf("%+v", got)
+			t.Errorf("listed %+v; want the letter with its payload", got)
 		}
 	})
 	t.Run("a copy that was archived by hand", func(t *testing.T) {
@@ -423,15 +423,16 @@ func TestParkOnAConflict(t *testing.T) {
 		if err := b.inspector.ArchiveTask(tasks.QueueDeadLetter, l.ID); err != nil {
 			t.Fatal(err)
 		}
-		// Recovery puts it back; until then nobody may rely on it.
+		// Recovery will put it back. Until then nobody may rely on it.
 		if err := b.store.Park(t.Context(), l); !errors.Is(err, deadletter.ErrBusy) {
 			t.Errorf("%v; want ErrBusy", err)
 		}
 	})
 }
 
-// Others move letters while they are listed.
-func TestListSeesEachLetterOnceWhileOthersMove(t *testing.T) {
+// TestList_EachOnceWhileOthersMove replays and discards letters while they are
+// listed.
+func TestList_EachOnceWhileOthersMove(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return failure{"throttled", time.Hour} })
@@ -448,7 +449,8 @@ func TestListSeesEachLetterOnceWhileOthersMove(t *testing.T) {
 			t.Fatal(err)
 		}
 		if seen[l.ID]++; len(seen) == 10 {
-			// These come back to the front of the set, and out of the listing.
+			// These fail and wait for an hour, so they are not dead when the listing
+			// comes to them.
 			res, err := b.store.Replay(t.Context(), deadletter.Filter{UserID: "u1", Limit: moved}, deadletter.Options{})
 			if err != nil || res.Done != moved {
 				t.Fatalf("%+v, %v", res, err)
@@ -461,16 +463,17 @@ func TestListSeesEachLetterOnceWhileOthersMove(t *testing.T) {
 	for i := range n {
 		id := letter(t, fmt.Sprint("u", i%3), fmt.Sprint(i), tasks.Intent{}).ID
 		if i%3 == 0 && seen[id] != 1 {
-			t.Errorf("%s, which nobody touched, was listed %d times", id, seen[id])
+			t.Errorf("%s, which nobody touched, was listed %d times; want once", id, seen[id])
 		}
 		if seen[id] > 1 {
-			t.Errorf("%s was listed %d times", id, seen[id])
+			t.Errorf("%s was listed %d times; want once at most", id, seen[id])
 		}
 	}
 }
 
-// Between the look and the deed a letter may have become another one.
-func TestDiscardLeavesWhatHasChanged(t *testing.T) {
+// TestDiscard_LetterHasChanged changes a letter after Discard has read it and before
+// Discard deletes it.
+func TestDiscard_LetterHasChanged(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return errors.New("nobody asked for a replay") })
@@ -491,7 +494,7 @@ func TestDiscardLeavesWhatHasChanged(t *testing.T) {
 	}
 }
 
-// beforePipeline is a hook that acts before every pipeline.
+// beforePipeline is a hook that is called before every pipeline of scripts.
 type beforePipeline func()
 
 func (beforePipeline) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -507,10 +510,11 @@ func (act beforePipeline) ProcessPipelineHook(next redis.ProcessPipelineHook) re
 	}
 }
 
-// The race that lost 2,000 of 2,000 letters when replays were moved back to
-// the work queue: while letters are replayed, and die again, other copies of
-// the same tasks die as well, find their ID taken, and are dropped.
-func TestNothingIsLostWhenCopiesDieDuringAReplay(t *testing.T) {
+// TestPark_CopiesDieDuringAReplay forces the race that lost 2,000 of 2,000 letters
+// when replays were moved back to the work queue: while letters are replayed and die
+// again, other copies of the same tasks die as well, find their ID taken, and are
+// dropped.
+func TestPark_CopiesDieDuringAReplay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return failure{"forbidden: still", far} })
@@ -567,15 +571,15 @@ func TestNothingIsLostWhenCopiesDieDuringAReplay(t *testing.T) {
 	}
 	b.awaitParked(t, n)
 	if got := len(b.list(t, deadletter.Filter{})); got != n {
-		t.Errorf("%d of %d letters are left", got, n)
+		t.Errorf("%d letters are left; want %d", got, n)
 	}
 	t.Logf("%d replayed, while %d copies died; %d times the place was taken by a replay", replayed, rounds*n, busy)
 	if replayed < n/2 || busy == 0 {
-		t.Errorf("%d replayed, %d met: the race was not forced", replayed, busy)
+		t.Errorf("%d replayed, of which %d met a copy; want at least %d and 1, else the race was not forced", replayed, busy, n/2)
 	}
 }
 
-func TestAHungRedisHonoursTheDeadline(t *testing.T) {
+func TestPark_HungRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	if err := b.store.Park(t.Context(), letter(t, "u", "d", tasks.Intent{})); err != nil {
@@ -587,9 +591,9 @@ func TestAHungRedisHonoursTheDeadline(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	if err := b.store.Park(ctx, letter(t, "u", "e", tasks.Intent{})); err == nil {
-		t.Error("parked in a Redis that does not answer")
+		t.Error("Park returns nil from a Redis that does not answer; want an error")
 	}
 	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("took %s", took)
+		t.Errorf("Park took %s with a deadline of 200ms; want 2s at most", took)
 	}
 }

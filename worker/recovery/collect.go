@@ -49,9 +49,6 @@ func (r *Repairer) archived(ctx context.Context, q queue) ([]item, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list archived tasks: %w", err)
 	}
-	if len(seen) == 0 {
-		return nil, nil
-	}
 	return r.read(ctx, q, inArchived, seen)
 }
 

@@ -50,9 +50,6 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 	if err != nil {
 		return nil, fmt.Errorf("list expired leases: %w", err)
 	}
-	if len(seen) == 0 {
-		return nil, nil
-	}
 	return r.read(ctx, q, inLease, seen)
 }
 

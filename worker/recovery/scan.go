@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -99,37 +100,18 @@ func (r *Repairer) scanHashes(ctx context.Context, q queue, at uint64) (next uin
 func (r *Repairer) scanIDs(ctx context.Context, q queue, in setIndex, at uint64) (next uint64, err error) {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	set := q.keys()[in-1]
-	pairs, next, err := r.cfg.Redis.ZScan(limited, set, at, "", idPage).Result()
+	pairs, next, err := r.cfg.Redis.ZScan(limited, q.keys()[in-1], at, "", idPage).Result()
 	if err != nil {
 		return at, err
 	}
-	var there []*redis.BoolCmd
-	_, _ = r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
-		for i := 0; i+1 < len(pairs); i += 2 {
-			there = append(there, p.HExists(limited, asynqx.TaskKey(q.name, pairs[i]), asynqx.FieldMsg))
+	seen := make([]redis.Z, len(pairs)/2)
+	for i := range seen {
+		seen[i].Member = pairs[2*i]
+		if seen[i].Score, err = strconv.ParseFloat(pairs[2*i+1], 64); err != nil {
+			return at, fmt.Errorf("read the score of %s: %w", pairs[2*i], err)
 		}
-		return nil
-	})
-	var ghosts []redis.Z
-	for i, cmd := range there {
-		has, err := cmd.Result()
-		if err != nil && !redis.HasErrorPrefix(err, "WRONGTYPE") {
-			return at, err
-		}
-		if has {
-			continue
-		}
-		score, err := r.cfg.Redis.ZScore(limited, set, pairs[2*i]).Result()
-		if err != nil {
-			continue // it has just left
-		}
-		ghosts = append(ghosts, redis.Z{Member: pairs[2*i], Score: score})
 	}
-	if len(ghosts) == 0 {
-		return next, nil
-	}
-	items, err := r.read(ctx, q, in, ghosts)
+	items, err := r.read(ctx, q, in, seen)
 	if err != nil {
 		return at, err
 	}
