@@ -394,7 +394,7 @@ func TestTheReplayOfAnOldUnbindGivesWayToANewBinding(t *testing.T) {
 	}
 	for device, opts := range map[string][]enqueue.Option{"guarded": nil, "insisted": {enqueue.NoGuard()}} {
 		sim.Bind("u", simulator.Device{DeviceID: device, CreateTime: longAgo})
-		_, err := client.Bulk(t.Context(), one(tasks.DeviceUnbind{UserID: "u", DeviceID: device}), enqueue.BulkOptions{Batch: &batch.Spec{ID: device}, Options: opts})
+		_, err := client.Bulk(t.Context(), single(tasks.DeviceUnbind{UserID: "u", DeviceID: device}), enqueue.BulkOptions{Batch: &batch.Spec{ID: device}, Options: opts})
 		if err != nil {
 			t.Fatal(err)
 		}

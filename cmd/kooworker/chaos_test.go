@@ -17,6 +17,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
@@ -83,8 +84,8 @@ func TestChaosAFailover(t *testing.T) {
 	redistest.Eventually(t, 30*time.Second, "the replica is in step", func() bool {
 		return strings.Contains(replica.Client().Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
-	flags := redisFlags{RedisURL: "redis-sentinel://" + startSentinel(t, host, port) + "?master=main"}
-	rdb, err := flags.client(32)
+	url := "redis-sentinel://" + startSentinel(t, host, port) + "?master=main"
+	rdb, err := redisurl.Address{URL: url}.Client(32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestChaosAFailover(t *testing.T) {
 	api := newLedger(t, 50*time.Millisecond)
 	careful, plain := newReplicatedProducer(t, rdb, 1), newProducer(t, rdb)
 	plain.prefix = "plain-"
-	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", flags.RedisURL, "--koodrive-url", api.URL)
+	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", url, "--koodrive-url", api.URL)
 	redistest.Eventually(t, 20*time.Second, "the worker runs", func() bool { return strings.Contains(p.log(), "worker is running") })
 
 	stop := careful.stream(t.Context(), 50)
@@ -113,12 +114,14 @@ func TestChaosAFailover(t *testing.T) {
 // startSentinel watches over a primary by the name of main.
 func startSentinel(t *testing.T, host, port string) (addr string) {
 	t.Helper()
-	free, err := freePort(t.Context())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	addr = listener.Addr().String()
+	_ = listener.Close() // leaves a free port to the sentinel
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
-	text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n", free, host, port)
+	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n", addr[strings.LastIndexByte(addr, ':')+1:], host, port)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +130,6 @@ func startSentinel(t *testing.T, host, port string) (addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	addr = fmt.Sprintf("127.0.0.1:%d", free)
 	sentinel := redis.NewSentinelClient(&redis.Options{Addr: addr, DialerRetries: 1})
 	defer func() { _ = sentinel.Close() }()
 	redistest.Eventually(t, 30*time.Second, "the sentinel knows the replica", func() bool {
@@ -213,7 +215,7 @@ func TestChaosTheRateIsShared(t *testing.T) {
 	p := newProducer(t, server.Client())
 	var workers []*process
 	for range 3 {
-		workers = append(workers, startWorker(t, server, api.URL, "--rate", itoa(rate)))
+		workers = append(workers, startWorker(t, server, api.URL, "--rate", strconv.Itoa(rate)))
 	}
 	p.many(t, 3*60*rate)
 	elapse(10 * time.Second)
@@ -282,7 +284,7 @@ func TestChaosThirtyThousandDeadLetters(t *testing.T) {
 	}()
 	const rate, limit = 500, 5000
 	start := time.Now()
-	r := kooworker(t, "", "dead", "replay", "--reason", "forbidden", "--rate", itoa(rate), "--limit", itoa(limit), "--json", "--redis-url", server.URL())
+	r := kooworker(t, "", "dead", "replay", "--reason", "forbidden", "--rate", strconv.Itoa(rate), "--limit", strconv.Itoa(limit), "--json", "--redis-url", server.URL())
 	took := time.Since(start)
 	close(stop)
 	t.Logf("replayed %v of %d in %.1f s; Redis was silent for at most %s", r.object(t)["done"], n, took.Seconds(), <-longest)

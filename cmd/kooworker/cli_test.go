@@ -147,8 +147,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// goesOn is what is said of a file whose enqueuing stopped.
-const goesOn = "the same command again goes on"
+// resume is said of a file whose enqueuing stopped.
+const resume = "run the same command again"
 
 func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
 	t.Parallel()
@@ -170,7 +170,7 @@ func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
 			if r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: --file: ") || !strings.Contains(r.stderr, tc.want) {
 				t.Errorf("%s: %+v; want exit 2 and %q", tc.file, r, tc.want)
 			}
-			if strings.Contains(r.stderr, goesOn) || strings.Contains(r.stderr, "hint") {
+			if strings.Contains(r.stderr, resume) || strings.Contains(r.stderr, "hint") {
 				t.Errorf("%s: talks of Redis: %s", tc.file, r.stderr)
 			}
 		}
@@ -180,7 +180,7 @@ func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
 func TestRedisTroubleWithAFileSaysHowToGoOn(t *testing.T) {
 	t.Parallel()
 	r := kooworker(t, "user_id,device_id\nu,1\nu,2\n", "enqueue", "unbind", "--file", "-", "--redis-url", "redis://127.0.0.1:1")
-	for _, want := range []string{"stopped after ", goesOn, "refused", "hint: check --redis-url"} {
+	for _, want := range []string{"stopped after ", resume, "refused", "hint: check --redis-url"} {
 		if r.code != exitFailed || !strings.Contains(r.stderr, want) {
 			t.Errorf("%+v; want exit 1 and %q", r, want)
 		}
@@ -213,7 +213,7 @@ func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
 	cancel() // while it waits for another line
 	select {
 	case got := <-code:
-		if got != exitFailed || !strings.Contains(stderr.String(), "interrupted after 3 lines") || !strings.Contains(stderr.String(), goesOn) || strings.Contains(stderr.String(), "hint") {
+		if got != exitFailed || !strings.Contains(stderr.String(), "interrupted after 3 lines") || !strings.Contains(stderr.String(), resume) || strings.Contains(stderr.String(), "hint") {
 			t.Errorf("exit %d: %s", got, stderr.String())
 		}
 	case <-time.After(10 * time.Second):
@@ -239,5 +239,24 @@ func TestErrorsOfAsynqLoseItsCodes(t *testing.T) {
 		if first, _, _ := strings.Cut(stderr.String(), "\n"); first != "kooworker: "+want {
 			t.Errorf("says %q; want %q", first, want)
 		}
+	}
+}
+
+func TestRun_ShowsNoRedisPassword(t *testing.T) {
+	for _, env := range []map[string]string{
+		{"REDIS_URL": "redis://:12/s3cret@host:6379/0"},
+		{"REDIS_URL": "redis://h/s3cret@x"},
+		{"REDIS_URL": "redis-sentinel://:s3:cret:x,h?master=m"},
+		{"REDIS_CLUSTER_NODES": "redis://:s3cret@host"},
+	} {
+		t.Run("", func(t *testing.T) {
+			for name, value := range env {
+				t.Setenv(name, value)
+			}
+			r := kooworker(t, "", "dead", "stats")
+			if r.code != exitUsage || strings.Contains(r.stderr, "s3") || strings.Contains(r.stderr, "cret") {
+				t.Errorf("%v: %+v; want exit 2, without the password", env, r)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -22,10 +23,10 @@ func aWorkerIsKilled(t *testing.T, n int) {
 	api := newLedger(t, time.Hour)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
-	victim := startWorker(t, server, api.URL, "--concurrency", itoa(n))
+	victim := startWorker(t, server, api.URL, "--concurrency", strconv.Itoa(n))
 	p.many(t, n)
 	redistest.Eventually(t, 30*time.Second, "all are in flight", func() bool { return len(api.flying()) == n })
-	startWorker(t, server, api.URL, "--concurrency", itoa(n))
+	startWorker(t, server, api.URL, "--concurrency", strconv.Itoa(n))
 
 	killed := time.Now()
 	victim.end(t, syscall.SIGKILL)
@@ -54,7 +55,7 @@ func redisIsKilled(t *testing.T, outage time.Duration, inFlight int, watch func(
 	api := newLedger(t, 2*time.Second)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
-	worker := startWorker(t, server, api.URL, "--concurrency", itoa(inFlight), "--pollers", "8")
+	worker := startWorker(t, server, api.URL, "--concurrency", strconv.Itoa(inFlight), "--pollers", "8")
 	stop := p.stream(t.Context(), 50)
 	redistest.Eventually(t, 30*time.Second, "all slots are busy", func() bool { return len(api.flying()) >= inFlight*95/100 })
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -121,18 +122,20 @@ func startSimulator(t *testing.T, faults ...string) (sim *simulator.Simulator, u
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	served, err := serveHTTP(ctx, "127.0.0.1:0", sim)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	served := make(chan error, 1)
+	go func() { served <- serveHTTP(ctx, listener, sim) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := served.wait(); err != nil {
-			t.Error(err)
+		if err := <-served; err != nil {
+			t.Errorf("the simulator ended with %v; want no error", err)
 		}
 	})
-	return sim, "http://" + served.addr
+	return sim, "http://" + listener.Addr().String()
 }
 
 // startWorker runs a worker process until the test ends.

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,7 +181,7 @@ func isAwayDuringReleases(t *testing.T, d *sourcetest.Server, addr string, n int
 	t.Helper()
 	l := list(t, d, n, n)
 	source := flagsOf(d.DSNAt(addr), l.query())
-	worker := startWorker(t, l.redis, l.url, append(source, "--rate", itoa(n/2))...)
+	worker := startWorker(t, l.redis, l.url, append(source, "--rate", strconv.Itoa(n/2))...)
 	sweep := l.sweepOf(t, source)
 	if sweep.code != exitDone || strings.Contains(sweep.stderr, "kooworker: ") {
 		t.Fatalf("%+v", sweep)
@@ -266,7 +267,7 @@ func hangsDuringReleases(t *testing.T, d *sourcetest.Server) {
 	l := list(t, d, n, n)
 	p := startProxy(t, d.Addr())
 	source := flagsOf(d.DSNAt(p.addr()), l.query())
-	worker := startWorker(t, l.redis, l.url, append(source, "--rate", itoa(n/4), "--concurrency", itoa(slots))...)
+	worker := startWorker(t, l.redis, l.url, append(source, "--rate", strconv.Itoa(n/4), "--concurrency", strconv.Itoa(slots))...)
 	sweep := l.sweepOf(t, source)
 	redistest.Eventually(t, 30*time.Second, "releases are under way", func() bool { return l.sim.Stats().Released > n/5 })
 	p.frozen.Lock()
