@@ -1,44 +1,35 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 type batchCmd struct {
 	List     batchListCmd     `cmd:"" help:"List batches, latest first."`
-	Show     batchShowCmd     `cmd:"" help:"Show how a batch stands."`
+	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
 	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
-	Receipts batchReceiptsCmd `cmd:"" help:"Write a batch's receipts as JSON lines: what became of each task."`
+	Receipts batchReceiptsCmd `cmd:"" help:"Write the receipts of a batch as JSON lines: what became of each task."`
 	Delete   batchDeleteCmd   `cmd:"" help:"Delete a batch and its receipts."`
 }
 
-// batchID is the argument of all but list.
+// batchID is the argument of all batch commands but list.
 type batchID struct {
 	ID string `arg:"" name:"id" help:"The batch's ID."`
 }
 
-func batchStore(a *app) (store *batch.Store, done func(), err error) {
-	a.flags.Log.quiet(a.stderr)
-	rdb, err := a.flags.Redis.client(4)
-	if err != nil {
-		return nil, nil, err
-	}
-	return batch.NewStore(rdb), func() { _ = rdb.Close() }, nil
-}
-
-// batchError says what went wrong, with a hint.
+// batchError adds a hint to errors that are about Redis, and makes errors that are
+// about the command line usage errors.
 func batchError(err error) error {
 	if _, missing := errors.AsType[*batch.NotFoundError](err); err == nil || missing {
 		return err
@@ -54,34 +45,19 @@ type batchListCmd struct {
 }
 
 // Run implements the command.
-func (c *batchListCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
+func (c *batchListCmd) Run(e *env, store *batch.Store) error {
+	if c.JSON {
+		return writeJSONLines(e.stdout, false, store.List(e.ctx), func(b tasks.BatchStats) any { return b }, batchError)
 	}
-	defer done()
-	out := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	n := 0
-	for b, err := range store.List(a.ctx) {
+	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", "QUEUED", "SUCCEEDED", "ALREADY GONE", "SUPERSEDED", "DEAD", "DISCARDED", "DUPLICATE", "REJECTED", "DONE")
+	for b, err := range store.List(e.ctx) {
 		if err != nil {
 			return batchError(err)
 		}
-		if n++; c.JSON {
-			if err := writeJSON(a.stdout, b); err != nil {
-				return err
-			}
-			continue
-		}
-		if n == 1 {
-			say(out, "CREATED\tID\tTOTAL\tQUEUED\tSUCCEEDED\tALREADY GONE\tSUPERSEDED\tDEAD\tDISCARDED\tDUPLICATE\tREJECTED\tDONE\n")
-		}
-		say(out, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
+		table.Row(b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
 			b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected, yesNo(b.Done))
 	}
-	if n == 0 && !c.JSON {
-		say(out, "No batches.\n")
-	}
-	return out.Flush()
+	return table.Close("No batches.\n")
 }
 
 func yesNo(b bool) string {
@@ -97,42 +73,38 @@ type batchShowCmd struct {
 }
 
 // Run implements the command.
-func (c *batchShowCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	b, err := store.Show(a.ctx, c.ID)
+func (c *batchShowCmd) Run(e *env, store *batch.Store) error {
+	b, err := store.Show(e.ctx, c.ID)
 	if err != nil {
 		return batchError(err)
 	}
-	if c.JSON {
-		return writeJSON(a.stdout, b)
-	}
-	printBalance(a.stdout, b)
-	return nil
+	return printStats(e.stdout, b, c.JSON)
 }
 
-// printBalance writes a balance for people.
-func printBalance(out io.Writer, b tasks.BatchStats) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	say(w, "batch\t%s\ncreated\t%s\n", b.ID, b.CreatedAt.Local().Format(time.DateTime))
+// printStats writes the counts of a batch.
+func printStats(out io.Writer, b tasks.BatchStats, asJSON bool) error {
+	if asJSON {
+		return writeJSON(out, b)
+	}
+	table := terminal.NewTable(out)
+	table.Row("batch", b.ID)
+	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
 	for _, row := range []struct {
 		name   string
 		n      int64
-		always bool
+		always bool // otherwise only if it is not 0
 	}{
 		{"queued", b.Queued, true}, {"succeeded", b.Succeeded, true}, {"already gone", b.AlreadyGone, true}, {"superseded", b.Superseded, false},
 		{"dead", b.Dead, true}, {"discarded", b.Discarded, false}, {"duplicate", b.Duplicate, false}, {"rejected", b.Rejected, false},
 		{"total", b.Total, true},
 	} {
 		if row.always || row.n > 0 {
-			say(w, "%s\t%d\n", row.name, row.n)
+			table.Row(row.name, row.n)
 		}
 	}
-	say(w, "done\t%s\n", yesNo(b.Done))
-	_ = w.Flush() // into a terminal, or nobody reads it
+	table.Row("done", yesNo(b.Done))
+	_ = table.Close("") // nobody is left to be told if it fails
+	return nil
 }
 
 type batchWaitCmd struct {
@@ -142,17 +114,12 @@ type batchWaitCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWaitCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (c *batchWaitCmd) Run(e *env, store *batch.Store) error {
 	if c.Timeout < 0 {
 		return usagef("--timeout: %s is negative; want a time such as 10m", c.Timeout)
 	}
-	b, err := waitFor(a, store, c.ID, c.Timeout, nil)
-	return endOfBatch(a, b, c.JSON, err)
+	b, err := waitForBatch(e, store, c.ID, c.Timeout, nil)
+	return printWaited(e, b, c.JSON, err)
 }
 
 type batchWatchCmd struct {
@@ -161,23 +128,16 @@ type batchWatchCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWatchCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	b, err := awaitBatch(a, store, c.ID, 0)
-	return endOfBatch(a, b, c.JSON, err)
+func (c *batchWatchCmd) Run(e *env, store *batch.Store) error {
+	b, err := watchBatch(e, store, c.ID, 0)
+	return printWaited(e, b, c.JSON, err)
 }
 
-func endOfBatch(a *app, b tasks.BatchStats, asJSON bool, err error) error {
+// printWaited prints the counts after a wait, if there are any, and chooses the exit
+// code.
+func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 	if b.ID != "" {
-		if asJSON {
-			err = errors.Join(err, writeJSON(a.stdout, b))
-		} else {
-			printBalance(a.stdout, b)
-		}
+		err = errors.Join(err, printStats(e.stdout, b, asJSON))
 	}
 	if err == nil && b.Failed() > 0 {
 		return errPartial
@@ -185,20 +145,20 @@ func endOfBatch(a *app, b tasks.BatchStats, asJSON bool, err error) error {
 	return err
 }
 
-// awaitBatch waits, and shows the progress on stderr.
-func awaitBatch(a *app, store *batch.Store, id string, timeout time.Duration) (tasks.BatchStats, error) {
-	shown := newProgress(a.stderr, progressOptions{unit: "tasks"})
-	defer shown.finish()
-	begun := false
-	return waitFor(a, store, id, timeout, func(b tasks.BatchStats) {
-		if !begun {
-			begun = true
-			shown.startAt(b.Total - b.Queued) // what was done before is no part of the rate
+// watchBatch waits until a batch is done, and shows the progress on stderr.
+func watchBatch(e *env, store *batch.Store, id string, timeout time.Duration) (tasks.BatchStats, error) {
+	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
+	defer progress.Finish()
+	started := false
+	return waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
+		if !started {
+			started = true
+			progress.StartAt(b.Total - b.Queued) // what was done before does not count for the speed
 		}
-		shown.setTotal(b.Total)
-		shown.set(b.Total - b.Queued)
+		progress.SetTotal(b.Total)
+		progress.Set(b.Total - b.Queued)
 		if n := b.Dead + b.Rejected; n > 0 {
-			shown.detail(fmt.Sprintf("%d dead, %d rejected", b.Dead, b.Rejected))
+			progress.SetDetail(fmt.Sprintf("%d dead, %d rejected", b.Dead, b.Rejected))
 		}
 	})
 }
@@ -211,27 +171,28 @@ type timedOutError struct {
 
 // Error implements error.
 func (e timedOutError) Error() string {
-	return fmt.Sprintf("batch %s is not done after %s: %d of %d tasks are queued", e.b.ID, short(e.waited), e.b.Queued, e.b.Total)
+	return fmt.Sprintf("batch %s is not done after %s: %d of %d tasks are queued", e.b.ID, terminal.Duration(e.waited), e.b.Queued, e.b.Total)
 }
 
-// Hint says what to do about it.
+// Hint returns the hint that report prints.
 func (e timedOutError) Hint() string {
-	return "is a worker running? kooworker batch watch " + e.b.ID + " goes on waiting"
+	return "check that a worker runs; kooworker batch watch " + e.b.ID + " continues waiting"
 }
 
-// waitFor waits until a batch is done. Redis may fail in between.
-func waitFor(a *app, store *batch.Store, id string, timeout time.Duration, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
-	ctx, cancel := a.ctx, context.CancelFunc(func() {})
+// waitForBatch waits until a batch is done, and calls each with its counts from time
+// to time. Redis may fail meanwhile. A timeout of 0 is none.
+func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
+	ctx, cancel := e.ctx, context.CancelFunc(func() {})
 	if timeout > 0 {
-		ctx, cancel = context.WithTimeout(a.ctx, timeout)
+		ctx, cancel = context.WithTimeout(e.ctx, timeout)
 	}
 	defer cancel()
 	b, err := store.Wait(ctx, id, each)
 	switch {
 	case err == nil:
 		return b, nil
-	case a.ctx.Err() != nil:
-		return b, fmt.Errorf("interrupted; the batch goes on, and kooworker batch watch %s goes on waiting", id)
+	case e.ctx.Err() != nil:
+		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
 		return b, timedOutError{b, timeout}
 	}
@@ -243,7 +204,7 @@ type batchAuditCmd struct {
 	JSON bool `help:"Print one JSON object."`
 }
 
-// auditReport is what audit prints.
+// auditReport is what audit prints with --json.
 type auditReport struct {
 	ID    string `json:"id"`
 	Clean bool   `json:"clean"`
@@ -251,26 +212,21 @@ type auditReport struct {
 }
 
 // Run implements the command.
-func (c *batchAuditCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	audit, err := store.Audit(a.ctx, c.ID)
+func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
+	audit, err := store.Audit(e.ctx, c.ID)
 	if err != nil {
 		return batchError(err)
 	}
 	if c.JSON {
-		if err := writeJSON(a.stdout, auditReport{c.ID, audit.Clean(), audit}); err != nil {
+		if err := writeJSON(e.stdout, auditReport{c.ID, audit.Clean(), audit}); err != nil {
 			return err
 		}
 	} else if audit.Clean() {
-		say(a.stdout, "clean: %d tasks, each state counted again", audit.Stats.Total)
+		fmt.Fprintf(e.stdout, "clean: %d tasks, whose states were counted again", audit.Stats.Total)
 		if audit.Receipts >= 0 {
-			say(a.stdout, "; %d receipts", audit.Receipts)
+			fmt.Fprintf(e.stdout, "; %d receipts", audit.Receipts)
 		}
-		say(a.stdout, "\n")
+		fmt.Fprintln(e.stdout)
 	}
 	if !audit.Clean() {
 		return fmt.Errorf("batch %s does not balance: %s", c.ID, strings.Join(audit.Problems, "; "))
@@ -280,60 +236,35 @@ func (c *batchAuditCmd) Run(a *app) error {
 
 type batchReceiptsCmd struct {
 	batchID
-	Follow  bool `help:"Go on with what is written meanwhile, until the batch is done."`
+	Follow  bool `help:"Continue with receipts that are written meanwhile, until the batch is done."`
 	History bool `help:"All receipts of a task that was replayed, not only the last."`
 }
 
 // Run implements the command.
-func (c *batchReceiptsCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	out := bufio.NewWriter(a.stdout)
-	for r, err := range store.Receipts(a.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow}) {
-		if err != nil {
-			_ = out.Flush()
-			if a.ctx.Err() != nil {
-				return errors.New("interrupted: not all receipts were written")
-			}
-			return batchError(err)
+func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
+	receipts := store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow})
+	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
+		if e.ctx.Err() != nil {
+			return errors.New("interrupted: not all receipts were written")
 		}
-		if err := writeJSON(out, r); err != nil {
-			return err
-		}
-		if c.Follow {
-			if err := out.Flush(); err != nil {
-				return fmt.Errorf("write the output: %w", err)
-			}
-		}
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write the output: %w", err)
-	}
-	return nil
+		return batchError(err)
+	})
 }
 
 type batchDeleteCmd struct {
 	batchID
-	Force bool `help:"Even if it is not done; its tasks are carried out all the same, and leave no receipt."`
+	Force bool `help:"Delete it even if it is not done. Its tasks run nevertheless, and leave no receipt."`
 }
 
 // Run implements the command.
-func (c *batchDeleteCmd) Run(a *app) error {
-	store, done, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	err = store.Delete(a.ctx, c.ID, c.Force)
+func (c *batchDeleteCmd) Run(e *env, store *batch.Store) error {
+	err := store.Delete(e.ctx, c.ID, c.Force)
 	if _, open := errors.AsType[*batch.NotDoneError](err); open {
 		return usagef("%w; want --force", err)
 	}
 	if err != nil {
 		return batchError(err)
 	}
-	say(a.stdout, "deleted %s\n", c.ID)
+	fmt.Fprintf(e.stdout, "deleted %s\n", c.ID)
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // csvOf is a file of n unbinds.
-func csvOf(n int) string {
+func unbindsCSV(n int) string {
 	var b strings.Builder
 	b.WriteString("user_id,device_id\n")
 	for i := range n {
@@ -31,16 +31,16 @@ func csvOf(n int) string {
 	return b.String()
 }
 
-// show returns how a batch stands, and fails the test if its audit does not.
+// show returns the counts of a batch. It fails the test if the audit is not clean.
 func show(t *testing.T, server *redistest.Server, id string) map[string]any {
 	t.Helper()
 	if r := kooworker(t, "", "batch", "audit", id, "--json", "--redis-url", server.URL()); r.code != exitDone || r.object(t)["clean"] != true {
-		t.Errorf("audit: %+v", r)
+		t.Errorf("audit: %+v; want exit 0 and a clean audit", r)
 	}
 	return kooworker(t, "", "batch", "show", id, "--json", "--redis-url", server.URL()).object(t)
 }
 
-// counts are the members of show that are numbers and not zero.
+// counts returns the members of show that are numbers and not zero.
 func counts(object map[string]any) map[string]float64 {
 	out := map[string]float64{}
 	for key, value := range object {
@@ -51,7 +51,7 @@ func counts(object map[string]any) map[string]float64 {
 	return out
 }
 
-func TestABatchFromItsFileToItsReceipts(t *testing.T) {
+func TestBatch_FromFileToReceipts(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	sim, url := startSimulator(t, "forbidden,target=device-7")
@@ -61,11 +61,11 @@ func TestABatchFromItsFileToItsReceipts(t *testing.T) {
 		}
 	}
 	startWorker(t, server, url)
-	r := kooworker(t, csvOf(30), "enqueue", "unbind", "--file", "-", "--wait", "--json", "--redis-url", server.URL())
+	r := kooworker(t, unbindsCSV(30), "enqueue", "unbind", "--file", "-", "--wait", "--json", "--redis-url", server.URL())
 	sum := r.object(t)
 	id, _ := sum["batch"].(string)
 	if r.code != exitPartial || id == "" || sum["enqueued"] != 30.0 {
-		t.Fatalf("%+v; want exit code 3, for the one that is dead", r)
+		t.Fatalf("%+v; want exit 3, because one task is dead", r)
 	}
 	want := map[string]float64{"total": 30, "succeeded": 28, "already_gone": 1, "dead": 1}
 	state := show(t, server, id)
@@ -78,7 +78,7 @@ func TestABatchFromItsFileToItsReceipts(t *testing.T) {
 	}
 	for _, key := range []string{"id", "created_at", "total", "queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected", "done"} {
 		if _, there := state[key]; !there {
-			t.Errorf("show has no %q", key)
+			t.Errorf("show has no %q; want it", key)
 		}
 	}
 	receipts := func(args ...string) []map[string]any {
@@ -90,19 +90,19 @@ func TestABatchFromItsFileToItsReceipts(t *testing.T) {
 		outcomes[fmt.Sprint(r["target"])] = fmt.Sprintf("%v %v %v %v", r["index"], r["outcome"], r["reason"], r["attempts"])
 		device, _ := r["device"].(map[string]any)
 		if named := device["deviceId"] == r["target"] && device["deviceName"] == "phone"; named != (r["outcome"] == "succeeded") {
-			t.Errorf("%v: device %v", r["target"], r["device"])
+			t.Errorf("%v: device %v; want the device of a succeeded unbind, and else none", r["target"], r["device"])
 		}
 	}
 	if len(outcomes) != 30 || outcomes["device-0"] != "0 succeeded ok 1" || outcomes["device-5"] != "5 already_gone already_gone 1" || outcomes["device-7"] != "7 dead forbidden 1" {
-		t.Errorf("%d receipts: %v", len(outcomes), outcomes)
+		t.Errorf("%d receipts: %v; want 30, with device-5 already gone and device-7 dead", len(outcomes), outcomes)
 	}
 
-	// The dead one is replayed: its receipt changes.
+	// The dead task is replayed, so its receipt changes.
 	sim.ClearFaults()
-	redistest.Eventually(t, 20*time.Second, "replayed", func() bool {
+	redistest.Eventually(t, 20*time.Second, "the letter is replayed", func() bool {
 		return kooworker(t, "", "dead", "replay", "--batch", id, "--json", "--redis-url", server.URL()).object(t)["done"] == 1.0
 	})
-	redistest.Eventually(t, 20*time.Second, "unbound after all", func() bool {
+	redistest.Eventually(t, 20*time.Second, "the replayed task has succeeded", func() bool {
 		return counts(kooworker(t, "", "batch", "show", id, "--json", "--redis-url", server.URL()).object(t))["succeeded"] == 29
 	})
 	show(t, server, id)
@@ -110,25 +110,25 @@ func TestABatchFromItsFileToItsReceipts(t *testing.T) {
 		t.Errorf("%d receipts, %d with their history; want 30 and 31", len(now), len(all))
 	}
 	if r := kooworker(t, "", "batch", "wait", id, "--redis-url", server.URL()); r.code != exitDone {
-		t.Errorf("wait: %+v", r)
+		t.Errorf("wait: %+v; want exit 0", r)
 	}
 	if r := kooworker(t, "", "batch", "delete", id, "--redis-url", server.URL()); r.code != exitDone {
-		t.Errorf("delete: %+v", r)
+		t.Errorf("delete: %+v; want exit 0", r)
 	}
 	if r := kooworker(t, "", "batch", "show", id, "--redis-url", server.URL()); r.code != exitFailed || !strings.Contains(r.stderr, "there is no batch") {
-		t.Errorf("show, after all that: %+v", r)
+		t.Errorf("show of a deleted batch: %+v; want exit 1 and 'there is no batch'", r)
 	}
 }
 
-func TestWhatIsDiscardedIsInTheLedger(t *testing.T) {
+func TestDeadDiscard_CountsInTheBatch(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	_, url := startSimulator(t, "forbidden")
 	startWorker(t, server, url)
-	if r := kooworker(t, csvOf(3), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--wait", "--redis-url", server.URL()); r.code != exitPartial {
-		t.Fatalf("%+v", r)
+	if r := kooworker(t, unbindsCSV(3), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--wait", "--redis-url", server.URL()); r.code != exitPartial {
+		t.Fatalf("%+v; want exit 3", r)
 	}
-	redistest.Eventually(t, 20*time.Second, "two are discarded", func() bool {
+	redistest.Eventually(t, 20*time.Second, "two letters are discarded", func() bool {
 		kooworker(t, "", "dead", "discard", "--batch", "b-1", "--limit", "2", "--yes", "--redis-url", server.URL())
 		return counts(show(t, server, "b-1"))["dead"] <= 1
 	})
@@ -136,16 +136,16 @@ func TestWhatIsDiscardedIsInTheLedger(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if r := kooworker(t, "", "batch", "wait", "b-1", "--redis-url", server.URL()); r.code != exitPartial {
-		t.Errorf("wait: exit %d; what is discarded was not done", r.code)
+		t.Errorf("wait: exit %d; want exit 3, because discarded tasks were not done", r.code)
 	}
 }
 
-func TestTheSameFileAgainGoesOn(t *testing.T) {
+func TestEnqueueFile_SameFileResumes(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
-	_, _ = w.Write([]byte(csvOf(2000)))
+	_, _ = w.Write([]byte(unbindsCSV(2000)))
 	_ = w.Close()
 	file := filepath.Join(t.TempDir(), "devices.csv.gz")
 	if err := os.WriteFile(file, zipped.Bytes(), 0o600); err != nil {
@@ -156,44 +156,44 @@ func TestTheSameFileAgainGoesOn(t *testing.T) {
 		return kooworker(t, stdin, append([]string{"enqueue", "unbind", "--batch", "b-1", "--json", "--redis-url", server.URL()}, args...)...)
 	}
 	if r := feed("", "--file", file); r.code != exitDone || r.object(t)["enqueued"] != 2000.0 {
-		t.Fatalf("%+v", r)
+		t.Fatalf("%+v; want exit 0 and enqueued 2000", r)
 	}
-	if r := feed(csvOf(2000), "--file", "-"); r.code != exitDone || r.object(t)["enqueued"] != 0.0 || r.object(t)["skipped"] != 2000.0 {
-		t.Errorf("again: %+v", r)
+	if r := feed(unbindsCSV(2000), "--file", "-"); r.code != exitDone || r.object(t)["enqueued"] != 0.0 || r.object(t)["skipped"] != 2000.0 {
+		t.Errorf("again: %+v; want exit 0, enqueued 0 and skipped 2000", r)
 	}
-	if r := feed(csvOf(1999), "--file", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "shorter") || !strings.Contains(r.stderr, "hint: ") {
-		t.Errorf("another file: %+v", r)
+	if r := feed(unbindsCSV(1999), "--file", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "shorter") || !strings.Contains(r.stderr, "hint: ") {
+		t.Errorf("another file: %+v; want exit 2, 'shorter' and 'hint:'", r)
 	}
-	if r := feed(csvOf(2000), "--file", "-", "--no-guard"); r.code != exitUsage || !strings.Contains(r.stderr, "no-guard") {
-		t.Errorf("another intent: %+v", r)
+	if r := feed(unbindsCSV(2000), "--file", "-", "--no-guard"); r.code != exitUsage || !strings.Contains(r.stderr, "no-guard") {
+		t.Errorf("another intent: %+v; want exit 2 and 'no-guard'", r)
 	}
 	if diff := cmp.Diff(map[string]float64{"total": 2000, "queued": 2000}, counts(show(t, server, "b-1"))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if r := kooworker(t, "", "batch", "wait", "b-1", "--timeout", "300ms", "--redis-url", server.URL()); r.code != exitTimeout || !strings.Contains(r.stderr, "2000 of 2000 tasks are queued") {
-		t.Errorf("nobody works: %+v", r)
+		t.Errorf("wait without a worker: %+v; want exit 4 and '2000 of 2000 tasks are queued'", r)
 	}
 	if r := kooworker(t, "", "batch", "delete", "b-1", "--redis-url", server.URL()); r.code != exitUsage || !strings.Contains(r.stderr, "--force") {
-		t.Errorf("delete: %+v", r)
+		t.Errorf("delete: %+v; want exit 2 and '--force'", r)
 	}
 	if lines := kooworker(t, "", "batch", "list", "--json", "--redis-url", server.URL()).lines(t); len(lines) != 1 || lines[0]["id"] != "b-1" {
-		t.Errorf("list: %v", lines)
+		t.Errorf("list: %v; want b-1 alone", lines)
 	}
 	if r := kooworker(t, "", "batch", "list", "--redis-url", server.URL()); !strings.Contains(r.stdout, "b-1") {
-		t.Errorf("list: %+v", r)
+		t.Errorf("list: %+v; want 'b-1'", r)
 	}
 }
 
-func TestRejectsCanBeRepairedAndFedIn(t *testing.T) {
+func TestEnqueueFile_RejectsCanBeRepaired(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	bad := []string{`u,../x`, `,device-9`, `only-one-column`, `"stray,device-1`, `u,device 1`}
 	rejects := filepath.Join(t.TempDir(), "rejects.csv")
 	args := []string{"enqueue", "unbind", "--file", "-", "--batch", "b-1", "--rejects", rejects, "--json", "--redis-url", server.URL()}
-	for range 2 { // the second time all is skipped, and the rejects are the same
-		r := kooworker(t, csvOf(100)+strings.Join(bad, "\n")+"\n", args...)
+	for range 2 { // the second run skips all tasks, and its rejects are the same
+		r := kooworker(t, unbindsCSV(100)+strings.Join(bad, "\n")+"\n", args...)
 		if r.code != exitPartial || r.object(t)["rejected"] != 5.0 || !strings.Contains(r.stderr, "line 102") {
-			t.Fatalf("%+v", r)
+			t.Fatalf("%+v; want exit 3, rejected 5 and 'line 102'", r)
 		}
 		kept, err := os.ReadFile(rejects)
 		if want := "user_id,device_id\n" + strings.Join(bad, "\n") + "\n"; err != nil || string(kept) != want {
@@ -202,7 +202,7 @@ func TestRejectsCanBeRepairedAndFedIn(t *testing.T) {
 	}
 	why, err := os.ReadFile(rejects + ".reasons")
 	if err != nil || strings.Count(string(why), "\n") != 5 || !strings.Contains(string(why), `"line":102`) {
-		t.Errorf("reasons: %s, %v", why, err)
+		t.Errorf("reasons: %s, %v; want 5 lines, one of them for line 102", why, err)
 	}
 	if diff := cmp.Diff(map[string]float64{"total": 105, "queued": 100, "rejected": 5}, counts(show(t, server, "b-1"))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -212,63 +212,63 @@ func TestRejectsCanBeRepairedAndFedIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := kooworker(t, "", "enqueue", "unbind", "--file", repaired, "--batch", "b-2", "--json", "--redis-url", server.URL()); r.code != exitDone || r.object(t)["enqueued"] != 2.0 {
-		t.Errorf("repaired: %+v", r)
+		t.Errorf("repaired: %+v; want exit 0 and enqueued 2", r)
 	}
 }
 
-func TestTheFileThatIsReadIsNotOverwritten(t *testing.T) {
+func TestEnqueueFile_RejectsNeverOverwriteTheInput(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	dir := t.TempDir()
 	file, link := filepath.Join(dir, "devices.csv"), filepath.Join(dir, "link.csv")
-	if err := errors.Join(os.WriteFile(file, []byte(csvOf(3)), 0o600), os.Symlink(file, link)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(unbindsCSV(3)), 0o600), os.Symlink(file, link)); err != nil {
 		t.Fatal(err)
 	}
 	for _, rejects := range []string{file, link} {
 		r := kooworker(t, "", "enqueue", "unbind", "--file", file, "--rejects", rejects, "--redis-url", server.URL())
 		if r.code != exitUsage || !strings.Contains(r.stderr, "is the file that is read") {
-			t.Errorf("%s: %+v", rejects, r)
+			t.Errorf("%s: %+v; want exit 2 and 'is the file that is read'", rejects, r)
 		}
 	}
-	if text, err := os.ReadFile(file); err != nil || string(text) != csvOf(3) {
-		t.Errorf("the file is %q, %v", text, err)
+	if text, err := os.ReadFile(file); err != nil || string(text) != unbindsCSV(3) {
+		t.Errorf("the file is %q, %v; want it unchanged", text, err)
 	}
 }
 
-// A Redis that hangs does not hold whoever has had enough of waiting.
-func TestCtrlCWhileRedisHangs(t *testing.T) {
+// Ctrl-C ends a command soon even if Redis hangs.
+func TestBatch_InterruptWhileRedisHangs(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	if r := kooworker(t, csvOf(10), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
-		t.Fatalf("%+v", r)
+	if r := kooworker(t, unbindsCSV(10), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v; want exit 0", r)
 	}
 	waiting := startProcess(t, nil, "batch", "wait", "b-1", "--redis-url", server.URL())
-	elapse(time.Second) // until it waits
+	letTimePass(time.Second) // until the command waits
 	server.Freeze()
 	defer server.Thaw()
 	showing := startProcess(t, nil, "batch", "show", "b-1", "--redis-url", server.URL())
-	elapse(500 * time.Millisecond) // until it hangs
+	letTimePass(500 * time.Millisecond) // until the command hangs
 	for name, p := range map[string]*process{"wait": waiting, "show": showing} {
 		start := time.Now()
 		if code := p.end(t, syscall.SIGINT); code != exitFailed || time.Since(start) > 2*time.Second || !strings.Contains(p.log(), "interrupted") {
-			t.Errorf("%s: exit %d after %s: %s", name, code, time.Since(start), p.log())
+			t.Errorf("%s: exit %d after %s: %s; want exit 1 within 2s, and 'interrupted'", name, code, time.Since(start), p.log())
 		}
 	}
 }
 
-func TestTwoBatchesOfOneDeviceBalance(t *testing.T) {
+func TestBatch_TwoBatchesWithOneDevice(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	sim, url := startSimulator(t)
 	sim.Bind("user-0", simulator.Device{DeviceID: "device-0"})
 	for _, id := range []string{"b-1", "b-2"} {
-		kooworker(t, csvOf(1), "enqueue", "unbind", "--file", "-", "--batch", id, "--redis-url", server.URL())
+		kooworker(t, unbindsCSV(1), "enqueue", "unbind", "--file", "-", "--batch", id, "--redis-url", server.URL())
 	}
 	startWorker(t, server, url)
 	sum := map[string]float64{}
 	for _, id := range []string{"b-1", "b-2"} {
 		if r := kooworker(t, "", "batch", "wait", id, "--timeout", "30s", "--redis-url", server.URL()); r.code != exitDone {
-			t.Fatalf("%+v", r)
+			t.Fatalf("%+v; want exit 0", r)
 		}
 		for key, n := range counts(show(t, server, id)) {
 			sum[key] += n
@@ -279,111 +279,9 @@ func TestTwoBatchesOfOneDeviceBalance(t *testing.T) {
 	}
 }
 
-func TestUsersAreOffboarded(t *testing.T) {
-	t.Parallel()
-	usersAreOffboarded(t, 30)
-}
-
-func usersAreOffboarded(t *testing.T, users int) {
-	t.Helper()
-	server := redistest.Start(t)
-	sim, url := startSimulator(t)
-	csv, bound := offboardFile(sim, users)
-	startWorker(t, server, url, "--concurrency", "32")
-	r := kooworker(t, csv, "enqueue", "offboard", "--file", "-", "--wait", "--wait-timeout", "4m", "--json", "--redis-url", server.URL())
-	if r.code != exitDone {
-		t.Fatalf("%+v", r)
-	}
-	id, _ := r.object(t)["batch"].(string)
-	none := (users + 12) / 13 // of each 13 one has no devices
-	want := map[string]float64{"total": float64(users + len(bound)), "succeeded": float64(users + len(bound) - none), "already_gone": float64(none)}
-	if diff := cmp.Diff(want, counts(show(t, server, id))); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	for i := range users {
-		if left := sim.Devices(fmt.Sprintf("user-%d", i)); len(left) != 0 {
-			t.Errorf("user-%d still has %v", i, left)
-		}
-	}
-	for _, line := range kooworker(t, "", "batch", "receipts", id, "--redis-url", server.URL()).lines(t) {
-		if line["kind"] == string(tasks.KindDeviceUnbind) {
-			device, _ := line["device"].(map[string]any)
-			if device["deviceId"] != line["target"] {
-				t.Errorf("%v: device %v", line["target"], line["device"])
-			}
-			delete(bound, fmt.Sprint(line["user_id"], " ", line["target"]))
-		}
-	}
-	if len(bound) != 0 {
-		t.Errorf("no receipt for %d devices, such as %v", len(bound), bound)
-	}
-}
-
-// offboardFile binds 0 to 12 devices to each user.
-func offboardFile(sim *simulator.Simulator, users int) (csv string, bound map[string]bool) {
-	var b strings.Builder
-	b.WriteString("user_id\n")
-	bound = map[string]bool{}
-	for i := range users {
-		user := fmt.Sprintf("user-%d", i)
-		fmt.Fprintln(&b, user)
-		for range i % 13 {
-			device := sim.Bind(user, simulator.Device{})
-			bound[user+" "+device.DeviceID] = true
-		}
-	}
-	return b.String(), bound
-}
-
-func TestOneUserIsOffboardedWithoutABatch(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	sim, url := startSimulator(t)
-	for range 3 {
-		sim.Bind("u", simulator.Device{})
-	}
-	startWorker(t, server, url)
-	r := kooworker(t, "", "enqueue", "offboard", "--user-id", "u", "--json", "--redis-url", server.URL())
-	if r.code != exitDone || r.object(t)["kind"] != "user:offboard" {
-		t.Fatalf("%+v", r)
-	}
-	redistest.Eventually(t, 20*time.Second, "no device is left", func() bool { return len(sim.Devices("u")) == 0 })
-}
-
-func TestAUserWhoCannotBeOffboardedIsDead(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	sim, url := startSimulator(t, "forbidden,target=stuck")
-	sim.Bind("u", simulator.Device{DeviceID: "stuck"})
-	sim.Bind("u", simulator.Device{DeviceID: "loose"})
-	startWorker(t, server, url)
-	r := kooworker(t, "", "enqueue", "offboard", "--user-id", "u", "--batch", "b-1", "--wait", "--wait-timeout", "1m", "--redis-url", server.URL())
-	if r.code != exitPartial {
-		t.Fatalf("%+v", r)
-	}
-	if diff := cmp.Diff(map[string]float64{"total": 3, "succeeded": 1, "dead": 2}, counts(show(t, server, "b-1"))); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	reasons := kooworker(t, "", "dead", "stats", "--batch", "b-1", "--json", "--redis-url", server.URL()).object(t)["by_reason"]
-	if diff := cmp.Diff(map[string]any{"forbidden": 1.0, "still_bound": 1.0}, reasons); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-
-	// Mended, and replayed: it unbinds what is bound.
-	sim.ClearFaults()
-	redistest.Eventually(t, 20*time.Second, "the off-boarding is replayed", func() bool {
-		return kooworker(t, "", "dead", "replay", "--reason", "still_bound", "--json", "--redis-url", server.URL()).object(t)["done"] == 1.0
-	})
-	redistest.Eventually(t, 20*time.Second, "nothing is bound", func() bool { return len(sim.Devices("u")) == 0 })
-	redistest.Eventually(t, 20*time.Second, "it balances", func() bool {
-		diff := cmp.Diff(map[string]float64{"total": 4, "succeeded": 3, "dead": 1}, counts(show(t, server, "b-1")))
-		return diff == "" // the first unbind of the device is still dead
-	})
-}
-
-// A device that was bound again after its unbind was ordered stays, unless the
-// order says otherwise.
-func TestTheReplayOfAnOldUnbindGivesWayToANewBinding(t *testing.T) {
+// A device that was bound again after its unbind was enqueued stays bound, unless the
+// unbind is not guarded.
+func TestDeadReplay_NewBindingSupersedesUnbind(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	sim, url := startSimulator(t, "forbidden,call=unbind")
@@ -394,7 +292,7 @@ func TestTheReplayOfAnOldUnbindGivesWayToANewBinding(t *testing.T) {
 	}
 	for device, opts := range map[string][]enqueue.Option{"guarded": nil, "insisted": {enqueue.NoGuard()}} {
 		sim.Bind("u", simulator.Device{DeviceID: device, CreateTime: longAgo})
-		_, err := client.Bulk(t.Context(), one(tasks.DeviceUnbind{UserID: "u", DeviceID: device}), enqueue.BulkOptions{Batch: &batch.Spec{ID: device}, Options: opts})
+		_, err := client.Bulk(t.Context(), single(tasks.DeviceUnbind{UserID: "u", DeviceID: device}), enqueue.BulkOptions{Batch: &batch.Spec{ID: device}, Options: opts})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,9 +300,9 @@ func TestTheReplayOfAnOldUnbindGivesWayToANewBinding(t *testing.T) {
 	startWorker(t, server, url)
 	for _, id := range []string{"guarded", "insisted"} {
 		if r := kooworker(t, "", "batch", "wait", id, "--timeout", "30s", "--redis-url", server.URL()); r.code != exitPartial {
-			t.Fatalf("%+v; want it dead first", r)
+			t.Fatalf("%+v; want exit 3, because the unbind is dead at first", r)
 		}
-		sim.Bind("u", simulator.Device{DeviceID: id}) // again, just now
+		sim.Bind("u", simulator.Device{DeviceID: id}) // the user binds it again
 	}
 	sim.ClearFaults()
 	replayed := 0.0
@@ -417,6 +315,6 @@ func TestTheReplayOfAnOldUnbindGivesWayToANewBinding(t *testing.T) {
 		redistest.Eventually(t, 20*time.Second, id+" is "+want, func() bool { return counts(show(t, server, id))[want] == 1 })
 	}
 	if left := sim.Devices("u"); len(left) != 1 || left[0].DeviceID != "guarded" {
-		t.Errorf("bound: %v; want the guarded one", left)
+		t.Errorf("bound: %v; want the guarded device alone", left)
 	}
 }

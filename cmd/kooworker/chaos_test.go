@@ -17,27 +17,28 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// What is here takes minutes, and the processor to itself: `make chaos`.
+// These tests take minutes and need the processor for themselves: `make chaos`.
 
-func TestChaosAWorkerIsKilled(t *testing.T) { aWorkerIsKilled(t, 100) }
+func TestChaos_WorkerKilled(t *testing.T) { testKilledWorker(t, 100) }
 
-func TestChaosAProducerIsKilled(t *testing.T) { aProducerIsKilled(t, 200_000, 10) }
+func TestChaos_ProducerKilled(t *testing.T) { testKilledProducer(t, 200_000, 10) }
 
-func TestChaosAWorkerIsKilledDuringABatch(t *testing.T) { aWorkerIsKilledDuringABatch(t, 50_000, 5) }
+func TestChaos_WorkerKilledDuringBatch(t *testing.T) { testBatchWithKilledWorkers(t, 50_000, 5) }
 
-func TestChaosUsersAreOffboarded(t *testing.T) { usersAreOffboarded(t, 1000) }
+func TestChaos_ManyUsersOffboarded(t *testing.T) { testOffboarding(t, 1000) }
 
-func TestChaosSchedulersAreKilled(t *testing.T) { schedulersAreKilled(t, time.Minute, 20*time.Second) }
+func TestChaos_SchedulersKilled(t *testing.T) { testKilledSchedulers(t, time.Minute, 20*time.Second) }
 
-func TestChaosManyLocksAreSwept(t *testing.T) { exactlyTheStaleLocks(t, 100_000) }
+func TestChaos_ManyLocksSwept(t *testing.T) { testExactSweep(t, 100_000) }
 
-func TestChaosSources(t *testing.T) { sourcesAtLength(t, 50_000) }
+func TestChaos_Sources(t *testing.T) { testSourcesAtLength(t, 50_000) }
 
-func TestChaosRedisIsKilled(t *testing.T) {
-	redisIsKilled(t, 10*time.Second, 100, func(worker *process) (stop func()) {
+func TestChaos_RedisKilled(t *testing.T) {
+	testKilledRedis(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid
 		start, before, logged := time.Now(), cpu(t, pid), strings.Count(worker.log(), "\n")
 		return func() {
@@ -45,35 +46,35 @@ func TestChaosRedisIsKilled(t *testing.T) {
 			lines := strings.Count(worker.log(), "\n") - logged
 			t.Logf("while Redis was away: %.1f %% CPU, %d log lines", share*100, lines)
 			if share > 0.2 || lines > 500 {
-				t.Errorf("%.0f %% CPU, %d log lines; want less than 20 %%, and 500", share*100, lines)
+				t.Errorf("%.0f %% CPU, %d log lines; want less than 20 %%, and at most 500", share*100, lines)
 			}
 		}
 	})
 }
 
 // Redis hangs for longer than a lease.
-func TestChaosRedisIsFrozen(t *testing.T) {
+func TestChaos_RedisFrozen(t *testing.T) {
 	server := redistest.Start(t)
-	api := newLedger(t, 2*time.Second)
+	api := newFakeAPI(t, 2*time.Second)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
 	startWorker(t, server, api.URL, "--concurrency", "50", "--pollers", "8", "--max-crashes", "1")
-	p.many(t, 200)
-	redistest.Eventually(t, 30*time.Second, "all slots are busy", func() bool { return len(api.flying()) >= 50 })
+	p.enqueueMany(t, 200)
+	redistest.Eventually(t, 30*time.Second, "all slots are busy", func() bool { return len(api.targetsInFlight()) >= 50 })
 	server.Freeze()
-	elapse(40 * time.Second)
+	letTimePass(40 * time.Second)
 	server.Thaw()
-	redistest.Eventually(t, 90*time.Second, "it goes on", func() bool { n, _ := api.executed(); return n > 150 })
-	if n := charged(t, rdb); n != 0 {
-		t.Errorf("%d attempts were charged", n)
+	redistest.Eventually(t, 90*time.Second, "the worker goes on", func() bool { n, _ := api.executed(); return n > 150 })
+	if n := chargedAttempts(t, rdb); n != 0 {
+		t.Errorf("%d attempts were charged; want 0", n)
 	}
-	if a := settleAccounts(t, rdb, p, api, 3*time.Minute); a.lost != 0 || a.dead != 0 {
-		t.Errorf("%+v", a)
+	if a := awaitOutcomes(t, rdb, p, api, 3*time.Minute); a.lost != 0 || a.dead != 0 {
+		t.Errorf("%+v; want none lost and none dead", a)
 	}
 }
 
-// A primary with a replica dies under load, and Sentinel fails over.
-func TestChaosAFailover(t *testing.T) {
+// A primary with a replica is killed under load, and Sentinel fails over.
+func TestChaos_Failover(t *testing.T) {
 	primary := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	host, port, err := net.SplitHostPort(primary.Addr())
 	if err != nil {
@@ -83,42 +84,44 @@ func TestChaosAFailover(t *testing.T) {
 	redistest.Eventually(t, 30*time.Second, "the replica is in step", func() bool {
 		return strings.Contains(replica.Client().Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
-	flags := redisFlags{RedisURL: "redis-sentinel://" + startSentinel(t, host, port) + "?master=main"}
-	rdb, err := flags.client(32)
+	url := "redis-sentinel://" + startSentinel(t, host, port) + "?master=main"
+	rdb, err := redisurl.Address{URL: url}.Client(32)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = rdb.Close() }()
-	api := newLedger(t, 50*time.Millisecond)
+	api := newFakeAPI(t, 50*time.Millisecond)
 	careful, plain := newReplicatedProducer(t, rdb, 1), newProducer(t, rdb)
 	plain.prefix = "plain-"
-	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", flags.RedisURL, "--koodrive-url", api.URL)
+	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", url, "--koodrive-url", api.URL)
 	redistest.Eventually(t, 20*time.Second, "the worker runs", func() bool { return strings.Contains(p.log(), "worker is running") })
 
 	stop := careful.stream(t.Context(), 50)
-	elapse(5 * time.Second)
+	letTimePass(5 * time.Second)
 	killed := time.Now()
 	primary.Kill()
-	redistest.Eventually(t, time.Minute, "the producer goes on", func() bool { return plain.one(t.Context()) == nil })
+	redistest.Eventually(t, time.Minute, "the producer goes on", func() bool { return plain.enqueue(t.Context()) == nil })
 	t.Logf("the producer went on %.1f s after the kill", time.Since(killed).Seconds())
 	stop()
-	plain.many(t, 200)
+	plain.enqueueMany(t, 200)
 	redistest.Eventually(t, time.Minute, "the worker goes on", func() bool { return len(plain.missing(api)) == 0 })
 	t.Logf("the worker had caught up %.1f s after the kill", time.Since(killed).Seconds())
-	if a := settleAccounts(t, rdb, careful, api, 2*time.Minute); a.lost != 0 || a.acknowledged < 100 {
-		t.Errorf("%+v", a)
+	if a := awaitOutcomes(t, rdb, careful, api, 2*time.Minute); a.lost != 0 || a.acknowledged < 100 {
+		t.Errorf("%+v; want none lost of at least 100", a)
 	}
 }
 
-// startSentinel watches over a primary by the name of main.
+// startSentinel starts a sentinel that watches a primary under the name main.
 func startSentinel(t *testing.T, host, port string) (addr string) {
 	t.Helper()
-	free, err := freePort(t.Context())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	addr = listener.Addr().String()
+	_ = listener.Close() // leaves a free port to the sentinel
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
-	text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n", free, host, port)
+	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n", addr[strings.LastIndexByte(addr, ':')+1:], host, port)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +130,6 @@ func startSentinel(t *testing.T, host, port string) (addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	addr = fmt.Sprintf("127.0.0.1:%d", free)
 	sentinel := redis.NewSentinelClient(&redis.Options{Addr: addr, DialerRetries: 1})
 	defer func() { _ = sentinel.Close() }()
 	redistest.Eventually(t, 30*time.Second, "the sentinel knows the replica", func() bool {
@@ -137,8 +139,8 @@ func startSentinel(t *testing.T, host, port string) (addr string) {
 	return addr
 }
 
-// missing are the acknowledged targets that were not done.
-func (p *producer) missing(l *ledger) (out []string) {
+// missing returns the acknowledged targets that were not done.
+func (p *producer) missing(l *fakeAPI) (out []string) {
 	for target := range p.acknowledged() {
 		l.mu.Lock()
 		if l.done[target] == 0 {
@@ -149,14 +151,14 @@ func (p *producer) missing(l *ledger) (out []string) {
 	return out
 }
 
-// cpu is the processor time that a process has used.
+// cpu returns the processor time that a process has used.
 func cpu(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// After the name in parentheses, utime and stime are the 12th and 13th.
+	// utime and stime are the 12th and 13th field after the name in parentheses.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	const ticksPerSecond = 100
 	ticks := 0
@@ -170,56 +172,56 @@ func cpu(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
-// KooDrive is down, with ten thousand tasks waiting. The same with 30 minutes
-// of outage, by a scaled clock, is in package gate.
-func TestChaosKooDriveIsDown(t *testing.T) {
+// KooDrive is down while ten thousand tasks wait. Package gate has the same test with
+// an outage of 30 minutes on a scaled clock.
+func TestChaos_KooDriveDown(t *testing.T) {
 	const n, outage = 10_000, 90 * time.Second
 	server := redistest.Start(t)
 	rdb := server.Client()
-	api := newLedger(t, 5*time.Millisecond)
+	api := newFakeAPI(t, 5*time.Millisecond)
 	api.down.Store(true)
 	p := newProducer(t, rdb)
-	p.many(t, n)
+	p.enqueueMany(t, n)
 	startWorker(t, server, api.URL)
 	redistest.Eventually(t, 20*time.Second, "the breaker has opened", func() bool { return api.requests() >= 20 })
-	elapse(2 * time.Second)
-	before, chargedBefore := api.requests(), charged(t, rdb)
-	elapse(outage)
+	letTimePass(2 * time.Second)
+	before, chargedBefore := api.requests(), chargedAttempts(t, rdb)
+	letTimePass(outage)
 	perSecond := float64(api.requests()-before) / outage.Seconds()
 	t.Logf("%d requests and %d attempts before the breaker opened; then %.2f requests a second", before, chargedBefore, perSecond)
-	if after := charged(t, rdb); perSecond >= 1 || after != chargedBefore {
-		t.Errorf("%.2f requests a second while open; %d attempts charged, and %d before", perSecond, after, chargedBefore)
+	if after := chargedAttempts(t, rdb); perSecond >= 1 || after != chargedBefore {
+		t.Errorf("%.2f requests a second while the breaker is open, and %d attempts charged; want less than 1, and still %d", perSecond, after, chargedBefore)
 	}
 	api.down.Store(false)
 	redistest.Eventually(t, 2*time.Minute, "calls go on", func() bool { done, _ := api.executed(); return done > 3 })
 	done, _ := api.executed()
 	start := time.Now()
-	elapse(time.Second)
+	letTimePass(time.Second)
 	if now, _ := api.executed(); now-done > 100 {
-		t.Errorf("%d calls in the first second: a stampede", now-done)
+		t.Errorf("%d calls in the first second; want at most 100", now-done)
 	}
-	a := settleAccounts(t, rdb, p, api, 3*time.Minute)
+	a := awaitOutcomes(t, rdb, p, api, 3*time.Minute)
 	t.Logf("all done %.0f s after calls went on", time.Since(start).Seconds())
 	if a.lost != 0 || a.dead != 0 || a.done != n {
-		t.Errorf("%+v", a)
+		t.Errorf("%+v; want %d done", a, n)
 	}
 }
 
 // Three workers share a rate; one of them is killed.
-func TestChaosTheRateIsShared(t *testing.T) {
+func TestChaos_SharedRate(t *testing.T) {
 	const rate = 60
 	server := redistest.Start(t)
-	api := newLedger(t, 0)
+	api := newFakeAPI(t, 0)
 	p := newProducer(t, server.Client())
 	var workers []*process
 	for range 3 {
-		workers = append(workers, startWorker(t, server, api.URL, "--rate", itoa(rate)))
+		workers = append(workers, startWorker(t, server, api.URL, "--rate", strconv.Itoa(rate)))
 	}
-	p.many(t, 3*60*rate)
-	elapse(10 * time.Second)
+	p.enqueueMany(t, 3*60*rate)
+	letTimePass(10 * time.Second)
 	measure := func(what string) {
 		before := api.requests()
-		elapse(time.Minute)
+		letTimePass(time.Minute)
 		perSecond := float64(api.requests()-before) / 60
 		t.Logf("%s: %.1f requests a second", what, perSecond)
 		if perSecond < 54 || perSecond > 66 {
@@ -228,12 +230,12 @@ func TestChaosTheRateIsShared(t *testing.T) {
 	}
 	measure("three workers")
 	workers[0].end(t, syscall.SIGKILL)
-	elapse(10 * time.Second) // to notice
+	letTimePass(10 * time.Second) // until the others notice
 	measure("after one was killed")
 }
 
 // Many tasks are dead.
-func TestChaosThirtyThousandDeadLetters(t *testing.T) {
+func TestChaos_ThirtyThousandDeadLetters(t *testing.T) {
 	const n = 30_000
 	server := redistest.Start(t)
 	rdb := server.Client()
@@ -242,7 +244,7 @@ func TestChaosThirtyThousandDeadLetters(t *testing.T) {
 	startWorker(t, server, url, "--concurrency", "64")
 	var wg sync.WaitGroup
 	for range 16 {
-		wg.Go(func() { p.many(t, n/16) })
+		wg.Go(func() { p.enqueueMany(t, n/16) })
 	}
 	wg.Wait()
 	stats := func(args ...string) map[string]any {
@@ -259,11 +261,11 @@ func TestChaosThirtyThousandDeadLetters(t *testing.T) {
 		took := time.Since(start)
 		t.Logf("stats %v: %v in %.2f s", filter, got["total"], took.Seconds())
 		if took > time.Second {
-			t.Errorf("%v took %s", filter, took)
+			t.Errorf("%v took %s; want at most 1s", filter, took)
 		}
 	}
 
-	// A probe that asks all the time sees for how long Redis answered nobody.
+	// A probe that asks all the time measures for how long Redis answers nobody.
 	probe := server.Client()
 	stop, longest := make(chan struct{}), make(chan time.Duration)
 	go func() {
@@ -282,7 +284,7 @@ func TestChaosThirtyThousandDeadLetters(t *testing.T) {
 	}()
 	const rate, limit = 500, 5000
 	start := time.Now()
-	r := kooworker(t, "", "dead", "replay", "--reason", "forbidden", "--rate", itoa(rate), "--limit", itoa(limit), "--json", "--redis-url", server.URL())
+	r := kooworker(t, "", "dead", "replay", "--reason", "forbidden", "--rate", strconv.Itoa(rate), "--limit", strconv.Itoa(limit), "--json", "--redis-url", server.URL())
 	took := time.Since(start)
 	close(stop)
 	t.Logf("replayed %v of %d in %.1f s; Redis was silent for at most %s", r.object(t)["done"], n, took.Seconds(), <-longest)
@@ -292,8 +294,8 @@ func TestChaosThirtyThousandDeadLetters(t *testing.T) {
 	redistest.Eventually(t, time.Minute, "they are dead again", func() bool { return stats()["total"] == float64(n) })
 }
 
-// requests is how many requests there were.
-func (l *ledger) requests() int {
+// requests returns how many requests there were.
+func (l *fakeAPI) requests() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.total

@@ -18,11 +18,11 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestBadUsageIsExit2AndSaysWhatWouldBeRight(t *testing.T) {
+func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 	t.Setenv("KOODRIVE_TOKEN", "s3cret-token")
 	for _, tc := range []struct {
 		args string
-		want string // part of what is said
+		want string // part of the error; alternatives are separated by |
 	}{
 		{"bogus", "unexpected argument bogus"},
 		{"worker --nope", "unknown flag --nope"},
@@ -73,15 +73,15 @@ func TestBadUsageIsExit2AndSaysWhatWouldBeRight(t *testing.T) {
 			t.Errorf("%s: %+v; want exit 2 and %q", tc.args, r, tc.want)
 		}
 		if lines := strings.Count(strings.TrimSpace(withoutLog(r.stderr)), "\n") + 1; lines > 1 {
-			t.Errorf("%s: %d lines:\n%s", tc.args, lines, r.stderr)
+			t.Errorf("%s: %d lines; want one:\n%s", tc.args, lines, r.stderr)
 		}
 		if strings.Contains(r.stderr, "s3cret") {
-			t.Errorf("%s: shows the token:\n%s", tc.args, r.stderr)
+			t.Errorf("%s: the error shows the token; want no 's3cret':\n%s", tc.args, r.stderr)
 		}
 	}
 }
 
-// withoutLog leaves out the lines of the log.
+// withoutLog removes the lines of the log.
 func withoutLog(stderr string) string {
 	var out strings.Builder
 	for line := range strings.Lines(stderr) {
@@ -92,7 +92,7 @@ func withoutLog(stderr string) string {
 	return out.String()
 }
 
-func TestNoCredentialAndTooMany(t *testing.T) {
+func TestWorker_NoCredentialOrSeveral(t *testing.T) {
 	for _, env := range []map[string]string{
 		{},
 		{"KOODRIVE_TOKEN": "a", "KOODRIVE_TOKEN_FILE": "/b"},
@@ -104,13 +104,13 @@ func TestNoCredentialAndTooMany(t *testing.T) {
 				t.Setenv(name, value)
 			}
 			if r := kooworker(t, "", "worker", "--koodrive-url", "https://k.example"); r.code != exitUsage || !strings.Contains(r.stderr, "KOODRIVE_TOKEN") {
-				t.Errorf("%v: %+v", env, r)
+				t.Errorf("%v: %+v; want exit 2 and 'KOODRIVE_TOKEN'", env, r)
 			}
 		})
 	}
 }
 
-func TestHelp(t *testing.T) {
+func TestHelp_ShowsFlagsAndVariables(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{
 		"":                      {"demo", "worker", "enqueue unbind", "dead replay", "Exit codes"},
@@ -120,37 +120,37 @@ func TestHelp(t *testing.T) {
 	} {
 		r := kooworker(t, "", strings.Fields(args)...)
 		if r.code != exitDone {
-			t.Errorf("%q: exit %d", args, r.code)
+			t.Errorf("%q: exit %d; want exit 0", args, r.code)
 		}
 		for _, word := range want {
 			if !strings.Contains(r.stdout, word) {
-				t.Errorf("%q does not mention %s:\n%s", args, word, r.stdout)
+				t.Errorf("%q has no %s; want it:\n%s", args, word, r.stdout)
 			}
 		}
 	}
 }
 
-func TestNoArgumentsAreHelp(t *testing.T) {
+func TestRun_WithoutArgumentsPrintsHelp(t *testing.T) {
 	t.Parallel()
 	if r := kooworker(t, ""); r.code != exitDone || !strings.Contains(r.stdout, "Usage: kooworker") || r.stderr != "" {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want exit 0, 'Usage: kooworker' and nothing on stderr", r)
 	}
 }
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	if r := kooworker(t, "", "version"); r.code != exitDone || !strings.HasPrefix(r.stdout, "kooworker ") {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want exit 0 and 'kooworker'", r)
 	}
 	if object := kooworker(t, "", "version", "--json").object(t); object["version"] == "" || object["go"] == "" || object["commit"] == "" {
-		t.Errorf("%v", object)
+		t.Errorf("%v; want version, commit and go", object)
 	}
 }
 
-// goesOn is what is said of a file whose enqueuing stopped.
-const goesOn = "the same command again goes on"
+// resume is printed when the enqueuing of a file stopped.
+const resume = "run the same command again"
 
-func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
+func TestEnqueueFile_UnreadableFileIsWrongUsage(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	folder := t.TempDir()
@@ -170,34 +170,34 @@ func TestAFileThatCannotBeReadIsWrongUsageAndNotRedisTrouble(t *testing.T) {
 			if r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: --file: ") || !strings.Contains(r.stderr, tc.want) {
 				t.Errorf("%s: %+v; want exit 2 and %q", tc.file, r, tc.want)
 			}
-			if strings.Contains(r.stderr, goesOn) || strings.Contains(r.stderr, "hint") {
-				t.Errorf("%s: talks of Redis: %s", tc.file, r.stderr)
+			if strings.Contains(r.stderr, resume) || strings.Contains(r.stderr, "hint") {
+				t.Errorf("%s: %s; want neither a hint nor how to resume", tc.file, r.stderr)
 			}
 		}
 	}
 }
 
-func TestRedisTroubleWithAFileSaysHowToGoOn(t *testing.T) {
+func TestEnqueueFile_WithoutRedisSaysHowToResume(t *testing.T) {
 	t.Parallel()
 	r := kooworker(t, "user_id,device_id\nu,1\nu,2\n", "enqueue", "unbind", "--file", "-", "--redis-url", "redis://127.0.0.1:1")
-	for _, want := range []string{"stopped after ", goesOn, "refused", "hint: check --redis-url"} {
+	for _, want := range []string{"stopped after ", resume, "refused", "hint: check --redis-url"} {
 		if r.code != exitFailed || !strings.Contains(r.stderr, want) {
 			t.Errorf("%+v; want exit 1 and %q", r, want)
 		}
 	}
 	if strings.Contains(r.stderr, "UNKNOWN") {
-		t.Errorf("speaks asynq's words: %s", r.stderr)
+		t.Errorf("%s; want none of asynq's codes", r.stderr)
 	}
 }
 
-func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
+func TestEnqueueFile_InterruptSaysHowToResume(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	inspector := asynq.NewInspectorFromRedisClient(server.Client())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stdin, lines := io.Pipe()
-	t.Cleanup(func() { _ = lines.Close() }) // the read that was left behind
+	t.Cleanup(func() { _ = lines.Close() }) // ends the abandoned read
 	var stdout, stderr redistest.Buffer
 	code := make(chan int, 1)
 	go func() {
@@ -210,22 +210,22 @@ func TestCtrlCDuringAFileSaysHowToGoOn(t *testing.T) {
 		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
 		return err == nil && info.Pending == 2
 	})
-	cancel() // while it waits for another line
+	cancel() // while the command waits for another line
 	select {
 	case got := <-code:
-		if got != exitFailed || !strings.Contains(stderr.String(), "interrupted after 3 lines") || !strings.Contains(stderr.String(), goesOn) || strings.Contains(stderr.String(), "hint") {
-			t.Errorf("exit %d: %s", got, stderr.String())
+		if got != exitFailed || !strings.Contains(stderr.String(), "interrupted after 3 lines") || !strings.Contains(stderr.String(), resume) || strings.Contains(stderr.String(), "hint") {
+			t.Errorf("exit %d: %s; want exit 1, 'interrupted after 3 lines', how to resume and no hint", got, stderr.String())
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatal("it does not end")
+		t.Fatal("the command runs 10s after the interrupt; want it to end")
 	}
 	var sum bulkSummary
 	if err := json.Unmarshal([]byte(stdout.String()), &sum); err != nil || sum.Total != 3 || sum.Enqueued != 2 || sum.Rejected != 1 {
-		t.Errorf("%s: %+v, %v", stdout.String(), sum, err)
+		t.Errorf("%s: %+v, %v; want 3 lines, 2 enqueued and 1 rejected", stdout.String(), sum, err)
 	}
 }
 
-func TestErrorsOfAsynqLoseItsCodes(t *testing.T) {
+func TestReport_RemovesAsynqCodes(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("dial tcp 127.0.0.1:1: connect: connection refused")
 	for in, want := range map[error]string{
@@ -237,7 +237,26 @@ func TestErrorsOfAsynqLoseItsCodes(t *testing.T) {
 		var stderr strings.Builder
 		report(&stderr, in)
 		if first, _, _ := strings.Cut(stderr.String(), "\n"); first != "kooworker: "+want {
-			t.Errorf("says %q; want %q", first, want)
+			t.Errorf("%q; want %q", first, want)
 		}
+	}
+}
+
+func TestRun_ShowsNoRedisPassword(t *testing.T) {
+	for _, env := range []map[string]string{
+		{"REDIS_URL": "redis://:12/s3cret@host:6379/0"},
+		{"REDIS_URL": "redis://h/s3cret@x"},
+		{"REDIS_URL": "redis-sentinel://:s3:cret:x,h?master=m"},
+		{"REDIS_CLUSTER_NODES": "redis://:s3cret@host"},
+	} {
+		t.Run("", func(t *testing.T) {
+			for name, value := range env {
+				t.Setenv(name, value)
+			}
+			r := kooworker(t, "", "dead", "stats")
+			if r.code != exitUsage || strings.Contains(r.stderr, "s3") || strings.Contains(r.stderr, "cret") {
+				t.Errorf("%v: %+v; want exit 2, without the password", env, r)
+			}
+		})
 	}
 }

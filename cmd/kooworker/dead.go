@@ -10,11 +10,12 @@ import (
 	"os/user"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -22,35 +23,31 @@ import (
 type deadCmd struct {
 	List    deadListCmd    `cmd:"" help:"List dead letters, latest first."`
 	Stats   deadStatsCmd   `cmd:"" help:"Count dead letters by reason and kind."`
-	Replay  deadReplayCmd  `cmd:"" help:"Let workers carry dead letters out once more."`
+	Replay  deadReplayCmd  `cmd:"" help:"Let workers carry out dead letters again."`
 	Discard deadDiscardCmd `cmd:"" help:"Delete dead letters for good."`
 	Export  deadExportCmd  `cmd:"" help:"Write dead letters as JSON lines."`
 }
 
 type deadFilter struct {
-	ID        []string      `group:"filter" placeholder:"ID" help:"Task ID; may be given several times."`
-	Kind      []string      `group:"filter" placeholder:"KIND" help:"For example device:unbind."`
-	Reason    []string      `group:"filter" placeholder:"REASON" help:"For example forbidden."`
-	UserID    string        `name:"user-id" group:"filter" placeholder:"ID" help:"KooDrive user."`
-	Batch     string        `group:"filter" placeholder:"ID" help:"Batch."`
-	OlderThan time.Duration `name:"older-than" group:"filter" placeholder:"DURATION" help:"Dead for longer than this, for example 24h."`
-	NewerThan time.Duration `name:"newer-than" group:"filter" placeholder:"DURATION" help:"Dead for less than this."`
-	Limit     int           `group:"filter" placeholder:"N" help:"At most so many."`
+	ID        []string       `group:"filter" placeholder:"ID" help:"Task ID; may be given several times."`
+	Kind      []tasks.Kind   `group:"filter" placeholder:"KIND" help:"For example device:unbind."`
+	Reason    []tasks.Reason `group:"filter" placeholder:"REASON" help:"For example forbidden."`
+	UserID    string         `name:"user-id" group:"filter" placeholder:"ID" help:"KooDrive user."`
+	Batch     string         `group:"filter" placeholder:"ID" help:"Batch."`
+	OlderThan time.Duration  `name:"older-than" group:"filter" placeholder:"DURATION" help:"Dead for longer than this, for example 24h."`
+	NewerThan time.Duration  `name:"newer-than" group:"filter" placeholder:"DURATION" help:"Dead for less than this."`
+	Limit     int            `group:"filter" placeholder:"N" help:"At most so many."`
 }
 
 func (f deadFilter) filter() (deadletter.Filter, error) {
-	out := deadletter.Filter{IDs: f.ID, UserID: f.UserID, Batch: f.Batch, Limit: f.Limit}
+	out := deadletter.Filter{IDs: f.ID, Kinds: f.Kind, Reasons: f.Reason, UserID: f.UserID, Batch: f.Batch, Limit: f.Limit}
 	if f.Limit < 0 || f.OlderThan < 0 || f.NewerThan < 0 {
 		return out, usagef("--limit, --older-than, --newer-than: want no negative value")
 	}
-	for _, kind := range f.Kind {
-		out.Kinds = append(out.Kinds, tasks.Kind(kind))
-	}
-	for _, word := range f.Reason {
-		if !tasks.Reason(word).Known() {
-			return out, usagef("--reason: %q is none; want one of %v", word, tasks.Reasons())
+	for _, reason := range f.Reason {
+		if !reason.Known() {
+			return out, usagef("--reason: %q is not a reason; want one of %v", reason, tasks.Reasons())
 		}
-		out.Reasons = append(out.Reasons, tasks.Reason(word))
 	}
 	now := time.Now()
 	if f.OlderThan > 0 {
@@ -62,20 +59,38 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 	return out, nil
 }
 
-// store connects and hands over what every verb needs.
-func (f deadFilter) store(a *app) (store *deadletter.Store, filter deadletter.Filter, done func(), err error) {
-	a.flags.Log.quiet(a.stderr)
-	if filter, err = f.filter(); err != nil {
-		return nil, filter, nil, err
-	}
-	rdb, err := a.flags.Redis.client(4)
-	if err != nil {
-		return nil, filter, nil, err
-	}
-	return deadletter.NewStore(rdb), filter, func() { _ = rdb.Close() }, nil
+type deadListCmd struct {
+	deadFilter
+	JSON bool `help:"Print JSON lines."`
 }
 
-// letterLine is the contract's line for one dead letter.
+// Run implements the command.
+func (c *deadListCmd) Run(e *env, store *deadletter.Store) error {
+	if c.JSON {
+		return c.export(e, store)
+	}
+	filter, err := c.filter()
+	if err != nil {
+		return err
+	}
+	table := terminal.NewTable(e.stdout, "DEAD SINCE", "ATTEMPTS", "ID", "ERROR")
+	for l, err := range store.List(e.ctx, filter) {
+		if err != nil {
+			return redisError{err}
+		}
+		table.Row(l.DeadAt.Local().Format(time.DateTime), l.Attempts, l.ID, l.Error)
+	}
+	return table.Close("No dead letters.\n")
+}
+
+type deadExportCmd struct {
+	deadFilter
+}
+
+// Run implements the command.
+func (c *deadExportCmd) Run(e *env, store *deadletter.Store) error { return c.export(e, store) }
+
+// letterLine is the JSON line of a dead letter.
 type letterLine struct {
 	ID       string       `json:"id"`
 	Kind     tasks.Kind   `json:"kind"`
@@ -88,69 +103,18 @@ type letterLine struct {
 	Batch    string       `json:"batch"`
 }
 
-func lineOf(l deadletter.Letter) letterLine {
-	return letterLine{
-		ID: l.ID, Kind: l.Kind, UserID: l.UserID, Target: l.Target, Reason: l.Reason,
-		Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(), Batch: l.Batch,
-	}
-}
-
-type deadListCmd struct {
-	deadFilter
-	JSON bool `help:"Print JSON lines."`
-}
-
-// Run implements the command.
-func (c *deadListCmd) Run(a *app) error {
-	if c.JSON {
-		return export(a, c.deadFilter)
-	}
-	store, filter, done, err := c.store(a)
+// export writes the dead letters as JSON lines.
+func (f deadFilter) export(e *env, store *deadletter.Store) error {
+	filter, err := f.filter()
 	if err != nil {
 		return err
 	}
-	defer done()
-	out := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	n := 0
-	for l, err := range store.List(a.ctx, filter) {
-		if err != nil {
-			return redisError{err}
+	return writeJSONLines(e.stdout, false, store.List(e.ctx, filter), func(l deadletter.Letter) any {
+		return letterLine{
+			ID: l.ID, Kind: l.Kind, UserID: l.UserID, Target: l.Target, Reason: l.Reason,
+			Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(), Batch: l.Batch,
 		}
-		if n++; n == 1 {
-			say(out, "DEAD SINCE\tATTEMPTS\tID\tERROR\n")
-		}
-		say(out, "%s\t%d\t%s\t%s\n", l.DeadAt.Local().Format(time.DateTime), l.Attempts, l.ID, l.Error)
-	}
-	if n == 0 {
-		say(out, "No dead letters.\n")
-	}
-	return out.Flush()
-}
-
-type deadExportCmd struct {
-	deadFilter
-}
-
-// Run implements the command.
-func (c *deadExportCmd) Run(a *app) error { return export(a, c.deadFilter) }
-
-func export(a *app, f deadFilter) error {
-	store, filter, done, err := f.store(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	out := bufio.NewWriter(a.stdout)
-	for l, err := range store.List(a.ctx, filter) {
-		if err != nil {
-			_ = out.Flush()
-			return redisError{err}
-		}
-		if err := writeJSON(out, lineOf(l)); err != nil {
-			return err
-		}
-	}
-	return out.Flush()
+	}, withRedisHint)
 }
 
 type deadStatsCmd struct {
@@ -159,68 +123,65 @@ type deadStatsCmd struct {
 }
 
 // Run implements the command.
-func (c *deadStatsCmd) Run(a *app) error {
-	store, filter, done, err := c.store(a)
+func (c *deadStatsCmd) Run(e *env, store *deadletter.Store) error {
+	filter, err := c.filter()
 	if err != nil {
 		return err
 	}
-	defer done()
-	stats, err := store.Stats(a.ctx, filter)
+	stats, err := store.Stats(e.ctx, filter)
 	if err != nil {
 		return redisError{err}
 	}
 	if c.JSON {
-		return writeJSON(a.stdout, stats)
+		return writeJSON(e.stdout, stats)
 	}
-	out := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := terminal.NewTable(e.stdout)
 	for _, reason := range slices.Sorted(maps.Keys(stats.ByReason)) {
-		say(out, "reason\t%s\t%d\n", reason, stats.ByReason[reason])
+		table.Row("reason", reason, stats.ByReason[reason])
 	}
 	for _, kind := range slices.Sorted(maps.Keys(stats.ByKind)) {
-		say(out, "kind\t%s\t%d\n", kind, stats.ByKind[kind])
+		table.Row("kind", kind, stats.ByKind[kind])
 	}
-	say(out, "total\t\t%d\n", stats.Total)
-	return out.Flush()
+	table.Row("total", "", stats.Total)
+	return table.Close("")
 }
 
-// bulkFlags are common to the verbs that change something.
+// bulkFlags are common to the commands that change dead letters.
 type bulkFlags struct {
 	deadFilter
 	All    bool    `help:"All dead letters, without a filter."`
-	DryRun bool    `name:"dry-run" help:"Only say how many there are."`
+	DryRun bool    `name:"dry-run" help:"Only print how many there are."`
 	Rate   float64 `env:"KOOWORKER_DEAD_RATE" placeholder:"N" help:"At most so many a second; 0 is no limit."`
 	JSON   bool    `help:"Print one JSON object."`
 }
 
-func (b bulkFlags) check() error {
-	filter, err := b.filter()
+// check checks the flags and returns the filter.
+func (f bulkFlags) check() (deadletter.Filter, error) {
+	filter, err := f.filter()
 	switch {
 	case err != nil:
-		return err
-	case filter.Empty() && !b.All:
-		return usagef("want a filter, such as --reason or --id, or --all")
-	case b.Rate < 0:
-		return usagef("--rate: %g is negative; want a number of letters a second, or 0", b.Rate)
+		return filter, err
+	case filter.Empty() && !f.All:
+		return filter, usagef("want a filter, such as --reason or --id, or --all")
+	case f.Rate < 0:
+		return filter, usagef("--rate: %g is negative; want a number of letters a second, or 0", f.Rate)
 	}
-	return nil
+	return filter, nil
 }
 
-func (b bulkFlags) options() deadletter.Options {
-	return deadletter.Options{DryRun: b.DryRun, Rate: b.Rate}
-}
-
-func (b bulkFlags) report(a *app, verb string, res deadletter.Result, err error) error {
+// printResult prints what was done. verb is "replayed" or "discarded".
+func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err error) error {
 	switch {
-	case b.JSON:
-		if printErr := writeJSON(a.stdout, res); printErr != nil {
+	case f.JSON:
+		if printErr := writeJSON(e.stdout, res); printErr != nil {
 			return printErr
 		}
-	case b.DryRun:
-		say(a.stdout, "%d dead letters would be %s\n", res.Matched, verb)
+	case f.DryRun:
+		fmt.Fprintf(e.stdout, "%d dead letters would be %s\n", res.Matched, verb)
 	default:
-		say(a.stdout, "%d of %d dead letters %s\n", res.Done, res.Matched, verb)
+		fmt.Fprintf(e.stdout, "%d of %d dead letters %s\n", res.Done, res.Matched, verb)
 		if res.Skipped > 0 {
-			say(a.stdout, "%d were skipped: just dying, or taken by somebody else; try again\n", res.Skipped)
+			fmt.Fprintf(e.stdout, "%d were skipped: they are just becoming dead letters, or somebody else has taken them; try again\n", res.Skipped)
 		}
 	}
 	if err != nil {
@@ -231,84 +192,71 @@ func (b bulkFlags) report(a *app, verb string, res deadletter.Result, err error)
 
 type deadReplayCmd struct {
 	bulkFlags
-	Canary     int     `placeholder:"N" help:"Replay so many first, wait for their outcomes, and go on only if enough succeeded."`
+	Canary     int     `placeholder:"N" help:"Replay so many first, wait for their outcomes, and continue only if enough of them succeed."`
 	MinSuccess float64 `name:"min-success" default:"1" placeholder:"F" help:"Share of the canary that must succeed, 0 to 1 (${default})."`
 }
 
 // Run implements the command.
-func (c *deadReplayCmd) Run(a *app) error {
-	if err := c.check(); err != nil {
+func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
+	filter, err := c.check()
+	if err != nil {
 		return err
 	}
 	if c.Canary < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 {
 		return usagef("--canary, --min-success: want 0 or more letters, and a share from 0 to 1")
 	}
-	store, filter, done, err := c.store(a)
-	if err != nil {
-		return err
-	}
-	defer done()
-	options := c.options()
-	options.Canary = deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess}
-	res, err := store.Replay(a.ctx, filter, options)
+	res, err := store.Replay(e.ctx, filter, deadletter.Options{
+		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
+	})
 	if failed, ok := errors.AsType[*deadletter.CanaryError](err); ok {
-		if err := c.report(a, "replayed", res, nil); err != nil {
+		if err := c.printResult(e, "replayed", res, nil); err != nil {
 			return err
 		}
-		say(a.stderr, "kooworker: %v\nhint: %s\n", failed, failed.Hint())
+		fmt.Fprintf(e.stderr, "kooworker: %v\nhint: %s\n", failed, failed.Hint())
 		return errPartial
 	}
-	return c.report(a, "replayed", res, err)
+	return c.printResult(e, "replayed", res, err)
 }
 
 type deadDiscardCmd struct {
 	bulkFlags
-	Yes bool `help:"Do not ask."`
+	Yes bool `help:"Do not ask for confirmation."`
 }
 
 // Run implements the command.
-func (c *deadDiscardCmd) Run(a *app) error {
-	if err := c.check(); err != nil {
-		return err
-	}
-	store, filter, done, err := c.store(a)
+func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Store) error {
+	filter, err := c.check()
 	if err != nil {
 		return err
 	}
-	defer done()
 	if !c.Yes && !c.DryRun {
-		if !isTerminal(a.stdin) {
-			return usagef("discard: what is discarded will never be carried out; want --yes, or --dry-run to see how many")
+		if !terminal.IsTerminal(e.stdin) {
+			return usagef("discard: discarded tasks are never carried out; want --yes, or --dry-run to see how many they are")
 		}
-		res, err := store.Discard(a.ctx, filter, deadletter.Options{DryRun: true})
+		res, err := store.Discard(e.ctx, filter, deadletter.Options{DryRun: true})
 		if err != nil {
 			return redisError{err}
 		}
-		if !confirmed(a, res.Matched) {
-			say(a.stdout, "Nothing was discarded.\n")
+		if !confirm(e, res.Matched) {
+			fmt.Fprintln(e.stdout, "Nothing was discarded.")
 			return nil
 		}
 	}
-	ledger, closeLedger, err := batchStore(a)
-	if err != nil {
-		return err
-	}
-	defer closeLedger()
-	options := c.options()
-	options.RecordOutcomes = func(ctx context.Context, receipts []tasks.Receipt) error {
-		_, err := ledger.RecordOutcomes(ctx, receipts)
-		return err
-	}
-	res, err := store.Discard(a.ctx, filter, options)
+	res, err := store.Discard(e.ctx, filter, deadletter.Options{
+		DryRun: c.DryRun, Rate: c.Rate,
+		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
+			_, err := batches.RecordOutcomes(ctx, receipts)
+			return err
+		},
+	})
 	if !c.DryRun {
-		// The line that tells later who threw what away, and why it is gone.
-		c.audit(a, res)
+		c.audit(e, res)
 	}
-	return c.report(a, "discarded", res, err)
+	return c.printResult(e, "discarded", res, err)
 }
 
-// audit writes a line to the log, whatever its level.
-func (c *deadDiscardCmd) audit(a *app, res deadletter.Result) {
+// audit logs who discarded what, whatever the log level.
+func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
 	who := "unknown"
 	if u, err := user.Current(); err == nil {
 		who = u.Username
@@ -317,15 +265,16 @@ func (c *deadDiscardCmd) audit(a *app, res deadletter.Result) {
 	if err != nil {
 		host = "unknown"
 	}
-	log := a.flags.Log
+	log := e.flags.Log
 	log.LogLevel = "info"
-	log.logger(a.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
+	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
 		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
-func confirmed(a *app, n int) bool {
-	say(a.stdout, "Discard %d dead letters for good? They will never be carried out. [y/N] ", n)
-	line, _ := bufio.NewReader(a.stdin).ReadString('\n')
+// confirm asks on the terminal.
+func confirm(e *env, n int) bool {
+	fmt.Fprintf(e.stdout, "Discard %d dead letters for good? They will never be carried out. [y/N] ", n)
+	line, _ := bufio.NewReader(e.stdin).ReadString('\n')
 	word := strings.ToLower(strings.TrimSpace(line))
 	return word == "y" || word == "yes"
 }

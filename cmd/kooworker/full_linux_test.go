@@ -7,8 +7,8 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// Linux has a device that is always full.
-func TestRejectsThatCannotBeWrittenAreNotRedisTrouble(t *testing.T) {
+// /dev/full of Linux behaves like a full disk.
+func TestEnqueueFile_RejectsOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	for name, in := range map[string]string{
@@ -17,7 +17,7 @@ func TestRejectsThatCannotBeWrittenAreNotRedisTrouble(t *testing.T) {
 	} {
 		r := kooworker(t, in, "enqueue", "unbind", "--file", "-", "--rejects", "/dev/full", "--redis-url", server.URL())
 		if r.code != exitFailed || !strings.Contains(r.stderr, "--rejects: ") || !strings.Contains(r.stderr, "no space left") || strings.Contains(r.stderr, "hint") {
-			t.Errorf("%s: %+v", name, r)
+			t.Errorf("%s: %+v; want exit 1, '--rejects:', 'no space left' and no 'hint'", name, r)
 		}
 	}
 }

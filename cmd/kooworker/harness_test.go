@@ -20,31 +20,30 @@ import (
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-// ledger is a KooDrive that keeps account: of what was asked for, what was
-// done, and what is being worked on. The checker of the chaos tests believes it
-// and nothing else.
-type ledger struct {
+// fakeAPI is a KooDrive that counts: what was asked for, what was done, and what is
+// in flight. The chaos tests compare everything with its counts.
+type fakeAPI struct {
 	*httptest.Server
 	delay atomic.Int64 // how long a call takes
-	down  atomic.Bool  // answers 503
+	down  atomic.Bool  // it answers 503
 
 	mu       sync.Mutex
-	calls    map[string]int  // by target, answered 503 or not
-	done     map[string]int  // by target: executions that reached their answer
-	inFlight map[string]bool // targets being worked on
+	calls    map[string]int  // by target, including those that were answered 503
+	done     map[string]int  // by target: executions that were answered
+	inFlight map[string]bool // targets whose call is not answered yet
 	total    int
 }
 
-func newLedger(t *testing.T, delay time.Duration) *ledger {
+func newFakeAPI(t *testing.T, delay time.Duration) *fakeAPI {
 	t.Helper()
-	l := &ledger{calls: map[string]int{}, done: map[string]int{}, inFlight: map[string]bool{}}
+	l := &fakeAPI{calls: map[string]int{}, done: map[string]int{}, inFlight: map[string]bool{}}
 	l.delay.Store(int64(delay))
 	l.Server = httptest.NewServer(l)
 	t.Cleanup(l.Close)
 	return l
 }
 
-func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 	l.mu.Lock()
 	l.calls[target]++
@@ -65,7 +64,7 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-r.Context().Done(): // the caller is dead: nothing was done
+		case <-r.Context().Done(): // the caller is dead, so nothing is done
 			return
 		}
 	}
@@ -81,7 +80,7 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(`{"code":0,"msg":"success"}`))
 }
 
-func (l *ledger) flying() map[string]bool {
+func (l *fakeAPI) targetsInFlight() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make(map[string]bool, len(l.inFlight))
@@ -91,8 +90,8 @@ func (l *ledger) flying() map[string]bool {
 	return out
 }
 
-// executed returns how many targets were done, and which of them twice or more.
-func (l *ledger) executed() (targets int, twice map[string]bool) {
+// executed returns how many targets were done, and which of them more than once.
+func (l *fakeAPI) executed() (targets int, twice map[string]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	twice = map[string]bool{}
@@ -104,7 +103,7 @@ func (l *ledger) executed() (targets int, twice map[string]bool) {
 	return len(l.done), twice
 }
 
-// producer enqueues unbinds and remembers those that Redis acknowledged.
+// producer enqueues unbinds, and remembers those that Redis acknowledged.
 type producer struct {
 	client *enqueue.Client
 	prefix string // of its targets
@@ -118,7 +117,7 @@ func newProducer(t *testing.T, rdb redis.UniversalClient) *producer {
 	return newReplicatedProducer(t, rdb, 0)
 }
 
-// newReplicatedProducer counts only what so many replicas have acknowledged.
+// newReplicatedProducer counts a task only when so many replicas have acknowledged it.
 func newReplicatedProducer(t *testing.T, rdb redis.UniversalClient, replicas int) *producer {
 	t.Helper()
 	client, err := enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: replicas})
@@ -128,7 +127,7 @@ func newReplicatedProducer(t *testing.T, rdb redis.UniversalClient, replicas int
 	return &producer{client: client, acked: map[string]bool{}}
 }
 
-func (p *producer) one(ctx context.Context) error {
+func (p *producer) enqueue(ctx context.Context) error {
 	p.mu.Lock()
 	p.next++
 	target := fmt.Sprint(p.prefix, "d-", p.next)
@@ -144,16 +143,16 @@ func (p *producer) one(ctx context.Context) error {
 	return err
 }
 
-func (p *producer) many(t *testing.T, n int) {
+func (p *producer) enqueueMany(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		if err := p.one(t.Context()); err != nil {
+		if err := p.enqueue(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// stream enqueues so many a second until it is stopped, whatever fails.
+// stream enqueues so many tasks a second until it is stopped. It ignores errors.
 func (p *producer) stream(ctx context.Context, perSecond int) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -165,7 +164,7 @@ func (p *producer) stream(ctx context.Context, perSecond int) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				wg.Go(func() { _ = p.one(ctx) }) // what was not acknowledged is not owed
+				wg.Go(func() { _ = p.enqueue(ctx) }) // a task that was not acknowledged may be missing
 			}
 		}
 	})
@@ -182,17 +181,17 @@ func (p *producer) acknowledged() map[string]bool {
 	return out
 }
 
-// account is what became of what was acknowledged.
-type account struct {
+// outcomes says what became of the acknowledged tasks.
+type outcomes struct {
 	acknowledged, done, dead, lost, twice int
 }
 
-// settleAccounts waits until the queues are empty and says what became of each
-// task that was acknowledged: done at the API, or dead with a reason, or lost.
-func settleAccounts(t *testing.T, rdb redis.UniversalClient, p *producer, l *ledger, within time.Duration) account {
+// awaitOutcomes waits until the queue is empty, and counts what became of each
+// acknowledged task: done at the API, or dead with a reason, or lost.
+func awaitOutcomes(t *testing.T, rdb redis.UniversalClient, p *producer, l *fakeAPI, within time.Duration) outcomes {
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
-	redistest.Eventually(t, within, "the queues are empty", func() bool {
+	redistest.Eventually(t, within, "the queue is empty", func() bool {
 		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
 		return err == nil && info.Size == 0
 	})
@@ -202,12 +201,12 @@ func settleAccounts(t *testing.T, rdb redis.UniversalClient, p *producer, l *led
 			t.Fatal(err)
 		}
 		if letter.Reason == "" {
-			t.Errorf("%s is dead without a reason", letter.ID)
+			t.Errorf("%s is dead without a reason; want one", letter.ID)
 		}
 		dead[letter.Target] = true
 	}
 	_, twice := l.executed()
-	a := account{twice: len(twice), dead: len(dead)}
+	a := outcomes{twice: len(twice), dead: len(dead)}
 	for target := range p.acknowledged() {
 		a.acknowledged++
 		l.mu.Lock()
@@ -224,8 +223,8 @@ func settleAccounts(t *testing.T, rdb redis.UniversalClient, p *producer, l *led
 	return a
 }
 
-// charged sums the attempts that are charged to outstanding unbinds.
-func charged(t *testing.T, rdb redis.UniversalClient) (n int) {
+// chargedAttempts returns the sum of the attempts charged to outstanding unbinds.
+func chargedAttempts(t *testing.T, rdb redis.UniversalClient) (n int) {
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
 	for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){

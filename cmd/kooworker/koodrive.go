@@ -7,22 +7,22 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive"
 )
 
-//nolint:gosec // G101: the names of variables, not what is in them
-const credentialsHelp = `The credential comes from the environment only, since a command line shows in ps:
-KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, read again when it changes; or KOODRIVE_TOKEN_URL, a broker that answers GET URL?user_id=… with {"token":…,"expires_in":seconds}. With --auth app: KOODRIVE_APP_ID, and KOODRIVE_APP_SECRET or KOODRIVE_APP_SECRET_FILE.`
+//nolint:gosec // G101: the names of variables, not their values
+const credentialsHelp = `The credential comes from the environment only, because ps shows command lines:
+KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, which is read again when it changes; or KOODRIVE_TOKEN_URL, a broker that answers GET URL?user_id=… with {"token":…,"expires_in":seconds}. With --auth app: KOODRIVE_APP_ID, and KOODRIVE_APP_SECRET or KOODRIVE_APP_SECRET_FILE.`
 
-// koodriveFlags say where KooDrive is and how to call it.
+// koodriveFlags say where KooDrive is and how it is called.
 type koodriveFlags struct {
 	URL          string        `name:"koodrive-url" env:"KOODRIVE_URL" group:"koodrive" placeholder:"URL" help:"Scheme and host, such as https://koodrive.example.com."`
 	Auth         string        `env:"KOODRIVE_AUTH" group:"koodrive" enum:"token,app" default:"token" help:"${enum} (${default})."`
 	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" group:"koodrive" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
-	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" group:"koodrive" default:"30s" help:"For one call (${default})."`
-	Rate         float64       `env:"KOODRIVE_RATE" group:"koodrive" placeholder:"N" help:"Requests a second, over all workers of this Redis together; 0 is no limit."`
-	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" group:"koodrive" placeholder:"CODE=REASON" help:"What a code means that the built-in table does not know, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
-	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" group:"koodrive" help:"Allow plain HTTP to another machine. The credential can be read on the way."`
+	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" group:"koodrive" default:"30s" help:"Time-out of one call (${default})."`
+	Rate         float64       `env:"KOODRIVE_RATE" group:"koodrive" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`
+	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" group:"koodrive" placeholder:"CODE=REASON" help:"Meaning of a code that the built-in table does not have, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
+	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" group:"koodrive" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
 }
 
-// The variables that hold credentials, or say where they are.
+// The variables that hold credentials, or the places of credentials.
 const (
 	envToken         = "KOODRIVE_TOKEN"
 	envTokenFile     = "KOODRIVE_TOKEN_FILE"
@@ -32,7 +32,7 @@ const (
 	envAppSecretFile = "KOODRIVE_APP_SECRET_FILE"
 )
 
-// config makes the client's configuration. All its errors are about usage.
+// config returns the client's configuration. All its errors are usage errors.
 func (f koodriveFlags) config() (koodrive.Config, error) {
 	if f.URL == "" {
 		return koodrive.Config{}, usagef("--koodrive-url (KOODRIVE_URL) is missing; want a URL such as https://koodrive.example.com")
@@ -46,7 +46,7 @@ func (f koodriveFlags) config() (koodrive.Config, error) {
 	}
 	authorizer, err := f.authorizer()
 	if err != nil {
-		return koodrive.Config{}, usageError{err}
+		return koodrive.Config{}, err
 	}
 	return koodrive.Config{
 		BaseURL: f.URL, Authorizer: authorizer, CallTimeout: f.CallTimeout, InsecureHTTP: f.InsecureHTTP,
@@ -58,21 +58,15 @@ func (f koodriveFlags) authorizer() (koodrive.Authorizer, error) {
 	if f.Auth == "app" {
 		return f.app()
 	}
-	name, value, err := oneOf(envToken, envTokenFile, envTokenURL)
+	source, err := fromEnv([]variable[koodrive.TokenSource]{
+		{envToken, koodrive.StaticToken},
+		{envTokenFile, koodrive.TokenFile},
+		{envTokenURL, func(url string) (koodrive.TokenSource, error) {
+			return koodrive.TokenBroker(koodrive.BrokerConfig{URL: url, InsecureHTTP: f.InsecureHTTP})
+		}},
+	})
 	if err != nil {
 		return nil, err
-	}
-	var source koodrive.TokenSource
-	switch name {
-	case envToken:
-		source, err = koodrive.StaticToken(value)
-	case envTokenFile:
-		source, err = koodrive.TokenFile(value)
-	default:
-		source, err = koodrive.TokenBroker(koodrive.BrokerConfig{URL: value, InsecureHTTP: f.InsecureHTTP})
-	}
-	if err != nil {
-		return nil, usagef("%s: %w", name, err)
 	}
 	authorizer, err := koodrive.NewTokenAuthorizer(f.TokenFormat, source)
 	if err != nil {
@@ -82,18 +76,12 @@ func (f koodriveFlags) authorizer() (koodrive.Authorizer, error) {
 }
 
 func (f koodriveFlags) app() (koodrive.Authorizer, error) {
-	name, value, err := oneOf(envAppSecret, envAppSecretFile)
+	secret, err := fromEnv([]variable[koodrive.SecretSource]{
+		{envAppSecret, koodrive.StaticSecret},
+		{envAppSecretFile, koodrive.SecretFile},
+	})
 	if err != nil {
 		return nil, err
-	}
-	var secret koodrive.SecretSource
-	if name == envAppSecret {
-		secret, err = koodrive.StaticSecret(value)
-	} else {
-		secret, err = koodrive.SecretFile(value)
-	}
-	if err != nil {
-		return nil, usagef("%s: %w", name, err)
 	}
 	authorizer, err := koodrive.NewAppAuthorizer(os.Getenv(envAppID), secret)
 	if err != nil {
@@ -102,20 +90,32 @@ func (f koodriveFlags) app() (koodrive.Authorizer, error) {
 	return authorizer, nil
 }
 
-// oneOf returns the one variable of these that is set.
-func oneOf(names ...string) (name, value string, err error) {
-	for _, each := range names {
-		v := os.Getenv(each)
-		if v == "" {
-			continue
+// variable is an environment variable, and what makes a T of its value.
+type variable[T any] struct {
+	name string
+	read func(value string) (T, error)
+}
+
+// fromEnv reads the variable that is set. It is a usage error if none is set, or
+// several are.
+func fromEnv[T any](variables []variable[T]) (result T, err error) {
+	var names []string
+	var set []variable[T]
+	for _, v := range variables {
+		names = append(names, v.name)
+		if os.Getenv(v.name) != "" {
+			set = append(set, v)
 		}
-		if name != "" {
-			return "", "", usagef("both %s and %s are set; want one of %v", name, each, names)
+	}
+	switch len(set) {
+	case 0:
+		return result, usagef("no credential; want one of %v in the environment", names)
+	case 1:
+		if result, err = set[0].read(os.Getenv(set[0].name)); err != nil {
+			return result, usagef("%s: %w", set[0].name, err)
 		}
-		name, value = each, v
+		return result, nil
+	default:
+		return result, usagef("both %s and %s are set; want one of %v", set[0].name, set[1].name, names)
 	}
-	if name == "" {
-		return "", "", usagef("no credential; want one of %v in the environment", names)
-	}
-	return name, value, nil
 }

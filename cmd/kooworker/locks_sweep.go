@@ -9,22 +9,24 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks"
 	locksource "github.com/kooworker/kooworker/worker/locks/source"
 )
 
-// sweepFlags are the guard rails.
+// sweepFlags limit what a sweep releases.
 type sweepFlags struct {
-	Grace    time.Duration `group:"sweep" default:"${grace}" help:"Time after the expiry for which a lock is left alone (${default})."`
-	Max      *int64        `group:"sweep" placeholder:"N" help:"Most locks that one sweep releases (${max_locks}; of one by hand with --max-share, as many as that allows)."`
-	MaxShare *float64      `name:"max-share" group:"sweep" placeholder:"F" help:"Greatest share of all locks, 0 to 1, that may be stale; if there are more, none is released (${max_share})."`
+	Grace    time.Duration `group:"sweep" default:"${grace}" help:"A lock is stale when it has been expired for this long (${default})."`
+	Max      *int64        `group:"sweep" placeholder:"N" help:"Most locks that one sweep releases (${max_locks}; locks sweep with --max-share: no limit)."`
+	MaxShare *float64      `name:"max-share" group:"sweep" placeholder:"F" help:"Largest share of all locks, 0 to 1, that may be stale. If more are stale, none is released (${max_share})."`
 }
 
-// sweep checks the flags. A zero would mean the default, and nobody means that
-// who writes it.
+// sweep checks the flags and returns the task. It refuses zeros: in the task a zero
+// means the default, which is not what somebody who writes 0 wants.
 func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 	t := tasks.LockSweep{Source: from, Grace: f.Grace}
 	if f.Max != nil {
@@ -38,7 +40,7 @@ func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 		return t, usagef("--grace: %s; want more than 0, such as 2m", t.Grace)
 	case f.Max != nil && t.Max <= 0:
 		return t, usagef("--max: %d; want more than 0", t.Max)
-	case f.MaxShare != nil && !(t.MaxShare > 0 && t.MaxShare <= 1): // NaN is neither
+	case f.MaxShare != nil && !(t.MaxShare > 0 && t.MaxShare <= 1): // NaN is refused, too
 		return t, usagef("--max-share: %g; want more than 0, and at most 1", t.MaxShare)
 	}
 	return t, nil
@@ -47,16 +49,16 @@ func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 type locksSweepCmd struct {
 	sweepFlags
 	Source sourceFlags   `embed:""`
-	Force  bool          `group:"sweep" help:"Release whatever is stale, in spite of --max and --max-share."`
-	DryRun bool          `name:"dry-run" help:"Only say which would be released."`
-	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember what was swept for this long (${default})."`
+	Force  bool          `group:"sweep" help:"Release all stale locks, whatever --max and --max-share say."`
+	DryRun bool          `name:"dry-run" help:"Only list the locks that would be released."`
+	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 	JSON   bool          `help:"Print one JSON object."`
 }
 
-// sweep is what is asked for. Whoever says by hand which share may go has said how
-// many: the default of --max is for those who say nothing.
+// sweep returns the task. With --max-share the operator has chosen how many locks may
+// be released, so the default of --max does not apply.
 func (c *locksSweepCmd) sweep() (tasks.LockSweep, error) {
-	from, err := c.Source.kind("")
+	from, err := c.Source.swept("")
 	if err != nil {
 		return tasks.LockSweep{}, err
 	}
@@ -68,14 +70,14 @@ func (c *locksSweepCmd) sweep() (tasks.LockSweep, error) {
 	return t, err
 }
 
-// sweepReport is the contract's object.
+// sweepReport is what sweep prints with --json.
 type sweepReport struct {
 	locks.Report
 	DryRun bool `json:"dry_run"`
 }
 
 // Run implements the command.
-func (c *locksSweepCmd) Run(a *app) error {
+func (c *locksSweepCmd) Run(e *env) error {
 	t, err := c.sweep()
 	if err != nil {
 		return err
@@ -88,88 +90,91 @@ func (c *locksSweepCmd) Run(a *app) error {
 		return err
 	}
 	defer closeSources(sources)
-	rdb, err := a.flags.Redis.client(bulkPool)
+	rdb, err := e.redis(bulkPool)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rdb.Close() }()
-	a.flags.Log.quiet(a.stderr)
 	producer, err := enqueue.New(enqueue.Config{Redis: rdb})
 	if err != nil {
 		return err
 	}
 	ledger := enqueuelocks.NewStore(rdb)
-	sweeper := locks.Sweeper{Source: locks.Ledger{Store: ledger}, Store: ledger, Producer: producer, Logger: c.logger(a)}
-	for _, source := range listed(rdb, sources) {
+	sweeper := locks.Sweeper{Source: locks.Ledger{Store: ledger}, Store: ledger, Batches: batch.NewStore(rdb), Releases: producer, Logger: c.logger(e)}
+	for _, source := range lockSources(rdb, sources) { // at most one, or swept had refused them
 		sweeper.Source = source
 	}
 	o := locks.Options{LockSweep: t, Keep: c.Keep, DryRun: c.DryRun}
 	if c.DryRun && !c.JSON {
 		o.Each = func(l tasks.Lock) {
-			say(a.stdout, "%s  %s  %s\n", l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID)
+			fmt.Fprintf(e.stdout, "%s  %s  %s\n", l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID)
 		}
 	}
-	r, err := sweeper.Sweep(a.ctx, o)
-	if errors.Is(err, locks.ErrBusy) {
-		return fmt.Errorf("%w; try again when it is done", err)
-	}
-	if err != nil && a.ctx.Err() != nil {
-		return fmt.Errorf("interrupted after %d releases; the same command again goes on", r.Enqueued)
-	}
-	if failed, ok := errors.AsType[*locks.ListError](err); ok {
-		return fmt.Errorf("nothing was enqueued: %w", failed)
-	}
-	if err != nil && r.Enqueued > 0 {
-		return fmt.Errorf("stopped after %d releases: %w; the same command again goes on", r.Enqueued, redisError{err})
-	}
+	r, err := sweeper.Sweep(e.ctx, o)
 	if err != nil {
-		return redisError{err}
+		return c.explain(e, r, err)
 	}
 	if r.Enqueued > 0 {
-		c.warn(a, rdb, sources)
+		warnWithoutWorker(e, rdb, sources)
 	}
-	return c.report(a, r)
+	return c.printReport(e, r)
 }
 
-// logger is for what is held back, which belongs into a log as well. People on a
-// terminal are told by the command's own words.
-func (c *locksSweepCmd) logger(a *app) *zap.Logger {
-	if isTerminal(a.stderr) {
+// explain says how far a failed sweep came, and what to do.
+func (c *locksSweepCmd) explain(e *env, r locks.Report, err error) error {
+	var listError *locks.ListError
+	switch {
+	case errors.Is(err, locks.ErrBusy):
+		return fmt.Errorf("%w; try again when it is done", err)
+	case e.ctx.Err() != nil:
+		return fmt.Errorf("interrupted after %d releases; run the same command again to resume", r.Enqueued)
+	case errors.As(err, &listError):
+		return fmt.Errorf("nothing was enqueued: %w", listError)
+	case r.Enqueued > 0:
+		return fmt.Errorf("stopped after %d releases: %w; run the same command again to resume", r.Enqueued, redisError{err})
+	default:
+		return redisError{err}
+	}
+}
+
+// logger returns a logger for what is held back, which belongs in a log as well. On
+// a terminal the command's output is enough.
+func (c *locksSweepCmd) logger(e *env) *zap.Logger {
+	if terminal.IsTerminal(e.stderr) {
 		return zap.NewNop()
 	}
-	return a.flags.Log.build(a.stderr)
+	return e.flags.Log.build(e.stderr)
 }
 
-// warn says what keeps the releases from being carried out.
-func (c *locksSweepCmd) warn(a *app, rdb redis.UniversalClient, sources []locksource.Source) {
+// warnWithoutWorker warns if no running worker can carry out the releases.
+func warnWithoutWorker(e *env, rdb redis.UniversalClient, sources []locksource.Source) {
 	for _, s := range sources {
-		hasWorker, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).HasWorker(a.ctx)
+		hasWorker, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).HasWorker(e.ctx)
 		if err == nil && !hasWorker {
-			say(a.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
+			fmt.Fprint(e.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
 		}
 	}
 }
 
-func (c *locksSweepCmd) report(a *app, r locks.Report) error {
+func (c *locksSweepCmd) printReport(e *env, r locks.Report) error {
 	switch {
 	case c.JSON:
-		if err := writeJSON(a.stdout, sweepReport{r, c.DryRun}); err != nil {
+		if err := writeJSON(e.stdout, sweepReport{r, c.DryRun}); err != nil {
 			return err
 		}
 	case c.DryRun:
-		say(a.stdout, "%d of %d locks are stale; %d would be released\n", r.Stale, r.Total, r.Enqueued)
+		fmt.Fprintf(e.stdout, "%d of %d locks are stale; %d would be released\n", r.Stale, r.Total, r.Enqueued)
 	default:
-		say(a.stdout, "%d of %d locks are stale; %d releases enqueued", r.Stale, r.Total, r.Enqueued)
+		fmt.Fprintf(e.stdout, "%d of %d locks are stale; %d releases enqueued", r.Stale, r.Total, r.Enqueued)
 		if r.Batch != "" {
-			say(a.stdout, " in batch %s", r.Batch)
+			fmt.Fprintf(e.stdout, " in batch %s", r.Batch)
 		}
-		say(a.stdout, "\n")
+		fmt.Fprintln(e.stdout)
 	}
 	if r.Unreadable > 0 {
-		say(a.stderr, "kooworker: %d cannot be read, and stay; the first: %s\n", r.Unreadable, r.FirstUnreadable)
+		fmt.Fprintf(e.stderr, "kooworker: %d locks cannot be read, and stay; the first: %s\n", r.Unreadable, r.FirstUnreadable)
 	}
 	if r.HeldBack > 0 {
-		say(a.stderr, "kooworker: %d are held back: %s\nhint: locks sweep --dry-run --force lists them all; --max, --max-share and --force let them go\n", r.HeldBack, r.Why)
+		fmt.Fprintf(e.stderr, "kooworker: %d stale locks are held back: %s\nhint: locks sweep --dry-run --force lists all of them; --max, --max-share or --force releases them\n", r.HeldBack, r.Why)
 	}
 	if r.Unreadable+r.HeldBack > 0 {
 		return errPartial

@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// expiries returns when each lock expires that a command lists.
+// expiries returns the expiries of the locks that a command lists.
 func expiries(t *testing.T, r result) map[string]time.Time {
 	t.Helper()
 	out := map[string]time.Time{}
@@ -28,7 +28,7 @@ func expiries(t *testing.T, r result) map[string]time.Time {
 	return out
 }
 
-// statuses returns what became of the lines of a file.
+// statuses returns the counts of a summary.
 func statuses(t *testing.T, r result) map[string]any {
 	t.Helper()
 	object := r.object(t)
@@ -37,7 +37,7 @@ func statuses(t *testing.T, r result) map[string]any {
 	return out
 }
 
-func TestAFileSaysWhenItsLocksExpire(t *testing.T) {
+func TestLocksTrack_ExpiriesFromFile(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	dir := t.TempDir()
@@ -80,11 +80,11 @@ func TestAFileSaysWhenItsLocksExpire(t *testing.T) {
 		t.Fatalf("(-want +got):\n%s%+v", diff, r)
 	}
 	if !strings.Contains(r.stderr, `line 4: expires_at is "tomorrow"; want RFC 3339`) {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want the number and the reason of line 4", r)
 	}
 	listed := expiries(t, command("list"))
 	for _, name := range []string{"u/default-1", "v/default-2"} {
-		// Redis may count the time from the millisecond in which before lies.
+		// Redis counts from the start of a millisecond.
 		if got := listed[name]; got.Before(before.Add(30*time.Minute-time.Millisecond)) || got.After(after.Add(30*time.Minute+time.Millisecond)) {
 			t.Errorf("%s expires at %s; want 30m from %s", name, got, before)
 		}
@@ -128,7 +128,7 @@ func TestAFileSaysWhenItsLocksExpire(t *testing.T) {
 	}
 }
 
-func TestAFileSaysUntilWhenItsLocksAreRenewed(t *testing.T) {
+func TestLocksRenew_ExpiriesFromFile(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	command := func(stdin string, args ...string) result {
@@ -138,7 +138,7 @@ func TestAFileSaysUntilWhenItsLocksAreRenewed(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	at := func(d time.Duration) string { return now.Add(d).Format(time.RFC3339Nano) }
 	if r := command("user_id,lock_id\nu,later\nu,sooner\nu,default\n", "track", "--file", "-", "--expires-in", "1h"); r.code != exitDone {
-		t.Fatalf("%+v", r)
+		t.Fatalf("%+v; want exit 0", r)
 	}
 	r := command(`{"user_id":"u","lock_id":"later","expires_at":"`+at(3*time.Hour)+`"}
 {"user_id":"u","lock_id":"sooner","expires_at":"`+at(-time.Hour)+`"}
@@ -151,30 +151,30 @@ func TestAFileSaysUntilWhenItsLocksAreRenewed(t *testing.T) {
 	list := command("", "list")
 	listed := expiries(t, list)
 	if got := listed["u/later"]; !got.Equal(now.Add(3 * time.Hour)) {
-		t.Errorf("the one renewed until %s expires at %s", at(3*time.Hour), got)
+		t.Errorf("u/later expires at %s; want %s", got, at(3*time.Hour))
 	}
 	if got := listed["u/sooner"]; got.Before(now.Add(time.Hour)) || got.After(now.Add(90*time.Minute)) {
-		t.Errorf("the one that was to expire sooner expires at %s", got)
+		t.Errorf("u/sooner expires at %s; want its earlier expiry, 1h from the start", got)
 	}
 	if got := listed["u/default"]; got.Before(now.Add(2*time.Hour)) || got.After(now.Add(150*time.Minute)) {
-		t.Errorf("the one that the file says nothing of expires at %s", got)
+		t.Errorf("u/default expires at %s; want --expires-in, 2h from the start", got)
 	}
 
-	// What is listed can be tracked, and is what is there.
+	// The output of list can be tracked again, and changes nothing.
 	r = command(list.stdout, "track", "--file", "-", "--format", "jsonl")
 	if diff := cmp.Diff(map[string]any{"total": 3.0, "rejected": 0.0, "unchanged": 3.0}, statuses(t, r)); diff != "" || r.code != exitDone {
 		t.Errorf("tracked as listed (-want +got):\n%s%+v", diff, r)
 	}
-	// To forget a lock, nobody needs to know when it expires.
+	// Forget ignores the expiries, even malformed and doubled ones.
 	r = command("user_id,lock_id,expires_at,expires_at\nu,later,tomorrow,\nu,sooner,,\nu,unknown,,never\n", "forget", "--file", "-")
 	if diff := cmp.Diff(map[string]any{"total": 3.0, "rejected": 0.0, "forgotten": 2.0, "unknown": 1.0}, statuses(t, r)); diff != "" || r.code != exitDone {
 		t.Errorf("forget (-want +got):\n%s%+v", diff, r)
 	}
 	if left := expiries(t, command("", "list")); len(left) != 1 || left["u/default"].IsZero() {
-		t.Errorf("%v are left", left)
+		t.Errorf("%v are left; want u/default alone", left)
 	}
-	// With two columns nobody knows which is meant.
+	// With two columns of the name it is unclear which one counts.
 	if r := command("user_id,lock_id,expires_at,expires_at\n", "track", "--file", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "names expires_at twice") {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want exit 2 and 'names expires_at twice'", r)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// answerThenJunk serves one connection: every request is answered, and what is
-// sent on junk follows on the connection when it is idle again.
+// answerThenJunk answers the request of one connection. Then it writes what is sent on
+// junk to the connection, which is idle by then.
 func answerThenJunk(t *testing.T, junk <-chan string) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,7 +39,7 @@ func answerThenJunk(t *testing.T, junk <-chan string) (url string) {
 		for text := range junk {
 			_, _ = io.WriteString(conn, text)
 		}
-		_, _ = io.Copy(io.Discard, in) // until the client hangs up
+		_, _ = io.Copy(io.Discard, in) // until the client closes the connection
 	})
 	t.Cleanup(func() {
 		_ = listener.Close()
@@ -48,8 +48,8 @@ func answerThenJunk(t *testing.T, junk <-chan string) (url string) {
 	return "http://" + listener.Addr().String()
 }
 
-// Not parallel, as the next: the standard logger is the process's.
-func TestWhatNetHTTPLogsOfAServersBytesHoldsNoSecret(t *testing.T) {
+// Not parallel, and neither is the next one: the process has one standard logger.
+func TestLogging_DropsServerBytesThatNetHTTPQuotes(t *testing.T) {
 	var stderr redistest.Buffer
 	flags := logFlags{LogLevel: "info", LogFormat: "json"}
 	flags.logger(&stderr)
@@ -67,27 +67,27 @@ func TestWhatNetHTTPLogsOfAServersBytesHoldsNoSecret(t *testing.T) {
 	junk <- "HTTP/1.1 401 Unauthorized\r\nX-Echo: Authorization: Bearer s3cret starting with s3cret\r\n\r\n"
 	close(junk)
 
-	redistest.Eventually(t, 10*time.Second, "net/http complains in the log", func() bool {
+	redistest.Eventually(t, 10*time.Second, "net/http writes to the log", func() bool {
 		return strings.Contains(stderr.String(), "Unsolicited response received on idle HTTP channel")
 	})
 	got := stderr.String()
 	if strings.Contains(got, "s3cret") || strings.Contains(got, "starting with") {
-		t.Errorf("shows what the server sent: %s", got)
+		t.Errorf("the log shows what the server sent: %s; want no 's3cret' and no 'starting with'", got)
 	}
 	if !strings.HasPrefix(got, `{"level":"warn"`) || !strings.Contains(got, `"logger":"net"`) {
-		t.Errorf("is no line of our log: %s", got)
+		t.Errorf("%s; want a JSON line of level warn and logger net", got)
 	}
 }
 
-func TestTheStandardLogGoesToTheCommandThatRuns(t *testing.T) {
+func TestLogging_StandardLogFollowsTheCommand(t *testing.T) {
 	var first, second, silent redistest.Buffer
 	one, two, quiet := logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}, logFlags{LogLevel: "info", LogFormat: "json"}
 	one.logger(&first)
 	two.logger(&second)
-	one.release() // it is two's by now
+	one.release() // changes nothing: the logger belongs to two by now
 	panics(t)
 	if got := second.String(); !strings.Contains(got, "http: panic serving") || !strings.Contains(got, `"logger":"net"`) || first.String() != "" {
-		t.Errorf("second: %s\nfirst: %s", got, first.String())
+		t.Errorf("second: %s\nfirst: %s; want the panic, by logger net, in second only", got, first.String())
 	}
 	length := len(second.String())
 	quiet.quiet(&silent)
@@ -96,7 +96,7 @@ func TestTheStandardLogGoesToTheCommandThatRuns(t *testing.T) {
 	quiet.release()
 	panics(t)
 	if len(second.String()) != length || silent.String() != "" || first.String() != "" {
-		t.Errorf("a command that is over, or quiet, still has lines:\n%s\n%s\n%s", first.String(), second.String(), silent.String())
+		t.Errorf("a command that is over, or quiet, gets lines:\n%s\n%s\n%s; want none", first.String(), second.String(), silent.String())
 	}
 }
 
@@ -107,6 +107,6 @@ func panics(t *testing.T) {
 	defer server.Close()
 	if res, err := server.Client().Get(server.URL); err == nil {
 		_ = res.Body.Close()
-		t.Error("the handler did not panic")
+		t.Error("the request succeeded; want the handler to panic")
 	}
 }

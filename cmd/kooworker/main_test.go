@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,18 +18,18 @@ import (
 	"github.com/kooworker/kooworker/worker/locks/source/sourcetest"
 )
 
-// asKooworker makes the test binary be kooworker, for tests that need a process.
+// asKooworker makes the test binary run as kooworker, for tests that need a process.
 const asKooworker = "KOOWORKER_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asKooworker) != "" {
 		main()
 	}
-	// go-redis goes on dialling for a second after its client was closed.
+	// go-redis keeps dialling for a second after its client was closed.
 	goleak.VerifyTestMain(sourcetest.ThenStop(m), goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// result is what a run of the command line leaves behind.
+// result is what a run of the command line returns and prints.
 type result struct {
 	code           int
 	stdout, stderr string
@@ -39,7 +40,7 @@ func kooworker(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
 	defer cancel()
-	var stdout, stderr redistest.Buffer // go-redis's logger is the process's, and may belong to a parallel test
+	var stdout, stderr redistest.Buffer // safe for concurrent use: the process has one go-redis logger, and a parallel test may write here
 	code := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
 }
@@ -49,7 +50,7 @@ func (r result) object(t *testing.T) map[string]any {
 	t.Helper()
 	var out map[string]any
 	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
-		t.Fatalf("stdout is no JSON object: %v\n%+v", err, r)
+		t.Fatalf("%v\n%+v; want one JSON object on stdout", err, r)
 	}
 	return out
 }
@@ -61,7 +62,7 @@ func (r result) lines(t *testing.T) []map[string]any {
 	for line := range strings.Lines(r.stdout) {
 		var object map[string]any
 		if err := json.Unmarshal([]byte(line), &object); err != nil {
-			t.Fatalf("not JSON lines: %v\n%+v", err, r)
+			t.Fatalf("%v\n%+v; want JSON lines on stdout", err, r)
 		}
 		out = append(out, object)
 	}
@@ -121,18 +122,20 @@ func startSimulator(t *testing.T, faults ...string) (sim *simulator.Simulator, u
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	served, err := serveHTTP(ctx, "127.0.0.1:0", sim)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	served := make(chan error, 1)
+	go func() { served <- serveHTTP(ctx, listener, sim) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := served.wait(); err != nil {
-			t.Error(err)
+		if err := <-served; err != nil {
+			t.Errorf("the simulator ended with %v; want no error", err)
 		}
 	})
-	return sim, "http://" + served.addr
+	return sim, "http://" + listener.Addr().String()
 }
 
 // startWorker runs a worker process until the test ends.

@@ -13,11 +13,11 @@ import (
 	"github.com/kooworker/kooworker/worker/locks"
 )
 
-// scheduleFlags say when stale locks are swept, and within which rails.
+// scheduleFlags say when stale locks are swept, and within which limits.
 type scheduleFlags struct {
-	Every time.Duration `name:"sweep-every" group:"sweep" placeholder:"DURATION" help:"Sweep so often, in whole seconds."`
+	Every time.Duration `name:"sweep-every" group:"sweep" placeholder:"DURATION" help:"Time between sweeps, in whole seconds."`
 	Cron  string        `name:"sweep-cron" group:"sweep" placeholder:"SPEC" help:"Sweep when this cron specification of five fields says so, such as '*/10 * * * *'."`
-	From  tasks.Source  `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep what this source knows: ledger, file or sql (the one of --source-file or --source-dsn, else the ledger)."`
+	From  tasks.Source  `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep the locks of this source: ledger, file or sql. Default: the one of --source-file or --source-dsn, else the ledger."`
 	Zone  string        `name:"sweep-zone" group:"sweep" default:"UTC" placeholder:"ZONE" help:"Time zone of --sweep-cron, such as Europe/Berlin (${default})."`
 	sweepFlags
 	Source sourceFlags `embed:""`
@@ -28,13 +28,12 @@ type schedulerCmd struct {
 }
 
 // Run implements the command.
-func (c *schedulerCmd) Run(a *app) error {
-	rdb, err := a.flags.Redis.client(4)
+func (c *schedulerCmd) Run(e *env) error {
+	rdb, err := e.redis(smallPool)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rdb.Close() }()
-	ended, err := c.start(a.ctx, rdb, a.flags.Log.logger(a.stderr))
+	ended, err := c.start(e.ctx, rdb, e.flags.Log.logger(e.stderr))
 	if err != nil {
 		return err
 	}
@@ -42,8 +41,8 @@ func (c *schedulerCmd) Run(a *app) error {
 	return nil
 }
 
-// start runs a scheduler until ctx ends, and then closes ended. While Redis is
-// away it goes on trying.
+// start runs a scheduler until ctx ends, and then closes ended. While Redis cannot be
+// reached it keeps trying.
 func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log *zap.Logger) (ended <-chan struct{}, err error) {
 	switch {
 	case f.Every == 0 && f.Cron == "":
@@ -53,11 +52,11 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	case f.Cron == "" && f.Zone != "UTC":
 		return nil, usagef("--sweep-zone: only with --sweep-cron")
 	}
-	zone, err := zoneOf("--sweep-zone", f.Zone)
+	zone, err := loadZone("--sweep-zone", f.Zone)
 	if err != nil {
 		return nil, err
 	}
-	from, err := f.Source.kind(f.From)
+	from, err := f.Source.swept(f.From)
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +75,9 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(500*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0))
-		_ = backoff.RetryNotify(func() error { return s.Run(ctx) }, backoff.WithContext(pause, ctx), func(err error, next time.Duration) {
-			log.Warn("sweeps cannot be scheduled yet", zap.Error(err), zap.Duration("next_try", next))
+		delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(500*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0))
+		_ = backoff.RetryNotify(func() error { return s.Run(ctx) }, backoff.WithContext(delays, ctx), func(err error, next time.Duration) {
+			log.Warn("cannot schedule sweeps yet", zap.Error(err), zap.Duration("next_try", next))
 		})
 	}()
 	return done, nil

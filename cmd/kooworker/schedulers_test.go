@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,24 +16,25 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The short form of what `make chaos` does at length.
-func TestSchedulersAreKilled(t *testing.T) {
+// A short form of the test of `make chaos`.
+func TestScheduler_SurvivesKills(t *testing.T) {
 	t.Parallel()
-	schedulersAreKilled(t, 5*time.Second, 5*time.Second)
+	testKilledSchedulers(t, 5*time.Second, 5*time.Second)
 }
 
-// sweepEvery is what the schedulers are told here.
+// sweepEvery is the schedule of the schedulers here.
 const sweepEvery = 2 * time.Second
 
-// schedulersAreKilled kills and restarts five schedulers at random for a while,
-// then lets none run during a pause, and starts them all again. Two workers carry
-// the sweeps out, not before half of the while is over: several wait then, some of
-// them nobody's tick, and run at the same time if they can.
-func schedulersAreKilled(t *testing.T, kills, pause time.Duration) {
+// testKilledSchedulers kills and restarts five schedulers at random for the time
+// kills, then lets none run during the pause, and starts all of them again. Two
+// workers carry out the sweeps, but not before half of kills is over. By then
+// several sweeps wait, some of which belong to no tick, and would run at the same
+// time if they could.
+func testKilledSchedulers(t *testing.T, kills, pause time.Duration) {
 	t.Helper()
 	server := redistest.Start(t)
 	sim, url := startSimulator(t)
-	const stale = 3000 // a hundred of them in a sweep, so that it takes its time
+	const stale = 3000 // a sweep releases a hundred of them, so that it takes a while
 	trackLocks(t, server, sim, stale, stale)
 	inspector := asynq.NewInspectorFromRedisClient(server.Client())
 	if err := inspector.PauseQueue(tasks.QueueSweep); err != nil {
@@ -46,7 +43,7 @@ func schedulersAreKilled(t *testing.T, kills, pause time.Duration) {
 	byHand := enqueueSweeps(t, server, 2)
 	tr := traceRedis(t, server)
 	workers := []*process{startWorker(t, server, url, "--log-format", "json"), startWorker(t, server, url, "--log-format", "json")}
-	f := &fleet{running: make([]*life, 5)}
+	f := &fleet{running: make([]*schedulerRun, 5)}
 	everyone := []int{0, 1, 2, 3, 4}
 
 	begin := time.Now()
@@ -57,10 +54,10 @@ func schedulersAreKilled(t *testing.T, kills, pause time.Duration) {
 	}
 	f.killAndRestart(t, server, begin.Add(kills))
 	f.kill(t, everyone)
-	gone, before := time.Now(), len(f.lives)
-	elapse(pause)
+	gone, before := time.Now(), len(f.runs)
+	letTimePass(pause)
 	if entries, err := inspector.SchedulerEntries(); err != nil || len(entries) > 0 {
-		t.Errorf("the Schedulers page still lists %d entries of the dead, %v", len(entries), err)
+		t.Errorf("the Schedulers page lists %d entries of killed schedulers, %v; want 0", len(entries), err)
 	}
 	back := time.Now()
 	f.start(t, server, everyone)
@@ -71,25 +68,25 @@ func schedulersAreKilled(t *testing.T, kills, pause time.Duration) {
 		}
 		for _, e := range entries {
 			if e.Spec != "@every 2s" || e.Task.Type() != string(tasks.KindLockSweep) || time.Until(e.Next) > sweepEvery {
-				t.Errorf("listed: %+v", e)
+				t.Errorf("the Schedulers page lists %+v; want a lock:sweep @every 2s, with the next tick within %s", e, sweepEvery)
 			}
 		}
 		return true
 	})
 	for _, l := range f.running {
 		if code := l.end(t, syscall.SIGTERM); code != exitDone {
-			t.Errorf("a scheduler that was told to end: exit %d", code)
+			t.Errorf("a scheduler after SIGTERM: exit %d; want exit 0", code)
 		}
 	}
 	if entries, err := inspector.SchedulerEntries(); err != nil || len(entries) > 0 {
-		t.Errorf("%d entries are left by those that ended, %v", len(entries), err)
+		t.Errorf("%d entries are left by schedulers that ended, %v; want 0", len(entries), err)
 	}
-	var swept, superseded []line
+	var swept, superseded []logLine
 	redistest.Eventually(t, time.Minute, "all sweeps are carried out", func() bool {
 		swept, superseded = nil, nil
 		for _, w := range workers {
-			swept = append(swept, lines(t, w.log(), "swept")...)
-			superseded = append(superseded, lines(t, w.log(), "superseded")...)
+			swept = append(swept, logLines(t, w.log(), "swept")...)
+			superseded = append(superseded, logLines(t, w.log(), "superseded")...)
 		}
 		return len(swept)+len(superseded) >= len(tr.ticked())+byHand
 	})
@@ -98,30 +95,30 @@ func schedulersAreKilled(t *testing.T, kills, pause time.Duration) {
 	checkTicks(t, ticks)
 	during := slices.DeleteFunc(slices.Clone(ticks), func(k tick) bool { return k.at.After(gone) })
 	after := ticks[len(during):]
-	f.checkNothingIsLost(t, during, begin, gone)
-	checkCatchUp(t, after, f.lives[before:], back)
-	for _, l := range f.lives[:before] {
-		for _, told := range lines(t, l.log(), "a missed sweep is caught up") {
-			if slotsWithout(ticks, told.Last.Add(sweepEvery), told.Tick) == 0 {
-				t.Errorf("a replica caught up the sweep of %s after that of %s; none was missed", told.Tick, told.Last)
+	f.checkNoTickIsLost(t, during, begin, gone)
+	checkCatchUp(t, after, f.runs[before:], back)
+	for _, l := range f.runs[:before] {
+		for _, line := range logLines(t, l.log(), "a missed sweep is caught up") {
+			if emptySlots(ticks, line.Last.Add(sweepEvery), line.Tick) == 0 {
+				t.Errorf("a replica caught up the sweep of %s after that of %s; want this only if one was missed", line.Tick, line.Last)
 			}
 		}
 	}
 	spans := tr.sweeps(t)
 	checkSweeps(t, spans, swept, len(ticks)+byHand-len(superseded))
-	// Of those that had gathered one was enough. Later ones are superseded only where
-	// a late tick and a punctual one came together.
+	// Of the sweeps that had gathered, one ran and superseded the others. Later sweeps are
+	// superseded only if a late tick and a punctual one come together.
 	gathered := len(slices.DeleteFunc(slices.Clone(ticks), func(k tick) bool { return k.at.After(begin.Add(kills / 2)) }))
 	if n := len(superseded); n < gathered-1 || n > gathered+len(ticks)/2 {
 		t.Errorf("%d of %d sweeps are superseded; want about %d", n, len(ticks), gathered-1)
 	}
 	if n := sim.Stats().Released; n > stale {
-		t.Errorf("%d locks were released; %d were stale", n, stale)
+		t.Errorf("%d locks were released; want at most the %d stale ones", n, stale)
 	}
-	t.Logf("%d schedulers lived; %d ticks in %.0f s, and %d after the pause; %d sweeps, and %d superseded", len(f.lives), len(during), gone.Sub(begin).Seconds(), len(after), len(swept), len(superseded))
+	t.Logf("%d schedulers ran; %d ticks in %.0f s, and %d after the pause; %d sweeps, and %d superseded", len(f.runs), len(during), gone.Sub(begin).Seconds(), len(after), len(swept), len(superseded))
 }
 
-// enqueueSweeps enqueues some that no scheduler knows of.
+// enqueueSweeps enqueues n sweeps that belong to no tick.
 func enqueueSweeps(t *testing.T, server *redistest.Server, n int) int {
 	t.Helper()
 	payload, err := tasks.Encode(tasks.LockSweep{Max: 100, MaxShare: 1}, tasks.Intent{})
@@ -137,13 +134,13 @@ func enqueueSweeps(t *testing.T, server *redistest.Server, n int) int {
 	return n
 }
 
-// checkTicks: each has one name of its own, and that of its time.
+// checkTicks checks that each tick has a task ID of its own, which names its time.
 func checkTicks(t *testing.T, ticks []tick) {
 	t.Helper()
 	seen := map[time.Time]bool{}
 	for _, k := range ticks {
 		if seen[k.slot] {
-			t.Errorf("the tick of %s is doubled", k.slot)
+			t.Errorf("the tick of %s was enqueued twice; want once", k.slot)
 		}
 		seen[k.slot] = true
 		if late := k.at.Sub(k.slot); late < 0 || late > sweepEvery+time.Second {
@@ -152,81 +149,81 @@ func checkTicks(t *testing.T, ticks []tick) {
 	}
 }
 
-// checkNothingIsLost: there is a tick in all slots in which some scheduler lived
-// from the beginning to the end, and never a long time without one.
-func (f *fleet) checkNothingIsLost(t *testing.T, ticks []tick, begin, gone time.Time) {
+// checkNoTickIsLost checks that there is a tick in every slot during all of which at
+// least one scheduler ran, and that there is never a long time without a tick.
+func (f *fleet) checkNoTickIsLost(t *testing.T, ticks []tick, begin, gone time.Time) {
 	t.Helper()
-	const most = 2*sweepEvery + 4*time.Second // two slots; and the longest time for which all may be dead, and begin
+	const most = 2*sweepEvery + 4*time.Second // two slots, and the longest time for which all may be dead or starting
 	last, longest := begin, time.Duration(0)
 	for _, k := range append(slices.Clone(ticks), tick{at: gone}) {
 		longest, last = max(longest, k.at.Sub(last)), k.at
 	}
 	if longest > most {
-		t.Errorf("no tick for %s", longest)
+		t.Errorf("no tick for %s; want at most %s", longest, most)
 	}
 	owed, without := 0, 0
 	for slot := begin.Truncate(sweepEvery).Add(sweepEvery); slot.Before(gone); slot = slot.Add(sweepEvery) {
-		if f.lived(t, slot, slot.Add(sweepEvery)) {
+		if f.covered(t, slot, slot.Add(sweepEvery)) {
 			owed++
-			without += slotsWithout(ticks, slot, slot.Add(sweepEvery))
+			without += emptySlots(ticks, slot, slot.Add(sweepEvery))
 		}
 	}
-	t.Logf("at most %.1f s without a tick; %d slots in which somebody lived all the time, %d of them without a tick", longest.Seconds(), owed, without)
-	if without > 1 { // a tick may be late on a busy machine, and count for the next slot
-		t.Errorf("%d of %d slots are without a tick", without, owed)
+	t.Logf("at most %.1f s without a tick; %d slots during which a scheduler ran all the time, %d of them without a tick", longest.Seconds(), owed, without)
+	if without > 1 { // on a busy machine a tick may be late and count for the next slot
+		t.Errorf("%d of %d slots are without a tick; want at most 1", without, owed)
 	}
 }
 
-// checkCatchUp: after the pause the current tick is enqueued at once, and none of
-// the others that were missed.
-func checkCatchUp(t *testing.T, ticks []tick, lives []*life, back time.Time) {
+// checkCatchUp checks that after the pause the current tick is enqueued at once, and
+// that no other missed tick is.
+func checkCatchUp(t *testing.T, ticks []tick, runs []*schedulerRun, back time.Time) {
 	t.Helper()
 	if len(ticks) == 0 {
-		t.Fatal("nothing is caught up")
+		t.Fatal("no tick after the pause; want the current one to be caught up")
 	}
 	first := ticks[0]
 	for _, k := range ticks {
 		if k.slot.Before(first.slot) || k.at.Before(back) {
-			t.Errorf("the tick of %s is enqueued at %s, that of %s was the first at %s", k.slot, k.at, first.slot, back)
+			t.Errorf("the tick of %s is enqueued at %s; want ticks from %s on, after %s only", k.slot, k.at, first.slot, back)
 		}
 	}
 	if first.slot.Before(back.Truncate(sweepEvery)) {
 		t.Errorf("the tick of %s is caught up at %s; want the latest", first.slot, back)
 	}
-	var told []line
+	var caughtUp []logLine
 	ready := time.Time{}
-	for _, l := range lives {
-		told = append(told, lines(t, l.log(), "a missed sweep is caught up")...)
+	for _, l := range runs {
+		caughtUp = append(caughtUp, logLines(t, l.log(), "a missed sweep is caught up")...)
 		if at := l.ready(t); ready.IsZero() || at.Before(ready) {
 			ready = at
 		}
 	}
-	if len(told) != 1 || !told[0].Tick.Equal(first.slot) || first.at.After(ready) {
-		t.Errorf("%d are caught up: %+v; want that of %s alone, before its ticks begin", len(told), told, first.slot)
+	if len(caughtUp) != 1 || !caughtUp[0].Tick.Equal(first.slot) || first.at.After(ready) {
+		t.Errorf("%d are caught up: %+v; want that of %s alone, before its ticks begin", len(caughtUp), caughtUp, first.slot)
 	}
 }
 
-// checkSweeps: no two at a time, and each that the workers tell of was alone.
-func checkSweeps(t *testing.T, spans []span, swept []line, want int) {
+// checkSweeps checks that each sweep that a worker logs held the lease alone.
+func checkSweeps(t *testing.T, spans []span, swept []logLine, want int) {
 	t.Helper()
 	if len(swept) != want {
 		t.Errorf("%d sweeps; want %d", len(swept), want)
 	}
-	const slack = 10 * time.Millisecond // between the clock of a log and that of Redis
+	const slack = 10 * time.Millisecond // the clocks of the log and of Redis may differ by this
 	for _, s := range swept {
 		i := slices.IndexFunc(spans, func(sp span) bool {
 			return !s.TS.Before(sp.from.Add(-slack)) && !s.TS.After(sp.to.Add(slack))
 		})
 		if i < 0 {
-			t.Errorf("the sweep of %s was not alone, or had no lease", s.TS)
+			t.Errorf("the sweep of %s shared the lease, or had none; want the lease to itself", s.TS)
 			continue
 		}
 		spans = slices.Delete(slices.Clone(spans), i, i+1)
 	}
 }
 
-// slotsWithout counts the slots without a tick.
-func slotsWithout(ticks []tick, from, to time.Time) (n int) {
+// emptySlots counts the slots without a tick.
+func emptySlots(ticks []tick, from, to time.Time) (n int) {
 	for slot := from.Truncate(sweepEvery); slot.Before(to); slot = slot.Add(sweepEvery) {
 		if !slices.ContainsFunc(ticks, func(k tick) bool { return k.slot.Equal(slot) }) {
 			n++
@@ -235,32 +232,32 @@ func slotsWithout(ticks []tick, from, to time.Time) (n int) {
 	return n
 }
 
-// life is a scheduler from its start to its end.
-type life struct {
+// schedulerRun is a scheduler process from its start to its end.
+type schedulerRun struct {
 	*process
 	ended time.Time
 }
 
-// ready is when its ticks begin; zero if it did not live to see it.
-func (l *life) ready(t *testing.T) time.Time {
+// ready returns when its ticks begin; zero if it was killed before.
+func (l *schedulerRun) ready(t *testing.T) time.Time {
 	t.Helper()
-	for _, told := range lines(t, l.log(), "sweeps are scheduled") {
-		return told.TS
+	for _, line := range logLines(t, l.log(), "sweeps are scheduled") {
+		return line.TS
 	}
 	return time.Time{}
 }
 
 type fleet struct {
-	running []*life
-	lives   []*life
+	running []*schedulerRun
+	runs    []*schedulerRun
 }
 
 func (f *fleet) start(t *testing.T, server *redistest.Server, which []int) {
 	t.Helper()
 	for _, i := range which {
-		l := &life{process: startProcess(t, nil, "scheduler", "--redis-url", server.URL(), "--sweep-every", sweepEvery.String(),
+		l := &schedulerRun{process: startProcess(t, nil, "scheduler", "--redis-url", server.URL(), "--sweep-every", sweepEvery.String(),
 			"--max", "100", "--max-share", "1", "--log-level", "debug", "--log-format", "json")}
-		f.running[i], f.lives = l, append(f.lives, l)
+		f.running[i], f.runs = l, append(f.runs, l)
 	}
 }
 
@@ -272,40 +269,40 @@ func (f *fleet) kill(t *testing.T, which []int) {
 	}
 }
 
-// killAndRestart does so with some of them at a time, at random.
+// killAndRestart kills and restarts random schedulers, several at a time.
 func (f *fleet) killAndRestart(t *testing.T, server *redistest.Server, until time.Time) {
 	t.Helper()
 	const longest = 1500 * time.Millisecond
 	for time.Now().Before(until) {
-		elapse(rand.N(longest))                                            //nolint:gosec // any moment will do
-		victims := rand.Perm(len(f.running))[:1+rand.IntN(len(f.running))] //nolint:gosec // nor does it matter who
+		letTimePass(rand.N(longest))                                       //nolint:gosec // any moment will do
+		victims := rand.Perm(len(f.running))[:1+rand.IntN(len(f.running))] //nolint:gosec // any of them will do
 		f.kill(t, victims)
-		elapse(rand.N(longest)) //nolint:gosec // any moment will do
+		letTimePass(rand.N(longest)) //nolint:gosec // any moment will do
 		f.start(t, server, victims)
 	}
 }
 
-// lived says whether one scheduler ticked all the time.
-func (f *fleet) lived(t *testing.T, from, to time.Time) bool {
+// covered reports whether one scheduler ticked all the time.
+func (f *fleet) covered(t *testing.T, from, to time.Time) bool {
 	t.Helper()
-	return slices.ContainsFunc(f.lives, func(l *life) bool {
+	return slices.ContainsFunc(f.runs, func(l *schedulerRun) bool {
 		ready := l.ready(t)
 		return !ready.IsZero() && !ready.After(from) && !l.ended.Before(to)
 	})
 }
 
-// line is what is needed of a line of the log.
-type line struct {
+// logLine has the fields of a log line that are needed here.
+type logLine struct {
 	TS         time.Time
 	Msg        string
 	Tick, Last time.Time
 }
 
-// lines are those with a message.
-func lines(t *testing.T, log, msg string) (out []line) {
+// logLines returns the log lines with a message.
+func logLines(t *testing.T, log, msg string) (out []logLine) {
 	t.Helper()
 	for text := range strings.Lines(log) {
-		var l line
+		var l logLine
 		if !strings.Contains(text, strconv.Quote(msg)) || !strings.HasSuffix(text, "\n") {
 			continue
 		}
@@ -314,143 +311,6 @@ func lines(t *testing.T, log, msg string) (out []line) {
 		}
 		if l.Msg == msg {
 			out = append(out, l)
-		}
-	}
-	return out
-}
-
-// tick is a sweep's task, when it came into Redis.
-type tick struct {
-	id       string
-	slot, at time.Time
-}
-
-// span is a sweep, from taking the lease to giving it back.
-type span struct{ from, to time.Time }
-
-// trace is what Redis was told to do, in its order.
-type trace struct {
-	mu       sync.Mutex
-	ticks    []tick
-	leases   []lease
-	problems []string
-}
-
-// lease is one change of who may sweep. An empty owner gives it back.
-type lease struct {
-	owner string
-	life  time.Duration
-	at    time.Time
-}
-
-// traceRedis watches a Redis until the test ends.
-func traceRedis(t *testing.T, server *redistest.Server) *trace {
-	t.Helper()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader := bufio.NewReader(conn)
-	if _, err := conn.Write([]byte("MONITOR\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := reader.ReadString('\n'); err != nil || ok != "+OK\r\n" {
-		t.Fatalf("MONITOR: %q, %v", ok, err)
-	}
-	tr := &trace{}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			text, err := reader.ReadString('\n')
-			if err != nil {
-				return
-			}
-			tr.read(text)
-		}
-	}()
-	t.Cleanup(func() { _ = conn.Close(); <-done })
-	return tr
-}
-
-// read takes a line such as +1795391234.123456 [0 lua] "SET" "key" "value".
-func (tr *trace) read(text string) {
-	when, rest, _ := strings.Cut(strings.TrimPrefix(text, "+"), " ")
-	_, rest, _ = strings.Cut(rest, "] ")
-	var args []string
-	for len(args) < 6 {
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil {
-			break
-		}
-		arg, err := strconv.Unquote(quoted)
-		if err != nil {
-			break
-		}
-		args, rest = append(args, arg), strings.TrimLeft(rest[len(quoted):], " ")
-	}
-	if len(args) < 2 {
-		return
-	}
-	isNew := len(args) == 6 && args[2] == "msg" && args[5] == "pending" // rather than put back
-	const taskPrefix, leaseKey = "asynq:{" + tasks.QueueSweep + "}:t:", "{kooworker:locks}:sweeping"
-	id, isTask := strings.CutPrefix(args[1], taskPrefix)
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	seconds, micros, _ := strings.Cut(when, ".")
-	sec, err1 := strconv.ParseInt(seconds, 10, 64)
-	usec, err2 := strconv.ParseInt(micros, 10, 64)
-	at := time.Unix(sec, usec*1000)
-	if err1 != nil || err2 != nil {
-		tr.problems = append(tr.problems, text)
-	}
-	switch command := strings.ToUpper(args[0]); {
-	case command == "HSET" && isTask && isNew:
-		slot, err := time.Parse(time.RFC3339, id[max(0, len(id)-len("2006-01-02T15:04:05Z")):])
-		if err != nil {
-			tr.problems = append(tr.problems, fmt.Sprintf("a sweep by the name of %s", id))
-		}
-		tr.ticks = append(tr.ticks, tick{id: id, slot: slot, at: at})
-	case command == "SET" && args[1] == leaseKey && len(args) == 5:
-		ms, err := strconv.Atoi(args[4])
-		if err != nil {
-			tr.problems = append(tr.problems, text)
-		}
-		tr.leases = append(tr.leases, lease{owner: args[2], life: time.Duration(ms) * time.Millisecond, at: at})
-	case command == "DEL" && args[1] == leaseKey:
-		tr.leases = append(tr.leases, lease{at: at})
-	}
-}
-
-func (tr *trace) ticked() []tick {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return slices.Clone(tr.ticks)
-}
-
-// sweeps are the times at which somebody held the lease. Nobody may take it
-// while somebody else does.
-func (tr *trace) sweeps(t *testing.T) (out []span) {
-	t.Helper()
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for _, problem := range tr.problems {
-		t.Error(problem)
-	}
-	owner, until := "", time.Time{}
-	for _, l := range tr.leases {
-		switch {
-		case l.owner == "":
-			out[len(out)-1].to, owner = l.at, ""
-		case l.owner != owner && owner != "" && l.at.Before(until):
-			t.Errorf("%s begins to sweep at %s, and %s is at it", l.owner, l.at, owner)
-			fallthrough
-		case l.owner != owner:
-			out = append(out, span{from: l.at})
-			fallthrough
-		default:
-			owner, until = l.owner, l.at.Add(l.life)
-			out[len(out)-1].to = until
 		}
 	}
 	return out

@@ -16,20 +16,20 @@ import (
 	locksource "github.com/kooworker/kooworker/worker/locks/source"
 )
 
-// sourceFlags say where locks are known besides the ledger.
+// sourceFlags name external sources of locks: a database, a file, or both.
 type sourceFlags struct {
-	DSN     string        `name:"source-dsn" group:"source" placeholder:"DSN" help:"Database that knows the locks: postgres://user@host/database or mysql://user@host/database. With a password it belongs into the environment, not on a command line that ps shows."`
+	DSN     string        `name:"source-dsn" group:"source" placeholder:"DSN" help:"Database that holds the locks: postgres://user@host/database or mysql://user@host/database. A DSN with a password belongs in the environment, because ps shows command lines."`
 	DSNFile string        `name:"source-dsn-file" group:"source" placeholder:"FILE" help:"File that holds the DSN."`
-	Query   string        `name:"source-query" group:"source" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at of every lock, in one row each. See --source-zone for times."`
-	Zone    string        `name:"source-zone" group:"source" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have none of their own, such as Europe/Berlin (${default})."`
-	Timeout time.Duration `name:"source-timeout" group:"source" default:"2m" placeholder:"DURATION" help:"Give a query up after this long (${default})."`
-	File    string        `name:"source-file" group:"source" placeholder:"FILE" help:"File that knows the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
+	Query   string        `name:"source-query" group:"source" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at, one row for each lock. See --source-zone for times."`
+	Zone    string        `name:"source-zone" group:"source" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have no zone of their own, such as Europe/Berlin (${default})."`
+	Timeout time.Duration `name:"source-timeout" group:"source" default:"2m" placeholder:"DURATION" help:"Time-out of a query (${default})."`
+	File    string        `name:"source-file" group:"source" placeholder:"FILE" help:"File that holds the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
 }
 
-const sourceHelp = `Where locks are known besides the ledger. A worker looks there again just before it releases one: give all workers the same.`
+const sourceHelp = `External sources of locks, besides the ledger. A worker reads the source again just before it releases one of its locks: give all workers the same source.`
 
-// given are the sources that the flags name.
-func (f sourceFlags) given() (kinds []tasks.Source) {
+// kinds returns the kinds of the sources that the flags name.
+func (f sourceFlags) kinds() (kinds []tasks.Source) {
 	if f.DSN+f.DSNFile+f.Query != "" {
 		kinds = append(kinds, tasks.SourceSQL)
 	}
@@ -39,58 +39,54 @@ func (f sourceFlags) given() (kinds []tasks.Source) {
 	return kinds
 }
 
-// kind is what a sweep is about that names no source: the one that the flags
-// name, or else the ledger.
-func (f sourceFlags) kind(named tasks.Source) (tasks.Source, error) {
-	given := f.given()
+// swept returns the source that a sweep reads: wanted if it is set, else the source
+// that the flags name, else the ledger.
+func (f sourceFlags) swept(wanted tasks.Source) (tasks.Source, error) {
+	kinds := f.kinds()
 	switch {
-	case named != "":
-		return named, nil
-	case len(given) > 1:
+	case wanted != "":
+		return wanted, nil
+	case len(kinds) > 1:
 		return "", usagef("--source-file: there is a database as well; want one of them, or --sweep-source to say which of them is swept")
-	case len(given) == 1:
-		return given[0], nil
+	case len(kinds) == 1:
+		return kinds[0], nil
 	default:
 		return tasks.SourceLedger, nil
 	}
 }
 
-// open returns what the flags name; it does not connect yet. A DSN is not shown
-// in errors.
-func (f sourceFlags) open() (sources []locksource.Source, err error) {
-	zone, err := zoneOf("--source-zone", f.Zone)
+// open returns the sources that the flags name, not connected yet. Its errors do
+// not show the DSN.
+func (f sourceFlags) open() ([]locksource.Source, error) {
+	zone, err := loadZone("--source-zone", f.Zone)
 	if err != nil {
 		return nil, err
 	}
 	if f.Timeout <= 0 {
 		return nil, usagef("--source-timeout: %s; want more than 0", f.Timeout)
 	}
-	defer func() {
-		if err != nil {
-			closeSources(sources)
-			sources = nil
-		}
-	}()
-	for _, kind := range f.given() {
+	var sources []locksource.Source
+	for _, kind := range f.kinds() {
 		var s locksource.Source
 		if kind == tasks.SourceSQL {
-			s, err = f.database(zone)
+			s, err = f.openDatabase(zone)
 		} else if s, err = locksource.OpenFile(f.File, ""); err != nil {
 			err = usagef("--source-file: %w", err)
 		}
 		if err != nil {
-			return sources, err
+			closeSources(sources)
+			return nil, err
 		}
 		sources = append(sources, s)
 	}
 	return sources, nil
 }
 
-func (f sourceFlags) database(zone *time.Location) (locksource.Source, error) {
+func (f sourceFlags) openDatabase(zone *time.Location) (locksource.Source, error) {
 	dsn := f.DSN
 	switch {
 	case dsn != "" && f.DSNFile != "":
-		return nil, usagef("--source-dsn-file: leave it out, or --source-dsn")
+		return nil, usagef("--source-dsn-file: want only one of --source-dsn and --source-dsn-file")
 	case f.DSNFile != "":
 		text, err := os.ReadFile(f.DSNFile)
 		if err != nil {
@@ -113,8 +109,8 @@ func (f sourceFlags) database(zone *time.Location) (locksource.Source, error) {
 	return s, nil
 }
 
-// zoneOf is the time zone that a flag names.
-func zoneOf(flag, name string) (*time.Location, error) {
+// loadZone returns the time zone that a flag names.
+func loadZone(flag, name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
 	if err != nil {
 		return nil, usagef("%s: %w; want a name such as UTC or Europe/Berlin", flag, err)
@@ -128,20 +124,20 @@ func closeSources(sources []locksource.Source) {
 	}
 }
 
-// listed joins sources with the notes of what was swept of them.
-func listed(rdb redis.UniversalClient, sources []locksource.Source) []*locks.External {
-	all := make([]*locks.External, len(sources))
+// lockSources joins each source with the record of its locks that were swept.
+func lockSources(rdb redis.UniversalClient, sources []locksource.Source) []*locks.External {
+	external := make([]*locks.External, len(sources))
 	for i, s := range sources {
-		all[i] = locks.NewExternal(s, enqueuelocks.NewSweptStore(rdb, s.Kind()))
+		external[i] = locks.NewExternal(s, enqueuelocks.NewSweptStore(rdb, s.Kind()))
 	}
-	return all
+	return external
 }
 
-// checkSources asks databases whether they can answer, and returns what is wrong.
-// A worker starts all the same.
+// checkSources asks the databases whether they can answer, and returns what is
+// wrong. A worker starts nevertheless.
 func checkSources(ctx context.Context, sources []locksource.Source) error {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	const timeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var wrong error
 	for _, s := range sources {

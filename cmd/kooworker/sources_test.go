@@ -6,190 +6,30 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hibiken/asynq"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 	"github.com/kooworker/kooworker/worker/locks/source/sourcetest"
 )
 
-// The short forms of what `make chaos` does at length; there, databases are
-// killed that others use as well.
+// These are short forms of the tests of `make chaos`. There, databases are killed
+// that other tests use as well.
 
-// listing is a table of locks, all of which KooDrive holds, with a Redis and a
-// KooDrive of its own.
-type listing struct {
-	*sourcetest.Server
-
-	table string
-	redis *redistest.Server
-	sim   *simulator.Simulator
-	url   string
-}
-
-// tables counts tables, so that each has a name of its own.
-var tables atomic.Int64
-
-// list makes a table of n locks without an index, of which the first stale have
-// expired long ago.
-func list(t *testing.T, d *sourcetest.Server, n, stale int) *listing {
-	t.Helper()
-	l := &listing{Server: d, table: fmt.Sprintf("locks%d", tables.Add(1)), redis: redistest.Start(t)}
-	l.sim, l.url = startSimulator(t)
-	d.Table(t, l.table)
-	d.Exec(t, fmt.Sprintf("INSERT INTO "+l.table+" SELECT CONCAT('user-', i), CONCAT('lock-', i, '@102'), CASE WHEN i < %d THEN "+longAgo(d)+" ELSE "+fromNow(d, time.Hour)+" END FROM "+
-		d.Pick("generate_series(0, %d) i", "(SELECT seq AS i FROM seq_0_to_%d) s"), stale, n-1))
-	for i := range n {
-		l.sim.AddLock(userOf(i), lockOf(i), time.Now().Add(24*time.Hour))
-	}
-	return l
-}
-
-func userOf(i int) string { return fmt.Sprintf("user-%d", i) }
-func lockOf(i int) string { return fmt.Sprintf("lock-%d@102", i) }
-
-// longAgo is always the same time.
-func longAgo(d *sourcetest.Server) string {
-	return d.Pick("timestamptz '2020-01-31 08:30:00Z'", "TIMESTAMP '2020-01-31 08:30:00'")
-}
-
-// fromNow is a time that is so far away, or was.
-func fromNow(d *sourcetest.Server, by time.Duration) string {
-	return d.Pick(fmt.Sprintf("now() + %g * interval '1 second'", by.Seconds()), fmt.Sprintf("TIMESTAMPADD(SECOND, %d, NOW())", int(by.Seconds())))
-}
-
-// set changes a lock's row.
-func (l *listing) set(t *testing.T, i int, expiresAt string) {
-	t.Helper()
-	l.Exec(t, fmt.Sprintf("UPDATE %s SET expires_at = %s WHERE user_id = '%s'", l.table, expiresAt, userOf(i)))
-}
-
-func (l *listing) query() string { return "SELECT user_id, lock_id, expires_at FROM " + l.table }
-
-// flags are those of a source.
-func (l *listing) flags() []string { return flagsOf(l.DSN(), l.query()) }
-
-func flagsOf(dsn, query string) []string {
-	return []string{"--source-dsn", dsn, "--source-query", query}
-}
-
-// worker starts one that knows the source.
-func (l *listing) worker(t *testing.T, args ...string) *process {
-	t.Helper()
-	return startWorker(t, l.redis, l.url, append(l.flags(), args...)...)
-}
-
-func (l *listing) sweep(t *testing.T) result {
-	t.Helper()
-	return l.sweepOf(t, l.flags())
-}
-
-func (l *listing) sweepOf(t *testing.T, source []string, args ...string) result {
-	t.Helper()
-	r := kooworker(t, "", append(append([]string{"locks", "sweep", "--max-share", "1", "--json", "--redis-url", l.redis.URL()}, source...), args...)...)
-	noPassword(t, r.stdout+r.stderr)
-	return r
-}
-
-// wait waits for the batch of a sweep, and returns its counts.
-func (l *listing) wait(t *testing.T, sweep result) map[string]float64 {
-	t.Helper()
-	id, _ := sweep.object(t)["batch"].(string)
-	if r := kooworker(t, "", "batch", "wait", id, "--timeout", "10m", "--redis-url", l.redis.URL()); r.code != exitDone {
-		t.Fatalf("%+v after %+v", r, sweep)
-	}
-	return counts(show(t, l.redis, id))
-}
-
-// enqueued is the number of releases that Redis has.
-func (l *listing) enqueued(t *testing.T) int {
-	t.Helper()
-	return len(l.tasks(t, tasks.QueueRelease))
-}
-
-// tasks are those of a queue that are not done. What moves meanwhile is missing,
-// or there twice.
-func (l *listing) tasks(t *testing.T, queue string) (all []*asynq.TaskInfo) {
-	t.Helper()
-	inspector := asynq.NewInspectorFromRedisClient(l.redis.Client())
-	queues, err := inspector.Queues()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, each := range queues {
-		if each != queue {
-			continue
-		}
-		for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
-			inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListRetryTasks, inspector.ListScheduledTasks, inspector.ListArchivedTasks,
-		} {
-			some, err := list(queue, asynq.PageSize(100_000))
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, some...)
-		}
-	}
-	return all
-}
-
-// hurry lets releases that wait run at once, as asynqmon's button does.
-func (l *listing) hurry(t *testing.T) {
-	t.Helper()
-	if _, err := asynq.NewInspectorFromRedisClient(l.redis.Client()).RunAllRetryTasks(tasks.QueueRelease); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// held checks that KooDrive has released the locks below stale, and no other.
-func (l *listing) held(t *testing.T, n, stale int) {
-	t.Helper()
-	wrong := 0
-	for i := range n {
-		if held := len(l.sim.Locks(userOf(i))) == 1; held != (i >= stale) {
-			wrong++
-		}
-	}
-	if released := l.sim.Stats().Released; wrong > 0 || released != stale {
-		t.Errorf("%d locks are held that must not be, or the other way round; %d were released, want %d", wrong, released, stale)
-	}
-}
-
-func noPassword(t *testing.T, text string) {
-	t.Helper()
-	if strings.Contains(text, sourcetest.Password) {
-		t.Errorf("the password is in %s", text)
-	}
-}
-
-// eachDatabase runs a test with either.
-func eachDatabase(t *testing.T, test func(t *testing.T, d *sourcetest.Server)) {
-	t.Helper()
-	for _, d := range sourcetest.Both(t) {
-		t.Run(d.Name, func(t *testing.T) {
-			t.Parallel()
-			test(t, d)
-		})
-	}
-}
-
-func TestADatabaseIsSwept(t *testing.T) {
+func TestSource_DatabaseIsSwept(t *testing.T) {
 	t.Parallel()
-	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) { t.Helper(); aDatabaseIsSwept(t, d, 1000, "") })
+	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) { t.Helper(); testDatabaseSweep(t, d, 1000, "") })
 }
 
-// aDatabaseIsSwept sweeps n locks, of which 40 % are stale.
-func aDatabaseIsSwept(t *testing.T, d *sourcetest.Server, n int, index string) {
+// testDatabaseSweep sweeps n locks, of which 40 % are stale.
+func testDatabaseSweep(t *testing.T, d *sourcetest.Server, n int, index string) {
 	t.Helper()
 	stale := n * 2 / 5
-	l := list(t, d, n, stale)
+	l := newLockTable(t, d, n, stale)
 	if index != "" {
 		d.Exec(t, "CREATE INDEX i"+l.table+" ON "+l.table+" ("+index+")")
 	}
@@ -199,47 +39,47 @@ func aDatabaseIsSwept(t *testing.T, d *sourcetest.Server, n int, index string) {
 		return kooworker(t, "", append(append([]string{"locks", "sweep", "--redis-url", l.redis.URL()}, l.flags()...), args...)...)
 	}
 	if r := sweep("--json"); r.code != exitPartial || r.object(t)["stale"] != float64(stale) || r.object(t)["held_back"] != float64(stale) || !strings.Contains(r.stderr, "in the database?") {
-		t.Errorf("more than the default share: %+v", r)
+		t.Errorf("more than the default share: %+v; want exit 3, and %d held back", r, stale)
 	}
 	dry := sweep("--max-share", "0.5", "--dry-run", "--json").object(t)
 	if r := sweep("--max-share", "0.5", "--dry-run"); strings.Count(r.stdout, "@102\n") != stale {
-		t.Errorf("a dry run lists %d", strings.Count(r.stdout, "@102\n"))
+		t.Errorf("a dry run lists %d locks; want %d", strings.Count(r.stdout, "@102\n"), stale)
 	}
 	begin := time.Now()
 	r := sweep("--max-share", "0.5", "--json")
 	swept := time.Since(begin)
 	wet := r.object(t)
 	if r.code != exitDone || strings.Contains(r.stderr, "kooworker: ") || wet["source"] != "sql" || wet["total"] != float64(n) || wet["enqueued"] != float64(stale) || wet["batch"] == "" {
-		t.Fatalf("%+v", r)
+		t.Fatalf("%+v; want exit 0, and a batch of %d releases", r, stale)
 	}
 	for _, number := range []string{"source", "total", "stale", "enqueued", "held_back", "unreadable"} {
 		if dry[number] != wet[number] {
-			t.Errorf("%s: %v dry, and %v", number, dry[number], wet[number])
+			t.Errorf("%s is %v in a dry run; want %v", number, dry[number], wet[number])
 		}
 	}
 	if diff := cmp.Diff(map[string]float64{"total": float64(stale), "succeeded": float64(stale)}, l.wait(t, r)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	t.Logf("%s, index on %q: %d of %d locks are swept within %.1f s, and released %.1f s later", d.Name, index, stale, n, swept.Seconds(), (time.Since(begin) - swept).Seconds())
-	l.held(t, n, stale)
+	l.checkReleased(t, n, stale)
 	again := sweep("--max-share", "0.5", "--json")
 	if o := again.object(t); again.code != exitDone || o["total"] != float64(n-stale) || o["stale"] != 0.0 || o["enqueued"] != 0.0 || o["batch"] != "" {
-		t.Errorf("again: %+v", again)
+		t.Errorf("again: %+v; want exit 0, stale 0, enqueued 0 and no batch", again)
 	}
-	noPassword(t, worker.log())
+	checkNoPassword(t, worker.log())
 }
 
-// What is renewed, deleted or made unreadable between a sweep and its releases
-// stays, and is swept again when it is stale again.
-func TestWhatChangesInTheDatabaseStays(t *testing.T) {
+// A lock that is renewed, deleted or made unreadable between a sweep and its releases
+// stays. It is swept again when it is stale again.
+func TestSource_ChangedRowsStay(t *testing.T) {
 	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
 		t.Helper()
 		const renewed, deleted, unreadable = 0, 1, 2
-		l := list(t, d, 3, 3)
+		l := newLockTable(t, d, 3, 3)
 		first := l.sweep(t)
 		if first.code != exitDone || first.object(t)["enqueued"] != 3.0 {
-			t.Fatalf("%+v", first)
+			t.Fatalf("%+v; want exit 0 and enqueued 3", first)
 		}
 		l.set(t, renewed, fromNow(d, time.Hour))
 		l.set(t, unreadable, "NULL")
@@ -250,16 +90,16 @@ func TestWhatChangesInTheDatabaseStays(t *testing.T) {
 		}
 		r := l.sweep(t)
 		if o := r.object(t); r.code != exitPartial || o["total"] != 1.0 || o["unreadable"] != 1.0 || o["enqueued"] != 0.0 || !strings.Contains(r.stderr, userOf(unreadable)+", lock "+lockOf(unreadable)+"): expires_at is NULL") {
-			t.Errorf("%+v", r)
+			t.Errorf("%+v; want exit 3, total 1, unreadable 1 and enqueued 0", r)
 		}
 		if released := l.sim.Stats().Released; released != 0 {
-			t.Fatalf("%d locks were released", released)
+			t.Fatalf("%d locks were released; want 0", released)
 		}
 		l.set(t, unreadable, longAgo(d)) // as it was
 		l.set(t, renewed, fromNow(d, -10*time.Minute))
 		r = l.sweep(t)
 		if o := r.object(t); r.code != exitDone || o["enqueued"] != 2.0 {
-			t.Fatalf("%+v", r)
+			t.Fatalf("%+v; want exit 0 and enqueued 2", r)
 		}
 		if diff := cmp.Diff(map[string]float64{"total": 2, "succeeded": 2}, l.wait(t, r)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -272,11 +112,11 @@ func TestWhatChangesInTheDatabaseStays(t *testing.T) {
 	})
 }
 
-func TestASourceThatFails(t *testing.T) {
+func TestSource_FailureEnqueuesNothing(t *testing.T) {
 	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
 		t.Helper()
-		l := list(t, d, 10, 5)
+		l := newLockTable(t, d, 10, 5)
 		where := d.Pick("PostgreSQL", "MySQL") + " at " + d.Addr()
 		closed, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -307,35 +147,35 @@ func TestASourceThatFails(t *testing.T) {
 				r := l.sweepOf(t, c.flags, dry...)
 				lines := strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")
 				if r.code != c.code || r.stdout != "" || !strings.HasPrefix(lines[0], "kooworker: ") || !strings.Contains(lines[0], c.want) || len(lines) > 2 {
-					t.Errorf("%s: %+v", name, r)
+					t.Errorf("%s: %+v; want nothing on stdout and 'kooworker:'", name, r)
 				}
 				if c.code == exitFailed && (len(lines) != 2 || !strings.HasPrefix(lines[1], "hint: ") || !strings.Contains(lines[0], "nothing was enqueued: ") || !strings.Contains(lines[0], where) && name != "no server") {
-					t.Errorf("%s: %s", name, r.stderr)
+					t.Errorf("%s: %s; want 'hint:' and 'nothing was enqueued:'", name, r.stderr)
 				}
 				if strings.Contains(r.stderr, "wr0ng") {
-					t.Errorf("the password is in %s", r.stderr)
+					t.Errorf("the password is shown; want it hidden: %s", r.stderr)
 				}
 			}
 		}
 		if keys := l.redis.Client().Keys(t.Context(), "*").Val(); len(keys) > 0 {
-			t.Errorf("Redis has %v", keys)
+			t.Errorf("Redis has %v; want no key", keys)
 		}
 		if r := l.sweep(t); r.code != exitDone || r.object(t)["enqueued"] != 5.0 {
-			t.Errorf("%+v", r)
+			t.Errorf("%+v; want exit 0 and enqueued 5", r)
 		}
 	})
 }
 
-// A scheduled sweep whose source fails is tried again, is dead in the end, and
-// does not keep later ones from being done.
-func TestAScheduledSweepWhoseSourceFails(t *testing.T) {
+// A scheduled sweep whose source fails is retried, and is dead in the end. Later
+// sweeps run nevertheless.
+func TestSource_ScheduledSweepFailsAndRecovers(t *testing.T) {
 	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
 		t.Helper()
-		l := list(t, d, 5, 5)
+		l := newLockTable(t, d, 5, 5)
 		d.Exec(t, "ALTER TABLE "+l.table+" RENAME TO away_"+l.table)
 		worker := l.worker(t, "--with-scheduler", "--sweep-every", "1s", "--max-share", "1", "--attempts", "unlisted=2")
-		redistest.Eventually(t, 30*time.Second, "a sweep is tried again", func() bool {
+		redistest.Eventually(t, 30*time.Second, "a sweep is retried", func() bool {
 			for _, task := range l.tasks(t, tasks.QueueSweep) {
 				if task.Retried > 0 && strings.Contains(task.LastErr, l.table) {
 					return true
@@ -350,34 +190,34 @@ func TestAScheduledSweepWhoseSourceFails(t *testing.T) {
 		})
 		text, _ := dead[0]["error"].(string)
 		if dead[0]["kind"] != "lock:sweep" || dead[0]["reason"] != "unlisted" || dead[0]["attempts"] != 2.0 || !strings.Contains(text, l.table) {
-			t.Errorf("%v", dead[0])
+			t.Errorf("%v; want kind lock:sweep, reason unlisted and attempts 2", dead[0])
 		}
-		noPassword(t, text+worker.log())
-		if !strings.Contains(worker.log(), `"reason":"unlisted"`) || !strings.Contains(worker.log(), "waits until this is put right") && !strings.Contains(worker.log(), "wait until this is put right") {
-			t.Errorf("the log does not say so: %s", worker.log())
+		checkNoPassword(t, text+worker.log())
+		if !strings.Contains(worker.log(), `"reason":"unlisted"`) || !strings.Contains(worker.log(), "its sweeps and releases wait until it can") {
+			t.Errorf("the log does not say so: %s; want 'reason\":\"unlisted', 'waits until this is put right' and 'wait until this is put right'", worker.log())
 		}
 		d.Exec(t, "ALTER TABLE away_"+l.table+" RENAME TO "+l.table)
-		redistest.Eventually(t, 30*time.Second, "all are released", func() bool { return l.sim.Stats().Released == 5 })
+		redistest.Eventually(t, 30*time.Second, "all locks are released", func() bool { return l.sim.Stats().Released == 5 })
 	})
 }
 
-// sourcesAtLength is for `make chaos`.
-func sourcesAtLength(t *testing.T, n int) {
+// testSourcesAtLength is for `make chaos`.
+func testSourcesAtLength(t *testing.T, n int) {
 	t.Helper()
 	for _, d := range sourcetest.Both(t) {
 		t.Run(d.Name, func(t *testing.T) {
-			hangsDuringReleases(t, d)
-			aDatabaseIsSwept(t, d, n, "")
-			aDatabaseIsSwept(t, d, n, "user_id, lock_id")
-			aSweepIsKilled(t, d, n, func(*listing) {})
-			breaksDuringASweep(t, d, n, d.Kill, func() { d.Restart(t) })
-			isAwayDuringReleases(t, d, d.Addr(), n/10, 30*time.Second, d.Kill, func(*listing) { d.Restart(t) })
+			testHangDuringReleases(t, d)
+			testDatabaseSweep(t, d, n, "")
+			testDatabaseSweep(t, d, n, "user_id, lock_id")
+			testKilledSweep(t, d, n, func(*lockTable) {})
+			testBreakDuringSweep(t, d, n, d.Kill, func() { d.Restart(t) })
+			testOutageDuringReleases(t, d, d.Addr(), n/10, 30*time.Second, d.Kill, func(*lockTable) { d.Restart(t) })
 		})
 	}
 }
 
-// From a file, by a worker that knows it; one that does not leaves them alone.
-func TestAFileIsSwept(t *testing.T) {
+// A worker that knows the file releases its locks. One that does not leaves them alone.
+func TestSource_FileIsSwept(t *testing.T) {
 	t.Parallel()
 	const n, stale = 20, 8
 	for name, line := range map[string]func(user, lock, at string) string{
@@ -389,7 +229,7 @@ func TestAFileIsSwept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
-			l := &listing{redis: server}
+			l := &lockTable{redis: server}
 			l.sim, l.url = startSimulator(t)
 			var text strings.Builder
 			if strings.HasSuffix(name, ".csv") {
@@ -412,37 +252,37 @@ func TestAFileIsSwept(t *testing.T) {
 			r := l.sweepOf(t, source)
 			if o := r.object(t); r.code != exitDone || o["source"] != "file" || o["total"] != float64(n) || o["enqueued"] != float64(stale) ||
 				!strings.Contains(r.stderr, "no running worker knows this source") {
-				t.Errorf("%+v", r)
+				t.Errorf("%+v; want exit 0, %d releases and a warning", r, stale)
 			}
-			redistest.Eventually(t, 20*time.Second, "the worker says that it does not know the source", func() bool {
+			redistest.Eventually(t, 20*time.Second, "the worker logs that it does not know the source", func() bool {
 				return strings.Contains(without.log(), "wait for a worker that knows their source")
 			})
-			redistest.Eventually(t, 20*time.Second, "all are put back", func() bool { return l.enqueued(t) == stale })
+			redistest.Eventually(t, 20*time.Second, "all releases are put back", func() bool { return l.enqueued(t) == stale })
 			if l.sim.Stats().Released != 0 {
-				t.Errorf("%d are released", l.sim.Stats().Released)
+				t.Errorf("%d locks were released; want 0", l.sim.Stats().Released)
 			}
 			for _, task := range l.tasks(t, tasks.QueueRelease) {
 				if task.Retried > 0 {
-					t.Errorf("%s is charged: %s", task.ID, task.LastErr)
+					t.Errorf("%s is charged an attempt; want none: %s", task.ID, task.LastErr)
 				}
 			}
 			without.end(t, syscall.SIGTERM)
 			startWorker(t, server, l.url, source...)
-			l.hurry(t)
+			l.runRetriesNow(t)
 			if diff := cmp.Diff(map[string]float64{"total": stale, "succeeded": stale}, l.wait(t, r)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			l.held(t, n, stale)
+			l.checkReleased(t, n, stale)
 			if r := l.sweepOf(t, source); r.code != exitDone || strings.Contains(r.stderr, "kooworker: ") || r.object(t)["enqueued"] != 0.0 {
-				t.Errorf("again: %+v", r)
+				t.Errorf("again: %+v; want exit 0, enqueued 0 and no 'kooworker: '", r)
 			}
 		})
 	}
 }
 
-// A table in local time, without a zone: only who says the zone knows what is
-// stale, the worker as well.
-func TestATableInLocalTimeIsSwept(t *testing.T) {
+// The times of the table are local times without a zone. The sweep and the worker
+// find the stale locks only if they are told the zone.
+func TestSource_LocalTimeNeedsItsZone(t *testing.T) {
 	t.Parallel()
 	const name, n, stale = "America/New_York", 10, 3
 	zone, err := time.LoadLocation(name)
@@ -451,7 +291,7 @@ func TestATableInLocalTimeIsSwept(t *testing.T) {
 	}
 	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
 		t.Helper()
-		l := list(t, d, n, 0)
+		l := newLockTable(t, d, n, 0)
 		d.Exec(t, "ALTER TABLE "+l.table+" DROP COLUMN expires_at", "ALTER TABLE "+l.table+" ADD COLUMN expires_at "+d.Pick("timestamp", "DATETIME"))
 		expire := func(i int, in time.Duration) {
 			t.Helper()
@@ -462,13 +302,13 @@ func TestATableInLocalTimeIsSwept(t *testing.T) {
 		}
 		without, with := l.flags(), append(l.flags(), "--source-zone", name)
 		if r := l.sweepOf(t, with); r.code != exitDone || r.object(t)["total"] != float64(n) || r.object(t)["stale"] != 0.0 {
-			t.Errorf("with the zone: %+v", r)
+			t.Errorf("with the zone: %+v; want exit 0, and none of %d locks stale", r, n)
 		}
 		wrong := l.sweepOf(t, without)
 		if wrong.code != exitDone || wrong.object(t)["stale"] != float64(n) || wrong.object(t)["enqueued"] != float64(n) {
-			t.Fatalf("without: %+v", wrong)
+			t.Fatalf("without the zone: %+v; want exit 0, and all of %d locks stale", wrong, n)
 		}
-		// A worker that knows better releases none of them.
+		// A worker that knows the zone releases none of them.
 		startWorker(t, l.redis, l.url, with...)
 		if diff := cmp.Diff(map[string]float64{"total": n, "superseded": n}, l.wait(t, wrong)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -478,32 +318,32 @@ func TestATableInLocalTimeIsSwept(t *testing.T) {
 		}
 		r := l.sweepOf(t, with)
 		if o := r.object(t); r.code != exitDone || o["enqueued"] != float64(stale) {
-			t.Fatalf("%+v", r)
+			t.Fatalf("%+v; want exit 0, and %d releases", r, stale)
 		}
 		if diff := cmp.Diff(map[string]float64{"total": stale, "succeeded": stale}, l.wait(t, r)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		l.held(t, n, stale)
+		l.checkReleased(t, n, stale)
 	})
 }
 
-func TestADatabaseThatHangsIsGivenUp(t *testing.T) {
+func TestSource_HangingDatabaseTimesOut(t *testing.T) {
 	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *sourcetest.Server) {
 		t.Helper()
-		l := list(t, d, 1, 1)
+		l := newLockTable(t, d, 1, 1)
 		p := startProxy(t, d.Addr())
 		p.frozen.Lock()
 		defer p.frozen.Unlock()
 		begin := time.Now()
 		r := l.sweepOf(t, flagsOf(d.DSNAt(p.addr()), l.query()), "--source-timeout", "1s")
 		if took := time.Since(begin); r.code != exitFailed || !strings.Contains(r.stderr, "did not end within 1s") || took > 20*time.Second {
-			t.Errorf("after %s: %+v", took, r)
+			t.Errorf("after %s: %+v; want exit 1 within 20s, and 'did not end within 1s'", took, r)
 		}
 	})
 }
 
-func TestSourceFlagsThatAreWrong(t *testing.T) {
+func TestSource_WrongFlags(t *testing.T) {
 	t.Setenv("KOODRIVE_TOKEN", "t0ken")
 	server := redistest.Start(t)
 	file := filepath.Join(t.TempDir(), "locks.csv.gz")
@@ -523,7 +363,7 @@ func TestSourceFlagsThatAreWrong(t *testing.T) {
 		} {
 			args := append(append(append([]string{}, command...), "--redis-url", server.URL()), c.flags...)
 			if r := kooworker(t, "", args...); r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: "+c.want) || strings.Contains(r.stderr, "\x8b") {
-				t.Errorf("%v: %+v", args, r)
+				t.Errorf("%v: %+v; want exit 2, nothing on stdout and no '\x8b'", args, r)
 			}
 		}
 	}

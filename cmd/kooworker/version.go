@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 )
 
-// version is set by the release build: -ldflags "-X main.version=v1.2.3".
+// version is set by the release build with -ldflags "-X main.version=v1.2.3".
 var version = ""
 
 type versionCmd struct {
@@ -20,23 +22,16 @@ type buildInfo struct {
 
 func build() buildInfo {
 	b := buildInfo{Version: version, Commit: "unknown", Go: runtime.Version()}
-	info, ok := debug.ReadBuildInfo()
-	if ok {
-		if b.Version == "" {
-			b.Version = info.Main.Version
-		}
-		modified := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		settings := map[string]string{}
 		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				b.Commit = s.Value
-			case "vcs.modified":
-				if s.Value == "true" {
-					modified = "-modified"
-				}
-			}
+			settings[s.Key] = s.Value
 		}
-		b.Commit += modified
+		b.Version = cmp.Or(b.Version, info.Main.Version)
+		b.Commit = cmp.Or(settings["vcs.revision"], b.Commit)
+		if settings["vcs.modified"] == "true" {
+			b.Commit += "-modified"
+		}
 	}
 	if b.Version == "" || b.Version == "(devel)" {
 		b.Version = "devel"
@@ -45,11 +40,11 @@ func build() buildInfo {
 }
 
 // Run implements the command.
-func (c *versionCmd) Run(a *app) error {
+func (c *versionCmd) Run(e *env) error {
 	b := build()
 	if c.JSON {
-		return writeJSON(a.stdout, b)
+		return writeJSON(e.stdout, b)
 	}
-	say(a.stdout, "kooworker %s, commit %s, %s\n", b.Version, b.Commit, b.Go)
+	fmt.Fprintf(e.stdout, "kooworker %s, commit %s, %s\n", b.Version, b.Commit, b.Go)
 	return nil
 }

@@ -7,39 +7,33 @@ import (
 	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// webhookFlags say who is told of complete batches.
+// webhookFlags say where complete batches are announced.
 type webhookFlags struct {
-	URL     string        `name:"webhook-url" env:"KOOWORKER_WEBHOOK_URL" group:"webhook" placeholder:"URL" help:"POST to this URL when a batch is complete. All workers of a Redis want the same."`
-	Timeout time.Duration `name:"webhook-timeout" env:"KOOWORKER_WEBHOOK_TIMEOUT" group:"webhook" default:"10s" help:"For one POST (${default})."`
+	URL     string        `name:"webhook-url" env:"KOOWORKER_WEBHOOK_URL" group:"webhook" placeholder:"URL" help:"POST to this URL when a batch is complete. Give all workers of a Redis the same URL."`
+	Timeout time.Duration `name:"webhook-timeout" env:"KOOWORKER_WEBHOOK_TIMEOUT" group:"webhook" default:"10s" help:"Time-out of one POST (${default})."`
 
 	InsecureHTTP bool `name:"webhook-insecure-http" env:"KOOWORKER_WEBHOOK_INSECURE_HTTP" group:"webhook" help:"Allow plain HTTP to another machine."`
 }
 
-// The variables that hold the webhook's secret, or say where it is.
+// The variables that hold the webhook's secret, or the path of its file.
 const (
 	envWebhookSecret     = "KOOWORKER_WEBHOOK_SECRET"
 	envWebhookSecretFile = "KOOWORKER_WEBHOOK_SECRET_FILE"
 )
 
-const webhookHelp = `Signed as Standard Webhooks say, with the secret in KOOWORKER_WEBHOOK_SECRET, or in the file that KOOWORKER_WEBHOOK_SECRET_FILE names, read again when it changes.`
+const webhookHelp = `Webhooks are signed as the Standard Webhooks specification says. The secret is in KOOWORKER_WEBHOOK_SECRET, or in the file that KOOWORKER_WEBHOOK_SECRET_FILE names, which is read again when it changes.`
 
-// sender returns nil if nobody is told.
+// sender returns nil if there is no webhook.
 func (f webhookFlags) sender() (*webhook.Sender, error) {
 	if f.URL == "" {
 		return nil, nil
 	}
-	name, value, err := oneOf(envWebhookSecret, envWebhookSecretFile)
+	secret, err := fromEnv([]variable[webhook.SecretSource]{
+		{envWebhookSecret, webhook.StaticSecret},
+		{envWebhookSecretFile, webhook.SecretFile},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("--webhook-url: %w", err)
-	}
-	var secret webhook.SecretSource
-	if name == envWebhookSecret {
-		secret, err = webhook.StaticSecret(value)
-	} else {
-		secret, err = webhook.SecretFile(value)
-	}
-	if err != nil {
-		return nil, usagef("%s: %w", name, err)
 	}
 	sender, err := webhook.New(webhook.Config{
 		URL: f.URL, Secret: secret, Timeout: f.Timeout, InsecureHTTP: f.InsecureHTTP, UserAgent: "kooworker/" + build().Version,

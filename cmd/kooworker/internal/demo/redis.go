@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -7,40 +7,43 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/cenkalti/backoff/v4"
 	"github.com/redis/go-redis/v9"
 )
 
-// embeddedRedis is a Redis for the time of the demo: a redis-server from PATH
-// in a temporary folder, or else one written in Go, in this process.
-type embeddedRedis struct {
+// redisServer is a Redis that lives as long as the demo: a redis-server from PATH
+// in a temporary folder, or else miniredis in this process.
+type redisServer struct {
 	addr string
-	what string
+	kind string // as people are told
 	stop func()
 }
 
-func startEmbeddedRedis(ctx context.Context) (*embeddedRedis, error) {
+func startRedis(ctx context.Context) (*redisServer, error) {
 	if bin, err := exec.LookPath("redis-server"); err == nil {
-		if r, err := startRedisServer(ctx, bin); err == nil {
+		if r, err := startProcess(ctx, bin); err == nil {
 			return r, nil
 		}
 	}
 	return startMiniredis()
 }
 
-func startRedisServer(ctx context.Context, bin string) (*embeddedRedis, error) {
+func startProcess(ctx context.Context, bin string) (*redisServer, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := listener.Addr().String()
+	_ = listener.Close() // leaves a free port to redis-server
 	dir, err := os.MkdirTemp("", "kooworker-demo-")
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(bin, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, //nolint:gosec,noctx // from PATH; stopped by stop, after the worker
+	cmd := exec.Command(bin, "--port", addr[strings.LastIndexByte(addr, ':')+1:], "--bind", "127.0.0.1", "--dir", dir, //nolint:gosec,noctx // from PATH; ended by stop, after the worker
 		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
 	if err := cmd.Start(); err != nil {
 		_ = os.RemoveAll(dir)
@@ -51,9 +54,9 @@ func startRedisServer(ctx context.Context, bin string) (*embeddedRedis, error) {
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	r := &embeddedRedis{
-		addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		what: "redis-server, in a temporary folder",
+	r := &redisServer{
+		addr: addr,
+		kind: "redis-server, in a temporary folder",
 		stop: func() {
 			_ = cmd.Process.Kill()
 			<-exited
@@ -67,28 +70,25 @@ func startRedisServer(ctx context.Context, bin string) (*embeddedRedis, error) {
 	return r, nil
 }
 
+// awaitPong waits until the server answers, for at most 5 seconds.
 func awaitPong(ctx context.Context, addr string, exited <-chan struct{}) error {
 	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
 	defer func() { _ = rdb.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for rdb.Ping(ctx).Err() != nil {
+	return backoff.Retry(func() error {
 		select {
 		case <-exited:
-			return errors.New("redis-server exited")
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+			return backoff.Permanent(errors.New("redis-server exited"))
+		default:
+			return rdb.Ping(ctx).Err()
 		}
-	}
-	return nil
+	}, backoff.WithContext(backoff.NewConstantBackOff(5*time.Millisecond), ctx))
 }
 
-// startMiniredis keeps time for a server that does not do so by itself: leases
-// and heartbeats must expire.
-func startMiniredis() (*embeddedRedis, error) {
+// startMiniredis also moves the clock of miniredis, which does not move by itself:
+// leases and heartbeats must expire.
+func startMiniredis() (*redisServer, error) {
 	server := miniredis.NewMiniRedis()
 	if err := server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("start a Redis: %w", err)
@@ -108,26 +108,13 @@ func startMiniredis() (*embeddedRedis, error) {
 			}
 		}
 	}()
-	return &embeddedRedis{
+	return &redisServer{
 		addr: server.Addr(),
-		what: "miniredis, in this process (no redis-server on PATH)",
+		kind: "miniredis, in this process (no redis-server on PATH)",
 		stop: func() {
 			close(quit)
 			<-stopped
 			server.Close()
 		},
 	}, nil
-}
-
-func freePort(ctx context.Context) (int, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = listener.Close() }()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(port)
 }

@@ -1,7 +1,8 @@
-package main
+package terminal
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -11,44 +12,50 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vbauerster/mpb/v8"
+	"go.uber.org/goleak"
 )
 
-// during calls something every half a second, and at the end: never when a line
-// is due, as nobody could say then which is first.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// wait waits inside a synctest bubble, where time passes at once.
+func wait(d time.Duration) { <-time.After(d) }
+
+// during calls do every half second and at the end. It never calls do when a line
+// is due: the order of the two would be undefined.
 func during(d time.Duration, do func(elapsed time.Duration)) {
 	const step = 500 * time.Millisecond
 	start := time.Now()
 	for next := step / 2; next < d; next += step {
-		elapse(next - time.Since(start))
+		wait(next - time.Since(start))
 		do(next)
 	}
-	elapse(d - time.Since(start))
+	wait(d - time.Since(start))
 	do(d)
 }
 
 func nothing(time.Duration) {}
 
-func TestProgressWritesALineFromTimeToTime(t *testing.T) {
+func TestProgress_Lines(t *testing.T) {
 	t.Parallel()
-	steadily := func(p *progress, perSecond float64) func(time.Duration) {
-		return func(elapsed time.Duration) { p.set(int64(perSecond * elapsed.Seconds())) }
+	steadily := func(p *Progress, perSecond float64) func(time.Duration) {
+		return func(elapsed time.Duration) { p.Set(int64(perSecond * elapsed.Seconds())) }
 	}
 	for name, tc := range map[string]struct {
-		o    progressOptions
-		do   func(p *progress)
+		o    ProgressOptions
+		do   func(p *Progress)
 		want []string
 	}{
-		"with a total": {progressOptions{unit: "tasks", total: 1_000_000}, func(p *progress) {
+		"with a total": {ProgressOptions{Unit: "tasks", Total: 1_000_000}, func(p *Progress) {
 			during(12500*time.Millisecond, steadily(p, 61_000))
 		}, []string{
 			"289750 of 1000000 tasks, 57950/s, 12 s left",
 			"594750 of 1000000 tasks, 59475/s, 7 s left",
 			"762500 of 1000000 tasks, 61000/s, in 12.5 s",
 		}},
-		"with a share": {progressOptions{unit: "lines", every: 20 * time.Second}, func(p *progress) {
+		"with a share": {ProgressOptions{Unit: "lines", Every: 20 * time.Second}, func(p *Progress) {
 			during(61*time.Second, func(elapsed time.Duration) {
-				p.set(int64(elapsed / time.Second))
-				p.setShare(elapsed.Seconds() / 1000)
+				p.Set(int64(elapsed / time.Second))
+				p.SetShare(elapsed.Seconds() / 1000)
 			})
 		}, []string{
 			"19 lines, 2 %, 0.9/s, 16 min left",
@@ -56,45 +63,45 @@ func TestProgressWritesALineFromTimeToTime(t *testing.T) {
 			"59 lines, 6 %, 1.0/s, 15 min left",
 			"61 lines, 1.0/s, in 61.0 s",
 		}},
-		"with neither": {progressOptions{unit: "tasks", every: 2 * time.Hour}, func(p *progress) {
+		"with neither": {ProgressOptions{Unit: "tasks", Every: 2 * time.Hour}, func(p *Progress) {
 			during(150*time.Minute, steadily(p, 100))
-			p.detail("12 rejected")
+			p.SetDetail("12 rejected")
 		}, []string{
 			"719975 tasks, 100/s, after 2 h 0 min",
 			"900000 tasks, 100/s, in 9000.0 s, 12 rejected",
 		}},
-		"shorter than the first line": {progressOptions{unit: "tasks", total: 5}, func(p *progress) {
+		"shorter than the first line": {ProgressOptions{Unit: "tasks", Total: 5}, func(p *Progress) {
 			during(time.Second, steadily(p, 5))
 		}, []string{"5 of 5 tasks, 5.0/s, in 1.0 s"}},
-		"in no time": {progressOptions{unit: "tasks", total: 5}, func(p *progress) { p.set(5) }, []string{"5 of 5 tasks, in 0.0 s"}},
-		"nothing":    {progressOptions{unit: "tasks"}, func(*progress) { during(4*time.Second, nothing) }, nil},
-		"nothing for long": {progressOptions{unit: "tasks"}, func(*progress) { during(6*time.Second, nothing) }, []string{
+		"in no time": {ProgressOptions{Unit: "tasks", Total: 5}, func(p *Progress) { p.Set(5) }, []string{"5 of 5 tasks, in 0.0 s"}},
+		"nothing":    {ProgressOptions{Unit: "tasks"}, func(*Progress) { during(4*time.Second, nothing) }, nil},
+		"nothing for long": {ProgressOptions{Unit: "tasks"}, func(*Progress) { during(6*time.Second, nothing) }, []string{
 			"0 tasks, 0.0/s, after 5 s", "0 tasks, 0.0/s, in 6.0 s",
 		}},
-		"that stalls": {progressOptions{unit: "tasks", total: 10_000}, func(p *progress) {
-			p.set(1000)
+		"that stalls": {ProgressOptions{Unit: "tasks", Total: 10_000}, func(p *Progress) {
+			p.Set(1000)
 			during(17*time.Second, nothing)
 		}, []string{
 			"1000 of 10000 tasks, 200/s, 45 s left", "1000 of 10000 tasks, 100/s, 90 s left", "1000 of 10000 tasks, 0.0/s",
 			"1000 of 10000 tasks, 59/s, in 17.0 s",
 		}},
-		"that takes forever": {progressOptions{unit: "tasks", total: 1 << 60}, func(p *progress) {
+		"that takes forever": {ProgressOptions{Unit: "tasks", Total: 1 << 60}, func(p *Progress) {
 			during(6*time.Second, steadily(p, 1))
 		}, []string{"4 of 1152921504606846976 tasks, 0.8/s", "6 of 1152921504606846976 tasks, 1.0/s, in 6.0 s"}},
-		"that goes on, and grows": {progressOptions{unit: "tasks"}, func(p *progress) {
-			p.setTotal(10_000)
-			p.startAt(9000)
+		"that is resumed, and grows": {ProgressOptions{Unit: "tasks"}, func(p *Progress) {
+			p.SetTotal(10_000)
+			p.StartAt(9000)
 			during(11*time.Second, func(elapsed time.Duration) {
-				p.setTotal(10_000 + 2*int64(elapsed.Seconds()))
-				p.set(9000 + int64(elapsed.Seconds())*10)
-				p.setShare(1) // of what, is not asked
+				p.SetTotal(10_000 + 2*int64(elapsed.Seconds()))
+				p.Set(9000 + int64(elapsed.Seconds())*10)
+				p.SetShare(1) // is not used, since the total is known
 			})
 		}, []string{
 			"9040 of 10008 tasks, 8.0/s, 2 min left", "9090 of 10018 tasks, 9.0/s, 103 s left", "9110 of 10022 tasks, 10/s, in 11.0 s",
 		}},
-		"that shrinks": {progressOptions{unit: "tasks", total: 100}, func(p *progress) {
-			p.startAt(80)
-			p.set(60)
+		"that shrinks": {ProgressOptions{Unit: "tasks", Total: 100}, func(p *Progress) {
+			p.StartAt(80)
+			p.Set(60)
 			during(6*time.Second, nothing)
 		}, []string{"60 of 100 tasks, 0.0/s", "60 of 100 tasks, 0.0/s, in 6.0 s"}},
 	} {
@@ -102,74 +109,74 @@ func TestProgressWritesALineFromTimeToTime(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				p := newProgress(&out, tc.o)
+				p := StartProgress(&out, tc.o)
 				tc.do(p)
-				p.finish()
-				p.finish()
+				p.Finish()
+				p.Finish()
 				var got []string
 				for line := range strings.Lines(out.String()) {
 					got = append(got, strings.TrimSuffix(line, "\n"))
 				}
 				if diff := cmp.Diff(tc.want, got); diff != "" {
-					t.Errorf("(-want +got):\n%s", diff)
+					t.Errorf("lines (-want +got):\n%s", diff)
 				}
 			})
 		})
 	}
 }
 
-func TestProgressDrawsABar(t *testing.T) {
+func TestProgress_Bar(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := beginProgress(progressOptions{unit: "tasks"})
+		p := newProgress(ProgressOptions{Unit: "tasks"})
 		p.drawBar(&out, mpb.WithAutoRefresh(), mpb.WithWidth(100)) // as on a terminal
 		during(2*time.Second, func(elapsed time.Duration) {
-			p.set(int64(elapsed.Seconds() * 100))
+			p.Set(int64(elapsed.Seconds() * 100))
 			if elapsed == 1250*time.Millisecond {
-				say(p, "above the bar\n")
-				p.setTotal(800)
-				p.detail("1 rejected")
+				fmt.Fprintln(p, "above the bar")
+				p.SetTotal(800)
+				p.SetDetail("1 rejected")
 			}
 		})
-		p.set(400)
-		p.finish()
-		p.finish()
-		say(p, "below the bar\n")
-		frames := strings.Split(out.String(), "\x1b[1A\x1b[J") // up, and clear
+		p.Set(400)
+		p.Finish()
+		p.Finish()
+		fmt.Fprintln(p, "below the bar")
+		frames := strings.Split(out.String(), "\x1b[1A\x1b[J") // up one line, and clear
 		for _, want := range []string{
 			"⠙ 25 tasks, 83/s, after 0 s\n",
 			"above the bar\n[===>------------------------] 125 of 800 tasks, 93/s, 7 s left, 1 rejected\n",
 			"[=============>--------------] 400 of 800 tasks, 200/s, in 2.0 s, 1 rejected\n",
 		} {
 			if !slices.Contains(frames, want) {
-				t.Errorf("no %q in %q", want, frames)
+				t.Errorf("frames %q; want one of them to be %q", frames, want)
 			}
 		}
 		if !strings.HasSuffix(out.String(), " 1 rejected\nbelow the bar\n") {
-			t.Errorf("ends with %q", frames[len(frames)-1])
+			t.Errorf("the last frame is %q; want the line below the bar at its end", frames[len(frames)-1])
 		}
 	})
 }
 
-func TestProgressIsSafeForConcurrentUse(t *testing.T) {
+func TestProgress_ConcurrentUse(t *testing.T) {
 	t.Parallel()
-	p := newProgress(&bytes.Buffer{}, progressOptions{unit: "tasks", every: time.Millisecond})
+	p := StartProgress(&bytes.Buffer{}, ProgressOptions{Unit: "tasks", Every: time.Millisecond})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for i := range int64(10_000) {
-				p.set(i)
-				p.setTotal(i)
-				p.setShare(float64(i) / 10_000)
-				p.detail("x")
+				p.Set(i)
+				p.SetTotal(i)
+				p.SetShare(float64(i) / 10_000)
+				p.SetDetail("x")
 				if i%1000 == 0 {
-					p.startAt(i)
-					say(p, "line\n")
+					p.StartAt(i)
+					fmt.Fprintln(p, "line")
 				}
 			}
 		})
 	}
 	wg.Wait()
-	p.finish()
+	p.Finish()
 }

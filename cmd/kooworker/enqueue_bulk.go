@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// batchFlags put tasks into a batch.
+type batchFlags struct {
+	Batch       string        `env:"KOOWORKER_ENQUEUE_BATCH" placeholder:"ID" help:"Put the tasks into this batch, which records the outcome of each. The same command again enqueues what is missing."`
+	Wait        bool          `help:"Wait until each task has its outcome. Without --batch, a new batch is created."`
+	WaitTimeout time.Duration `name:"wait-timeout" placeholder:"DURATION" help:"Wait no longer than this; exit code 4."`
+	Restore     bool          `help:"When resuming: also enqueue again tasks that the batch counts as queued although no queue holds them, because somebody deleted them there or Redis lost them."`
+	NoReceipts  bool          `name:"no-receipts" help:"Count the outcomes of the batch, and keep no receipts."`
+	Keep        time.Duration `default:"720h" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
+}
+
+func (f batchFlags) wanted() bool { return f.Batch != "" || f.Wait }
+
+func (f batchFlags) check() error {
+	if f.Batch != "" {
+		if err := tasks.ValidateBatchID(f.Batch); err != nil {
+			return usagef("--batch: %w", err)
+		}
+	}
+	switch {
+	case f.NoReceipts && !f.wanted():
+		return usagef("--no-receipts: only with --batch or --wait")
+	case f.Restore && f.Batch == "":
+		return usagef("--restore: only with --batch")
+	case f.WaitTimeout != 0 && !f.Wait:
+		return usagef("--wait-timeout: only with --wait")
+	case f.WaitTimeout < 0:
+		return usagef("--wait-timeout: %s is negative; want a time such as 10m", f.WaitTimeout)
+	case f.Keep < time.Minute:
+		return usagef("--keep: %s; want 1m or more", f.Keep)
+	}
+	return nil
+}
+
+func (f batchFlags) spec() *batch.Spec {
+	if !f.wanted() {
+		return nil
+	}
+	return &batch.Spec{ID: f.Batch, NoReceipts: f.NoReceipts, Keep: f.Keep}
+}
+
+// bulkSummary is what is printed of many tasks.
+type bulkSummary struct {
+	Batch     string            `json:"batch"`
+	Total     int64             `json:"total"`
+	Enqueued  int64             `json:"enqueued"`
+	Duplicate int64             `json:"duplicate"`
+	Rejected  int64             `json:"rejected"`
+	Skipped   int64             `json:"skipped"`
+	Seconds   float64           `json:"seconds"`
+	Balance   *tasks.BatchStats `json:"balance,omitempty"` // with --wait
+}
+
+// String returns the summary for people.
+func (s bulkSummary) String() string {
+	text := fmt.Sprintf("%d lines: %d enqueued, %d duplicate, %d rejected", s.Total, s.Enqueued, s.Duplicate, s.Rejected)
+	if s.Skipped > 0 {
+		text += fmt.Sprintf(", %d skipped", s.Skipped)
+	}
+	return text + fmt.Sprintf(", in %.1f s", s.Seconds)
+}
+
+// bulkPool is the number of connections of a bulk: for its exchanges, and for
+// looking up the tasks that conflict with new ones.
+const bulkPool = 80
+
+// runFile enqueues the tasks of the file.
+func (c *enqueueFlags) runFile(e *env, kind tasks.Kind) error {
+	in, rejects, err := c.File.open(e)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}), in, rejects)
+	if closeErr := rejects.close(); closeErr != nil {
+		return fmt.Errorf("--rejects: %w", closeErr) // it matters most: the file of refused lines must be complete
+	}
+	return err
+}
+
+// runBulk enqueues an input, and prints a summary also if an error or Ctrl-C ends it
+// early. in and rejects are nil if the input is not a file.
+func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *inputFile, rejects *rejects) error {
+	client, err := c.client(e, bulkPool)
+	if err != nil {
+		return err
+	}
+	sum, err := c.bulk(e, client, input, in, rejects)
+	if isUsage(err) && sum.Total == 0 {
+		return usageError{err} // there is nothing to summarize
+	}
+	var after error // an error after everything was enqueued
+	if err == nil && c.Batch.Wait {
+		if !c.JSON {
+			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
+		}
+		sum.Balance, after = c.wait(e, sum.Batch)
+	}
+	if printErr := c.printSummary(e, sum); after == nil {
+		after = printErr
+	}
+	switch {
+	case err != nil:
+		return resumableError(err, sum)
+	case after != nil:
+		return after
+	case sum.Rejected > 0 || sum.Balance != nil && sum.Balance.Failed() > 0:
+		return errPartial
+	}
+	return nil
+}
+
+// bulk enqueues an input and shows the progress. The summary is valid even if there
+// is an error.
+func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[tasks.Task, error], in *inputFile, rejects *rejects) (bulkSummary, error) {
+	out := e.stderr
+	if in == nil {
+		out = io.Discard // a single task needs no progress
+	}
+	progress := terminal.StartProgress(out, terminal.ProgressOptions{Unit: "lines"})
+	defer progress.Finish()
+	if rejects != nil {
+		rejects.stderr = progress // above the bar
+		input = teeRejects(rejects, input)
+	}
+	sum := bulkSummary{Batch: c.Batch.Batch}
+	start, lines := time.Now(), int64(0)
+	res, err := client.Bulk(e.ctx, input, enqueue.BulkOptions{
+		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
+		OnStart: func(id string, resumed bool) {
+			sum.Batch = id
+			if resumed {
+				fmt.Fprintf(e.stderr, "resuming batch %s\n", id)
+			} else {
+				fmt.Fprintf(e.stderr, "batch %s\n", id)
+			}
+		},
+		OnItem: func(enqueue.Item) {
+			lines++
+			progress.Set(lines)
+			if in != nil && in.size > 0 {
+				progress.SetShare(float64(in.read.Load()) / float64(in.size))
+			}
+		},
+	})
+	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
+		err = usagef("--file: %w", bad.Err)
+	}
+	sum.Total, sum.Enqueued, sum.Duplicate, sum.Rejected, sum.Skipped = res.Total, res.Enqueued, res.Duplicate, res.Rejected, res.Skipped
+	sum.Seconds = time.Since(start).Seconds()
+	return sum, err
+}
+
+// wait waits until the batch is done.
+func (c *enqueueFlags) wait(e *env, id string) (*tasks.BatchStats, error) {
+	rdb, err := e.redis(smallPool)
+	if err != nil {
+		return nil, err
+	}
+	b, err := watchBatch(e, batch.NewStore(rdb), id, c.Batch.WaitTimeout)
+	return &b, err
+}
+
+func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
+	switch {
+	case c.JSON:
+		return writeJSON(e.stdout, sum)
+	case sum.Balance != nil:
+		return printStats(e.stdout, *sum.Balance, false)
+	default:
+		fmt.Fprintln(e.stdout, sum)
+		return nil
+	}
+}
+
+// isUsage reports whether an error is about the input or the batch, not about Redis.
+func isUsage(err error) bool {
+	var (
+		usage    usageError
+		input    *batch.InputError
+		spec     *batch.SpecError
+		reserved *batch.NameReservedError
+		field    *tasks.FieldError
+	)
+	return errors.As(err, &usage) || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
+}
+
+// resumableError says how to resume after an error, if the same command would
+// succeed.
+func resumableError(err error, sum bulkSummary) error {
+	resume := "run the same command again to resume; outstanding tasks count as duplicates"
+	if sum.Batch != "" {
+		resume = "run the same command again with --batch " + sum.Batch + " to enqueue what is missing"
+	}
+	switch {
+	case isUsage(err):
+		return usageError{fmt.Errorf("stopped after %d lines: %w", sum.Total, err)}
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("interrupted after %d lines; %s", sum.Total, resume)
+	default:
+		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError{err}, resume)
+	}
+}

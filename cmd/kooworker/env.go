@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
+)
+
+// env is what a command works with.
+type env struct {
+	ctx    context.Context //nolint:containedctx // it lives as long as the command
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	flags  *cli
+
+	clients []redis.UniversalClient // are closed when the command ends
+}
+
+type redisFlags struct {
+	RedisURL     string   `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" placeholder:"URL" help:"Redis: redis://, rediss://, redis-socket://PATH or redis-sentinel://HOST,HOST?master=NAME (${default})."`
+	RedisCluster []string `name:"redis-cluster" env:"REDIS_CLUSTER_NODES" placeholder:"HOST:PORT" help:"Nodes of a Redis cluster, separated by commas. They replace the host in the URL; the URL's user and password are used."`
+}
+
+func (f redisFlags) address() redisurl.Address {
+	return redisurl.Address{URL: f.RedisURL, Cluster: f.RedisCluster}
+}
+
+// smallPool is the number of connections of a command that does one thing at a time.
+const smallPool = 4
+
+// redis returns a client, which is closed when the command ends.
+func (e *env) redis(poolSize int) (redis.UniversalClient, error) {
+	client, err := e.flags.Redis.address().Client(poolSize)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	e.clients = append(e.clients, client)
+	return client, nil
+}
+
+// storeOf returns a function with which kong provides the store that a Run method has
+// as a parameter.
+func storeOf[T any](newStore func(redis.UniversalClient) T) func(*env) (T, error) {
+	return func(e *env) (store T, err error) {
+		rdb, err := e.redis(smallPool)
+		if err != nil {
+			return store, err
+		}
+		return newStore(rdb), nil
+	}
+}
+
+func (e *env) close() {
+	for _, client := range e.clients {
+		_ = client.Close()
+	}
+}
+
+// writeJSON writes one value as one line. An error counts, because a script must
+// know when its input is incomplete.
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
+}
+
+// writeJSONLines writes a line for each item, at once or through a buffer; line makes
+// what it holds. After an error of items, the lines before it are written, and explain
+// makes the error to return.
+func writeJSONLines[T any](w io.Writer, atOnce bool, items iter.Seq2[T, error], line func(T) any, explain func(error) error) error {
+	buffer := bufio.NewWriter(w)
+	if !atOnce {
+		w = buffer
+	}
+	for item, err := range items {
+		if err != nil {
+			_ = buffer.Flush()
+			return explain(err)
+		}
+		if err := writeJSON(w, line(item)); err != nil {
+			return err
+		}
+	}
+	if err := buffer.Flush(); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
+}

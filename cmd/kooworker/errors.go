@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+)
+
+// The exit codes, as the README lists them.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitPartial = 3 // done, but something was rejected or is dead
+	exitTimeout = 4 // timed out waiting
+)
+
+// usageError is a wrong flag or configuration: exit code 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errPartial makes the exit code 3. The command has printed the reason already.
+var errPartial = errors.New("done, but something was rejected or is dead")
+
+// redisHints are for error replies of a Redis that can be reached.
+//
+//nolint:gosec // G101: these are Redis' error codes, not credentials
+var redisHints = map[string]string{
+	"OOM ":       "Redis is full: give it more memory (maxmemory), or let workers make room",
+	"READONLY ":  "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
+	"LOADING ":   "Redis is still loading its data: try again in a moment",
+	"NOAUTH ":    "Redis wants a password: give it in --redis-url",
+	"WRONGPASS ": "Redis refuses the user or password of --redis-url",
+	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
+}
+
+// redisError is an error of Redis, with a hint what to do about it.
+type redisError struct{ err error }
+
+func (e redisError) Error() string { return e.err.Error() }
+func (e redisError) Unwrap() error { return e.err }
+
+func withRedisHint(err error) error { return redisError{err} }
+
+// Hint returns the hint that report prints.
+func (e redisError) Hint() string {
+	var inner interface{ Hint() string }
+	if errors.As(e.err, &inner) {
+		return inner.Hint()
+	}
+	for prefix, hint := range redisHints {
+		if strings.Contains(e.err.Error(), prefix) {
+			return hint
+		}
+	}
+	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
+}
+
+// report prints an error in one line and its hint in a second one. It returns the
+// exit code, and is the only place where errors become exit codes.
+func report(stderr io.Writer, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	if errors.Is(err, errPartial) {
+		return exitPartial
+	}
+	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(withoutAsynqCodes(err.Error()), "\n", " "))
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) && hinted.Hint() != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hinted.Hint())
+	}
+	if _, usage := errors.AsType[usageError](err); usage {
+		return exitUsage
+	}
+	if _, timedOut := errors.AsType[timedOutError](err); timedOut {
+		return exitTimeout
+	}
+	return exitFailed
+}
+
+// asynqCode matches what asynq puts before the cause of a Redis error. The error's
+// type is internal to asynq, so only the text can be matched.
+var asynqCode = regexp.MustCompile(`(^|: |\()(?:(?:UNKNOWN|INTERNAL_ERROR): )+`)
+
+func withoutAsynqCodes(text string) string { return asynqCode.ReplaceAllString(text, "$1") }

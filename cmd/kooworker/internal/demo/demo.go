@@ -1,0 +1,241 @@
+// Package demo shows kooworker at work without any setup: it runs a Redis, the
+// simulator of KooDrive and a worker in this process, enqueues tasks that succeed
+// and fail in different ways, and compares its counts with those of the simulator.
+//
+// It owns the scenarios, the embedded Redis, the closing table and the dashboard of
+// `demo --stay`. The subcommand demo calls Run; a test may call it as well. It joins
+// the packages of the module as a user would. Of the command's internal packages it
+// imports terminal only.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/koodrive"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+const (
+	minTasks = 60
+	maxTasks = 1_000_000
+
+	// timeout is how long the demo may take, and a millisecond more for each task.
+	timeout = 2 * time.Minute
+)
+
+// Options configure a demo.
+type Options struct {
+	Tasks int         // how many tasks are enqueued, 60 to 1,000,000
+	Stay  bool        // keep everything up, with a dashboard, until the context ends
+	Out   io.Writer   // receives the progress, the closing table and, with Stay, what to try; default: nothing does
+	Log   *zap.Logger // the worker's log; default: none
+}
+
+// Validate returns an error of wrong usage, which names the flag.
+func (o Options) Validate() error {
+	if o.Tasks < minTasks || o.Tasks > maxTasks {
+		return fmt.Errorf("--tasks: %d; want %d to %d", o.Tasks, minTasks, maxTasks)
+	}
+	return nil
+}
+
+// demo is what runs during a demo.
+type demo struct {
+	out      io.Writer
+	redis    *redisServer
+	rdb      redis.UniversalClient
+	sim      *simulator.Simulator
+	url      string // of the simulator
+	observer *observer
+}
+
+// Run runs the demo. It returns an error if the counts of the worker, the
+// simulator and Redis do not agree.
+func Run(ctx context.Context, o Options) (Report, error) {
+	if err := o.Validate(); err != nil {
+		return Report{}, err
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	script := newScript(o.Tasks)
+	d := &demo{out: o.Out, observer: &observer{report: Report{
+		Enqueued: map[tasks.Kind]int{tasks.KindDeviceUnbind: script.unbinds, tasks.KindLockRelease: script.releases},
+		Finished: map[Result]int{},
+	}}}
+	var err error
+	if d.redis, err = startRedis(ctx); err != nil {
+		return Report{}, err
+	}
+	defer d.redis.stop()
+	d.rdb = d.newClient()
+	defer func() { _ = d.rdb.Close() }()
+	token := fmt.Sprintf("demo-%d", os.Getpid())
+	d.sim, err = simulator.New(simulator.Config{
+		Auth: simulator.Auth{Mode: simulator.AuthToken, Token: token}, Faults: faults(),
+	})
+	if err != nil {
+		return Report{}, err
+	}
+	addr, stopSimulator, err := serve(ctx, d.sim)
+	if err != nil {
+		return Report{}, err
+	}
+	defer stopSimulator()
+	d.url = "http://" + addr
+	w, err := d.newWorker(token, o.Log)
+	if err != nil {
+		return Report{}, err
+	}
+	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s\nWorker     %d tasks at a time, in this process\n\n", d.redis.kind, d.url, worker.DefaultConcurrency)
+
+	// The end of ctx ends what the demo plays. The worker and what it needs outlive
+	// it, and are stopped in order.
+	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorker()
+	workerDone := make(chan error, 1)
+	go func() { workerDone <- w.Run(workerCtx) }()
+	err = d.play(ctx, o, script)
+	stopWorker()
+	return d.observer.snapshot(), errors.Join(err, <-workerDone)
+}
+
+// play does what the demo shows, in order.
+func (d *demo) play(ctx context.Context, o Options, script script) error {
+	limited, cancel := context.WithTimeout(ctx, timeout+time.Duration(o.Tasks)*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := d.enqueue(limited, script); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "Enqueued %d unbinds and %d releases in %.1f s.\n", script.unbinds, script.releases, time.Since(start).Seconds())
+	if err := d.await(limited, o.Tasks); err != nil {
+		return fmt.Errorf("the demo did not finish: %w", err)
+	}
+	if err := d.summarize(limited, start); err != nil {
+		return err
+	}
+	if o.Stay {
+		return d.stay(ctx)
+	}
+	return nil
+}
+
+// summarize writes the closing table, and compares it with what the simulator and
+// Redis have counted.
+func (d *demo) summarize(ctx context.Context, start time.Time) error {
+	letters := deadletter.NewStore(d.rdb)
+	stats, err := letters.Stats(ctx, deadletter.Filter{})
+	if err != nil {
+		return err
+	}
+	report, sim := d.observer.snapshot(), d.sim.Stats()
+	report.writeTable(d.out)
+	fmt.Fprintf(d.out, "\nThe simulator counted %d unbound devices and %d released locks. Redis holds %d dead letters.\n", sim.Unbound, sim.Released, stats.Total)
+	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", report.Throttled, time.Since(start).Seconds())
+	for l, err := range letters.List(ctx, deadletter.Filter{Limit: 1}) {
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(d.out, "\nOne of the dead letters:\n  %s\n  %s (after %d attempt)\n", l.ID, l.Error, l.Attempts)
+	}
+	if !report.balances() || sim.Unbound+sim.Released != report.count("", tasks.Succeeded) || stats.Total != report.count("", tasks.Dead) {
+		return errors.New("the counts do not agree: this is a bug, please report it")
+	}
+	return nil
+}
+
+func (d *demo) newClient() redis.UniversalClient {
+	return redis.NewClient(&redis.Options{
+		Addr: d.redis.addr, ContextTimeoutEnabled: true, PoolSize: worker.PoolSize(worker.DefaultConcurrency, worker.DefaultPollers),
+	})
+}
+
+func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) {
+	source, err := koodrive.StaticToken(token)
+	if err != nil {
+		return nil, err
+	}
+	authorizer, err := koodrive.NewTokenAuthorizer(koodrive.DefaultTokenFormat, source)
+	if err != nil {
+		return nil, err
+	}
+	policy := pipeline.DefaultPolicy()
+	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0, Cap: time.Second} // short, since people watch
+	producer, err := enqueue.New(enqueue.Config{Redis: d.rdb})
+	if err != nil {
+		return nil, err
+	}
+	return worker.New(worker.Config{
+		Redis: d.newClient, Releases: producer, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
+		Policy: &policy, Logger: log, Observer: d.observer,
+	})
+}
+
+func (d *demo) enqueue(ctx context.Context, s script) error {
+	client, err := enqueue.New(enqueue.Config{Redis: d.rdb})
+	if err != nil {
+		return err
+	}
+	for t := range s.tasks(d.sim) {
+		res, err := client.Enqueue(ctx, t)
+		if err != nil {
+			return err
+		}
+		if res.Status != enqueue.Enqueued {
+			return fmt.Errorf("%s is a duplicate", res.ID)
+		}
+	}
+	return nil
+}
+
+// await shows the progress until all tasks have an outcome and the queues are idle.
+func (d *demo) await(ctx context.Context, total int) error {
+	progress := terminal.StartProgress(d.out, terminal.ProgressOptions{Unit: "done", Total: int64(total), Every: time.Second})
+	defer progress.Finish()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done := d.observer.snapshot().count("", "")
+		progress.Set(int64(done))
+		if done >= total && d.idle() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// idle reports whether the work queues are empty and every dead letter is parked.
+func (d *demo) idle() bool {
+	inspector := asynq.NewInspectorFromRedisClient(d.rdb)
+	queues, err := inspector.Queues()
+	if err != nil {
+		return false
+	}
+	for _, queue := range queues {
+		info, err := inspector.GetQueueInfo(queue)
+		if err != nil || info.Pending+info.Active+info.Scheduled > 0 || queue != tasks.QueueDeadLetter && info.Retry > 0 {
+			return false
+		}
+	}
+	return true
+}

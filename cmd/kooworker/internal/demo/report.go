@@ -1,0 +1,98 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// Result is what became of a task.
+type Result struct {
+	Kind    tasks.Kind
+	Outcome tasks.Outcome
+	Retried bool // it succeeded at a later attempt than the first
+}
+
+// Report says what became of the tasks of a demo.
+type Report struct {
+	Enqueued  map[tasks.Kind]int
+	Finished  map[Result]int
+	Throttled int // throttled answers, which charge no attempt
+}
+
+// count counts the tasks of one kind, or of all kinds if kind is empty, that have an
+// outcome, or any outcome if it is empty.
+func (r Report) count(kind tasks.Kind, outcome tasks.Outcome) (n int) {
+	for result, tasks := range r.Finished {
+		if (kind == "" || result.Kind == kind) && (outcome == "" || result.Outcome == outcome) {
+			n += tasks
+		}
+	}
+	return n
+}
+
+// balances reports whether each task has exactly one outcome.
+func (r Report) balances() bool {
+	for kind, n := range r.Enqueued {
+		if r.count(kind, "") != n {
+			return false
+		}
+	}
+	return true
+}
+
+// writeTable writes the closing table.
+func (r Report) writeTable(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
+	row := func(name string, number func(tasks.Kind) int) {
+		unbinds, releases := number(tasks.KindDeviceUnbind), number(tasks.KindLockRelease)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t\n", name, unbinds, releases, unbinds+releases)
+	}
+	result := func(outcome tasks.Outcome, retried bool) func(tasks.Kind) int {
+		return func(kind tasks.Kind) int { return r.Finished[Result{kind, outcome, retried}] }
+	}
+	fmt.Fprint(w, "\n\tunbinds\treleases\ttotal\t\n")
+	row("succeeded at once", result(tasks.Succeeded, false))
+	row("succeeded after failures", result(tasks.Succeeded, true))
+	row("already gone", result(tasks.AlreadyGone, false))
+	row("superseded", result(tasks.Superseded, false))
+	row("dead", result(tasks.Dead, false))
+	row("sum", func(kind tasks.Kind) int { return r.count(kind, "") })
+	row("enqueued", func(kind tasks.Kind) int { return r.Enqueued[kind] })
+	_ = w.Flush() // nobody is left to be told if it fails
+}
+
+// observer counts what the worker reports.
+type observer struct {
+	mu     sync.Mutex
+	report Report
+}
+
+var _ pipeline.Observer = (*observer)(nil)
+
+// Observe implements pipeline.Observer.
+func (o *observer) Observe(e pipeline.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	v := e.Decision
+	if v.Reason == tasks.Throttled {
+		o.report.Throttled++
+	}
+	if v.Action != pipeline.Retry && !e.Delivery.Replay {
+		o.report.Finished[Result{e.Delivery.Kind, v.Outcome, v.Outcome == tasks.Succeeded && v.Attempt > 0}]++
+	}
+}
+
+// snapshot returns the counts so far.
+func (o *observer) snapshot() Report {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := o.report
+	r.Finished = maps.Clone(r.Finished)
+	return r
+}

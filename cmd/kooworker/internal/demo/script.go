@@ -1,0 +1,82 @@
+package demo
+
+import (
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+)
+
+// script is what the demo enqueues.
+type script struct{ unbinds, releases int }
+
+// newScript makes one release for each five unbinds.
+func newScript(n int) script { return script{unbinds: n - n/6, releases: n / 6} }
+
+// scenario is what happens to a task. The target's ID begins with the scenario's
+// name, so that the simulator's faults match it.
+type scenario string
+
+const (
+	smooth    scenario = "smooth"
+	gone      scenario = "gone"      // was never bound or locked
+	flaky     scenario = "flaky"     // fails twice, then succeeds
+	busy      scenario = "busy"      // is throttled once
+	forbidden scenario = "forbidden" // fails for good
+)
+
+// scenarioOf chooses the scenario of task i. Of twenty tasks two are gone, two
+// flaky and one forbidden. Of 400 tasks, twenty in a row are busy.
+func scenarioOf(i int) scenario {
+	if i%400 >= 30 && i%400 < 50 {
+		return busy
+	}
+	switch i % 20 {
+	case 3, 13:
+		return gone
+	case 5, 15:
+		return flaky
+	case 11:
+		return forbidden
+	default:
+		return smooth
+	}
+}
+
+// faults returns what the simulator does wrong, by scenario.
+func faults() []simulator.Fault {
+	match := func(s scenario) simulator.Match { return simulator.Match{Target: string(s) + "-*"} }
+	return []simulator.Fault{
+		{Kind: "upstream-500", Match: match(flaky), Times: 2, PerTarget: true},
+		{Kind: "throttled-retry-after", Match: match(busy), Times: 1, PerTarget: true},
+		{Kind: "forbidden", Match: match(forbidden)},
+	}
+}
+
+// tasks yields the tasks. It puts the device or lock of each into the simulator
+// first.
+func (s script) tasks(sim *simulator.Simulator) iter.Seq[tasks.Task] {
+	expires := time.Now().Add(time.Hour)
+	return func(yield func(tasks.Task) bool) {
+		for i := range s.unbinds {
+			t := tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("%s-%d", scenarioOf(i), i)}
+			if scenarioOf(i) != gone {
+				sim.Bind(t.UserID, simulator.Device{DeviceID: t.DeviceID})
+			}
+			if !yield(t) {
+				return
+			}
+		}
+		for i := range s.releases {
+			t := tasks.LockRelease{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("%s-%d@102", scenarioOf(i), i)}
+			if scenarioOf(i) != gone {
+				sim.AddLock(t.UserID, t.LockID, expires)
+			}
+			if !yield(t) {
+				return
+			}
+		}
+	}
+}
