@@ -59,6 +59,7 @@ type demo struct {
 	out      io.Writer
 	redis    *redisServer
 	rdb      redis.UniversalClient
+	producer *enqueue.Client
 	sim      *simulator.Simulator
 	url      string // of the simulator
 	observer *observer
@@ -85,6 +86,9 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	defer d.redis.stop()
 	d.rdb = d.newClient()
 	defer func() { _ = d.rdb.Close() }()
+	if d.producer, err = enqueue.New(enqueue.Config{Redis: d.rdb}); err != nil {
+		return Report{}, err
+	}
 	token := fmt.Sprintf("demo-%d", os.Getpid())
 	d.sim, err = simulator.New(simulator.Config{
 		Auth: simulator.Auth{Mode: simulator.AuthToken, Token: token}, Faults: faults(),
@@ -177,23 +181,16 @@ func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) 
 	}
 	policy := pipeline.DefaultPolicy()
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0, Cap: time.Second} // short, since people watch
-	producer, err := enqueue.New(enqueue.Config{Redis: d.rdb})
-	if err != nil {
-		return nil, err
-	}
 	return worker.New(worker.Config{
-		Redis: d.newClient, Releases: producer, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
+		Releases: d.producer,
+		Redis:    d.newClient, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
 		Policy: &policy, Logger: log, Observer: d.observer,
 	})
 }
 
 func (d *demo) enqueue(ctx context.Context, s script) error {
-	client, err := enqueue.New(enqueue.Config{Redis: d.rdb})
-	if err != nil {
-		return err
-	}
 	for t := range s.tasks(d.sim) {
-		res, err := client.Enqueue(ctx, t)
+		res, err := d.producer.Enqueue(ctx, t)
 		if err != nil {
 			return err
 		}
