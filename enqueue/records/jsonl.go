@@ -23,8 +23,10 @@ func (s schema) parseObject(names []string, line []byte) (rec record, err error)
 	if err := s.refuseTargets(m.has); err != nil {
 		return rec, err
 	}
-	if names, err = m.exportedNames(s.kind, names); err != nil {
-		return rec, err
+	if !s.expiryRequired { // dead letters have no expiry
+		if names, err = m.exportedNames(s.kind, names); err != nil {
+			return rec, err
+		}
 	}
 	for i, name := range names {
 		if rec.ids[i], err = m.text(name); err != nil {
