@@ -106,8 +106,8 @@ const (
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
-// bounded memory. An error of the input that is a
-// *records.LineError or a *tasks.FieldError rejects that item, and the rest goes on; any other ends the
+// bounded memory. An error of the input that is a *records.LineError or a
+// *tasks.FieldError rejects that item, and the rest goes on; any other ends the
 // bulk with an *InputError.
 //
 // With a batch, an interrupted bulk is resumed by calling Bulk again with the

@@ -46,6 +46,6 @@
 // among them, and a primary that is cut off goes on storing until it notices
 // (min-replicas-to-write on the server bounds that).
 //
-// The package imports the vocabulary, the ledger of batches, asynq and go-redis,
-// and nothing of the worker.
+// The package imports the vocabulary, the ledger of batches, the reader of files,
+// asynq and go-redis, and nothing of the worker.
 package enqueue
