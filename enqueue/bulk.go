@@ -107,8 +107,7 @@ const (
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
-// bounded memory. An error of the input that is a
-// *records.LineError or a
+// bounded memory. An error of the input that is a *records.LineError or a
 // *tasks.FieldError rejects that item, and the bulk goes on. Any other error of
 // the input ends the bulk with an *InputError.
 //

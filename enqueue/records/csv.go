@@ -13,23 +13,19 @@ import (
 // csvTable is what the header says about the lines below it.
 type csvTable struct {
 	schema
-	names    []string // of the columns with the ids
-	columns  []int    // of the ids, and last of expires_at if the schema has it; -1 if there is none
+	columns  []int // of the ids, and last of expires_at if the schema has it; -1 if there is none
 	width    int
 	splitter *csvSplitter
 }
 
 // newCSVParser reads the header, and also returns it as it was.
 func newCSVParser(s schema, in *lineReader) (parser, string, error) {
-	names, err := s.ids()
-	if err != nil {
-		return nil, "", err
-	}
-	t := &csvTable{schema: s, names: names, splitter: newCSVSplitter()}
+	t := &csvTable{schema: s, splitter: newCSVSplitter()}
 	text := ""
 	var header []string
 	if in.next() {
-		if err = in.tooLong(); err == nil {
+		err := in.tooLong()
+		if err == nil {
 			header, err = t.splitter.split(in.text)
 		}
 		if err != nil {
@@ -48,17 +44,18 @@ func (t *csvTable) findColumns(header []string) error {
 		header[i] = strings.ToLower(strings.TrimSpace(name))
 	}
 	t.width = len(header)
-	names, required := t.names, len(t.names)
+	names := t.names
 	if t.parseExpiry != nil {
 		names = append(slices.Clone(names), expiryColumn)
 	}
+	required := strings.Join(t.names, " and ")
 	if t.expiryRequired {
-		required++
+		required = strings.Join(t.names, ", ") + " and " + expiryColumn
 	}
-	for i, name := range names {
+	for _, name := range names {
 		column := slices.Index(header, name)
-		if column < 0 && i < required {
-			return headerErrorf("the first line must be a header with %s; it is %+.100q", joinNames(names[:required]), strings.Join(header, ","))
+		if column < 0 && (name != expiryColumn || t.expiryRequired) {
+			return headerErrorf("the first line must be a header with %s; it is %+.100q", required, strings.Join(header, ","))
 		}
 		if column >= 0 && slices.Contains(header[column+1:], name) {
 			return headerErrorf("the header names %s twice; want it once", name)
@@ -69,15 +66,6 @@ func (t *csvTable) findColumns(header []string) error {
 		return headerErrorf("the header: %v", err)
 	}
 	return nil
-}
-
-// joinNames lists names as English does: a, b and c.
-func joinNames(names []string) string {
-	last := len(names) - 1
-	if last == 0 {
-		return names[0]
-	}
-	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 func (t *csvTable) parse(line []byte) (rec record, err error) {

@@ -20,8 +20,9 @@
 // record is one line: a field in quotes may hold commas but no line break. No id
 // has a line break, so a stray quote spoils only its own line.
 //
-// A JSON object gives each member once. Lines that were exported from the dead
-// letters are read as well: they name the target of every kind "target".
+// A JSON object gives each member once. Tasks are also read from lines that were
+// exported from the dead letters, which name the target of every kind "target". So
+// are locks, unless every lock must have an expiry: dead letters have none.
 //
 // A file that begins like gzip is decompressed. The checksum comes last, so some
 // records of a damaged file are yielded before the error. A byte order mark at the

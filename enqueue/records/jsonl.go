@@ -11,11 +11,10 @@ import (
 
 // newJSONParser returns no header: JSON Lines has none.
 func newJSONParser(s schema, _ *lineReader) (parser, string, error) {
-	names, err := s.ids()
-	return func(line []byte) (record, error) { return s.parseObject(names, line) }, "", err
+	return s.parseObject, "", nil
 }
 
-func (s schema) parseObject(names []string, line []byte) (rec record, err error) {
+func (s schema) parseObject(line []byte) (rec record, err error) {
 	m, err := parseMembers(line)
 	if err != nil {
 		return rec, err
@@ -23,8 +22,11 @@ func (s schema) parseObject(names []string, line []byte) (rec record, err error)
 	if err := s.refuseTargets(m.has); err != nil {
 		return rec, err
 	}
-	if names, err = m.exportedNames(s.kind, names); err != nil {
-		return rec, err
+	names := s.names
+	if !s.expiryRequired { // dead letters have no expiry
+		if names, err = m.exportedNames(s.kind, names); err != nil {
+			return rec, err
+		}
 	}
 	for i, name := range names {
 		if rec.ids[i], err = m.text(name); err != nil {

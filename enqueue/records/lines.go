@@ -27,8 +27,9 @@ const (
 // If the file cannot be read to its end, an incomplete last line is dropped: half
 // an id could be another id.
 type lineReader struct {
-	in   *bufio.Reader
-	long []byte // the last line that was longer than the buffer of in
+	in      *bufio.Reader
+	gzipped bool
+	long    []byte // the last line that was longer than the buffer of in
 
 	line      int    // the number of the line
 	text      []byte // the line without its ending, at most maxKept of it; valid until the next one
@@ -38,30 +39,39 @@ type lineReader struct {
 
 func newLineReader(r io.Reader) *lineReader {
 	const size = maxLine + len("\r\n") // a line that does not fit is too long
-	in := bufio.NewReaderSize(&stickyErrReader{r: r}, size)
-	if startsWith(in, gzipMagic) {
-		in = bufio.NewReaderSize(gunzip(in), size)
+	l := &lineReader{in: bufio.NewReaderSize(&stickyErrReader{r: r}, size)}
+	if startsWith(l.in, gzipMagic) {
+		z, err := gzip.NewReader(l.in)
+		if err != nil {
+			l.err = decompressError(err)
+			return l
+		}
+		l.gzipped, l.in = true, bufio.NewReaderSize(z, size)
 	}
-	if startsWith(in, byteOrderMark) {
-		_, _ = in.Discard(len(byteOrderMark))
+	if startsWith(l.in, byteOrderMark) {
+		_, _ = l.in.Discard(len(byteOrderMark))
 	}
-	return &lineReader{in: in}
+	return l
 }
 
 // next goes to the next line that is not blank, and reports whether there is
 // one.
 func (l *lineReader) next() bool {
-	for {
+	for l.err == nil {
 		l.line++
 		text, err := l.in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			text, err = l.readLong(text)
 		}
-		atEnd := err == io.EOF //nolint:errorlint // a wrapped EOF is a failure, for example of a connection, and not the end of the file
-		if err != nil && !(atEnd && len(text) > 0) {
-			if !atEnd {
-				l.err = err
+		switch {
+		case err == nil:
+		case err != io.EOF: //nolint:errorlint // a wrapped EOF is a failure, for example of a connection, and not the end of the file
+			l.err = err
+			if l.gzipped {
+				l.err = decompressError(err)
 			}
+			return false
+		case len(text) == 0:
 			return false
 		}
 		text = trimEnding(text)
@@ -71,6 +81,7 @@ func (l *lineReader) next() bool {
 			return true
 		}
 	}
+	return false
 }
 
 // tooLong refuses a line that is not worth parsing.
@@ -109,33 +120,11 @@ func startsWith(in *bufio.Reader, start string) bool {
 	return string(got) == start
 }
 
-// gunzip decompresses a file of one or more gzip members.
-func gunzip(in *bufio.Reader) io.Reader {
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return &stickyErrReader{err: decompressError(err)}
-	}
-	return gzipReader{z}
-}
-
-// gzipReader adds to errors that they come from the decompression.
-type gzipReader struct{ z *gzip.Reader }
-
-// Read implements io.Reader.
-func (g gzipReader) Read(p []byte) (int, error) {
-	n, err := g.z.Read(p)
-	return n, decompressError(err)
-}
-
 func decompressError(err error) error {
-	switch {
-	case err == nil || err == io.EOF: //nolint:errorlint // see lineReader.next
-		return err
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("decompress: the file is cut off: %w", err)
-	default:
-		return fmt.Errorf("decompress: %w", err)
 	}
+	return fmt.Errorf("decompress: %w", err)
 }
 
 // stickyErrReader keeps returning its first error, and does not read again. A

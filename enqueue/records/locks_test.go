@@ -225,8 +225,9 @@ func TestLocks_CheckExpiry(t *testing.T) {
 {"user_id":"u","lock_id":"l2","expires_at":"0001-01-01T00:00:00Z"}
 {"user_id":"u","lock_id":"l3"}
 {"user_id":"u","lock_id":"l4","expires_at":1769848200}
-{"user_id":"u","expires_at":""}`
-	want := []string{"u/l", "u/l2 expires_at is too old", "u/l3 expires_at is missing", "u/l4 expires_at is a number; want a string, in quotes", "/ lock_id is missing"}
+{"user_id":"u","expires_at":""}
+{"kind":"lock:release","user_id":"u","target":"l","expires_at":"2026-01-31T08:30:00Z"}`
+	want := []string{"u/l", "u/l2 expires_at is too old", "u/l3 expires_at is missing", "u/l4 expires_at is a number; want a string, in quotes", "/ lock_id is missing", "/ lock_id is missing"}
 	if diff := cmp.Diff(want, collect(records.LocksJSONL(strings.NewReader(in), check))); diff != "" {
 		t.Errorf("JSONL (-want +got):\n%s", diff)
 	}

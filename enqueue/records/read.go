@@ -13,14 +13,34 @@ const expiryColumn = "expires_at"
 
 // schema says which columns, or members, a file has.
 type schema struct {
-	kind tasks.Kind // of the tasks; a lock is read as its release
+	kind    tasks.Kind                     // a lock is read as its release
+	names   []string                       // of the ids; at most two, and the user's is the first
+	newTask func(ids [2]string) tasks.Task // nil if files cannot hold the kind
 	// parseExpiry reads expires_at. Nil: it is ignored, as other columns are.
 	parseExpiry    func(text string) (time.Time, error)
 	expiryRequired bool
 }
 
+func taskSchema(kind tasks.Kind) schema {
+	s := schema{kind: kind}
+	switch kind {
+	case tasks.KindDeviceUnbind:
+		s.names = []string{"user_id", "device_id"}
+		s.newTask = func(ids [2]string) tasks.Task { return tasks.DeviceUnbind{UserID: ids[0], DeviceID: ids[1]} }
+	case tasks.KindLockRelease:
+		s.names = []string{"user_id", "lock_id"}
+		s.newTask = func(ids [2]string) tasks.Task { return tasks.LockRelease{UserID: ids[0], LockID: ids[1]} }
+	case tasks.KindUserOffboard:
+		s.names = []string{"user_id"}
+		s.newTask = func(ids [2]string) tasks.Task { return tasks.UserOffboard{UserID: ids[0]} }
+	default: // only workers enqueue the other kinds
+	}
+	return s
+}
+
 func lockSchema(checkExpiry func(time.Time) error) schema {
-	s := schema{kind: tasks.KindLockRelease, expiryRequired: checkExpiry != nil}
+	s := taskSchema(tasks.KindLockRelease)
+	s.expiryRequired = checkExpiry != nil
 	if checkExpiry == nil {
 		checkExpiry = refuseZero
 	}
@@ -43,21 +63,6 @@ func refuseZero(at time.Time) error {
 	return nil
 }
 
-// ids returns the columns of the ids. There are at most two, and the user's is
-// the first.
-func (s schema) ids() ([]string, error) {
-	switch s.kind {
-	case tasks.KindDeviceUnbind:
-		return []string{"user_id", "device_id"}, nil
-	case tasks.KindLockRelease:
-		return []string{"user_id", "lock_id"}, nil
-	case tasks.KindUserOffboard:
-		return []string{"user_id"}, nil
-	default: // files hold no tasks that only workers enqueue
-		return nil, fmt.Errorf("%w %q", tasks.ErrUnknownKind, s.kind)
-	}
-}
-
 // refuseTargets refuses off-boardings that name a device or a lock. If somebody
 // meant only that one, the user would lose all devices. has reports whether there
 // is a column, or a member, with this name.
@@ -75,15 +80,9 @@ func (s schema) refuseTargets(has func(name string) bool) error {
 
 // record holds the values of one line.
 type record struct {
-	ids       [2]string // in the order of schema.ids, not validated
+	ids       [2]string // in the order of schema.names, not validated
 	expiresAt time.Time // zero if the line does not say
 	expiryErr error     // what is wrong with expires_at; an error in the ids comes first
-}
-
-func asTask(t tasks.Task, _ time.Time) tasks.Task { return t }
-
-func asLock(t tasks.Task, expiresAt time.Time) tasks.Lock {
-	return tasks.Lock{UserID: t.User(), LockID: t.Target(), ExpiresAt: expiresAt}
 }
 
 // parser takes one line apart.
@@ -91,9 +90,13 @@ type parser func(line []byte) (record, error)
 
 // read yields what each line holds: an item, or one *LineError. newParser
 // returns the format's parser, and the header if the format has one.
-func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p parser, header string, err error), as func(tasks.Task, time.Time) T) iter.Seq2[T, error] {
+func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p parser, header string, err error), newItem func(tasks.Task, time.Time) T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
+		if s.newTask == nil {
+			yield(none, fmt.Errorf("%w %q", tasks.ErrUnknownKind, s.kind))
+			return
+		}
 		in := newLineReader(r)
 		parse, header, err := newParser(s, in)
 		if err != nil {
@@ -101,18 +104,18 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 			return
 		}
 		for in.next() {
-			task, expiresAt, err := readLine(in, s.kind, parse)
+			task, expiresAt, err := readLine(in, s, parse)
+			item := none
 			if err == nil {
-				if !yield(as(task, expiresAt), nil) {
-					return
+				item = newItem(task, expiresAt)
+			} else {
+				bad := &LineError{Line: in.line, Text: string(in.text), Truncated: in.truncated, Header: header, Err: err}
+				if task != nil {
+					bad.Lock = tasks.LockID{UserID: task.User(), LockID: task.Target()}
 				}
-				continue
+				err = bad
 			}
-			bad := &LineError{Line: in.line, Text: string(in.text), Truncated: in.truncated, Header: header, Err: err}
-			if task != nil {
-				bad.Lock = tasks.LockID{UserID: task.User(), LockID: task.Target()}
-			}
-			if !yield(none, bad) {
+			if !yield(item, err) {
 				return
 			}
 		}
@@ -123,7 +126,7 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 }
 
 // readLine returns a task together with an error if only the expiry is wrong.
-func readLine(in *lineReader, kind tasks.Kind, parse parser) (tasks.Task, time.Time, error) {
+func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, error) {
 	if err := in.tooLong(); err != nil {
 		return nil, time.Time{}, err
 	}
@@ -131,25 +134,15 @@ func readLine(in *lineReader, kind tasks.Kind, parse parser) (tasks.Task, time.T
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	task, err := newTask(kind, rec.ids)
-	if err != nil {
+	task := s.newTask(rec.ids)
+	if err := task.Validate(); err != nil {
 		return nil, time.Time{}, err
 	}
 	return task, rec.expiresAt, rec.expiryErr
 }
 
-// newTask makes the task of two ids, and validates it.
-func newTask(kind tasks.Kind, ids [2]string) (tasks.Task, error) {
-	var t tasks.Task
-	switch kind {
-	case tasks.KindDeviceUnbind:
-		t = tasks.DeviceUnbind{UserID: ids[0], DeviceID: ids[1]}
-	case tasks.KindLockRelease:
-		t = tasks.LockRelease{UserID: ids[0], LockID: ids[1]}
-	case tasks.KindUserOffboard:
-		t = tasks.UserOffboard{UserID: ids[0]}
-	default:
-		return nil, fmt.Errorf("%w %q", tasks.ErrUnknownKind, kind)
-	}
-	return t, t.Validate()
+func newTaskItem(t tasks.Task, _ time.Time) tasks.Task { return t }
+
+func newLockItem(t tasks.Task, expiresAt time.Time) tasks.Lock {
+	return tasks.Lock{UserID: t.User(), LockID: t.Target(), ExpiresAt: expiresAt}
 }

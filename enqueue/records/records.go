@@ -13,13 +13,13 @@ import (
 // or one *LineError. Any other error is the last; it is a *HeaderError if the
 // header is wrong.
 func TasksCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	return read(r, schema{kind: kind}, newCSVParser, asTask)
+	return read(r, taskSchema(kind), newCSVParser, newTaskItem)
 }
 
 // TasksJSONL yields the tasks of a file with one JSON object a line. Errors are
 // as in TasksCSV.
 func TasksJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	return read(r, schema{kind: kind}, newJSONParser, asTask)
+	return read(r, taskSchema(kind), newJSONParser, newTaskItem)
 }
 
 // LocksCSV yields the locks of a CSV file. Errors are as in TasksCSV.
@@ -32,14 +32,14 @@ func TasksJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
 // required, and checkExpiry says what is wrong with a time, as a
 // *tasks.FieldError.
 func LocksCSV(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
-	return read(r, lockSchema(checkExpiry), newCSVParser, asLock)
+	return read(r, lockSchema(checkExpiry), newCSVParser, newLockItem)
 }
 
 // LocksJSONL yields the locks of a file with one JSON object a line. checkExpiry
 // is as in LocksCSV: without it expires_at may be left out, but null and "" are
 // refused.
 func LocksJSONL(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
-	return read(r, lockSchema(checkExpiry), newJSONParser, asLock)
+	return read(r, lockSchema(checkExpiry), newJSONParser, newLockItem)
 }
 
 // LineError is one line that is no task, or no lock. Reading goes on after it.

@@ -46,7 +46,7 @@ type fault struct {
 const (
 	hintReach  = "check that the server runs there and can be reached from here"
 	hintLogin  = "check the user and the password of the DSN, and that the server lets that user in from this machine"
-	hintBroke  = "the list is incomplete and is not used; the next attempt reads it from the start"
+	hintBroke  = "the list is incomplete and is not used; the next try reads it from the start"
 	hintSlow   = "check the query with EXPLAIN and give its table an index, or allow more time"
 	hintSelect = "the query must be one SELECT that can stand in parentheses; it is run read-only"
 	hintGrant  = "let the user of the DSN read the tables of the query (GRANT SELECT)"
