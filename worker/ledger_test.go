@@ -18,9 +18,13 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
+// testBatch is the batch of the tests that have one.
+const testBatch = "batch-1"
+
 // openBatch enqueues tasks as a batch, as package enqueue does.
-func (b *bundle) openBatch(id string, all ...tasks.Task) {
+func (b *bundle) openBatch(all ...tasks.Task) {
 	b.t.Helper()
+	const id = testBatch
 	store := batch.NewStore(b.rdb)
 	_, _, err := store.Open(b.t.Context(), batch.Spec{ID: id})
 	if err != nil {
@@ -57,10 +61,10 @@ func (b *bundle) openBatch(id string, all ...tasks.Task) {
 }
 
 // receipts returns the batch's latest receipts by target.
-func (b *bundle) receipts(id string) map[string]tasks.Receipt {
+func (b *bundle) receipts() map[string]tasks.Receipt {
 	b.t.Helper()
 	out := map[string]tasks.Receipt{}
-	for r, err := range batch.NewStore(b.rdb).Receipts(b.t.Context(), id, batch.ReceiptOptions{}) {
+	for r, err := range batch.NewStore(b.rdb).Receipts(b.t.Context(), testBatch, batch.ReceiptOptions{}) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -122,11 +126,11 @@ func TestWorker_EachTaskOfABatchGetsItsReceipt(t *testing.T) {
 	for i := range 5 {
 		all = append(all, unbindTask(i))
 	}
-	b.openBatch("batch-1", all...)
+	b.openBatch(all...)
 	b.start()
 	b.awaitSettled()
 	got := map[string]string{}
-	for target, r := range b.receipts("batch-1") {
+	for target, r := range b.receipts() {
 		got[target] = fmt.Sprintf("%s %s %s, %d attempts", r.Kind, r.Outcome, r.Reason, r.Attempts)
 		if named := r.Device != nil; named != (target == "device-4") {
 			t.Errorf("%s: device %+v; want one for device-4 only", target, r.Device)
@@ -159,7 +163,7 @@ func TestWorker_NoTaskOfABatchGoesWithoutItsReceipt(t *testing.T) {
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
 	b.failLedger(1 << 30)
-	b.openBatch("batch-1", unbindTask(1))
+	b.openBatch(unbindTask(1))
 	_, stop := b.start()
 	redistest.Eventually(t, settleIn, "it was carried out, and put back", func() bool {
 		info, err := b.inspector.GetQueueInfo(tasks.QueueUnbind)

@@ -64,7 +64,7 @@ func TestWorker_CompleteBatchIsPostedOnce(t *testing.T) {
 	for i := range 20 {
 		all = append(all, unbindTask(i))
 	}
-	b.openBatch("batch-1", all...)
+	b.openBatch(all...)
 	b.start()
 	select {
 	case body := <-receiver.bodies:
@@ -96,7 +96,7 @@ func TestWorker_FailingWebhookIsDead(t *testing.T) {
 	b := setup(t, api.URL)
 	b.cfg.Policy.MaxAttempts = 2
 	b.cfg.Webhook = receiver.sender(t)
-	b.openBatch("batch-1", unbindTask(1))
+	b.openBatch(unbindTask(1))
 	b.start()
 	redistest.Eventually(t, settleIn, "it is dead", func() bool { return b.dead()["batch-1"].Kind == tasks.KindBatchWebhook })
 	if l := b.dead()["batch-1"]; l.Reason != tasks.Upstream || l.Attempts != 2 {

@@ -57,7 +57,11 @@ func (a *oldAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for _, id := range a.bound[user] {
 			list = append(list, map[string]string{"deviceId": id, "createTime": "2025-09-15T06:14:48.630Z"})
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"code": 0, "msg": "success", "data": list})
+		body, err := json.Marshal(list)
+		if err != nil {
+			panic(err)
+		}
+		_, _ = fmt.Fprintf(w, `{"code":0,"msg":"success","data":%s}`, body)
 		return
 	}
 	if target == "lock" {

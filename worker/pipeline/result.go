@@ -38,31 +38,32 @@ type Problem struct {
 	RetryAfter time.Duration
 }
 
-// Done: the work is done. device is what an unbind removed, or nil.
+// Done says that the work is done. device is what an unbind removed, or nil.
 func Done(device *tasks.Device) Result {
 	return Result{Kind: IsDone, Problem: Problem{Reason: tasks.OK}, Device: device}
 }
 
-// AlreadyGone: there was nothing left to do.
+// AlreadyGone says that there was nothing left to do.
 func AlreadyGone() Result {
 	return Result{Kind: IsAlreadyGone, Problem: Problem{Reason: tasks.Gone}}
 }
 
-// Superseded: the intent is stale. Nothing was done, and nothing is to be done.
+// Superseded says that the intent is stale: nothing was done, and nothing is to
+// be done.
 func Superseded(why string) Result {
 	return Result{Kind: IsSuperseded, Problem: Problem{Reason: tasks.Outdated, Detail: why}}
 }
 
-// Snooze: nothing was sent to KooDrive, since something other than this task
-// stands in the way. The task comes back uncharged.
+// Snooze says that nothing was sent to KooDrive, since something other than this
+// task stands in the way. The task comes back uncharged.
 func Snooze(p Problem) Result { return Result{Kind: IsSnooze, Problem: p} }
 
-// Outage: a call was made, and what it met would have met any other task. The
-// task comes back uncharged.
+// Outage says that a call was made, and that what it met would have met any other
+// task. The task comes back uncharged.
 func Outage(p Problem) Result { return Result{Kind: IsOutage, Problem: p} }
 
-// Failed: the answer is about this task. The policy decides whether it counts as
-// an attempt, and whether there is another one.
+// Failed says that the answer is about this task. The policy decides whether it
+// counts as an attempt, and whether there is another one.
 func Failed(p Problem) Result { return Result{Kind: IsFailed, Problem: p} }
 
 // succeeded reports whether nothing is left to do.
