@@ -16,6 +16,7 @@ const lockID = "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"
 func TestEncode_DocumentedWire(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 31, 9, 30, 0, 5e6, time.FixedZone("", 3600))
+	documented := map[tasks.Kind]bool{}
 	for _, tc := range []struct {
 		task   tasks.Task
 		intent tasks.Intent
@@ -37,6 +38,12 @@ func TestEncode_DocumentedWire(t *testing.T) {
 		}
 		if string(got) != tc.want {
 			t.Errorf("Encode(%+v)\n got %s\nwant %s", tc.task, got, tc.want)
+		}
+		documented[tc.task.Kind()] = true
+	}
+	for _, kind := range tasks.Kinds() {
+		if !documented[kind] {
+			t.Errorf("%s has no documented payload here; want one", kind)
 		}
 	}
 }

@@ -1,0 +1,32 @@
+package jobs
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/pipeline"
+)
+
+// A kind that is new needs an example here, and so a job.
+func TestDo_EveryKindHasItsJob(t *testing.T) {
+	t.Parallel()
+	examples := []tasks.Task{
+		unbindTask, namedRelease, tasks.UserOffboard{UserID: "u"},
+		tasks.LockSweep{Source: tasks.SourceSQL}, // which this worker does not know
+		tasks.BatchWebhook{BatchID: "b"},         // this worker has no webhook
+	}
+	for _, kind := range tasks.Kinds() {
+		i := slices.IndexFunc(examples, func(t tasks.Task) bool { return t.Kind() == kind })
+		if i < 0 {
+			t.Errorf("%s has no example; want one, so that its job is tried", kind)
+			continue
+		}
+		u := &fakeUser{bundle: setup(t, gate.Config{})}
+		u.Jobs.children = u
+		if r := u.do(examples[i]); r == (pipeline.Result{}) {
+			t.Errorf("%s: no result; want one of package pipeline's constructors", kind)
+		}
+	}
+}
