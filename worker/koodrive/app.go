@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 const appAlgorithm = "HMAC-SHA256"
@@ -31,7 +33,7 @@ func NewAppAuthorizer(appID string, secret SecretSource) (*AppAuthorizer, error)
 	if secret == nil {
 		return nil, errors.New("app authorizer: no secret; want StaticSecret or SecretFile")
 	}
-	if appID == "" || !printableASCII(appID) || strings.ContainsAny(appID, " ,=") {
+	if appID == "" || !httpx.PrintableASCII(appID) || strings.ContainsAny(appID, " ,=") {
 		return nil, errors.New("app id: want visible ASCII without comma and equals sign")
 	}
 	return &AppAuthorizer{appID: appID, secret: secret}, nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -86,7 +87,7 @@ func TestAppSignatureFitsWhatIsOnTheWire(t *testing.T) {
 
 func TestAppSignsTheHostThatIsSent(t *testing.T) {
 	t.Parallel()
-	auth, err := NewAppAuthorizer("app", conceal("s"))
+	auth, err := NewAppAuthorizer("app", httpx.NewSecret("s"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 // BrokerConfig describes a token broker: a service of the deployment that knows
@@ -34,7 +36,7 @@ type BrokerConfig struct {
 
 // Format prints the configuration without the URL, which may hold secrets.
 func (c BrokerConfig) Format(s fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(s, "{URL:%s Timeout:%s CacheSize:%d InsecureHTTP:%t}", redacted, c.Timeout, c.CacheSize, c.InsecureHTTP)
+	_, _ = fmt.Fprintf(s, "{URL:%s Timeout:%s CacheSize:%d InsecureHTTP:%t}", httpx.Redacted, c.Timeout, c.CacheSize, c.InsecureHTTP)
 }
 
 const (
@@ -57,7 +59,7 @@ type broker struct {
 }
 
 type brokerToken struct {
-	token secret
+	token httpx.Secret
 	until time.Time // use it until then
 }
 
@@ -66,7 +68,7 @@ type brokerToken struct {
 // end; one without expires_in is used once. The broker's 403, 404 and 410 mean
 // that it has no token for the user; every other failure hits all users.
 func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
-	u, err := checkURL("the token broker's URL", cfg.URL, cfg.InsecureHTTP)
+	u, err := httpx.CheckURL("the token broker's URL", urlForm, cfg.URL, cfg.InsecureHTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	}
 	return &broker{
 		ask:       func(ctx context.Context, userID string) (*http.Request, error) { return brokerRequest(ctx, *u, userID) },
-		redact:    func(text string) string { return replaceSecrets(text, urlSecrets(u)...) },
+		redact:    func(text string) string { return httpx.ReplaceSecrets(text, urlSecrets(u)...) },
 		transport: transport,
 		timeout:   cmp.Or(cfg.Timeout, defaultBrokerTimeout),
 		now:       time.Now,
@@ -116,12 +118,12 @@ func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 		if result.Err != nil {
 			return "", result.Err
 		}
-		return result.Val.(secret)(), nil //nolint:forcetypeassert // a flight brings nothing else
+		return result.Val.(httpx.Secret)(), nil //nolint:forcetypeassert // a flight brings nothing else
 	}
 }
 
 // cached returns the user's token if it is still to be used.
-func (b *broker) cached(userID string) (secret, bool) {
+func (b *broker) cached(userID string) (httpx.Secret, bool) {
 	t, ok := b.cache.Get(userID)
 	return t.token, ok && b.now().Before(t.until)
 }

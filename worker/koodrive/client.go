@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -113,7 +114,7 @@ func refuse(ids ...string) (Answer, bool) {
 		switch {
 		case value == "":
 			problem = "is empty"
-		case !printableASCII(value) || strings.TrimSpace(value) != value:
+		case !httpx.PrintableASCII(value) || strings.TrimSpace(value) != value:
 			problem = "is not printable ASCII without surrounding spaces"
 		case value == "." || value == "..":
 			problem = "would change the path of the URL"

@@ -7,7 +7,7 @@
 // renewal of a refused credential it tries nothing twice, and whether and when
 // to try again is the caller's business. The worker's pipeline and the doctor
 // command call it. It must not import asynq, Redis or any sibling of this
-// package; it knows the vocabulary of package tasks and nothing else of ours.
+// package; of ours it knows the vocabulary of package tasks, and package httpx.
 //
 // # The life of a call
 //

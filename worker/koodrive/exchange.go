@@ -8,8 +8,13 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
+
+// maxRetryAfter caps what a server may ask for: its mistake must not park the
+// fleet for a day.
+const maxRetryAfter = time.Hour
 
 // dateFormat is X-Date's.
 const dateFormat = "20060102T150405Z"
@@ -31,7 +36,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return c.failed(nil, tasks.TimedOut, callerGaveUp(ctx))
+		return c.failed(nil, tasks.TimedOut, httpx.CallerGaveUp(ctx))
 	}
 	req, err := c.request(ctx, call)
 	if err != nil {
@@ -41,7 +46,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	// counts here.
 	if err := c.auth.Authorize(ctx, req, call.userID); err != nil {
 		if ctx.Err() != nil {
-			return c.failed(req, tasks.TimedOut, callerGaveUp(ctx))
+			return c.failed(req, tasks.TimedOut, httpx.CallerGaveUp(ctx))
 		}
 		return c.failed(req, credentialReason(err), err.Error())
 	}
@@ -63,7 +68,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
 	estimate, dated := c.clock.read(resp.Header)
-	a := Answer{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	a := Answer{Status: resp.StatusCode, RetryAfter: httpx.RetryAfter(resp.Header, time.Now(), maxRetryAfter)}
 	var text string
 	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
 	switch {
@@ -118,8 +123,8 @@ func describe(resp *http.Response, size int) string {
 			what += ", compressed though nobody asked for that"
 		}
 	}
-	if u, err := resp.Location(); err == nil && resp.StatusCode >= 300 && resp.StatusCode <= 399 {
-		return fmt.Sprintf("not KooDrive's envelope but %s, and a redirect to %s://%s", what, u.Scheme, u.Host)
+	if origin := httpx.RedirectOrigin(resp); origin != "" {
+		what += ", and a redirect to " + origin
 	}
 	return "not KooDrive's envelope but " + what
 }

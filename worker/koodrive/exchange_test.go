@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -120,8 +121,8 @@ func TestRetryAfterWithoutTheServersDate(t *testing.T) {
 func TestProxySettingIsNotShown(t *testing.T) {
 	t.Parallel()
 	c := connect(t, "https://drive.example.com", nil)
-	c.transport.Proxy = hideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New("http://u:hush@[proxy is no URL") })
-	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Network || got.Message != errProxy.Error() {
+	c.transport.Proxy = httpx.HideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New("http://u:hush@[proxy is no URL") })
+	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Network || got.Message != httpx.ErrProxy.Error() {
 		t.Errorf("got %v", got)
 	}
 }

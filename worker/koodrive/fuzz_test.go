@@ -2,12 +2,11 @@ package koodrive
 
 import (
 	"encoding/json"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive/answers"
 )
@@ -34,20 +33,8 @@ func FuzzClassify(f *testing.F) {
 		case got == tasks.Gone && (bad || len(code) != 8 || !strings.HasPrefix(code, "13")):
 			t.Fatalf("already gone for %d %q", status, body)
 		}
-		if line := oneLine(e.text); strings.ContainsAny(line, "\r\n\x00") || len([]rune(line)) > maxMessage {
+		if line := httpx.OneLine(e.text); strings.ContainsAny(line, "\r\n\x00") || len([]rune(line)) > httpx.MaxLine {
 			t.Fatalf("message %q", line)
-		}
-	})
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"5", "-1", "Sat, 31 Jan 2026 09:30:00 GMT", "99999999999999999999", "٣", ""} {
-		f.Add(seed, seed)
-	}
-	f.Fuzz(func(t *testing.T, value, date string) {
-		got := retryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, time.Now())
-		if got < 0 || got > maxRetryAfter {
-			t.Fatalf("%q gives %s", value, got)
 		}
 	})
 }

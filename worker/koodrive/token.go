@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 // DefaultTokenFormat is the form in which the vendor's guide shows a token.
@@ -53,7 +55,7 @@ func NewTokenAuthorizer(format string, source TokenSource) (*TokenAuthorizer, er
 	if strings.Count(format, tokenMark) != 1 {
 		return nil, fmt.Errorf("token format: want %s exactly once, such as %s", tokenMark, DefaultTokenFormat)
 	}
-	if !printableASCII(format) || strings.TrimSpace(format) != format {
+	if !httpx.PrintableASCII(format) || strings.TrimSpace(format) != format {
 		return nil, fmt.Errorf("token format: want printable ASCII without surrounding spaces, such as %s", DefaultTokenFormat)
 	}
 	before, after, _ := strings.Cut(format, tokenMark)
@@ -66,8 +68,8 @@ func (a *TokenAuthorizer) Authorize(ctx context.Context, req *http.Request, user
 	if err != nil {
 		return err
 	}
-	if err := checkSecret("the token", token); err != nil {
-		return err
+	if err := checkSecret(token); err != nil {
+		return fmt.Errorf("the token %w", err)
 	}
 	req.Header.Set("Authorization", a.before+token+a.after)
 	return nil
@@ -88,10 +90,10 @@ func (a *TokenAuthorizer) secretIn(authorization string) string {
 
 // StaticToken is a source with one token for all users, which never changes.
 func StaticToken(token string) (TokenSource, error) {
-	if err := checkSecret("the token", token); err != nil {
-		return nil, err
+	if err := checkSecret(token); err != nil {
+		return nil, fmt.Errorf("the token %w", err)
 	}
-	return sharedToken{conceal(token)}, nil
+	return sharedToken{httpx.NewSecret(token)}, nil
 }
 
 // TokenFile is a source with one token for all users, which is in a file. The

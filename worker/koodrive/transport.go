@@ -8,9 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -27,7 +27,7 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 		return nil, errors.New("TLS is limited to versions before 1.2; want 1.2 or newer allowed")
 	}
 	return &http.Transport{
-		Proxy:                 hideProxy(http.ProxyFromEnvironment),
+		Proxy:                 httpx.HideProxy(http.ProxyFromEnvironment),
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       config,
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -43,27 +43,13 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 	}, nil
 }
 
-var errProxy = errors.New("the environment's proxy (HTTPS_PROXY, HTTP_PROXY) is not a URL")
-
-// hideProxy is for http.ProxyFromEnvironment, whose error quotes the setting and
-// the password in it.
-func hideProxy(find func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := find(req)
-		if err != nil {
-			return nil, errProxy
-		}
-		return u, nil
-	}
-}
-
 // transportFault says what a failed exchange stands for. ctx is the caller's,
 // exchange the one that our timeout limits.
 func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks.Reason, string) {
 	var timeout net.Error
 	switch {
 	case ctx.Err() != nil:
-		return tasks.TimedOut, callerGaveUp(ctx)
+		return tasks.TimedOut, httpx.CallerGaveUp(ctx)
 	case exchange.Err() != nil:
 		return tasks.TimedOut, fmt.Sprintf("no complete answer within %s", c.timeout)
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -77,11 +63,6 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 	}
 }
 
-// callerGaveUp is for a call whose caller did not wait for its end.
-func callerGaveUp(ctx context.Context) string {
-	return "the caller gave up: " + context.Cause(ctx).Error()
-}
-
 // unreached reports whether an exchange failed before a request could be sent,
 // for a reason that is not the request's: the name, the connection, the
 // certificate, the proxy.
@@ -93,5 +74,5 @@ func unreached(err error) bool {
 		return true
 	}
 	_, dns := errors.AsType[*net.DNSError](err)
-	return dns || errors.Is(err, errProxy)
+	return dns || errors.Is(err, httpx.ErrProxy)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -37,6 +38,10 @@ type Answer struct {
 	RetryAfter time.Duration
 }
 
+// maxRetryAfter caps what a receiver may ask for: its mistake must not put a
+// webhook off for a day.
+const maxRetryAfter = time.Hour
+
 const (
 	hintSecret = "no webhook can be signed: check that the file is there, that this process may read it, and that it " +
 		"holds one secret and nothing else"
@@ -54,28 +59,17 @@ func understand(resp *http.Response, text string, words words, now time.Time) An
 	a.Message = fmt.Sprintf("HTTP %d", resp.StatusCode)
 	a.Hint = hintOf(resp.StatusCode)
 	if a.Reason == tasks.Upstream {
-		a.RetryAfter = retryAfter(resp.Header, now)
+		a.RetryAfter = httpx.RetryAfter(resp.Header, now, maxRetryAfter)
 	}
 	before := ": "
-	if redirected(resp.StatusCode) {
-		before, text = ", a redirect to ", whereTo(resp)
+	if httpx.IsRedirect(resp.StatusCode) {
+		before, text = ", a redirect to ", httpx.RedirectOrigin(resp)
 	}
 	if quote := words.quote(text); quote != "" {
 		a.Message += before + quote
 	}
 	return a
 }
-
-// whereTo names the scheme and host of a redirect, and "" if there is none.
-func whereTo(resp *http.Response) string {
-	u, err := resp.Location()
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
-func redirected(status int) bool { return status >= 300 && status <= 399 }
 
 func reasonOf(status int) tasks.Reason {
 	switch {
@@ -85,7 +79,7 @@ func reasonOf(status int) tasks.Reason {
 		return tasks.Upstream
 	case status >= 400 && status <= 499:
 		return tasks.Rejected
-	case redirected(status), status >= 500 && status <= 599:
+	case httpx.IsRedirect(status), status >= 500 && status <= 599:
 		return tasks.Upstream
 	default:
 		return tasks.Protocol
@@ -94,7 +88,7 @@ func reasonOf(status int) tasks.Reason {
 
 func hintOf(status int) string {
 	switch {
-	case redirected(status):
+	case httpx.IsRedirect(status):
 		return "redirects are not followed: set the webhook's URL to where this one leads"
 	case reasonOf(status) == tasks.Upstream:
 		return ""
@@ -119,17 +113,12 @@ func (s *Sender) fault(ctx, exchange context.Context, err error) Answer {
 	var timeout net.Error
 	switch {
 	case ctx.Err() != nil:
-		return callerGaveUp(ctx)
+		return Answer{Reason: tasks.TimedOut, Message: httpx.OneLine(httpx.CallerGaveUp(ctx))}
 	case exchange.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		return Answer{Reason: tasks.TimedOut, Message: fmt.Sprintf("no answer within %s", s.timeout), Hint: hintTimeout}
 	default:
-		return Answer{Reason: tasks.Network, Message: oneLine(cause(err)), Hint: hintNetwork}
+		return Answer{Reason: tasks.Network, Message: httpx.OneLine(cause(err)), Hint: hintNetwork}
 	}
-}
-
-// callerGaveUp is for a webhook whose caller did not wait for its end.
-func callerGaveUp(ctx context.Context) Answer {
-	return Answer{Reason: tasks.TimedOut, Message: oneLine("the caller gave up: " + context.Cause(ctx).Error())}
 }
 
 // cause keeps only what comes from this machine, or from the peer before it was
@@ -145,8 +134,8 @@ func cause(err error) string {
 		return "the receiver does not speak TLS, as its URL says"
 	}
 	switch {
-	case errors.Is(err, errProxy):
-		return errProxy.Error()
+	case errors.Is(err, httpx.ErrProxy):
+		return httpx.ErrProxy.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection was closed without a complete answer"
 	default:

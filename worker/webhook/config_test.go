@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 func TestConfig(t *testing.T) {
@@ -65,10 +67,10 @@ func TestConfig(t *testing.T) {
 
 func TestTheProxysPasswordIsNotInAnError(t *testing.T) {
 	t.Parallel()
-	find := hideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New(`invalid proxy "http://me:s3cret@"`) })
+	find := httpx.HideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New(`invalid proxy "http://me:s3cret@"`) })
 	s := connect(t, "https://hooks.example.com/x", nil)
 	s.transport.Proxy = find
-	if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != errProxy.Error() {
+	if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != httpx.ErrProxy.Error() {
 		t.Errorf("got %+v", a)
 	}
 }

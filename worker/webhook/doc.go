@@ -6,7 +6,7 @@
 // not own waiting: it tries nothing twice. Package worker calls it from a task
 // of kind batch:webhook, so that retries, backoff and dead letters are those of
 // any task. It must not import asynq, Redis or any sibling of this package; it
-// knows the vocabulary of package tasks and the standard library.
+// knows the vocabulary of package tasks, package httpx and the standard library.
 //
 // # On the wire
 //

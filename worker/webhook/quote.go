@@ -5,14 +5,11 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-const (
-	maxQuote = 200 // runes
-	// fragment is the length in bytes from which a piece of a secret is treated
-	// as one: what is left of it can be guessed, or pieced together.
-	fragment = 8
-)
+const maxQuote = httpx.MaxLine // runes
 
 // words are what no quote may hold, each as bare returns it.
 type words []string
@@ -28,18 +25,18 @@ func secretWords(u *url.URL, secrets ...string) words {
 		}
 	}
 	for _, s := range secrets {
-		add(s, fragment)
+		add(s, httpx.Fragment)
 	}
 	for part := range strings.FieldsFuncSeq(u.RawQuery, func(r rune) bool { return r == '&' || r == ';' }) {
 		name, value, _ := strings.Cut(part, "=")
 		if value == "" {
 			name, value = value, name // a query that is nothing but a token
 		}
-		add(unescaped(name), fragment)
+		add(unescaped(name), httpx.Fragment)
 		add(unescaped(value), 1)
 	}
 	for segment := range strings.SplitSeq(u.Path, "/") {
-		add(segment, fragment)
+		add(segment, httpx.Fragment)
 	}
 	return ws
 }
@@ -67,22 +64,11 @@ func (ws words) quote(text string) string {
 	}
 	plain := bare(text)
 	for _, w := range ws {
-		if shares(plain, w) {
+		if httpx.ContainsFragment(plain, w) {
 			return ""
 		}
 	}
 	return text
-}
-
-// shares reports whether a text holds a word, or a fragment of it.
-func shares(text, word string) bool {
-	n := min(len(word), fragment)
-	for i := 0; i+n <= len(word); i++ {
-		if strings.Contains(text, word[i:i+n]) {
-			return true
-		}
-	}
-	return false
 }
 
 // bare keeps letters and digits, in lower case, so that neither punctuation nor
@@ -94,15 +80,4 @@ func bare(text string) string {
 		}
 		return -1
 	}, text)
-}
-
-// oneLine makes a text of this machine fit for one line of a log: what is not
-// printable becomes a space, runs of spaces become one, the end is cut off.
-func oneLine(text string) string {
-	text = strings.ToValidUTF8(text, "?")
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
-	if utf8.RuneCountInString(text) > maxQuote {
-		text = string([]rune(text)[:maxQuote-1]) + "…"
-	}
-	return text
 }

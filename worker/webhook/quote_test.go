@@ -170,17 +170,3 @@ func TestEncodedSecretsAreNotQuoted(t *testing.T) {
 		}
 	}
 }
-
-func TestOneLine(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		" a\r\n\tb\x00  c ":             "a b c",
-		strings.Repeat("ü", maxQuote):   strings.Repeat("ü", maxQuote),
-		strings.Repeat("ü", maxQuote+1): strings.Repeat("ü", maxQuote-1) + "…",
-		"bro\xffken":                    "bro?ken",
-	} {
-		if got := oneLine(text); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
-		}
-	}
-}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -39,7 +40,7 @@ func (s *Sender) Send(ctx context.Context, id string, body []byte) Answer {
 	}
 	secret, key, err := readSecret(s.secret)
 	if err != nil {
-		return Answer{Reason: tasks.Unauthorized, Message: oneLine(err.Error()), Hint: hintSecret}
+		return Answer{Reason: tasks.Unauthorized, Message: httpx.OneLine(err.Error()), Hint: hintSecret}
 	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()

@@ -46,7 +46,7 @@ var (
 func Verify(secret string, header http.Header, body []byte, now time.Time, tolerance time.Duration) error {
 	key, err := keyOf(secret)
 	if err != nil {
-		return fmt.Errorf("the webhook's secret %w", err)
+		return fmt.Errorf("%s %w", secretName, err)
 	}
 	id, timestamp := header.Get(headerID), header.Get(headerTimestamp)
 	if err := checkEvent(id, body); err != nil {
@@ -54,7 +54,7 @@ func Verify(secret string, header http.Header, body []byte, now time.Time, toler
 	}
 	// No sign: the text is what is signed, and +1 would be 1.
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
-	if err != nil || !digits.MatchString(timestamp) {
+	if err != nil || strings.ContainsAny(timestamp, "+-") {
 		return fmt.Errorf("%w: its timestamp is malformed; want the seconds since 1970", ErrMalformed)
 	}
 	want, good := []byte(sign(key, id, timestamp, body)), false
