@@ -1,11 +1,14 @@
 package httpx
 
 import (
+	"html"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
-func TestEscapedEchoesAreRecognized(t *testing.T) {
+func TestRedactor_EscapedEchoes(t *testing.T) {
 	t.Parallel()
 	const secret = `tokVAL/ue+S3cret==zz&<"9`
 	for name, echo := range map[string]string{
@@ -27,33 +30,62 @@ func TestEscapedEchoesAreRecognized(t *testing.T) {
 		"broken":           "tokVAL/ue+\n  S3cret==zz&<\"9",
 		"page, padded":     `tokVAL&#047;ue&#x002B;S3cret==zz&#38;&#60;&#34;9`,
 	} {
-		text := ReplaceSecrets("before "+echo+" after", secret, "zz")
+		text := NewRedactor(secret, "zz").Redact("before " + echo + " after")
 		if text != "before [redacted] after" {
-			t.Errorf("%s: %q", name, text)
+			t.Errorf("%s: got %q, want nothing but the secret replaced", name, text)
 		}
 	}
-	if text := ReplaceSecrets("nothing here", secret, ""); text != "nothing here" {
-		t.Errorf("%q", text)
+	if text := NewRedactor(secret, "").Redact("nothing here"); text != "nothing here" {
+		t.Errorf("without a secret in the text: got %q", text)
 	}
 }
 
-func FuzzReplaceSecrets(f *testing.F) {
+// gap is in no secret. What stood on both sides of a secret does not become one by
+// its removal.
+const gap = "\x00"
+
+func FuzzRedactor(f *testing.F) {
 	f.Add(`tok/en+=="&`, "before ")
 	f.Add(`(?i)[a-z]*\`, "")
 	f.Add("0A", "00AA")
+	f.Add("dG9r+ZW4+/w==&", "%26")
 	f.Fuzz(func(t *testing.T, secret, text string) {
-		if secret == "" || !PrintableASCII(secret) {
+		if secret == "" || !PrintableASCII(secret) || strings.Contains(Redacted, secret) {
 			return
 		}
-		// What stood on both sides of an echo does not become one by its removal.
-		const gap = "\x00" // in no secret
-		if got := ReplaceSecrets(text+secret, secret); strings.Contains(strings.ReplaceAll(got, Redacted, gap), secret) && !strings.Contains(Redacted, secret) {
+		r := NewRedactor(secret)
+		got := strings.ReplaceAll(r.Redact(text+secret), Redacted, gap)
+		if strings.Contains(got, secret) {
 			t.Errorf("%q is left in %q", secret, got)
+		}
+		for i := range len(secret) - Fragment + 1 {
+			piece := secret[i : i+Fragment]
+			if got := strings.ReplaceAll(r.Redact(piece+text), Redacted, gap); pieceOf(secret, got) {
+				t.Errorf("a piece of %q is left in %q", secret, got)
+			}
 		}
 	})
 }
 
-func TestPiecesOfASecretAreRecognized(t *testing.T) {
+// pieceOf reports whether a text holds a piece of a secret, in any case.
+func pieceOf(secret, text string) bool {
+	secret, text = strings.ToLower(secret), strings.ToLower(text)
+	for i := range len(secret) - Fragment + 1 {
+		piece := secret[i : i+Fragment]
+		says := 0
+		for _, c := range []byte(piece) {
+			if !optional(c) {
+				says++
+			}
+		}
+		if says >= fewest && strings.Contains(text, piece) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestRedactor_Pieces(t *testing.T) {
 	t.Parallel()
 	const secret = "tokVAL/ue+S3cret==zzQ9x8w7v6u5"
 	for text, want := range map[string]string{
@@ -65,11 +97,87 @@ func TestPiecesOfASecretAreRecognized(t *testing.T) {
 		"äöü tokVAL/ue ß":                       "äöü [redacted] ß",
 		"":                                      "",
 	} {
-		if got := ReplaceFragments(text, secret); got != want {
-			t.Errorf("%q: %q; want %q", text, got, want)
+		if got := NewRedactor(secret).Redact(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
-	if got := ReplaceFragments("something", ""); got != "something" {
-		t.Errorf("without a secret: %q", got)
+	if got := NewRedactor("").Redact("something"); got != "something" {
+		t.Errorf("without a secret: got %q", got)
+	}
+}
+
+func TestRedactor_OptionalBytes(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ secret, text, want string }{
+		// A plus sign in a piece makes it shorter, and a piece all the same.
+		{"ab+cd+efghij", "has cd+efghi in it", "has [redacted] in it"},
+		{"ab+cd+efghij", "has cd efghi in it", "has [redacted] in it"},
+		{"ab+cd+efghij", "has cdefgh at end", "has [redacted] at end"},
+		{"ab+cd+efghij", "has cd ef gh at end", "has [redacted] at end"},
+		{"ab+cd+efghij", "has d ef g in it", "has d ef g in it"},
+		// Three characters of eight say little.
+		{"a+++b+++c+++d+++e", "abc", "abc"},
+		{"a+++b+++c+++d+++e", "abcde", "[redacted]"},
+		{"a+++b+++c+++d+++e", "a+++b+++c+++d+++e", "[redacted]"},
+		// Short secrets are found as a whole.
+		{"a b", "a b, a+b, a%20b, ab and a", "[redacted], [redacted], [redacted], [redacted] and a"},
+		{"+ +", "a + + b", "a [redacted] b"},
+	} {
+		if got := NewRedactor(tc.secret).Redact(tc.text); got != tc.want {
+			t.Errorf("%q in %q: got %q, want %q", tc.secret, tc.text, got, tc.want)
+		}
+	}
+}
+
+// A secret may hold what looks like an escape, and is escaped itself on its way.
+func TestRedactor_SecretThatLooksEscaped(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{`100%25sure-of-it`, `key=&amp;more%20of it`, `a\u0041bcdefgh`, "%41"} {
+		r := NewRedactor(secret)
+		for name, echo := range map[string]string{
+			"plain": secret,
+			"URL":   url.QueryEscape(secret),
+			"twice": url.QueryEscape(url.QueryEscape(secret)),
+			"page":  html.EscapeString(secret),
+			"JSON":  strings.ReplaceAll(secret, `\`, `\\`),
+		} {
+			if got := r.Redact("<" + echo + ">"); got != "<[redacted]>" || !r.Finds(echo) {
+				t.Errorf("%s of %q: got %q", name, secret, got)
+			}
+		}
+	}
+}
+
+func TestRedactor_Finds(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor("tokVAL/ue+S3cret", "hi", "+")
+	for text, want := range map[string]bool{
+		"":                false,
+		"tokval":          false,
+		"tokval/u":        true,
+		"%74okval/u":      true,
+		"oh hi":           true,
+		"one + one":       true,
+		"none is in here": false,
+	} {
+		if got := r.Finds(text); got != want {
+			t.Errorf("%q: got %t, want %t", text, got, want)
+		}
+	}
+}
+
+// Texts of one kind, as long as the longest that is read, in no time.
+func TestRedactor_LongTexts(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor(strings.Repeat("tokVAL/ue+S3cret", 256))
+	for _, piece := range []string{
+		"%25", "%", "%2", `\`, `\u00`, "&amp;", "&", "&#", "&#0", "0", "&#x0", "&amp;#x", "a", "tokVAL/ue+S3cret", " ", "+;",
+	} {
+		text := "&#x" + strings.Repeat(piece, 64<<10/len(piece))
+		began := time.Now()
+		r.Redact(text)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%q: %s for 64 KB", piece, took)
+		}
 	}
 }

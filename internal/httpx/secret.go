@@ -16,22 +16,33 @@ type HiddenFromFmt struct{}
 // Format prints a placeholder, whatever the verb.
 func (HiddenFromFmt) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "(not shown)") }
 
-// Secret is a value that nothing prints. It is a function because fmt shows only
+// Secret is a value that nothing prints. It is in functions because fmt shows only
 // the address of a function. A string type with a String method would not do:
 // fmt does not call the methods of unexported fields, and shows what is in them.
-type Secret func() string
+type Secret struct {
+	value    func() string
+	redactor func() *Redactor // prepared when it is first needed
+}
 
 // NewSecret hides a value.
-func NewSecret(value string) Secret { return func() string { return value } }
+func NewSecret(value string) *Secret {
+	return &Secret{
+		value:    func() string { return value },
+		redactor: sync.OnceValue(func() *Redactor { return NewRedactor(value) }),
+	}
+}
+
+// Value returns the value.
+func (s *Secret) Value() string { return s.value() }
 
 // Secret returns the value. The error is always nil.
-func (s Secret) Secret() (string, error) { return s(), nil }
+func (s *Secret) Secret() (string, error) { return s.value(), nil }
 
 // Forget does nothing: the value never changes.
-func (s Secret) Forget() {}
+func (s *Secret) Forget() {}
 
-// Redact replaces the value in a text.
-func (s Secret) Redact(text string) string { return ReplaceSecrets(text, s()) }
+// Redact replaces the value and its pieces in a text.
+func (s *Secret) Redact(text string) string { return s.redactor().Redact(text) }
 
 // SecretFile is a secret in a file. It is safe for concurrent use.
 //
@@ -46,7 +57,7 @@ type SecretFile struct {
 
 	mu    sync.Mutex
 	seen  os.FileInfo // nil: read the file, whatever it looks like
-	value Secret
+	value *Secret
 }
 
 // OpenSecretFile returns the secret in a file. It reads the file once, so that a
@@ -83,7 +94,7 @@ func (f *SecretFile) Forget() {
 	f.seen = nil
 }
 
-// Redact replaces the secret that was read last in a text.
+// Redact replaces the secret that was read last, and its pieces, in a text.
 func (f *SecretFile) Redact(text string) string {
 	f.mu.Lock()
 	value := f.value
@@ -98,7 +109,7 @@ func (f *SecretFile) refresh() (string, error) {
 		return "", unreadable(err)
 	}
 	if f.seen != nil && os.SameFile(f.seen, now) && f.seen.Size() == now.Size() && f.seen.ModTime().Equal(now.ModTime()) {
-		return f.value(), nil
+		return f.value.Value(), nil
 	}
 	content, info, err := f.read()
 	if err != nil {

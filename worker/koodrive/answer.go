@@ -19,7 +19,8 @@ type Answer struct { //nolint:errname // an answer first; an error only where th
 	// was none.
 	Code string
 	// Message is what the server or the network said: one line of printable
-	// text, at most 200 runes, without secrets. May be empty.
+	// text, at most 200 runes, without secrets. May be empty, and is if the
+	// reason is tasks.OK.
 	Message string
 	// RetryAfter is how long the server asks to wait, at most an hour; 0 when
 	// it did not ask.

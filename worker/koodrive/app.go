@@ -23,8 +23,8 @@ type AppAuthorizer struct {
 }
 
 var (
-	_ Authorizer = (*AppAuthorizer)(nil)
-	_ insider    = (*AppAuthorizer)(nil)
+	_ Authorizer          = (*AppAuthorizer)(nil)
+	_ credentialExtractor = (*AppAuthorizer)(nil)
 )
 
 // NewAppAuthorizer returns an authorizer that signs with the secret of the
@@ -70,7 +70,7 @@ func (a *AppAuthorizer) Redact(text string) string { return a.secret.Redact(text
 
 const signatureMark = "Signature="
 
-func (a *AppAuthorizer) secretIn(authorization string) string {
+func (a *AppAuthorizer) credentialIn(authorization string) string {
 	_, signature, _ := strings.Cut(authorization, signatureMark)
 	return signature
 }

@@ -50,7 +50,7 @@ const (
 type broker struct {
 	opaque
 	ask       func(ctx context.Context, userID string) (*http.Request, error) // hides the URL from fmt
-	redact    func(text string) string
+	redact    func(text string) string                                        // hides the secrets of the URL from fmt
 	transport *http.Transport
 	timeout   time.Duration
 	now       func() time.Time
@@ -59,7 +59,7 @@ type broker struct {
 }
 
 type brokerToken struct {
-	token httpx.Secret
+	token *httpx.Secret
 	until time.Time // use it until then
 }
 
@@ -88,7 +88,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	}
 	return &broker{
 		ask:       func(ctx context.Context, userID string) (*http.Request, error) { return brokerRequest(ctx, *u, userID) },
-		redact:    func(text string) string { return httpx.ReplaceSecrets(text, urlSecrets(u)...) },
+		redact:    httpx.NewRedactor(urlSecrets(u)...).Redact,
 		transport: transport,
 		timeout:   cmp.Or(cfg.Timeout, defaultBrokerTimeout),
 		now:       time.Now,
@@ -99,7 +99,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 // Token implements TokenSource.
 func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 	if token, ok := b.cached(userID); ok {
-		return token(), nil
+		return token.Value(), nil
 	}
 	// The question outlives the caller that happened to be first: others wait
 	// for the same answer. Its own timeout ends it.
@@ -118,12 +118,12 @@ func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 		if result.Err != nil {
 			return "", result.Err
 		}
-		return result.Val.(httpx.Secret)(), nil //nolint:forcetypeassert // a flight brings nothing else
+		return result.Val.(*httpx.Secret).Value(), nil //nolint:forcetypeassert // a flight brings nothing else
 	}
 }
 
 // cached returns the user's token if it is still to be used.
-func (b *broker) cached(userID string) (httpx.Secret, bool) {
+func (b *broker) cached(userID string) (*httpx.Secret, bool) {
 	t, ok := b.cache.Get(userID)
 	return t.token, ok && b.now().Before(t.until)
 }

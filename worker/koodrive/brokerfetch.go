@@ -19,7 +19,7 @@ import (
 const maxBrokerAnswer = 64 << 10
 
 // fetch asks for one user's token and caches it.
-func (b *broker) fetch(ctx context.Context, userID string) (httpx.Secret, error) {
+func (b *broker) fetch(ctx context.Context, userID string) (*httpx.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	req, err := b.ask(ctx, userID)

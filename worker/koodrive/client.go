@@ -30,6 +30,8 @@ type Client struct {
 	slots     chan struct{} // one for each call in flight
 	timeout   time.Duration
 	userAgent string
+	// redactorOf returns the redactor of an Authorization that was sent.
+	redactorOf func(authorization string) *httpx.Redactor
 }
 
 // call is what differs between the calls.

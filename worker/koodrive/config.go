@@ -80,14 +80,15 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		base:      base,
-		auth:      cfg.Authorizer,
-		transport: transport,
-		clock:     newServerClock(),
-		rules:     withAdditions(reasons),
-		slots:     make(chan struct{}, concurrency),
-		timeout:   cmp.Or(cfg.CallTimeout, defaultCallTimeout),
-		userAgent: cmp.Or(cfg.UserAgent, defaultUserAgent),
+		base:       base,
+		auth:       cfg.Authorizer,
+		transport:  transport,
+		clock:      newServerClock(),
+		rules:      withAdditions(reasons),
+		slots:      make(chan struct{}, concurrency),
+		timeout:    cmp.Or(cfg.CallTimeout, defaultCallTimeout),
+		userAgent:  cmp.Or(cfg.UserAgent, defaultUserAgent),
+		redactorOf: sentRedactors(cfg.Authorizer),
 	}, nil
 }
 

@@ -25,8 +25,8 @@
 //     gives the reason (table.go).
 //  7. Where the credential was refused it is renewed, and steps 2 to 6 happen
 //     once more.
-//  8. The message is stripped of every secret and made fit for one line of a
-//     log (redact.go).
+//  8. Unless it is a success, whose text is shown nowhere, the message is
+//     stripped of every secret and made fit for one line of a log (redact.go).
 //
 // # Done twice
 //

@@ -57,9 +57,10 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	req = req.WithContext(limited)
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.
-	resp, err := c.transport.RoundTrip(req.WithContext(limited))
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)
@@ -67,22 +68,30 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
+	return c.readAnswer(ctx, req, resp, call)
+}
+
+// readAnswer reads an answer and says what it means. ctx is the caller's; that of
+// the request ends earlier.
+func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.Response, call call) Answer {
 	estimate, dated := c.clock.read(resp.Header)
 	a := Answer{Status: resp.StatusCode, RetryAfter: httpx.RetryAfter(resp.Header, time.Now(), maxRetryAfter)}
 	var text string
 	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
 	switch {
 	case err != nil:
-		a.Reason, text = c.transportFault(ctx, limited, err)
+		a.Reason, text = c.transportFault(ctx, req.Context(), err)
 	case int64(len(body)) > call.limit:
 		a.Reason, text = tasks.Protocol, fmt.Sprintf("the answer is larger than %d MiB", call.limit>>20)
 	default:
-		a.Reason, a.Code, text = c.understand(resp, body, call)
+		a.Reason, a.Code, text = c.interpret(resp, body, call)
 	}
 	if dated {
 		c.clock.learn(estimate, a.Reason == tasks.Unauthorized)
 	}
-	a.Message = c.clean(req, text)
+	if a.Reason != tasks.OK { // the text of a success is shown nowhere
+		a.Message = c.sanitize(req, text)
+	}
 	return a
 }
 
@@ -95,8 +104,8 @@ func Late(ctx context.Context) bool {
 	return limited && (!now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)))
 }
 
-// understand says what a complete answer means.
-func (c *Client) understand(resp *http.Response, body []byte, call call) (reason tasks.Reason, code, text string) {
+// interpret says what a complete answer means.
+func (c *Client) interpret(resp *http.Response, body []byte, call call) (reason tasks.Reason, code, text string) {
 	e := readEnvelope(body)
 	reason, code, text = classify(c.rules, resp.StatusCode, e), e.code, e.text
 	if reason == tasks.OK {
@@ -151,5 +160,5 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 
 // failed is the answer where there was none.
 func (c *Client) failed(req *http.Request, reason tasks.Reason, text string) Answer {
-	return Answer{Reason: reason, Message: c.clean(req, text)}
+	return Answer{Reason: reason, Message: c.sanitize(req, text)}
 }

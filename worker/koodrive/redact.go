@@ -3,46 +3,76 @@ package koodrive
 import (
 	"net/http"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-// insider is an Authorizer that can tell the secret part of the Authorization
-// that it has set.
-type insider interface {
-	secretIn(authorization string) string
+// credentialExtractor is an Authorizer that can tell the secret part of the
+// Authorization that it has set.
+type credentialExtractor interface {
+	credentialIn(authorization string) string
 }
 
-// sentSecrets are what a server may echo of the Authorization that it was sent:
-// the whole, what follows the scheme, and the secret part.
+// sentSecrets returns what is secret in an Authorization. Of an authorizer that
+// does not tell, that is everything, and what follows the scheme, which may be too
+// short to be found as a piece.
 func sentSecrets(auth Authorizer, authorization string) []string {
+	if extractor, ok := auth.(credentialExtractor); ok {
+		return []string{extractor.credentialIn(authorization)}
+	}
 	secrets := []string{authorization}
 	if i := strings.IndexAny(authorization, " +"); i >= 0 {
 		secrets = append(secrets, authorization[i+1:])
 	}
-	if in, ok := auth.(insider); ok {
-		secrets = append(secrets, in.secretIn(authorization))
-	}
 	return secrets
 }
 
-// clean makes a text fit for Answer.Message: without secrets first, since half
-// of a secret would not be recognized, and short then. req may be nil.
-func (c *Client) clean(req *http.Request, text string) string {
-	if text == "" {
-		return ""
+// sentRedactors returns a function that prepares the redactor for an
+// Authorization. It keeps the last one, since most calls send the same credential
+// as the one before. Nothing of it is in a field, so that fmt cannot show it.
+func sentRedactors(auth Authorizer) func(authorization string) *httpx.Redactor {
+	var (
+		mu       sync.Mutex
+		last     string
+		redactor *httpx.Redactor
+	)
+	return func(authorization string) *httpx.Redactor {
+		mu.Lock()
+		defer mu.Unlock()
+		if redactor == nil || last != authorization {
+			last, redactor = authorization, httpx.NewRedactor(sentSecrets(auth, authorization)...)
+		}
+		return redactor
 	}
-	const most = 64 << 10 // far more than will be shown
-	if len(text) > most {
-		text = text[:most]
+}
+
+const (
+	// maxShown is how many bytes a text has at most before it is cut to a message.
+	maxShown = (httpx.MaxLine + 1) * utf8.UTFMax
+	// maxRead is how much of a text is read for a message. Redaction may shorten it
+	// to far less.
+	maxRead = 64 << 10
+)
+
+// sanitize makes a text fit for Answer.Message: without secrets, and short. req is
+// nil if no credential was set.
+func (c *Client) sanitize(req *http.Request, text string) string {
+	// The beginning is enough, unless it holds secrets or much white space.
+	if len(text) > maxShown {
+		if line := c.redactedLine(req, text[:maxShown]); utf8.RuneCountInString(line) == httpx.MaxLine && strings.HasSuffix(line, "…") {
+			return line
+		}
 	}
-	if req == nil {
-		return httpx.OneLine(c.auth.Redact(text))
+	return c.redactedLine(req, text[:min(len(text), maxRead)])
+}
+
+// redactedLine redacts first and shortens then, since half of a piece would not be
+// recognized.
+func (c *Client) redactedLine(req *http.Request, text string) string {
+	if req != nil {
+		text = c.redactorOf(req.Header.Get("Authorization")).Redact(text)
 	}
-	authorization := req.Header.Get("Authorization")
-	text = c.auth.Redact(httpx.ReplaceSecrets(text, sentSecrets(c.auth, authorization)...))
-	if in, ok := c.auth.(insider); ok {
-		text = httpx.ReplaceFragments(text, in.secretIn(authorization))
-	}
-	return httpx.OneLine(text)
+	return httpx.OneLine(c.auth.Redact(text))
 }

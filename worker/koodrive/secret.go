@@ -19,7 +19,7 @@ type SecretSource interface {
 }
 
 var (
-	_ SecretSource = httpx.Secret(nil)
+	_ SecretSource = (*httpx.Secret)(nil)
 	_ SecretSource = (*httpx.SecretFile)(nil)
 )
 

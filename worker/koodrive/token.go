@@ -37,8 +37,8 @@ type TokenAuthorizer struct {
 }
 
 var (
-	_ Authorizer = (*TokenAuthorizer)(nil)
-	_ insider    = (*TokenAuthorizer)(nil)
+	_ Authorizer          = (*TokenAuthorizer)(nil)
+	_ credentialExtractor = (*TokenAuthorizer)(nil)
 )
 
 // NewTokenAuthorizer returns an authorizer that sets Authorization to the
@@ -84,7 +84,7 @@ func (a *TokenAuthorizer) Redact(text string) string { return a.source.Redact(te
 // CloseIdleConnections closes those of the token source, if it has any.
 func (a *TokenAuthorizer) CloseIdleConnections() { closeIdle(a.source) }
 
-func (a *TokenAuthorizer) secretIn(authorization string) string {
+func (a *TokenAuthorizer) credentialIn(authorization string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(authorization, a.before), a.after)
 }
 

@@ -29,7 +29,7 @@ func TestTokenFormats(t *testing.T) {
 		if err := auth.Authorize(t.Context(), req, testUser); err != nil || req.Header.Get("Authorization") != want {
 			t.Errorf("%q: got %q, %v; want %q", format, req.Header.Get("Authorization"), err, want)
 		}
-		if got := auth.secretIn(want); got != "tok" {
+		if got := auth.credentialIn(want); got != "tok" {
 			t.Errorf("%q: the secret in %q is %q", format, want, got)
 		}
 	}

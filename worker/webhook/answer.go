@@ -50,8 +50,10 @@ const (
 	hintTimeout = "no answer in time: the receiver should answer first and work later; if it cannot, raise the webhook's timeout"
 )
 
-// understand says what a receiver's answer means.
-func understand(resp *http.Response, text string, words words, now time.Time) Answer {
+// interpret says what a receiver's answer means. The secrets are those of the
+// request, which the receiver may send back.
+func (s *Sender) interpret(resp *http.Response, secrets ...string) Answer {
+	text := readText(resp) // in any case, so that the connection can be used again
 	a := Answer{Reason: reasonOf(resp.StatusCode)}
 	if a.Reason == tasks.OK {
 		return a
@@ -59,14 +61,14 @@ func understand(resp *http.Response, text string, words words, now time.Time) An
 	a.Message = fmt.Sprintf("HTTP %d", resp.StatusCode)
 	a.Hint = hintOf(resp.StatusCode)
 	if a.Reason == tasks.Upstream {
-		a.RetryAfter = httpx.RetryAfter(resp.Header, now, maxRetryAfter)
+		a.RetryAfter = httpx.RetryAfter(resp.Header, s.now(), maxRetryAfter)
 	}
 	before := ": "
 	if httpx.IsRedirect(resp.StatusCode) {
 		before, text = ", a redirect to ", httpx.RedirectOrigin(resp)
 	}
-	if quote := words.quote(text); quote != "" {
-		a.Message += before + quote
+	if excerpt := safeExcerpt(text, secretFragments(s.url(), secrets...)); excerpt != "" {
+		a.Message += before + excerpt
 	}
 	return a
 }

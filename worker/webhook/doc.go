@@ -47,5 +47,5 @@
 // Neither an [Answer], nor an error, nor what fmt prints of a type of this
 // package holds the secret, or the path or query of the URL: either may be what
 // authorizes the sender. An answer's body that might hold one of them is not
-// quoted (quote.go).
+// quoted (excerpt.go).
 package webhook

@@ -66,7 +66,7 @@ type secretFile struct {
 }
 
 var (
-	_ SecretSource = httpx.Secret(nil)
+	_ SecretSource = (*httpx.Secret)(nil)
 	_ SecretSource = secretFile{}
 )
 

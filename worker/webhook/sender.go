@@ -55,8 +55,7 @@ func (s *Sender) Send(ctx context.Context, id string, body []byte) Answer {
 		return s.fault(ctx, limited, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	words := secretWords(s.url(), secret, string(key), req.Header.Get(headerSignature))
-	return understand(resp, readText(resp), words, s.now())
+	return s.interpret(resp, secret, string(key), req.Header.Get(headerSignature))
 }
 
 // CloseIdleConnections closes the connection that waits for the next webhook.

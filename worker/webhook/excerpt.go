@@ -9,19 +9,17 @@ import (
 	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-const maxQuote = httpx.MaxLine // runes
+const maxExcerpt = httpx.MaxLine // runes
 
-// words are what no quote may hold, each as bare returns it.
-type words []string
-
-// secretWords returns the secrets, and what may be secret in a URL: the values
-// of its query however short they are, and what is long in the names of its
-// query and in its path, where some services put their tokens.
-func secretWords(u *url.URL, secrets ...string) words {
-	var ws words
+// secretFragments returns what no excerpt may hold: the given secrets, and what
+// may be secret in a URL. That are the values of its query however short they
+// are, and what is long in the names of its query and in its path, where some
+// services put their tokens.
+func secretFragments(u *url.URL, secrets ...string) *httpx.Redactor {
+	var words []string
 	add := func(text string, shortest int) {
-		if w := bare(text); len(w) >= shortest {
-			ws = append(ws, w)
+		if word := normalize(text); len(word) >= shortest {
+			words = append(words, word)
 		}
 	}
 	for _, s := range secrets {
@@ -38,7 +36,7 @@ func secretWords(u *url.URL, secrets ...string) words {
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		add(segment, httpx.Fragment)
 	}
-	return ws
+	return httpx.NewRedactor(words...)
 }
 
 func unescaped(text string) string {
@@ -48,32 +46,28 @@ func unescaped(text string) string {
 	return text
 }
 
-// quote returns a receiver's text without the white space around it if it is
-// fit for one line of a log, and "" otherwise. It is shown whole or not at all:
-// a receiver that says back what it was sent may disguise it, and what is cut
+// safeExcerpt returns a receiver's text without the white space around it if it
+// is fit for one line of a log, and "" otherwise. It is shown whole or not at all:
+// a receiver that sends back what it was sent may disguise it, and what is cut
 // out of a text says where something was.
-func (ws words) quote(text string) string {
+func safeExcerpt(text string, secrets *httpx.Redactor) string {
 	text = strings.TrimSpace(text)
 	switch {
-	case !utf8.ValidString(text), utf8.RuneCountInString(text) > maxQuote:
+	case !utf8.ValidString(text), utf8.RuneCountInString(text) > maxExcerpt:
 		return ""
 	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return ""
 	case strings.ContainsAny(text, `%&\`): // what escapes begin with, in URLs, pages and JSON
 		return ""
-	}
-	plain := bare(text)
-	for _, w := range ws {
-		if httpx.ContainsFragment(plain, w) {
-			return ""
-		}
+	case secrets.Finds(normalize(text)):
+		return ""
 	}
 	return text
 }
 
-// bare keeps letters and digits, in lower case, so that neither punctuation nor
-// case nor line breaks hide a word.
-func bare(text string) string {
+// normalize keeps letters and digits, in lower case, so that neither punctuation
+// nor case nor line breaks hide a secret.
+func normalize(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) {
 			return unicode.ToLower(r)

@@ -16,13 +16,13 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestQuote(t *testing.T) {
+func TestSafeExcerpt(t *testing.T) {
 	t.Parallel()
 	u, err := url.Parse("https://hooks.example.com/api/T0KENINPATH/x?key=s3%2FcretValue&v=q7&longtokenname&;")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ws := secretWords(u, "correct horse battery staple", "v1,Xo4dvwcdg8oi7iDzB0suZsLhO88Oc9An+4JifsaNOgc=")
+	secrets := secretFragments(u, "correct horse battery staple", "v1,Xo4dvwcdg8oi7iDzB0suZsLhO88Oc9An+4JifsaNOgc=")
 	for text, quoted := range map[string]bool{
 		"":                                 true,
 		" over capacity, come back \n":     true,
@@ -52,7 +52,7 @@ func TestQuote(t *testing.T) {
 		if quoted {
 			want = strings.TrimSpace(text)
 		}
-		if got := ws.quote(text); got != want {
+		if got := safeExcerpt(text, secrets); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
