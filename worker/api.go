@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -59,10 +58,7 @@ func (a api) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	case tasks.DeviceUnbind:
 		ans := a.client.Unbind(ctx, t.UserID, t.DeviceID)
 		out := answer(ans)
-		if ans.Device != nil {
-			device := tasks.Device(*ans.Device)
-			out.Device = &device
-		}
+		out.Device = ans.Device
 		return out
 	case tasks.LockRelease:
 		return answer(a.client.Release(ctx, t.UserID, t.LockID))
@@ -78,6 +74,5 @@ func (a api) Devices(ctx context.Context, userID string) ([]koodrive.Device, pip
 }
 
 func answer(a koodrive.Answer) pipeline.Answer {
-	detail := strings.TrimPrefix(strings.TrimPrefix(a.Error(), string(a.Reason)), ": ")
-	return pipeline.Answer{Reason: a.Reason, Message: detail, Hint: a.Hint(), RetryAfter: a.RetryAfter, Held: a.Unreached}
+	return pipeline.Answer{Reason: a.Reason, Message: a.Detail(), Hint: a.Hint(), RetryAfter: a.RetryAfter, Held: a.NoServerReached}
 }

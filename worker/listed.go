@@ -126,7 +126,7 @@ func (l lookout) Do(ctx context.Context, t tasks.Task) pipeline.Answer {
 	release, _ := t.(tasks.LockRelease)
 	// The claim may be over. The client looks as well, but there the gate would take
 	// it for KooDrive's fault.
-	if koodrive.Late(ctx) {
+	if koodrive.DeadlinePassed(ctx) {
 		return unavailable(errors.New("the time for this call was over before it was made"))
 	}
 	if looked, ok := ctx.Value(lookedKey{}).(time.Time); ok && time.Since(looked) > lookLife {

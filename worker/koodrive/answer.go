@@ -2,7 +2,6 @@ package koodrive
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -25,9 +24,9 @@ type Answer struct { //nolint:errname // an answer first; an error only where th
 	// RetryAfter is how long the server asks to wait, at most an hour; 0 when
 	// it did not ask.
 	RetryAfter time.Duration
-	// Unreached: no server was reached that could have said anything about this
-	// call. The next call would have met the same.
-	Unreached bool
+	// NoServerReached says that no server got the request, for a reason that is
+	// not the request's: the next call would have met the same.
+	NoServerReached bool
 	// Device is the device that an unbind removed, nil when the API did not
 	// name it.
 	Device *Device
@@ -39,18 +38,29 @@ var _ error = Answer{}
 //
 //	forbidden: HTTP 403, code 13000410: no permission
 func (a Answer) Error() string {
-	var b strings.Builder
-	b.WriteString(string(a.Reason))
-	if a.Status != 0 {
-		b.WriteString(": HTTP " + strconv.Itoa(a.Status))
-		if a.Code != "" {
-			b.WriteString(", code " + a.Code)
-		}
+	if detail := a.Detail(); detail != "" {
+		return string(a.Reason) + ": " + detail
+	}
+	return string(a.Reason)
+}
+
+// Detail is Error without the reason, such as
+//
+//	HTTP 403, code 13000410: no permission
+//
+// It is "" if there was neither an answer nor a message.
+func (a Answer) Detail() string {
+	if a.Status == 0 {
+		return a.Message
+	}
+	detail := "HTTP " + strconv.Itoa(a.Status)
+	if a.Code != "" {
+		detail += ", code " + a.Code
 	}
 	if a.Message != "" {
-		b.WriteString(": " + a.Message)
+		detail += ": " + a.Message
 	}
-	return b.String()
+	return detail
 }
 
 // Err returns nil when the work is done, be it by this call or before it, and

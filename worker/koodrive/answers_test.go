@@ -71,6 +71,9 @@ func TestAnswerReadsAsOneLine(t *testing.T) {
 		if got := a.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+		if got := string(a.Reason) + ": " + a.Detail(); got != want {
+			t.Errorf("reason and detail: got %q, want %q", got, want)
+		}
 	}
 }
 
@@ -213,5 +216,13 @@ func TestDevicesActsOnlyOnAListItUnderstands(t *testing.T) {
 		if want.count == 2 && !devices[0].CreateTime.Equal(time.Date(2025, 9, 15, 6, 14, 48, 630e6, time.UTC)) {
 			t.Errorf("got createTime %s", devices[0].CreateTime)
 		}
+	}
+}
+
+func TestAnswer_NothingBeyondTheReason(t *testing.T) {
+	t.Parallel()
+	a := Answer{Reason: tasks.TimedOut}
+	if a.Error() != string(tasks.TimedOut) || a.Detail() != "" {
+		t.Errorf("got %q with detail %q, want the reason without detail", a.Error(), a.Detail())
 	}
 }

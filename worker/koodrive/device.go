@@ -5,22 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
-// Device is a device as KooDrive describes it.
-type Device struct {
-	// DeviceID is the id that Unbind takes.
-	DeviceID string `json:"deviceId"`
-	// MachineCode is the id that the device gave itself when it was bound.
-	MachineCode string `json:"machineCode"`
-	// DeviceName is what people call it.
-	DeviceName string `json:"deviceName"`
-	// DeviceOS is its operating system.
-	DeviceOS string `json:"deviceOS"`
-	// CreateTime is when it was bound, by KooDrive's clock; zero when the API
-	// did not say.
-	CreateTime time.Time `json:"createTime,omitzero"`
-}
+// Device is a device as KooDrive describes it. Its DeviceID is the id that Unbind
+// takes, its MachineCode the id that the device gave itself when it was bound, and
+// its CreateTime is by KooDrive's clock.
+type Device = tasks.Device
 
 // readDevice reads one device. It is lenient in what does not matter: an id
 // that was sent as a number is still an id, and a name that is no string is no

@@ -50,9 +50,9 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		}
 		return c.failed(req, credentialReason(err), err.Error())
 	}
-	if Late(ctx) {
+	if DeadlinePassed(ctx) {
 		a := c.failed(req, tasks.TimedOut, "the caller's time was over before the call")
-		a.Unreached = true
+		a.NoServerReached = true
 		return a
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
@@ -64,7 +64,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)
-		a.Unreached = unreached(err)
+		a.NoServerReached = noServerReached(err)
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
@@ -95,10 +95,10 @@ func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.R
 	return a
 }
 
-// Late reports whether a caller's time is over, whether its context knows or not:
+// DeadlinePassed reports whether a caller's time is over, whether its context knows or not:
 // a process that was stopped for a while may go on before its timers do, and one
 // whose machine slept has a clock that stood still and another that did not.
-func Late(ctx context.Context) bool {
+func DeadlinePassed(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
 	now := time.Now()
 	return limited && (!now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)))

@@ -183,7 +183,7 @@ func TestNoCallIsMadeAfterItsTime(t *testing.T) {
 	calls := 0
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { calls++; say(200, `{"code":0}`)(w, r) })
 	c := connect(t, srv.URL, func(*Config) {})
-	if got := c.Release(stopped{t.Context()}, testUser, testLock); got.Reason != tasks.TimedOut || !got.Unreached || calls != 0 {
+	if got := c.Release(stopped{t.Context()}, testUser, testLock); got.Reason != tasks.TimedOut || !got.NoServerReached || calls != 0 {
 		t.Errorf("got %v after %d calls", got, calls)
 	}
 }

@@ -63,10 +63,10 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 	}
 }
 
-// unreached reports whether an exchange failed before a request could be sent,
+// noServerReached reports whether an exchange failed before a request could be sent,
 // for a reason that is not the request's: the name, the connection, the
 // certificate, the proxy.
-func unreached(err error) bool {
+func noServerReached(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return true
 	}
