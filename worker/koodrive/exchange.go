@@ -74,7 +74,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 // readAnswer reads an answer and says what it means. ctx is the caller's; that of
 // the request ends earlier.
 func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.Response, call call) Answer {
-	estimate, dated := c.clock.read(resp.Header)
+	estimate, dated := c.clock.estimate(resp.Header)
 	a := Answer{Status: resp.StatusCode, RetryAfter: httpx.RetryAfter(resp.Header, time.Now(), maxRetryAfter)}
 	var text string
 	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
