@@ -36,12 +36,12 @@ func TestRedactor_EscapedEchoes(t *testing.T) {
 		}
 	}
 	if text := NewRedactor(secret, "").Redact("nothing here"); text != "nothing here" {
-		t.Errorf("without a secret in the text: got %q", text)
+		t.Errorf("without a secret in the text: got %q, want it unchanged", text)
 	}
 }
 
-// gap is in no secret. What stood on both sides of a secret does not become one by
-// its removal.
+// gap takes the place of a replaced secret. It is in no secret, so that the text on
+// both sides of it does not become one.
 const gap = "\x00"
 
 func FuzzRedactor(f *testing.F) {
@@ -102,14 +102,14 @@ func TestRedactor_Pieces(t *testing.T) {
 		}
 	}
 	if got := NewRedactor("").Redact("something"); got != "something" {
-		t.Errorf("without a secret: got %q", got)
+		t.Errorf("without a secret: got %q, want it unchanged", got)
 	}
 }
 
 func TestRedactor_OptionalBytes(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ secret, text, want string }{
-		// A plus sign in a piece makes it shorter, and a piece all the same.
+		// Eight bytes with a plus sign are a piece of seven.
 		{"ab+cd+efghij", "has cd+efghi in it", "has [redacted] in it"},
 		{"ab+cd+efghij", "has cd efghi in it", "has [redacted] in it"},
 		{"ab+cd+efghij", "has cdefgh at end", "has [redacted] at end"},
@@ -129,7 +129,7 @@ func TestRedactor_OptionalBytes(t *testing.T) {
 	}
 }
 
-// A secret may hold what looks like an escape, and is escaped itself on its way.
+// A secret that looks escaped is escaped once more on its way.
 func TestRedactor_SecretThatLooksEscaped(t *testing.T) {
 	t.Parallel()
 	for _, secret := range []string{`100%25sure-of-it`, `key=&amp;more%20of it`, `a\u0041bcdefgh`, "%41"} {
@@ -142,7 +142,7 @@ func TestRedactor_SecretThatLooksEscaped(t *testing.T) {
 			"JSON":  strings.ReplaceAll(secret, `\`, `\\`),
 		} {
 			if got := r.Redact("<" + echo + ">"); got != "<[redacted]>" || !r.Finds(echo) {
-				t.Errorf("%s of %q: got %q", name, secret, got)
+				t.Errorf("%s of %q: got %q, want it replaced", name, secret, got)
 			}
 		}
 	}
@@ -166,7 +166,7 @@ func TestRedactor_Finds(t *testing.T) {
 	}
 }
 
-// Texts of one kind, as long as the longest that is read, in no time.
+// No text takes more time than its length explains.
 func TestRedactor_LongTexts(t *testing.T) {
 	t.Parallel()
 	r := NewRedactor(strings.Repeat("tokVAL/ue+S3cret", 256))
@@ -177,7 +177,7 @@ func TestRedactor_LongTexts(t *testing.T) {
 		began := time.Now()
 		r.Redact(text)
 		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%q: %s for 64 KB", piece, took)
+			t.Errorf("%q: took %s for 64 KB, want milliseconds", piece, took)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value, date string) {
 		got := RetryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, time.Now(), time.Hour)
 		if got < 0 || got > time.Hour {
-			t.Fatalf("%q gives %s", value, got)
+			t.Fatalf("%q gives %s, want 0 to the limit", value, got)
 		}
 	})
 }

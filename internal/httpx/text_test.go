@@ -22,7 +22,7 @@ func TestOneLine(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 		if utf8.RuneCountInString(got) > 200 {
-			t.Errorf("%q is too long", got)
+			t.Errorf("%q is too long, want %d runes at most", got, MaxLine)
 		}
 	}
 }

@@ -17,7 +17,7 @@ const appAlgorithm = "HMAC-SHA256"
 
 // AppAuthorizer signs every call with an application's secret.
 type AppAuthorizer struct {
-	opaque
+	hiddenFromFmt
 	appID  string
 	secret SecretSource
 }
@@ -54,15 +54,15 @@ func (a *AppAuthorizer) Authorize(_ context.Context, req *http.Request, _ string
 		"x-date":    req.Header.Get("X-Date"),
 		"x-user-id": req.Header.Get("X-User-Id"),
 	}, emptyBodyHash)
-	// Unlike in the sibling schemes of the vendor, no time stands between the
-	// algorithm and the hash: X-Date is among the signed headers.
+	// The vendor's other schemes have a time between the algorithm and the hash.
+	// This one has none: X-Date is among the signed headers.
 	signature := hmacHex(key, appAlgorithm+"\n"+sha256Hex(canonical))
 	req.Header.Set("Authorization", fmt.Sprintf("%s AppId=%s,SignedHeaders=%s,%s%s", appAlgorithm, a.appID, signed, signatureMark, signature))
 	return nil
 }
 
-// Renew implements Authorizer: a signature is never used twice, but the
-// secret's file may have changed.
+// Renew implements Authorizer. A signature is never used twice, but the secret's
+// file may have changed.
 func (a *AppAuthorizer) Renew(string) { a.secret.Forget() }
 
 // Redact implements Authorizer.

@@ -15,7 +15,7 @@ import (
 	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-// maxBrokerAnswer is beyond any token.
+// maxBrokerAnswer is more than any token needs.
 const maxBrokerAnswer = 64 << 10
 
 // fetch asks for one user's token and caches it.
@@ -71,7 +71,7 @@ func readBrokerAnswer(body []byte) (token string, life time.Duration, err error)
 	return answer.Token, time.Duration(seconds * float64(time.Second)), nil
 }
 
-// brokerFault keeps only causes that cannot quote what the broker sent.
+// brokerFault returns an error that does not quote what the broker sent.
 func brokerFault(ctx context.Context, err error) error {
 	var (
 		op  *net.OpError
@@ -111,7 +111,7 @@ func brokerRequest(ctx context.Context, u url.URL, userID string) (*http.Request
 	return req, nil
 }
 
-// urlSecrets are the password and the values of the query.
+// urlSecrets returns the password and the values of the query.
 func urlSecrets(u *url.URL) []string {
 	var secrets []string
 	if u.User != nil {

@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// timeline is a world with a local clock, a local stopwatch and servers that
-// are some time off. Only the stopwatch and the servers pass by themselves.
+// timeline has a local clock, a local stopwatch, and servers whose clocks are some
+// time off.
 type timeline struct {
 	elapsed time.Duration
 	local   time.Time
@@ -32,7 +32,7 @@ func (tl *timeline) pass(d time.Duration) {
 
 func (tl *timeline) server(off time.Duration) time.Time { return epoch.Add(tl.elapsed + off) }
 
-// answer lets a server answer, its Date latency old on arrival.
+// answer lets a server answer. Its Date is as old as the latency when it arrives.
 func (tl *timeline) answer(c *serverClock, off, latency time.Duration, refused bool) {
 	date := tl.server(off).UTC().Format(http.TimeFormat)
 	tl.pass(latency)
@@ -56,7 +56,7 @@ func TestServerClock_NothingLearned(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if _, ok := c.estimate(http.Header{"Date": {"now"}}); ok {
-		t.Error("a Date that is none was taken for one")
+		t.Error("a malformed Date gave an estimate, want none")
 	}
 }
 
@@ -79,8 +79,8 @@ func TestServerClock_SlowestOfSeveral(t *testing.T) {
 		tl.answer(c, 0, 10*time.Millisecond, false)
 		tl.check(t, c, -40*time.Second, 2*time.Second)
 	}
-	// The slow one has been taken out of service. It counts in this span of time
-	// and in the next.
+	// The slow server was taken out of service. It still counts in this span of
+	// time and in the next.
 	tl.pass(clockMemory)
 	tl.answer(c, 0, 0, false)
 	tl.check(t, c, -40*time.Second, 2*time.Second)
@@ -109,8 +109,7 @@ func TestServerClock_StepOfTheLocalClock(t *testing.T) {
 	}
 }
 
-// Whatever servers answer in the last five minutes, X-Date is ahead of none of
-// them.
+// X-Date is not ahead of any server that answered in the last five minutes.
 func TestServerClock_NeverAhead(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -124,7 +123,7 @@ func TestServerClock_NeverAhead(t *testing.T) {
 			seen[off] = tl.elapsed
 			for off, at := range seen {
 				if ahead := c.date().Sub(tl.server(off)); tl.elapsed-at <= clockMemory && ahead > -time.Second {
-					t.Fatalf("X-Date is %s ahead of a server", ahead)
+					t.Fatalf("X-Date is %s ahead of a server, want it 1s behind", ahead)
 				}
 			}
 		}
@@ -140,7 +139,7 @@ func TestServerClock_ManyAnswers(t *testing.T) {
 	}
 }
 
-// The slowest server is forgotten while the second slowest still counts.
+// The slowest server is forgotten when the second slowest still counts.
 func TestServerClock_SecondSlowestServer(t *testing.T) {
 	t.Parallel()
 	tl, c := newTimeline()

@@ -33,15 +33,15 @@ type Config struct {
 	BaseURL string
 	// Authorizer gives the calls their credential. Required.
 	Authorizer Authorizer
-	// Concurrency is how many calls are in flight at most; a further one waits
+	// Concurrency is how many calls are in flight at most. A further call waits
 	// until its context ends. As many idle connections are kept. Default 16.
 	Concurrency int
 	// CallTimeout is for one HTTP exchange, from the connection to the last
 	// byte of the answer. A call takes up to two of them, see the package
 	// comment. Default 30 s.
 	CallTimeout time.Duration
-	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
-	// traffic sees the credentials.
+	// InsecureHTTP allows plain HTTP to another machine. Whoever sees the traffic
+	// then sees the credentials.
 	InsecureHTTP bool
 	// Reasons are the deployment's additions to the table of codes, as
 	// ParseReasons returns them. They go before the table.
@@ -112,8 +112,8 @@ func checkBaseURL(raw string, insecure bool) (string, error) {
 	return origin + path + apiPath, nil
 }
 
-// apiPathIn returns where a path goes over into the API's own, or a beginning
-// of it, and -1 where it does not.
+// apiPathIn returns where in a path the API's own path begins, or a part of it that
+// the path ends with; -1 if nowhere.
 func apiPathIn(path string) int {
 	if i := strings.Index(path+"/", apiPath+"/"); i >= 0 {
 		return i

@@ -9,29 +9,29 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// sender is who an answer's body appears to come from. The values are bits, so
+// origin is where an answer's body appears to come from. The values are bits, so
 // that a rule can name several.
-type sender uint8
+type origin uint8
 
 const (
-	// stranger: neither of the two envelopes; a proxy, another service, a web
-	// page, nothing at all.
-	stranger sender = 1 << iota
-	// gateway: the gateway's envelope, {"error_code":"APIG.0308","error_msg":…}.
+	// unknown is a body with neither envelope: of a proxy, of another service, a
+	// web page, or nothing at all.
+	unknown origin = 1 << iota
+	// gateway is a body with the gateway's envelope, {"error_code":"APIG.0308","error_msg":…}.
 	gateway
-	// lookalike: the shape of KooDrive's envelope, but the code says nothing
-	// about its origin: 0, or another service's {"code":404,"msg":…}.
-	lookalike
-	// koodrive: KooDrive's envelope with a code in KooDrive's namespace.
+	// ambiguous is a body with the shape of KooDrive's envelope whose code does not
+	// tell who sent it: 0, or another service's {"code":404,"msg":…}.
+	ambiguous
+	// koodrive is a body with KooDrive's envelope and a code of KooDrive's.
 	koodrive
 )
 
 // envelope is the body of an answer as far as it was understood.
 type envelope struct {
-	from sender
-	code string          // as sent; "" for a stranger
-	text string          // msg or error_msg; for a stranger the whole body
-	data json.RawMessage // nil when absent
+	from origin
+	code string          // as sent; "" if unknown
+	text string          // msg or error_msg; the whole body if unknown
+	data json.RawMessage // nil if absent
 }
 
 var (
@@ -46,7 +46,7 @@ func readEnvelope(body []byte) envelope {
 	if e, ok := parseEnvelope(body); ok {
 		return e
 	}
-	return envelope{from: stranger, text: string(body)}
+	return envelope{from: unknown, text: string(body)}
 }
 
 // parseEnvelope reads one of the two envelopes. KooDrive's is one JSON object and
@@ -71,7 +71,7 @@ func parseEnvelope(body []byte) (e envelope, ok bool) {
 	switch {
 	case fromKooDrive && !fromGateway:
 		var hasMsg bool
-		e = envelope{from: lookalike, data: json.RawMessage(members.Data)}
+		e = envelope{from: ambiguous, data: json.RawMessage(members.Data)}
 		e.code, ok = readCode(members.Code)
 		if e.text, hasMsg = readString(members.Msg); hasMsg && koodriveNS.MatchString(e.code) {
 			e.from = koodrive
@@ -101,8 +101,8 @@ func readString(raw jsontext.Value) (s string, ok bool) {
 	return s, jsonv2.Unmarshal(raw, &s, jsontext.AllowInvalidUTF8(true)) == nil
 }
 
-// canonicalCode is a code as rules name it: the gateway's prefixes APIG and
-// APIGW are one, in capitals.
+// canonicalCode returns a code as rules name it: in capitals, and with APIG for
+// the gateway's prefixes APIG and APIGW.
 func canonicalCode(code string) string {
 	code = strings.ToUpper(code)
 	if number, ok := strings.CutPrefix(code, "APIGW."); ok {
@@ -113,11 +113,11 @@ func canonicalCode(code string) string {
 
 var authWords = []string{"authenticat", "authoriz", "credential", "signature", "token", "x-date"}
 
-// speaksOfAuth reports whether an answer is about who is calling. Of a
-// stranger's page only the first KiB is looked at: what follows is decoration.
+// speaksOfAuth reports whether an answer is about who is calling. Of a body with
+// neither envelope only the first KiB counts: the rest of a page is decoration.
 func (e envelope) speaksOfAuth() bool {
 	text := e.text
-	if e.from == stranger && len(text) > 1<<10 {
+	if e.from == unknown && len(text) > 1<<10 {
 		text = text[:1<<10]
 	}
 	text = strings.ToLower(text)

@@ -19,8 +19,8 @@ const maxRetryAfter = time.Hour
 // dateFormat is X-Date's.
 const dateFormat = "20060102T150405Z"
 
-// do makes the exchange, and where the server refuses the credential once more
-// with a fresh one.
+// do makes the exchange. If the server refuses the credential, do makes it once
+// more with a fresh one.
 func (c *Client) do(ctx context.Context, call call) Answer {
 	a := c.exchange(ctx, call)
 	if a.Reason != tasks.Unauthorized || a.Status == 0 {
@@ -42,7 +42,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	if err != nil {
 		return c.failed(nil, tasks.Invalid, "the request cannot be built from these ids")
 	}
-	// The credential's source has its own timeout; only the caller's context
+	// The credential's source has its own timeout. Only the caller's context
 	// counts here.
 	if err := c.auth.Authorize(ctx, req, call.userID); err != nil {
 		if ctx.Err() != nil {
@@ -51,7 +51,7 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		return c.failed(req, credentialReason(err), err.Error())
 	}
 	if DeadlinePassed(ctx) {
-		a := c.failed(req, tasks.TimedOut, "the caller's time was over before the call")
+		a := c.failed(req, tasks.TimedOut, "the caller's deadline passed before the call")
 		a.NoServerReached = true
 		return a
 	}
@@ -95,9 +95,10 @@ func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.R
 	return a
 }
 
-// DeadlinePassed reports whether a caller's time is over, whether its context knows or not:
-// a process that was stopped for a while may go on before its timers do, and one
-// whose machine slept has a clock that stood still and another that did not.
+// DeadlinePassed reports whether the deadline of a context has passed, even if the
+// context does not know it yet. A process that was stopped for a while may go on
+// before its timers do. On a machine that slept, the monotonic clock stood still
+// and the wall clock did not.
 func DeadlinePassed(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
 	now := time.Now()
@@ -113,14 +114,15 @@ func (c *Client) interpret(resp *http.Response, body []byte, call call) (reason 
 			return tasks.Protocol, code, err.Error()
 		}
 	}
-	if e.from == stranger {
+	if e.from == unknown {
 		text = describe(resp, len(body))
 	}
 	return reason, code, text
 }
 
-// describe says what a stranger has sent, and quotes none of it: whatever echoes
-// the request may do so in any disguise. Of a redirect it names the host.
+// describe describes an answer that has neither envelope. It quotes nothing of it,
+// since a server that sends the request back may do so in any form. Of a redirect
+// it names the host.
 func describe(resp *http.Response, size int) string {
 	what := "nothing"
 	if size > 0 {
@@ -138,7 +140,7 @@ func describe(resp *http.Response, size int) string {
 	return "not KooDrive's envelope but " + what
 }
 
-// request is all of a request but the credential.
+// request returns a request without its credential.
 func (c *Client) request(ctx context.Context, call call) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, http.NoBody)
 	if err != nil {
@@ -150,15 +152,15 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 	if call.lockID != "" {
 		req.Header.Set("X-Backup-Lock-Id", call.lockID)
 	}
-	// Every call may be sent twice, but net/http knows that only of some
-	// methods. A key without a value tells it and stays off the wire, as the
-	// documentation of http.Transport says. Otherwise a DELETE on an idle
-	// connection that the server has just closed would fail.
+	// Every call may be sent twice, but net/http assumes that only of some
+	// methods. A key without a value tells net/http so and stays off the wire,
+	// as the documentation of http.Transport says. Without it a DELETE on an
+	// idle connection that the server has just closed would fail.
 	req.Header["Idempotency-Key"] = []string{}
 	return req, nil
 }
 
-// failed is the answer where there was none.
+// failed returns the answer for a call that got none.
 func (c *Client) failed(req *http.Request, reason tasks.Reason, text string) Answer {
 	return Answer{Reason: reason, Message: c.sanitize(req, text)}
 }

@@ -67,7 +67,7 @@ func connect(t *testing.T, url string, change func(*Config)) *Client {
 	return c
 }
 
-// say answers every request alike.
+// say gives every request the same answer.
 func say(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// longToken returns a token of so many bytes, in base64, without repetitions.
+// longToken returns a token of this many bytes in base64.
 func longToken(size int) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	token, state := make([]byte, size), uint32(1)
@@ -21,8 +21,8 @@ func longToken(size int) string {
 	return string(token)
 }
 
-// answerer returns a function that lets a client read one answer, as if it had
-// sent the token.
+// answerer returns a function that lets a client read one answer to a request with
+// the token.
 func answerer(tb testing.TB, auth Authorizer, token string, status int, body string) func() Answer {
 	tb.Helper()
 	c, err := New(Config{BaseURL: "https://drive.example.com", Authorizer: auth})
@@ -57,7 +57,7 @@ func TestReadAnswer_SuccessIsNotRedacted(t *testing.T) {
 			t.Errorf("%s: got %v, redacted: %t; want %s, redacted: %t", body, got, redacted, want.reason, want.redact)
 		}
 		if (got.Message == "") != (got.Reason == tasks.OK) {
-			t.Errorf("%s: got the message %q", body, got.Message)
+			t.Errorf("%s: got the message %q, want one unless it is a success", body, got.Message)
 		}
 	}
 }

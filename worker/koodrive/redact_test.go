@@ -14,9 +14,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// A server that sends the credential back, in several forms, and as a page as
-// well as in KooDrive's envelope.
-func TestSecretsThatTheServerEchoes(t *testing.T) {
+// The server sends the credential back in several forms, as a page and in KooDrive's
+// envelope.
+func TestClient_EchoedSecrets(t *testing.T) {
 	t.Parallel()
 	const appSecret = "app+secret/value"
 	source, err := StaticToken(testToken)
@@ -77,7 +77,7 @@ func TestSecretsThatTheServerEchoes(t *testing.T) {
 					says = "not KooDrive's envelope but" // of a stranger's body nothing is quoted
 				}
 				if strings.Contains(got, part) || !strings.Contains(got, says) {
-					t.Errorf("%s, %s, enveloped %t: got %q", name, form, enveloped, got)
+					t.Errorf("%s, %s, enveloped %t: got %q, want it without the secret and with %q", name, form, enveloped, got, says)
 				}
 			}
 		}
@@ -85,7 +85,7 @@ func TestSecretsThatTheServerEchoes(t *testing.T) {
 }
 
 // The answer may name our own token as the device that it removed.
-func TestSecretInADistrustedAnswer(t *testing.T) {
+func TestUnbind_TokenAsDevice(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, say(200, `{"code":0,"data":{"deviceId":"`+testToken+`"}}`))
 	got := connect(t, srv.URL, nil).Unbind(t.Context(), testUser, testDevice)
@@ -94,7 +94,7 @@ func TestSecretInADistrustedAnswer(t *testing.T) {
 	}
 }
 
-func TestNothingPrintsASecret(t *testing.T) {
+func TestSecrets_HiddenFromFmt(t *testing.T) {
 	t.Parallel()
 	const hush = "hush-hush"
 	path := filepath.Join(t.TempDir(), "f")
@@ -133,13 +133,13 @@ func TestNothingPrintsASecret(t *testing.T) {
 	for _, v := range []any{token, tokenFile, secretFile, b, entry, auth, *auth, app, *app, cfg, c, c.auth, httpx.NewSecret(hush)} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			if text := fmt.Sprintf(verb, v); strings.Contains(text, hush) || strings.Contains(text, fmt.Sprintf("%x", hush)) {
-				t.Errorf("%s of %T shows the secret: %s", verb, v, text)
+				t.Errorf("%s of %T: got %s, want it without the secret", verb, v, text)
 			}
 		}
 	}
 }
 
-func TestMessageIsOneShortPrintableLine(t *testing.T) {
+func TestClient_MessageIsOneLine(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
 		`{"code":13000999,"msg":"one\n\u001b[2J` + strings.Repeat("Welcome ", 100) + `"}`: "one [2JWelcome Welcome",
@@ -148,15 +148,15 @@ func TestMessageIsOneShortPrintableLine(t *testing.T) {
 	} {
 		c := connect(t, serve(t, say(200, body)).URL, nil)
 		if got := c.Release(t.Context(), testUser, testLock); !strings.HasPrefix(got.Message, want) {
-			t.Errorf("%q: got %v", body, got)
+			t.Errorf("%q: got %v, want the message to begin with %q", body, got, want)
 		}
 	}
 }
 
-func TestPiecesOfTheTokenAreRecognized(t *testing.T) {
+func TestClient_EchoedPiece(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, say(200, `{"code":13000999,"msg":"token `+testToken[:len(testToken)-2]+` refused"}`))
 	if got := connect(t, srv.URL, nil).Unbind(t.Context(), testUser, testDevice).Message; got != "token [redacted] refused" {
-		t.Errorf("%q", got)
+		t.Errorf("got %q, want the piece of the token replaced", got)
 	}
 }

@@ -14,7 +14,7 @@ type SecretSource interface {
 	Secret() (string, error)
 	// Forget drops what is cached: the secret was refused.
 	Forget()
-	// Redact replaces the secret in a text.
+	// Redact replaces the secret and its pieces in a text.
 	Redact(text string) string
 }
 
@@ -23,9 +23,9 @@ var (
 	_ SecretSource = (*httpx.SecretFile)(nil)
 )
 
-// opaque is embedded in what holds secrets. The alias keeps the embedded field
-// unexported.
-type opaque = httpx.HiddenFromFmt
+// hiddenFromFmt is embedded in types that hold secrets. The alias keeps the
+// embedded field unexported.
+type hiddenFromFmt = httpx.HiddenFromFmt
 
 // StaticSecret is a secret that never changes.
 func StaticSecret(value string) (SecretSource, error) {
@@ -55,8 +55,8 @@ func openSecretFile(what, path string) (SecretSource, error) {
 	return file, nil
 }
 
-// checkSecret refuses what no header can carry. Its errors continue a sentence
-// that names the secret, and do not show it.
+// checkSecret refuses a secret that no header can carry. Its errors continue a
+// sentence that names the secret, and do not show it.
 func checkSecret(value string) error {
 	if value == "" {
 		return errors.New("is empty")

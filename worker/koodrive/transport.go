@@ -15,8 +15,8 @@ import (
 )
 
 // newTransport returns a transport that keeps as many idle connections as there
-// are calls in flight: fewer would mean that a busy client opens and closes
-// connections all the time.
+// are calls in flight. With fewer, a busy client would open and close connections
+// all the time.
 func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
@@ -37,14 +37,14 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 		MaxIdleConnsPerHost:   connections,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		// Over HTTP/2 all calls share a connection. Without pings one that died
-		// silently would let every call run into its timeout for minutes.
+		// Over HTTP/2 all calls share a connection. If it dies silently, and nobody
+		// sends pings, every call runs into its timeout for minutes.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}, nil
 }
 
-// transportFault says what a failed exchange stands for. ctx is the caller's,
-// exchange the one that our timeout limits.
+// transportFault returns the reason and the text of a failed exchange. ctx is the
+// caller's; our timeout limits the context of the exchange.
 func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks.Reason, string) {
 	var timeout net.Error
 	switch {
@@ -63,9 +63,9 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 	}
 }
 
-// noServerReached reports whether an exchange failed before a request could be sent,
-// for a reason that is not the request's: the name, the connection, the
-// certificate, the proxy.
+// noServerReached reports whether an exchange failed before a request could be
+// sent, because of the name, the connection, the certificate or the proxy. None of
+// these is the request's fault.
 func noServerReached(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return true

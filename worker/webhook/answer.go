@@ -14,27 +14,27 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Answer is what became of one webhook.
+// Answer is the result of one webhook.
 type Answer struct {
 	// Reason says what the answer means. It is never empty:
 	//
 	//	OK            2xx
-	//	Rejected      4xx, but for the three below: to repeat it will not help
+	//	Rejected      4xx, except the three below: a repetition would not help
 	//	Upstream      408, 425, 429, 5xx; 3xx, since redirects are not followed
 	//	Protocol      a status that HTTP does not have
 	//	TimedOut      no complete answer in time, or the caller gave up
 	//	Network       no connection, no TLS, or it broke
-	//	Unauthorized  the secret cannot be had, or is none; nothing was sent
-	//	Invalid       the id or the body cannot be sent; nothing was
+	//	Unauthorized  the secret cannot be read or is no secret; nothing was sent
+	//	Invalid       the id or the body cannot be sent; nothing was sent
 	Reason tasks.Reason
-	// Message is what the receiver, the network or the secret's file said: one
-	// line of printable text, without secrets. "" if the reason is OK.
+	// Message says what was wrong with the receiver, the network or the secret's
+	// file: one line of printable text, without secrets. "" if the reason is OK.
 	Message string
-	// Hint tells an operator what to do next. It is "" where there is nothing
-	// to do but wait.
+	// Hint tells an operator what to do next. It is "" if there is nothing to do
+	// but to wait.
 	Hint string
-	// RetryAfter is how long the receiver asks to wait, at most an hour; 0 when
-	// it did not ask, or the reason is not Upstream.
+	// RetryAfter is how long the receiver asks to wait, at most an hour; 0 if it
+	// did not ask, or the reason is not Upstream.
 	RetryAfter time.Duration
 }
 
@@ -53,7 +53,7 @@ const (
 // interpret says what a receiver's answer means. The secrets are those of the
 // request, which the receiver may send back.
 func (s *Sender) interpret(resp *http.Response, secrets ...string) Answer {
-	text := readText(resp) // in any case, so that the connection can be used again
+	text := readText(resp) // even of a success, so that the connection can be used again
 	a := Answer{Reason: reasonOf(resp.StatusCode)}
 	if a.Reason == tasks.OK {
 		return a
@@ -109,8 +109,8 @@ func hintOf(status int) string {
 	}
 }
 
-// fault says what an exchange without an answer stands for. ctx is the caller's,
-// exchange the one that our timeout limits.
+// fault returns the answer for an exchange without an answer. ctx is the caller's;
+// our timeout limits the context of the exchange.
 func (s *Sender) fault(ctx, exchange context.Context, err error) Answer {
 	var timeout net.Error
 	switch {
@@ -123,8 +123,8 @@ func (s *Sender) fault(ctx, exchange context.Context, err error) Answer {
 	}
 }
 
-// cause keeps only what comes from this machine, or from the peer before it was
-// sent anything: net/http's own errors quote answers.
+// cause returns the text of an error as far as it comes from this machine, or from
+// the peer before it was sent anything. net/http's own errors quote answers.
 func cause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Error()

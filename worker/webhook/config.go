@@ -22,18 +22,18 @@ const (
 
 // Config says where webhooks go and how they are signed.
 type Config struct {
-	// URL is what is posted to: https://host[:port][/path][?query]. Required.
-	// http is for this machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP.
-	// Only its scheme and host are ever shown: the rest may be a token.
+	// URL is where webhooks go: https://host[:port][/path][?query]. Required. http
+	// is for this machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP. Only its
+	// scheme and host are ever shown, since the rest may be a token.
 	URL string `json:"-"`
-	// Secret is what webhooks are signed with, see StaticSecret and SecretFile.
-	// Required.
+	// Secret is the secret that webhooks are signed with, see StaticSecret and
+	// SecretFile. Required.
 	Secret SecretSource `json:"-"`
 	// Timeout is for one webhook, from the connection to the last byte of the
 	// answer. Default 10 s.
 	Timeout time.Duration
-	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
-	// traffic sees the batches' balances, and the URL.
+	// InsecureHTTP allows plain HTTP to another machine. Whoever sees the traffic
+	// then sees the batches' statistics and the URL.
 	InsecureHTTP bool
 	// UserAgent is sent as User-Agent. Default "kooworker".
 	UserAgent string
@@ -92,26 +92,26 @@ func checkURL(raw string, insecure bool) (*url.URL, error) {
 	return u, nil
 }
 
-// newTransport bounds the steps of a connection by the whole's timeout: net/http
-// goes on with a connection whose request has given up.
+// newTransport gives each step of a connection the timeout of the whole. Without
+// that, net/http would go on connecting after the request has given up.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:               httpx.HideProxy(http.ProxyFromEnvironment),
 		DialContext:         (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: timeout,
-		DisableCompression:  true, // no header that is not in the package comment
+		DisableCompression:  true, // only headers that the package comment lists
 		MaxIdleConns:        1,
 		MaxIdleConnsPerHost: 1,
-		// Batches end far apart. A connection kept for longer is most likely one
-		// that something on the way has forgotten.
+		// Batches end far apart. After a longer time something on the way has most
+		// likely dropped the connection.
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
 
-// target is how a Sender is shown, whatever the verb. Without it fmt would walk
-// through the fields.
+// target is what fmt shows of a Sender, whatever the verb. Without it fmt would show
+// the fields.
 type target struct{ origin string }
 
 // String names the scheme and host that webhooks go to.

@@ -11,10 +11,10 @@ import (
 
 const maxExcerpt = httpx.MaxLine // runes
 
-// secretFragments returns what no excerpt may hold: the given secrets, and what
-// may be secret in a URL. That are the values of its query however short they
-// are, and what is long in the names of its query and in its path, where some
-// services put their tokens.
+// secretFragments finds what no excerpt may hold: the given secrets, and the parts
+// of a URL that may be secret. These are the values of its query, however short,
+// and the names of its query and the segments of its path if they are long: some
+// services put their tokens there.
 func secretFragments(u *url.URL, secrets ...string) *httpx.Redactor {
 	var words []string
 	add := func(text string, shortest int) {
@@ -46,10 +46,10 @@ func unescaped(text string) string {
 	return text
 }
 
-// safeExcerpt returns a receiver's text without the white space around it if it
-// is fit for one line of a log, and "" otherwise. It is shown whole or not at all:
-// a receiver that sends back what it was sent may disguise it, and what is cut
-// out of a text says where something was.
+// safeExcerpt returns a receiver's text without the white space around it if it is
+// fit for one line of a log, and "" otherwise. The text is shown whole or not at
+// all: a receiver that sends back what it was sent may disguise it, and a gap in a
+// text shows where a secret was.
 func safeExcerpt(text string, secrets *httpx.Redactor) string {
 	text = strings.TrimSpace(text)
 	switch {

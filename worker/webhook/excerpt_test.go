@@ -58,8 +58,9 @@ func TestSafeExcerpt(t *testing.T) {
 	}
 }
 
-// Every way to fail, against receivers that say back what they were sent.
-func TestNothingLeaks(t *testing.T) {
+// The webhook fails in every possible way. The receivers send back what they were
+// sent.
+func TestSend_EchoedSecrets(t *testing.T) {
 	t.Parallel()
 	const (
 		secret  = "s3cret+60f4ccc7b1/3dd9a68068"
@@ -86,7 +87,7 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		for _, s := range secrets {
 			if strings.Contains(strings.ToLower(text), strings.ToLower(s)) {
-				t.Errorf("%s: %s is in %s", name, s, text)
+				t.Errorf("%s: got %s, want it without %s", name, text, s)
 			}
 		}
 	}
@@ -123,7 +124,7 @@ func TestNothingLeaks(t *testing.T) {
 				name := fmt.Sprint(form, " ", status, " ", part)
 				check(name, a, reason)
 				if a.Message != fmt.Sprint("HTTP ", status) {
-					t.Errorf("%s: something was quoted: %s", name, a.Message)
+					t.Errorf("%s: got %q, want nothing but the status", name, a.Message)
 				}
 			}
 		}
@@ -154,8 +155,8 @@ func TestNothingLeaks(t *testing.T) {
 	check("secret", s.Send(t.Context(), testID, []byte(testBody)), tasks.Unauthorized)
 }
 
-// Both forms of one secret are secret: the text and the key that is in it.
-func TestEncodedSecretsAreNotQuoted(t *testing.T) {
+// The text of a secret is secret, and so is the key that is encoded in it.
+func TestSend_EchoedSecretOrKey(t *testing.T) {
 	t.Parallel()
 	const key = "correct horse battery staple"
 	encoded := base64.StdEncoding.EncodeToString([]byte(key))
@@ -166,7 +167,7 @@ func TestEncodedSecretsAreNotQuoted(t *testing.T) {
 	for _, echo := range []string{"whsec_" + encoded, encoded, key} {
 		s := connect(t, serve(t, say(500, "not with "+echo)).URL, func(cfg *Config) { cfg.Secret = source })
 		if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != "HTTP 500" {
-			t.Errorf("%s: got %+v", echo, a)
+			t.Errorf("%s: got %+v, want nothing but the status", echo, a)
 		}
 	}
 }

@@ -29,9 +29,9 @@ func StaticSecret(value string) (SecretSource, error) {
 	return httpx.NewSecret(value), nil
 }
 
-// SecretFile is a secret in a file, in the forms of StaticSecret. It is read for
-// every webhook, so that a change counts from the next one on. Line breaks at
-// its end do not matter, as in a shell's $(cat file).
+// SecretFile is a secret in a file, in one of the forms of StaticSecret. The file is
+// read for every webhook, so that a change counts from the next webhook on. Line
+// breaks at its end do not matter, as in a shell's $(cat file).
 func SecretFile(path string) (SecretSource, error) {
 	f := secretFile{path: path}
 	if err := f.checkRegular(); err != nil {
@@ -55,7 +55,7 @@ const (
 	secretFileName = "the webhook's secret file" //nolint:gosec // a name, not a secret
 )
 
-// maxSecretFile is beyond any secret.
+// maxSecretFile is more bytes than any secret needs.
 const maxSecretFile = 4 << 10
 
 // secretFile reads the file every time: webhooks are rare, and so no change can
@@ -79,8 +79,8 @@ func (f secretFile) Secret() (string, error) {
 	return f.file.Secret()
 }
 
-// checkRegular refuses what can be read only once, such as a pipe. It leaves a
-// file that is not there to the one who reads it.
+// checkRegular refuses a file that can be read only once, such as a pipe. It accepts
+// a file that does not exist: reading it fails.
 func (f secretFile) checkRegular() error {
 	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s %s is not a regular file; want one that can be read for every webhook", secretFileName, f.path)
@@ -103,8 +103,8 @@ const (
 	minKey       = 16 // bytes
 )
 
-// keyOf returns the key that a secret stands for. Its errors continue a sentence
-// that names the secret, and do not show it.
+// keyOf returns the key in a secret. Its errors continue a sentence that names the
+// secret, and do not show it.
 func keyOf(secret string) ([]byte, error) {
 	switch {
 	case !utf8.ValidString(secret), strings.ContainsFunc(secret, unicode.IsControl):
