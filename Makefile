@@ -70,6 +70,10 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	  done || exit 1; \
 	done
 
+.PHONY: bench-redact
+bench-redact: ## Measure what redaction costs an answer
+	go test -run '^$$' -bench '^Benchmark(AnswerOfSuccess|FailureWithLongToken)$$' ./worker/koodrive
+
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out
 	@.ci/need redis-server postgres mariadbd mariadb-install-db

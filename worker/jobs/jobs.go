@@ -151,7 +151,7 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 		return pipeline.Done(a.Device)
 	case a.Reason == tasks.Gone:
 		return pipeline.AlreadyGone()
-	case a.Unreached:
+	case a.NoServerReached:
 		return pipeline.Outage(problem)
 	default:
 		return pipeline.Failed(problem)

@@ -33,7 +33,7 @@ func TestUnbind_ResultOfEachAnswer(t *testing.T) {
 		"gone":      {koodrive.Answer{Reason: tasks.Gone}, pipeline.IsAlreadyGone},
 		"forbidden": {koodrive.Answer{Reason: tasks.Forbidden, Status: 403}, pipeline.IsFailed},
 		"upstream":  {koodrive.Answer{Reason: tasks.Upstream, Status: 500}, pipeline.IsFailed},
-		"unreached": {koodrive.Answer{Reason: tasks.Network, Unreached: true}, pipeline.IsOutage},
+		"unreached": {koodrive.Answer{Reason: tasks.Network, NoServerReached: true}, pipeline.IsOutage},
 		"throttled": {koodrive.Answer{Reason: tasks.Throttled, Status: 429}, pipeline.IsOutage},
 	} {
 		b := setup(t, gate.Config{})

@@ -2,33 +2,33 @@ package koodrive
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Answer is what became of one call. It is an error whose Reason is the
-// metric label, the log field and the dead-letter filter alike; see Err.
-type Answer struct { //nolint:errname // an answer first; an error only where the caller takes it for one
+// Answer is the result of one call. It is an error whose Reason is the metric
+// label, the log field and the dead-letter filter alike; see Err.
+type Answer struct { //nolint:errname // most answers are not used as an error
 	// Reason says what the answer means. It is never empty.
 	Reason tasks.Reason
-	// Status is the HTTP status, 0 when there was no answer.
+	// Status is the HTTP status, 0 if there was no answer.
 	Status int
-	// Code is KooDrive's code or the gateway's, as it was sent; "" when there
-	// was none.
+	// Code is KooDrive's code or the gateway's, as it was sent; "" if there was
+	// none.
 	Code string
 	// Message is what the server or the network said: one line of printable
-	// text, at most 200 runes, without secrets. May be empty.
+	// text, at most 200 runes, without secrets. May be empty, and is if the
+	// reason is tasks.OK.
 	Message string
-	// RetryAfter is how long the server asks to wait, at most an hour; 0 when
-	// it did not ask.
+	// RetryAfter is how long the server asks to wait, at most an hour; 0 if it did
+	// not ask.
 	RetryAfter time.Duration
-	// Unreached: no server was reached that could have said anything about this
-	// call. The next call would have met the same.
-	Unreached bool
-	// Device is the device that an unbind removed, nil when the API did not
-	// name it.
+	// NoServerReached says that no server got the request, for a reason that is
+	// not the request's: the next call would have met the same.
+	NoServerReached bool
+	// Device is the device that an unbind removed, nil if the API did not name
+	// it.
 	Device *Device
 }
 
@@ -44,23 +44,27 @@ func (a Answer) Error() string {
 	return string(a.Reason)
 }
 
-// Detail is Error without the reason.
+// Detail is Error without the reason, such as
+//
+//	HTTP 403, code 13000410: no permission
+//
+// It is "" if there was neither an answer nor a message.
 func (a Answer) Detail() string {
-	var parts []string
-	switch {
-	case a.Status != 0 && a.Code != "":
-		parts = append(parts, "HTTP "+strconv.Itoa(a.Status)+", code "+a.Code)
-	case a.Status != 0:
-		parts = append(parts, "HTTP "+strconv.Itoa(a.Status))
+	if a.Status == 0 {
+		return a.Message
+	}
+	detail := "HTTP " + strconv.Itoa(a.Status)
+	if a.Code != "" {
+		detail += ", code " + a.Code
 	}
 	if a.Message != "" {
-		parts = append(parts, a.Message)
+		detail += ": " + a.Message
 	}
-	return strings.Join(parts, ": ")
+	return detail
 }
 
-// Err returns nil when the work is done, be it by this call or before it, and
-// the answer itself otherwise.
+// Err returns nil if the work is done, by this call or before it. Otherwise it
+// returns the answer itself.
 func (a Answer) Err() error {
 	if a.Reason == tasks.OK || a.Reason == tasks.Gone {
 		return nil
@@ -68,8 +72,8 @@ func (a Answer) Err() error {
 	return a
 }
 
-// Hint tells an operator what to do next. It is "" where there is nothing to
-// do but wait.
+// Hint tells an operator what to do next. It is "" if there is nothing to do but
+// to wait.
 func (a Answer) Hint() string { return hints[a.Reason] }
 
 var hints = map[tasks.Reason]string{

@@ -19,9 +19,9 @@ func give(answer answers.Answer) http.HandlerFunc {
 	}
 }
 
-// The catalogue through a real server: whatever the client does between the
-// socket and the table is part of what is judged.
-func TestEveryAnswerOfTheCatalogue(t *testing.T) {
+// The answers come from a real server, so that everything between the socket and
+// the table is tested.
+func TestClient_EveryAnswerOfTheCatalogue(t *testing.T) {
 	t.Parallel()
 	for _, answer := range answers.All() {
 		t.Run(answer.Name, func(t *testing.T) {
@@ -51,17 +51,17 @@ func checkAnswer(t *testing.T, call string, got Answer, want answers.Answer) {
 		t.Errorf("%s: got status %d, want %d", call, got.Status, want.Status)
 	}
 	if strings.ContainsAny(got.Error(), "\r\n") || !strings.HasPrefix(got.Error(), string(want.Reason)+": HTTP ") {
-		t.Errorf("%s: %q does not read as one line with reason and status", call, got.Error())
+		t.Errorf("%s: got %q, want one line with reason and status", call, got.Error())
 	}
 	if done := want.Reason == tasks.OK || want.Reason == tasks.Gone; done != (got.Err() == nil) {
-		t.Errorf("%s: %s has Err %v", call, got.Reason, got.Err())
+		t.Errorf("%s: %s has Err %v, want an error: %t", call, got.Reason, got.Err(), !done)
 	}
 	if asked := want.Header.Get("Retry-After") == "1"; asked != (got.RetryAfter == time.Second) {
-		t.Errorf("%s: got RetryAfter %s", call, got.RetryAfter)
+		t.Errorf("%s: got RetryAfter %s, want 1s: %t", call, got.RetryAfter, asked)
 	}
 }
 
-func TestAnswerReadsAsOneLine(t *testing.T) {
+func TestAnswer_ErrorIsOneLine(t *testing.T) {
 	t.Parallel()
 	for want, a := range map[string]Answer{
 		"forbidden: HTTP 403, code 13000410: no permission": {Reason: tasks.Forbidden, Status: 403, Code: "13000410", Message: "no permission"},
@@ -71,24 +71,27 @@ func TestAnswerReadsAsOneLine(t *testing.T) {
 		if got := a.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+		if got := string(a.Reason) + ": " + a.Detail(); got != want {
+			t.Errorf("reason and detail: got %q, want %q", got, want)
+		}
 	}
 }
 
-func TestHintsAreForWhatAnOperatorCanChange(t *testing.T) {
+func TestAnswer_Hint(t *testing.T) {
 	t.Parallel()
 	for _, r := range []tasks.Reason{tasks.Misrouted, tasks.Unauthorized, tasks.Forbidden, tasks.Network, tasks.TimedOut} {
 		if (Answer{Reason: r}).Hint() == "" {
-			t.Errorf("%s has no hint", r)
+			t.Errorf("%s has no hint, want one", r)
 		}
 	}
 	for _, r := range []tasks.Reason{tasks.OK, tasks.Gone, tasks.Upstream} {
 		if hint := (Answer{Reason: r}).Hint(); hint != "" {
-			t.Errorf("%s has the hint %q", r, hint)
+			t.Errorf("%s has the hint %q, want none", r, hint)
 		}
 	}
 }
 
-func TestDeploymentsAdditionsGoFirst(t *testing.T) {
+func TestClassify_AdditionsGoFirst(t *testing.T) {
 	t.Parallel()
 	reasons, err := ParseReasons([]string{"13000999=invalid", "APIGW.0999=throttled", "13000309=rejected", "13000598=already_gone"})
 	if err != nil {
@@ -110,7 +113,7 @@ func TestDeploymentsAdditionsGoFirst(t *testing.T) {
 	}
 }
 
-func TestClassifyBeyondTheCatalogue(t *testing.T) {
+func TestClassify_BeyondTheCatalogue(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		status int
@@ -131,6 +134,10 @@ func TestClassifyBeyondTheCatalogue(t *testing.T) {
 		{200, `{"code":-1}`, tasks.Rejected},
 		{200, `{"code":" 0"}`, tasks.Protocol},
 		{200, `{"code":0,"code":13000410}`, tasks.Protocol},
+		{200, `{"code":0,"data":{"deviceId":"d-1","deviceId":"d-2"}}`, tasks.Protocol},
+		{200, `{"code":0,"\u0063ode":13000410}`, tasks.Protocol},
+		{200, `{"code":0,"msg":"caf` + "\xe9" + `"}`, tasks.OK},
+		{200, `{"code":0,"msg":"\ud800"}`, tasks.OK},
 		{200, `{"code":0,"error_code":"APIG.0301"}`, tasks.Protocol},
 		{200, `{"code":0} trailing`, tasks.Protocol},
 		{200, "\ufeff" + `{"code":0}`, tasks.Protocol},
@@ -167,7 +174,7 @@ func TestClassifyBeyondTheCatalogue(t *testing.T) {
 	}
 }
 
-func TestUnbindTakesOnlyTheDeviceItAskedFor(t *testing.T) {
+func TestUnbind_AnswerNamesADevice(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]struct {
 		reason tasks.Reason
@@ -184,12 +191,12 @@ func TestUnbindTakesOnlyTheDeviceItAskedFor(t *testing.T) {
 		c := connect(t, serve(t, say(200, body)).URL, nil)
 		got := c.Unbind(t.Context(), testUser, testDevice)
 		if got.Reason != want.reason || (got.Device != nil) != want.named {
-			t.Errorf("%s: got %v and device %v", body, got, got.Device)
+			t.Errorf("%s: got %v and device %v, want %s and a device: %t", body, got, got.Device, want.reason, want.named)
 		}
 	}
 }
 
-func TestDevicesActsOnlyOnAListItUnderstands(t *testing.T) {
+func TestDevices_UnclearList(t *testing.T) {
 	t.Parallel()
 	const device = `{"deviceId":"d-1","machineCode":"m","deviceName":"n","deviceOS":"android","createTime":"2025-09-15T06:14:48.630Z"}`
 	for body, want := range map[string]struct {
@@ -208,10 +215,18 @@ func TestDevicesActsOnlyOnAListItUnderstands(t *testing.T) {
 		c := connect(t, serve(t, say(200, body)).URL, nil)
 		devices, got := c.Devices(t.Context(), testUser)
 		if got.Reason != want.reason || len(devices) != want.count {
-			t.Errorf("%s: got %v with %d devices", body, got, len(devices))
+			t.Errorf("%s: got %v with %d devices, want %s with %d", body, got, len(devices), want.reason, want.count)
 		}
 		if want.count == 2 && !devices[0].CreateTime.Equal(time.Date(2025, 9, 15, 6, 14, 48, 630e6, time.UTC)) {
-			t.Errorf("got createTime %s", devices[0].CreateTime)
+			t.Errorf("got createTime %s, want that of the answer", devices[0].CreateTime)
 		}
+	}
+}
+
+func TestAnswer_ReasonOnly(t *testing.T) {
+	t.Parallel()
+	a := Answer{Reason: tasks.TimedOut}
+	if a.Error() != string(tasks.TimedOut) || a.Detail() != "" {
+		t.Errorf("got %q with detail %q, want the reason without detail", a.Error(), a.Detail())
 	}
 }

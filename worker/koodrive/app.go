@@ -9,20 +9,22 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 const appAlgorithm = "HMAC-SHA256"
 
 // AppAuthorizer signs every call with an application's secret.
 type AppAuthorizer struct {
-	opaque
+	hiddenFromFmt
 	appID  string
 	secret SecretSource
 }
 
 var (
-	_ Authorizer = (*AppAuthorizer)(nil)
-	_ insider    = (*AppAuthorizer)(nil)
+	_ Authorizer          = (*AppAuthorizer)(nil)
+	_ credentialExtractor = (*AppAuthorizer)(nil)
 )
 
 // NewAppAuthorizer returns an authorizer that signs with the secret of the
@@ -31,7 +33,7 @@ func NewAppAuthorizer(appID string, secret SecretSource) (*AppAuthorizer, error)
 	if secret == nil {
 		return nil, errors.New("app authorizer: no secret; want StaticSecret or SecretFile")
 	}
-	if appID == "" || !printableASCII(appID) || strings.ContainsAny(appID, " ,=") {
+	if appID == "" || !httpx.PrintableASCII(appID) || strings.ContainsAny(appID, " ,=") {
 		return nil, errors.New("app id: want visible ASCII without comma and equals sign")
 	}
 	return &AppAuthorizer{appID: appID, secret: secret}, nil
@@ -52,15 +54,15 @@ func (a *AppAuthorizer) Authorize(_ context.Context, req *http.Request, _ string
 		"x-date":    req.Header.Get("X-Date"),
 		"x-user-id": req.Header.Get("X-User-Id"),
 	}, emptyBodyHash)
-	// Unlike in the sibling schemes of the vendor, no time stands between the
-	// algorithm and the hash: X-Date is among the signed headers.
+	// The vendor's other schemes have a time between the algorithm and the hash.
+	// This one has none: X-Date is among the signed headers.
 	signature := hmacHex(key, appAlgorithm+"\n"+sha256Hex(canonical))
 	req.Header.Set("Authorization", fmt.Sprintf("%s AppId=%s,SignedHeaders=%s,%s%s", appAlgorithm, a.appID, signed, signatureMark, signature))
 	return nil
 }
 
-// Renew implements Authorizer: a signature is never used twice, but the
-// secret's file may have changed.
+// Renew implements Authorizer. A signature is never used twice, but the secret's
+// file may have changed.
 func (a *AppAuthorizer) Renew(string) { a.secret.Forget() }
 
 // Redact implements Authorizer.
@@ -68,7 +70,7 @@ func (a *AppAuthorizer) Redact(text string) string { return a.secret.Redact(text
 
 const signatureMark = "Signature="
 
-func (a *AppAuthorizer) secretIn(authorization string) string {
+func (a *AppAuthorizer) credentialIn(authorization string) string {
 	_, signature, _ := strings.Cut(authorization, signatureMark)
 	return signature
 }

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The vector that the vendor publishes for its sibling scheme.
-func TestCanonicalRequestMatchesThePublishedVector(t *testing.T) {
+// The vendor publishes this vector for a similar scheme.
+func TestCanonicalRequest_PublishedVector(t *testing.T) {
 	t.Parallel()
 	text, _ := canonicalRequest("GET", "/v1/77b6a44cba5143ab91d13ab9a8ff44fd/vpcs",
 		"marker=13551d6b-755d-4757-b956-536f674975c0&limit=2", map[string]string{
@@ -48,8 +49,8 @@ func TestCanonicalQuery(t *testing.T) {
 	}
 }
 
-// What the server sees on the wire, signed once more by other means.
-func TestAppSignatureFitsWhatIsOnTheWire(t *testing.T) {
+// The test signs what the server received once more, with code of its own.
+func TestAppAuthorizer_SignatureOfTheRequestSent(t *testing.T) {
 	t.Parallel()
 	const appID, appSecret = "app-7", "MFyfvK41ba2giqM7Uio6PznpdUKGpownRZlmVmHc"
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -84,9 +85,9 @@ func TestAppSignatureFitsWhatIsOnTheWire(t *testing.T) {
 	}
 }
 
-func TestAppSignsTheHostThatIsSent(t *testing.T) {
+func TestAppAuthorizer_Host(t *testing.T) {
 	t.Parallel()
-	auth, err := NewAppAuthorizer("app", conceal("s"))
+	auth, err := NewAppAuthorizer("app", httpx.NewSecret("s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,11 +103,11 @@ func TestAppSignsTheHostThatIsSent(t *testing.T) {
 		return req.Header.Get("Authorization")
 	}
 	if sign("") != sign("a.example.com:81") || sign("") == sign("b.example.com") {
-		t.Error("the host that was signed is not the one that is sent")
+		t.Error("the host that was signed is not the one that is sent, want the same")
 	}
 }
 
-func TestAppSecretFromAFileIsRotated(t *testing.T) {
+func TestAppAuthorizer_SecretFileRotated(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "secret")
 	write(t, path, "old-secret\n")
@@ -133,11 +134,11 @@ func TestAppSecretFromAFileIsRotated(t *testing.T) {
 		t.Fatal(got)
 	}
 	if secret, _ := source.Secret(); secret != "new-secret" || signatures[0] == signatures[1] {
-		t.Errorf("the second try was signed with the old secret")
+		t.Errorf("the second try was signed with the old secret, want the new one")
 	}
 }
 
-func TestNewAppAuthorizerRefuses(t *testing.T) {
+func TestNewAppAuthorizer_WrongArguments(t *testing.T) {
 	t.Parallel()
 	secret, err := StaticSecret("s")
 	if err != nil {
@@ -145,11 +146,11 @@ func TestNewAppAuthorizerRefuses(t *testing.T) {
 	}
 	for _, id := range []string{"", "a,b", "a b", "a=b", "a\nb"} {
 		if _, err := NewAppAuthorizer(id, secret); err == nil || !strings.Contains(err.Error(), "want") {
-			t.Errorf("%q: got %v", id, err)
+			t.Errorf("%q: got %v, want an error that says what is right", id, err)
 		}
 	}
 	if _, err := NewAppAuthorizer("app", nil); err == nil {
-		t.Error("no secret was accepted")
+		t.Error("without a secret: got no error, want one")
 	}
 }
 

@@ -11,17 +11,19 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-// BrokerConfig describes a token broker: a service of the deployment that knows
-// every user's token.
+// BrokerConfig describes a token broker, which is a service of the deployment that
+// knows every user's token.
 type BrokerConfig struct {
-	// URL is asked with GET <URL>?user_id=<id>; its own query is kept. It
-	// answers {"token":…,"expires_in":<seconds>}. It may hold a user and
-	// password for basic authentication, or a key in its query, and is
-	// therefore never shown.
+	// URL is called with GET <URL>?user_id=<id>; its own query is kept. The
+	// broker answers {"token":…,"expires_in":<seconds>}. The URL is never shown,
+	// since it may hold a user and password for basic authentication, or a key in
+	// its query.
 	URL string `json:"-"`
-	// Timeout is for one question to the broker. Default 10 s.
+	// Timeout is for one request to the broker. Default 10 s.
 	Timeout time.Duration
 	// CacheSize is how many users' tokens are kept. Default 10,000.
 	CacheSize int
@@ -34,21 +36,21 @@ type BrokerConfig struct {
 
 // Format prints the configuration without the URL, which may hold secrets.
 func (c BrokerConfig) Format(s fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(s, "{URL:%s Timeout:%s CacheSize:%d InsecureHTTP:%t}", redacted, c.Timeout, c.CacheSize, c.InsecureHTTP)
+	_, _ = fmt.Fprintf(s, "{URL:%s Timeout:%s CacheSize:%d InsecureHTTP:%t}", httpx.Redacted, c.Timeout, c.CacheSize, c.InsecureHTTP)
 }
 
 const (
 	defaultBrokerTimeout = 10 * time.Second
 	defaultBrokerCache   = 10_000
-	brokerConnections    = 16 // idle ones kept; questions are rare and short
+	brokerConnections    = 16 // idle ones kept; requests are rare and short
 )
 
-// broker caches each user's token until shortly before its end, and asks for it
-// once however many calls want it.
+// broker caches each user's token until shortly before it expires. If many calls
+// want a token at the same time, it asks for the token once.
 type broker struct {
-	opaque
+	hiddenFromFmt
 	ask       func(ctx context.Context, userID string) (*http.Request, error) // hides the URL from fmt
-	redact    func(text string) string
+	redact    func(text string) string                                        // hides the secrets of the URL from fmt
 	transport *http.Transport
 	timeout   time.Duration
 	now       func() time.Time
@@ -57,16 +59,17 @@ type broker struct {
 }
 
 type brokerToken struct {
-	token secret
-	until time.Time // use it until then
+	token *httpx.Secret
+	until time.Time // when to stop using it
 }
 
-// TokenBroker is a source that asks a broker for each user's token. A token is
-// used until a tenth of its life, at least 5 s and at most 60 s, before its
-// end; one without expires_in is used once. The broker's 403, 404 and 410 mean
-// that it has no token for the user; every other failure hits all users.
+// TokenBroker is a source that asks a broker for each user's token. It stops using
+// a token before it expires: earlier by a tenth of its life, by 5 s at least and
+// 60 s at most. A token without expires_in is used once. The broker's 403, 404 and
+// 410 mean that it has no token for the user. Any other failure concerns all
+// users.
 func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
-	u, err := checkURL("the token broker's URL", cfg.URL, cfg.InsecureHTTP)
+	u, err := httpx.CheckURL("the token broker's URL", urlForm, cfg.URL, cfg.InsecureHTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +89,7 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	}
 	return &broker{
 		ask:       func(ctx context.Context, userID string) (*http.Request, error) { return brokerRequest(ctx, *u, userID) },
-		redact:    func(text string) string { return replaceSecrets(text, urlSecrets(u)...) },
+		redact:    httpx.NewRedactor(urlSecrets(u)...).Redact,
 		transport: transport,
 		timeout:   cmp.Or(cfg.Timeout, defaultBrokerTimeout),
 		now:       time.Now,
@@ -97,13 +100,13 @@ func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 // Token implements TokenSource.
 func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 	if token, ok := b.cached(userID); ok {
-		return token(), nil
+		return token.Value(), nil
 	}
-	// The question outlives the caller that happened to be first: others wait
-	// for the same answer. Its own timeout ends it.
+	// The request outlives the caller that happened to be first, since others
+	// wait for the same answer. Its own timeout ends it.
 	detached := context.WithoutCancel(ctx)
 	flight := b.flights.DoChan(userID, func() (any, error) {
-		// Another flight may have landed since the look at the cache above.
+		// Another request may have filled the cache since it was read above.
 		if token, ok := b.cached(userID); ok {
 			return token, nil
 		}
@@ -116,26 +119,26 @@ func (b *broker) Token(ctx context.Context, userID string) (string, error) {
 		if result.Err != nil {
 			return "", result.Err
 		}
-		return result.Val.(secret)(), nil //nolint:forcetypeassert // a flight brings nothing else
+		return result.Val.(*httpx.Secret).Value(), nil //nolint:forcetypeassert // a flight brings nothing else
 	}
 }
 
 // cached returns the user's token if it is still to be used.
-func (b *broker) cached(userID string) (secret, bool) {
+func (b *broker) cached(userID string) (*httpx.Secret, bool) {
 	t, ok := b.cache.Get(userID)
 	return t.token, ok && b.now().Before(t.until)
 }
 
-// Forget implements TokenSource. A question that is under way was asked before
-// the refusal; the next caller does not wait for it but asks again.
+// Forget implements TokenSource. A request that is under way was sent before the
+// refusal. The next caller does not wait for its answer but asks again.
 func (b *broker) Forget(userID string) {
 	b.cache.Remove(userID)
 	b.flights.Forget(userID)
 }
 
-// Redact implements TokenSource: it replaces what is secret in the URL. Up to
-// CacheSize tokens are not looked for in every text; the one that was sent is
-// replaced by the client.
+// Redact implements TokenSource: it replaces what is secret in the URL. It does not
+// look for all cached tokens in every text. The client replaces the one that was
+// sent.
 func (b *broker) Redact(text string) string { return b.redact(text) }
 
 // CloseIdleConnections closes the connections to the broker.

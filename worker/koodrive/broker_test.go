@@ -33,25 +33,25 @@ func issue(asked *atomic.Int32, expiresIn string) http.HandlerFunc {
 	}
 }
 
-func TestBrokerKeepsItsURLsQueryAndUser(t *testing.T) {
+func TestBroker_URLWithQueryAndUser(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		if user != "me" || password != "hush" || r.URL.RawQuery != "key=a+b&user_id=u%261" || r.URL.Path != "/token" {
-			t.Errorf("got %s:%s %s", user, password, r.URL)
+			t.Errorf("got %s:%s %s, want the user, password and query of the URL", user, password, r.URL)
 		}
 		say(200, `{"token":"tok"}`)(w, r)
 	})
 	b := newBroker(t, BrokerConfig{URL: strings.Replace(srv.URL, "//", "//me:hush@", 1) + "/token?key=a+b"})
 	if got, err := b.Token(t.Context(), "u&1"); err != nil || got != "tok" {
-		t.Errorf("got %q, %v", got, err)
+		t.Errorf("got %q, %v; want tok", got, err)
 	}
 	if got := b.Redact("hush a b"); got != "[redacted] [redacted]" {
-		t.Errorf("Redact: got %q", got)
+		t.Errorf("Redact: got %q, want both secrets replaced", got)
 	}
 }
 
-func TestBrokersTokenIsUsedUntilShortlyBeforeItsEnd(t *testing.T) {
+func TestBroker_TokenExpires(t *testing.T) {
 	t.Parallel()
 	for expiresIn, use := range map[string]time.Duration{
 		``:                    0,
@@ -87,7 +87,7 @@ func TestBrokersTokenIsUsedUntilShortlyBeforeItsEnd(t *testing.T) {
 	}
 }
 
-func TestBrokerForgetsTheUserNotSeenForLongest(t *testing.T) {
+func TestBroker_FullCache(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	b := newBroker(t, BrokerConfig{URL: serve(t, issue(&asked, `,"expires_in":600`)).URL, CacheSize: 2})
@@ -101,7 +101,7 @@ func TestBrokerForgetsTheUserNotSeenForLongest(t *testing.T) {
 	}
 }
 
-func TestBrokerIsAskedOnceForAll(t *testing.T) {
+func TestBroker_ConcurrentCalls(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	arrived, release := make(chan struct{}), make(chan struct{})
@@ -119,19 +119,19 @@ func TestBrokerIsAskedOnceForAll(t *testing.T) {
 	for range 20 {
 		wg.Go(func() {
 			if got, err := b.Token(t.Context(), "u"); err != nil || got != "u-1" {
-				t.Errorf("got %q, %v", got, err)
+				t.Errorf("got %q, %v; want the token of the only request", got, err)
 			}
 		})
 	}
 	giveUp() // the caller that asked; the others wait on
 	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
-		t.Errorf("the caller that gave up got %v", err)
+		t.Errorf("the caller that gave up got %v, want %v", err, context.Canceled)
 	}
 	close(release)
 	wg.Wait()
 }
 
-func TestBrokerIsAskedAnewAfterARefusal(t *testing.T) {
+func TestBroker_ForgetDuringARequest(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	arrived, release := make(chan struct{}), make(chan struct{})
@@ -147,7 +147,7 @@ func TestBrokerIsAskedAnewAfterARefusal(t *testing.T) {
 	<-arrived
 	b.Forget("u") // what the first question brings was issued before the refusal
 	if got, err := b.Token(t.Context(), "u"); err != nil || got != "u-2" {
-		t.Errorf("got %q, %v", got, err)
+		t.Errorf("got %q, %v; want the token of a second request", got, err)
 	}
 	close(release)
 	if err := <-early; err != nil {
@@ -155,7 +155,7 @@ func TestBrokerIsAskedAnewAfterARefusal(t *testing.T) {
 	}
 }
 
-func TestBrokerThatFailsIsNotAskedTwice(t *testing.T) {
+func TestBroker_FailureIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	b := newBroker(t, BrokerConfig{URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -164,11 +164,11 @@ func TestBrokerThatFailsIsNotAskedTwice(t *testing.T) {
 	}).URL})
 	got := throughBroker(t, b).Release(t.Context(), testUser, testLock)
 	if got.Reason != tasks.Unauthorized || got.Message != "the token broker answered HTTP 503; want 200" || asked.Load() != 1 {
-		t.Errorf("got %v after asking %d times", got, asked.Load())
+		t.Errorf("got %v after asking %d times, want unauthorized with the status after asking once", got, asked.Load())
 	}
 }
 
-func TestBrokersFailures(t *testing.T) {
+func TestBroker_Failures(t *testing.T) {
 	t.Parallel()
 	const hush = `{"token":"hush","expires_in":600}`
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
@@ -221,7 +221,7 @@ func TestBrokersFailures(t *testing.T) {
 		b := newBroker(t, BrokerConfig{URL: "http://u:hush@127.0.0.1:1/hush?key=hush"})
 		got := throughBroker(t, b).Release(t.Context(), testUser, testLock)
 		if got.Reason != tasks.Unauthorized || !strings.Contains(got.Message, "cannot be reached") || strings.Contains(got.Error(), "hush") {
-			t.Errorf("got %v", got)
+			t.Errorf("got %v, want unauthorized without a secret", got)
 		}
 	})
 	t.Run("caller gives up", func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestBrokersFailures(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		if got := throughBroker(t, b).Release(ctx, testUser, testLock); got.Reason != tasks.TimedOut {
-			t.Errorf("got %v", got)
+			t.Errorf("got %v, want %s", got, tasks.TimedOut)
 		}
 		_, _ = b.Token(t.Context(), testUser) // until the question that it left behind has ended
 	})
@@ -247,7 +247,7 @@ func throughBroker(t *testing.T, b *broker) *Client {
 	return connect(t, srv.URL, func(cfg *Config) { cfg.Authorizer = auth })
 }
 
-func TestBrokersTokenIsRenewedAndRedacted(t *testing.T) {
+func TestBroker_RefusedToken(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	b := newBroker(t, BrokerConfig{URL: serve(t, issue(&asked, `,"expires_in":600`)).URL})
@@ -260,14 +260,14 @@ func TestBrokersTokenIsRenewedAndRedacted(t *testing.T) {
 	})
 	c := connect(t, srv.URL, func(cfg *Config) { cfg.Authorizer = auth })
 	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Unauthorized || got.Message != "bad token [redacted]" {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want unauthorized without the token", got)
 	}
 	if got := asked.Load(); got != 2 {
 		t.Errorf("asked %d times, want 2", got)
 	}
 }
 
-func TestTokenBrokerRefuses(t *testing.T) {
+func TestTokenBroker_WrongConfig(t *testing.T) {
 	t.Parallel()
 	for says, cfg := range map[string]BrokerConfig{
 		"is missing":  {},
@@ -283,6 +283,6 @@ func TestTokenBrokerRefuses(t *testing.T) {
 	cfg := BrokerConfig{URL: "https://u:hush@broker.example.com"}
 	encoded, err := json.Marshal(cfg)
 	if err != nil || strings.Contains(fmt.Sprintf("%v %+v %#v %s %d %s", cfg, cfg, cfg, cfg, cfg, encoded), "hush") {
-		t.Errorf("the configuration shows its secret, or %v", err)
+		t.Errorf("the configuration shows its secret, or %v; want neither", err)
 	}
 }

@@ -11,13 +11,15 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-// maxBrokerAnswer is beyond any token.
+// maxBrokerAnswer is more than any token needs.
 const maxBrokerAnswer = 64 << 10
 
 // fetch asks for one user's token and caches it.
-func (b *broker) fetch(ctx context.Context, userID string) (secret, error) {
+func (b *broker) fetch(ctx context.Context, userID string) (*httpx.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	req, err := b.ask(ctx, userID)
@@ -45,7 +47,7 @@ func (b *broker) fetch(ctx context.Context, userID string) (secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	hidden := conceal(token)
+	hidden := httpx.NewSecret(token)
 	if usable := life - min(max(life/10, 5*time.Second), time.Minute); usable > 0 {
 		b.cache.Add(userID, brokerToken{token: hidden, until: asked.Add(usable)})
 	}
@@ -61,15 +63,15 @@ func readBrokerAnswer(body []byte) (token string, life time.Duration, err error)
 	if len(body) > maxBrokerAnswer || json.Unmarshal(body, &answer) != nil {
 		return "", 0, errors.New(`the token broker's answer cannot be read; want {"token":"…","expires_in":seconds}`)
 	}
-	if err := checkSecret("the token broker's token", answer.Token); err != nil {
-		return "", 0, err
+	if err := checkSecret(answer.Token); err != nil {
+		return "", 0, fmt.Errorf("the token broker's token %w", err)
 	}
 	const longest = 24 * time.Hour // keeps an absurd number from overflowing
 	seconds := min(max(answer.ExpiresIn, 0), longest.Seconds())
 	return answer.Token, time.Duration(seconds * float64(time.Second)), nil
 }
 
-// brokerFault keeps only causes that cannot quote what the broker sent.
+// brokerFault returns an error that does not quote what the broker sent.
 func brokerFault(ctx context.Context, err error) error {
 	var (
 		op  *net.OpError
@@ -82,8 +84,8 @@ func brokerFault(ctx context.Context, err error) error {
 		return fmt.Errorf("the token broker cannot be reached: %w", op)
 	case errors.As(err, &crt):
 		return fmt.Errorf("the token broker cannot be trusted: %w", crt)
-	case errors.Is(err, errProxy):
-		return fmt.Errorf("the token broker cannot be reached: %w", errProxy)
+	case errors.Is(err, httpx.ErrProxy):
+		return fmt.Errorf("the token broker cannot be reached: %w", httpx.ErrProxy)
 	default:
 		return errors.New("the token broker gave no proper HTTP answer")
 	}
@@ -109,7 +111,7 @@ func brokerRequest(ctx context.Context, u url.URL, userID string) (*http.Request
 	return req, nil
 }
 
-// urlSecrets are the password and the values of the query.
+// urlSecrets returns the password and the values of the query.
 func urlSecrets(u *url.URL) []string {
 	var secrets []string
 	if u.User != nil {

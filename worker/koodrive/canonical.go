@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// emptyBodyHash is the SHA-256 of nothing: no call of this package has a body.
+// emptyBodyHash is the SHA-256 of an empty body: no call of this package has one.
 const emptyBodyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// canonicalRequest is the one text that both sides derive from a request, and
-// the names of the headers in it. The headers' names are in lower case.
+// canonicalRequest returns the text that both sides derive from a request, and the
+// names of the headers in it. The headers' names are in lower case.
 func canonicalRequest(method, escapedPath, rawQuery string, headers map[string]string, bodyHash string) (text, signedHeaders string) {
 	names := slices.Sorted(maps.Keys(headers))
 	var lines strings.Builder
@@ -42,8 +42,8 @@ func canonicalURI(escapedPath string) string {
 	return uri
 }
 
-// canonicalQuery sorts the parameters by name, then by value. A parameter
-// without value has its equals sign all the same.
+// canonicalQuery sorts the parameters by name, then by value. A parameter without
+// value gets an equals sign too.
 func canonicalQuery(rawQuery string) string {
 	if rawQuery == "" {
 		return ""
@@ -56,8 +56,8 @@ func canonicalQuery(rawQuery string) string {
 		name, value, _ := strings.Cut(part, "=")
 		pairs = append(pairs, queryPart(name)+"="+queryPart(value))
 	}
-	// The equals sign sorts after the digits and the hyphen: compare name and
-	// value apart, or a parameter "a-b" would come before "a".
+	// Compare name and value apart: the equals sign sorts after the digits and
+	// the hyphen, so that a parameter "a-b" would come before "a".
 	slices.SortFunc(pairs, func(a, b string) int {
 		aName, aValue, _ := strings.Cut(a, "=")
 		bName, bValue, _ := strings.Cut(b, "=")

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// What is read of an answer at most. A longer one is not KooDrive's.
+// How many bytes of an answer are read. A longer answer is not KooDrive's.
 const (
 	maxAnswer = 1 << 20
 	maxList   = 16 << 20
@@ -20,7 +21,7 @@ const (
 
 // Client calls KooDrive. It is safe for concurrent use. See New.
 type Client struct {
-	opaque
+	hiddenFromFmt
 	base      string // up to and with apiPath
 	auth      Authorizer
 	transport *http.Transport
@@ -29,31 +30,34 @@ type Client struct {
 	slots     chan struct{} // one for each call in flight
 	timeout   time.Duration
 	userAgent string
+	// redactorOf returns the redactor of an Authorization that was sent.
+	redactorOf func(authorization string) *httpx.Redactor
 }
 
-// call is what differs between the calls.
+// call holds what differs between the calls.
 type call struct {
 	method string
 	path   string // after apiPath, escaped
 	userID string
 	lockID string // "" for all but a release
 	limit  int64  // of the answer's size, in bytes
-	// read takes the data of a success, nil when there is none. An error says
-	// why it is none after all.
+	// read takes the data of a success, nil if there is none. An error says why
+	// the call is no success after all.
 	read func(data json.RawMessage) error
 }
 
 // Unbind removes the binding between a user and a device. An answer that names
 // another device than the one asked for is tasks.Protocol.
 func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
-	if a, ok := refuse("user id", userID, "device id", deviceID); !ok {
+	if a, ok := validateIDs("user id", userID, "device id", deviceID); !ok {
 		return a
 	}
 	var removed *Device
 	a := c.do(ctx, call{
 		method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), userID: userID, limit: maxAnswer,
 		read: func(data json.RawMessage) error {
-			// An unbind need not say what it removed; but what it says must fit.
+			// An answer need not say what was removed. If it does, it must be the
+			// device that was asked for.
 			device, _ := readDevice(data)
 			switch device.DeviceID {
 			case "":
@@ -71,7 +75,7 @@ func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
 
 // Release releases a backup lock.
 func (c *Client) Release(ctx context.Context, userID, lockID string) Answer {
-	if a, ok := refuse("user id", userID, "lock id", lockID); !ok {
+	if a, ok := validateIDs("user id", userID, "lock id", lockID); !ok {
 		return a
 	}
 	return c.do(ctx, call{
@@ -83,7 +87,7 @@ func (c *Client) Release(ctx context.Context, userID, lockID string) Answer {
 // Devices lists the devices that a user has bound. The list is nil unless the
 // answer's reason is tasks.OK.
 func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) {
-	if a, ok := refuse("user id", userID); !ok {
+	if a, ok := validateIDs("user id", userID); !ok {
 		return nil, a
 	}
 	var devices []Device
@@ -97,23 +101,24 @@ func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) 
 	return devices, a
 }
 
-// CloseIdleConnections closes the connections that no call uses, those to a
-// token broker included.
+// CloseIdleConnections closes the connections that no call uses, including those
+// to a token broker.
 func (c *Client) CloseIdleConnections() {
 	c.transport.CloseIdleConnections()
 	closeIdle(c.auth)
 }
 
-// refuse checks ids, given as name and value in turn. Package tasks is stricter;
-// here it is enough that an id stays one segment of the path, or one header.
-func refuse(ids ...string) (Answer, bool) {
+// validateIDs checks ids, given as name and value in turn. If one is wrong, it
+// returns the answer to the call, and false. Package tasks is stricter; here it is
+// enough that an id stays one segment of the path, or one header.
+func validateIDs(ids ...string) (Answer, bool) {
 	for i := 0; i+1 < len(ids); i += 2 {
 		name, value := ids[i], ids[i+1]
 		var problem string
 		switch {
 		case value == "":
 			problem = "is empty"
-		case !printableASCII(value) || strings.TrimSpace(value) != value:
+		case !httpx.PrintableASCII(value) || strings.TrimSpace(value) != value:
 			problem = "is not printable ASCII without surrounding spaces"
 		case value == "." || value == "..":
 			problem = "would change the path of the URL"

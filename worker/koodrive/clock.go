@@ -12,7 +12,8 @@ const (
 	// behindLocal is how far it stays behind the local clock as long as the
 	// server's is unknown.
 	behindLocal = 2 * time.Second
-	// clockMemory is how long an estimate counts.
+	// clockMemory is how long an estimate counts at least. It counts at most twice
+	// as long if answers arrive meanwhile.
 	clockMemory = 5 * time.Minute
 )
 
@@ -27,68 +28,61 @@ const (
 // never set, so a step of the local clock changes nothing.
 //
 // Several servers behind one name may disagree, and the next call may reach any
-// of them: the lowest estimate of the last five minutes counts. Where that was
-// wrong, since a server's clock was set forward for instance, the call is
-// refused, and the refusal's own Date replaces what was known.
+// of them. So the lowest estimate counts. Time is divided into spans, and the
+// lowest estimate of the current span and that of the one before are kept. If only
+// one were kept, the slowest server would be forgotten while the second slowest,
+// which answered a minute ago, is not known any more.
+//
+// An estimate may be wrong, since a server's clock was set forward for instance.
+// Then the call is refused, and the refusal's own Date replaces what was known.
 type serverClock struct {
-	wall  func() time.Time     // the local clock, before anything is learned
-	watch func() time.Duration // the local stopwatch
+	now     func() time.Time     // the local clock, before anything is learned
+	elapsed func() time.Duration // the local stopwatch
 
-	mu sync.Mutex
-	// estimates are those that are or may become the lowest: from oldest to
-	// newest their values rise. So there is at most a handful, however many
-	// answers arrive.
-	estimates []estimate
-}
-
-type estimate struct {
-	zero time.Time     // the server's clock, at least, when the stopwatch stood at zero
-	at   time.Duration // when it was learned
+	mu       sync.Mutex
+	lowest   time.Time     // the lowest estimate of this span, zero before the first answer
+	previous time.Time     // the lowest estimate of the span before, if there was one
+	began    time.Duration // when this span began
 }
 
 func newServerClock() *serverClock {
 	start := time.Now() // carries the monotonic reading that makes time.Since a stopwatch
-	return &serverClock{wall: time.Now, watch: func() time.Duration { return time.Since(start) }}
+	return &serverClock{now: time.Now, elapsed: func() time.Duration { return time.Since(start) }}
 }
 
 // date is the value for X-Date.
 func (c *serverClock) date() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.watch()
-	c.expire(now)
-	if len(c.estimates) == 0 {
-		return c.wall().UTC().Add(-behindLocal)
+	if c.lowest.IsZero() {
+		return c.now().UTC().Add(-behindLocal)
 	}
-	return c.estimates[0].zero.Add(now - behindServer)
+	lowest := c.lowest
+	if !c.previous.IsZero() && c.previous.Before(lowest) {
+		lowest = c.previous
+	}
+	return lowest.Add(c.elapsed() - behindServer)
 }
 
-// read takes the estimate from an answer that has just arrived.
-func (c *serverClock) read(header http.Header) (e estimate, ok bool) {
+// estimate takes the estimate from an answer that has just arrived.
+func (c *serverClock) estimate(header http.Header) (estimate time.Time, ok bool) {
 	date, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
-		return estimate{}, false
+		return time.Time{}, false
 	}
-	now := c.watch()
-	return estimate{zero: date.UTC().Add(-now), at: now}, true
+	return date.UTC().Add(-c.elapsed()), true
 }
 
 // learn adds an estimate. One from a refusal replaces all others.
-func (c *serverClock) learn(e estimate, refused bool) {
+func (c *serverClock) learn(estimate time.Time, refused bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	keep := len(c.estimates)
-	for keep > 0 && (refused || !c.estimates[keep-1].zero.Before(e.zero)) {
-		keep-- // older and not lower: never the lowest again
-	}
-	c.estimates = append(c.estimates[:keep], e)
-	c.expire(e.at)
-}
-
-// expire drops what is too old. The newest estimate stays: after a quiet hour
-// it is still a better guess than the local clock.
-func (c *serverClock) expire(now time.Duration) {
-	for len(c.estimates) > 1 && now-c.estimates[0].at > clockMemory {
-		c.estimates = c.estimates[1:]
+	switch now := c.elapsed(); {
+	case refused || c.lowest.IsZero():
+		c.lowest, c.previous, c.began = estimate, time.Time{}, now
+	case now-c.began > clockMemory:
+		c.lowest, c.previous, c.began = estimate, c.lowest, now
+	case estimate.Before(c.lowest):
+		c.lowest = estimate
 	}
 }

@@ -5,17 +5,19 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 // apiPath is what every call's path begins with, after the deployment's own
 // prefix.
 const apiPath = "/koodrive/ose/v1/backup"
+
+// urlForm is how the URL of KooDrive or of a token broker should look.
+const urlForm = "https://host[:port][/prefix]"
 
 const (
 	defaultConcurrency = 16
@@ -31,15 +33,15 @@ type Config struct {
 	BaseURL string
 	// Authorizer gives the calls their credential. Required.
 	Authorizer Authorizer
-	// Concurrency is how many calls are in flight at most; a further one waits
+	// Concurrency is how many calls are in flight at most. A further call waits
 	// until its context ends. As many idle connections are kept. Default 16.
 	Concurrency int
 	// CallTimeout is for one HTTP exchange, from the connection to the last
 	// byte of the answer. A call takes up to two of them, see the package
 	// comment. Default 30 s.
 	CallTimeout time.Duration
-	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
-	// traffic sees the credentials.
+	// InsecureHTTP allows plain HTTP to another machine. Whoever sees the traffic
+	// then sees the credentials.
 	InsecureHTTP bool
 	// Reasons are the deployment's additions to the table of codes, as
 	// ParseReasons returns them. They go before the table.
@@ -65,7 +67,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("concurrency is %d; want at least 1, or 0 for %d", cfg.Concurrency, defaultConcurrency)
 	case cfg.CallTimeout < 0:
 		return nil, fmt.Errorf("call timeout is %s; want more than 0, or 0 for %s", cfg.CallTimeout, defaultCallTimeout)
-	case !printableASCII(cfg.UserAgent):
+	case !httpx.PrintableASCII(cfg.UserAgent):
 		return nil, errors.New("user agent has a control character or one beyond ASCII; want printable ASCII")
 	}
 	reasons, err := checkReasons(cfg.Reasons)
@@ -78,21 +80,22 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		base:      base,
-		auth:      cfg.Authorizer,
-		transport: transport,
-		clock:     newServerClock(),
-		rules:     withAdditions(reasons),
-		slots:     make(chan struct{}, concurrency),
-		timeout:   cmp.Or(cfg.CallTimeout, defaultCallTimeout),
-		userAgent: cmp.Or(cfg.UserAgent, defaultUserAgent),
+		base:       base,
+		auth:       cfg.Authorizer,
+		transport:  transport,
+		clock:      newServerClock(),
+		rules:      withAdditions(reasons),
+		slots:      make(chan struct{}, concurrency),
+		timeout:    cmp.Or(cfg.CallTimeout, defaultCallTimeout),
+		userAgent:  cmp.Or(cfg.UserAgent, defaultUserAgent),
+		redactorOf: sentRedactors(cfg.Authorizer),
 	}, nil
 }
 
 // checkBaseURL returns the URL that the calls' paths are appended to.
 func checkBaseURL(raw string, insecure bool) (string, error) {
 	const what = "the KooDrive URL"
-	u, err := checkURL(what, raw, insecure)
+	u, err := httpx.CheckURL(what, urlForm, raw, insecure)
 	if err != nil {
 		return "", err
 	}
@@ -100,7 +103,7 @@ func checkBaseURL(raw string, insecure bool) (string, error) {
 	case u.User != nil:
 		return "", errors.New(what + " holds a user name; want it without: credentials belong to the authorizer")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", errors.New(what + " has a query or fragment; want https://host[:port][/prefix]")
+		return "", errors.New(what + " has a query or fragment; want " + urlForm)
 	}
 	origin, path := u.Scheme+"://"+u.Host, strings.TrimRight(u.EscapedPath(), "/")
 	if i := apiPathIn(path); i >= 0 {
@@ -109,8 +112,8 @@ func checkBaseURL(raw string, insecure bool) (string, error) {
 	return origin + path + apiPath, nil
 }
 
-// apiPathIn returns where a path goes over into the API's own, or a beginning
-// of it, and -1 where it does not.
+// apiPathIn returns where in a path the API's own path begins, or a part of it that
+// the path ends with; -1 if nowhere.
 func apiPathIn(path string) int {
 	if i := strings.Index(path+"/", apiPath+"/"); i >= 0 {
 		return i
@@ -121,35 +124,4 @@ func apiPathIn(path string) int {
 		}
 	}
 	return -1
-}
-
-// checkURL checks what holds for every URL that credentials are sent to. Its
-// errors do not show the URL, which may hold a password.
-func checkURL(what, raw string, insecure bool) (*url.URL, error) {
-	const want = "; want https://host[:port][/prefix]"
-	if raw == "" {
-		return nil, errors.New(what + " is missing" + want)
-	}
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil:
-		return nil, errors.New(what + " is not a URL" + want)
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New(what + " has neither the scheme https nor http" + want)
-	case u.Hostname() == "":
-		return nil, errors.New(what + " has no host" + want)
-	case !printableASCII(u.Host):
-		return nil, errors.New(what + " has a host beyond ASCII; want its xn-- form") // the form that goes on the wire, and is signed
-	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
-		return nil, errors.New(what + " is plain HTTP to another machine: credentials would be readable on the way; want https, or allow insecure HTTP")
-	}
-	return u, nil
-}
-
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }

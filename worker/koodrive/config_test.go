@@ -9,7 +9,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestBaseURL(t *testing.T) {
+func TestCheckBaseURL(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]string{
 		"https://drive.example.com":            "https://drive.example.com" + apiPath,
@@ -52,11 +52,11 @@ func TestBaseURL(t *testing.T) {
 		}
 	}
 	if _, err := checkBaseURL("http://drive.example.com", true); err != nil {
-		t.Errorf("plain HTTP that was allowed: %v", err)
+		t.Errorf("plain HTTP that was allowed: got %v, want no error", err)
 	}
 }
 
-func TestNewRefusesWhatIsWrong(t *testing.T) {
+func TestNew_WrongConfig(t *testing.T) {
 	t.Parallel()
 	good := func() Config { return Config{BaseURL: "https://drive.example.com", Authorizer: &stub{}} }
 	for says, change := range map[string]func(*Config){
@@ -78,17 +78,17 @@ func TestNewRefusesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDefaults(t *testing.T) {
+func TestNew_Defaults(t *testing.T) {
 	t.Parallel()
 	c, err := New(Config{BaseURL: "https://drive.example.com", Authorizer: &stub{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if cap(c.slots) != 16 || c.transport.MaxIdleConnsPerHost != 16 || c.timeout != 30*time.Second || c.userAgent != "kooworker" {
-		t.Errorf("got %d slots, %d idle connections, %s, %q", cap(c.slots), c.transport.MaxIdleConnsPerHost, c.timeout, c.userAgent)
+		t.Errorf("got %d slots, %d idle connections, %s, %q; want 16, 16, 30s, kooworker", cap(c.slots), c.transport.MaxIdleConnsPerHost, c.timeout, c.userAgent)
 	}
 	if !c.transport.ForceAttemptHTTP2 || !c.transport.DisableCompression || c.transport.TLSClientConfig.MinVersion != tls.VersionTLS12 {
-		t.Error("the transport lacks HTTP/2, or asks for compression, or allows TLS before 1.2")
+		t.Error("the transport lacks HTTP/2, asks for compression, or allows TLS before 1.2; want none of these")
 	}
 }
 
@@ -96,10 +96,10 @@ func TestParseReasons(t *testing.T) {
 	t.Parallel()
 	got, err := ParseReasons([]string{" 13000999 = invalid ", "apigw.0999=throttled", "404=misrouted"})
 	if err != nil || len(got) != 3 || got["13000999"] != tasks.Invalid || got["APIG.0999"] != tasks.Throttled || got["404"] != tasks.Misrouted {
-		t.Errorf("got %v, %v", got, err)
+		t.Errorf("got %v, %v; want the three reasons", got, err)
 	}
 	if got, err := ParseReasons(nil); err != nil || len(got) != 0 {
-		t.Errorf("nothing: got %v, %v", got, err)
+		t.Errorf("nothing: got %v, %v; want no reasons", got, err)
 	}
 	for entry, says := range map[string]string{
 		"":                       "want <code>=<reason>",

@@ -9,19 +9,21 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Device is a device as KooDrive describes it.
+// Device is a device as KooDrive describes it. Its DeviceID is the id that Unbind
+// takes, its MachineCode the id that the device gave itself when it was bound, and
+// its CreateTime is by KooDrive's clock.
 type Device = tasks.Device
 
-// readDevice reads one device. It is lenient in what does not matter: an id
-// that was sent as a number is still an id, and a name that is no string is no
-// reason to doubt that the work was done. The error is about what does matter.
+// readDevice reads one device. It is lenient where it does not matter: an id that
+// was sent as a number is still an id, and a name that is no string is no reason
+// to doubt that the work was done. It returns an error about what does matter.
 func readDevice(raw json.RawMessage) (Device, error) {
 	var w struct {
-		DeviceID    loose `json:"deviceId"`
-		MachineCode loose `json:"machineCode"`
-		DeviceName  loose `json:"deviceName"`
-		DeviceOS    loose `json:"deviceOS"`
-		CreateTime  loose `json:"createTime"`
+		DeviceID    lenientString `json:"deviceId"`
+		MachineCode lenientString `json:"machineCode"`
+		DeviceName  lenientString `json:"deviceName"`
+		DeviceOS    lenientString `json:"deviceOS"`
+		CreateTime  lenientString `json:"createTime"`
 	}
 	if err := json.Unmarshal(raw, &w); err != nil {
 		return Device{}, errors.New("is not an object")
@@ -45,11 +47,10 @@ func readDevice(raw json.RawMessage) (Device, error) {
 	return d, nil
 }
 
-// readDevices reads the list of a user's devices. Unlike the device that an
-// unbind returns, it is acted upon: an empty list means that nothing is left to
-// unbind, and a createTime decides whether an old intent is stale. So a list
-// that is absent or not fully understood is an error, and only [] or null is
-// empty.
+// readDevices reads the list of a user's devices. The worker acts on it, unlike on
+// the device that an unbind returns: an empty list means that nothing is left to
+// unbind, and a createTime decides whether an old intent is stale. So a list that
+// is absent or not fully understood is an error, and only [] or null is empty.
 func readDevices(raw json.RawMessage) ([]Device, error) {
 	if raw == nil {
 		return nil, errors.New("the answer holds no list of devices")
@@ -69,20 +70,20 @@ func readDevices(raw json.RawMessage) ([]Device, error) {
 	return devices, nil
 }
 
-// loose is a JSON string, the digits of a JSON number, or "" for anything
+// lenientString is a JSON string, the digits of a JSON number, or "" for anything
 // else.
-type loose string
+type lenientString string
 
 // UnmarshalJSON never fails.
-func (l *loose) UnmarshalJSON(raw []byte) error {
+func (l *lenientString) UnmarshalJSON(raw []byte) error {
 	*l = ""
 	var s string
 	var n json.Number
 	switch {
 	case json.Unmarshal(raw, &s) == nil:
-		*l = loose(s)
+		*l = lenientString(s)
 	case json.Unmarshal(raw, &n) == nil:
-		*l = loose(n)
+		*l = lenientString(n)
 	}
 	return nil
 }

@@ -1,35 +1,37 @@
 package koodrive
 
 import (
-	"bytes"
 	"encoding/json"
 	"regexp"
 	"strings"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// sender is who an answer's body appears to come from. The values are bits, so
+// origin is where an answer's body appears to come from. The values are bits, so
 // that a rule can name several.
-type sender uint8
+type origin uint8
 
 const (
-	// stranger: neither of the two envelopes; a proxy, another service, a web
-	// page, nothing at all.
-	stranger sender = 1 << iota
-	// gateway: the gateway's envelope, {"error_code":"APIG.0308","error_msg":…}.
+	// unknown is a body with neither envelope: of a proxy, of another service, a
+	// web page, or nothing at all.
+	unknown origin = 1 << iota
+	// gateway is a body with the gateway's envelope, {"error_code":"APIG.0308","error_msg":…}.
 	gateway
-	// lookalike: the shape of KooDrive's envelope, but the code says nothing
-	// about its origin: 0, or another service's {"code":404,"msg":…}.
-	lookalike
-	// koodrive: KooDrive's envelope with a code in KooDrive's namespace.
+	// ambiguous is a body with the shape of KooDrive's envelope whose code does not
+	// tell who sent it: 0, or another service's {"code":404,"msg":…}.
+	ambiguous
+	// koodrive is a body with KooDrive's envelope and a code of KooDrive's.
 	koodrive
 )
 
 // envelope is the body of an answer as far as it was understood.
 type envelope struct {
-	from sender
-	code string          // as sent; "" for a stranger
-	text string          // msg or error_msg; for a stranger the whole body
-	data json.RawMessage // nil when absent
+	from origin
+	code string          // as sent; "" if unknown
+	text string          // msg or error_msg; the whole body if unknown
+	data json.RawMessage // nil if absent
 }
 
 var (
@@ -39,87 +41,68 @@ var (
 	gatewayCode = regexp.MustCompile(`^[A-Za-z]{1,16}\.[0-9]{1,8}$`)
 )
 
-// readEnvelope reads a body. KooDrive's envelope is one JSON object and nothing
-// after it, whose code is an integer or a string of digits; the gateway's has
-// an error_code such as APIG.0308. What claims to be both is neither, and so is
-// an object with a member given twice: two readers would read it differently.
+// readEnvelope reads a body, whoever sent it.
 func readEnvelope(body []byte) envelope {
-	unknown := envelope{from: stranger, text: string(body)}
-	members, ok := readObject(body)
-	if !ok {
-		return unknown
+	if e, ok := parseEnvelope(body); ok {
+		return e
 	}
-	rawCode, hasCode := members["code"]
-	rawError, hasError := members["error_code"]
+	return envelope{from: unknown, text: string(body)}
+}
+
+// parseEnvelope reads one of the two envelopes. KooDrive's is one JSON object and
+// nothing after it, whose code is an integer or a string of digits; the gateway's
+// has an error_code such as APIG.0308. What claims to be both is neither, and so
+// is an object that has a member twice, at any depth: two readers would read it
+// differently.
+func parseEnvelope(body []byte) (e envelope, ok bool) {
+	var members struct {
+		Code      jsontext.Value `json:"code"`
+		Msg       jsontext.Value `json:"msg"`
+		Data      jsontext.Value `json:"data"`
+		ErrorCode jsontext.Value `json:"error_code"`
+		ErrorMsg  jsontext.Value `json:"error_msg"`
+	}
+	// This library is what Go 1.27 has as encoding/json/v2. Unlike encoding/json it
+	// tells names apart by case and refuses a name that is given twice.
+	if err := jsonv2.Unmarshal(body, &members, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return envelope{}, false
+	}
+	fromKooDrive, fromGateway := members.Code != nil, members.ErrorCode != nil
 	switch {
-	case hasCode && hasError:
-		return unknown
-	case hasCode:
-		code, ok := readCode(rawCode)
-		if !ok {
-			return unknown
-		}
-		e := envelope{from: lookalike, code: code, data: members["data"]}
-		msg, isString := readString(members["msg"])
-		if isString && koodriveNS.MatchString(code) {
+	case fromKooDrive && !fromGateway:
+		var hasMsg bool
+		e = envelope{from: ambiguous, data: json.RawMessage(members.Data)}
+		e.code, ok = readCode(members.Code)
+		if e.text, hasMsg = readString(members.Msg); hasMsg && koodriveNS.MatchString(e.code) {
 			e.from = koodrive
 		}
-		e.text = msg
-		return e
-	case hasError:
-		code, ok := readString(rawError)
-		if !ok || !gatewayCode.MatchString(code) {
-			return unknown
-		}
-		msg, _ := readString(members["error_msg"])
-		return envelope{from: gateway, code: code, text: msg}
+		return e, ok
+	case fromGateway && !fromKooDrive:
+		e = envelope{from: gateway}
+		e.code, ok = readString(members.ErrorCode)
+		e.text, _ = readString(members.ErrorMsg)
+		return e, ok && gatewayCode.MatchString(e.code)
 	default:
-		return unknown
+		return envelope{}, false
 	}
 }
 
-// readObject splits one JSON object into its members. Unlike json.Unmarshal
-// into a struct it tells names apart by case and refuses a name given twice.
-func readObject(body []byte) (map[string]json.RawMessage, bool) {
-	if !json.Valid(body) {
-		return nil, false
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
-		return nil, false
-	}
-	members := map[string]json.RawMessage{}
-	for dec.More() {
-		tok, err := dec.Token()
-		name, isName := tok.(string)
-		if _, twice := members[name]; err != nil || !isName || twice {
-			return nil, false
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, false
-		}
-		members[name] = value
-	}
-	return members, true
-}
-
-func readCode(raw json.RawMessage) (string, bool) {
+func readCode(raw jsontext.Value) (string, bool) {
 	if s, ok := readString(raw); ok {
 		return s, digits.MatchString(s)
 	}
 	return string(raw), integer.Match(raw)
 }
 
-func readString(raw json.RawMessage) (s string, ok bool) {
-	if len(raw) == 0 || raw[0] != '"' {
+func readString(raw jsontext.Value) (s string, ok bool) {
+	if raw.Kind() != '"' {
 		return "", false
 	}
-	return s, json.Unmarshal(raw, &s) == nil
+	return s, jsonv2.Unmarshal(raw, &s, jsontext.AllowInvalidUTF8(true)) == nil
 }
 
-// canonicalCode is a code as rules name it: the gateway's prefixes APIG and
-// APIGW are one, in capitals.
+// canonicalCode returns a code as rules name it: in capitals, and with APIG for
+// the gateway's prefixes APIG and APIGW.
 func canonicalCode(code string) string {
 	code = strings.ToUpper(code)
 	if number, ok := strings.CutPrefix(code, "APIGW."); ok {
@@ -130,11 +113,11 @@ func canonicalCode(code string) string {
 
 var authWords = []string{"authenticat", "authoriz", "credential", "signature", "token", "x-date"}
 
-// speaksOfAuth reports whether an answer is about who is calling. Of a
-// stranger's page only the first KiB is looked at: what follows is decoration.
+// speaksOfAuth reports whether an answer is about who is calling. Of a body with
+// neither envelope only the first KiB counts: the rest of a page is decoration.
 func (e envelope) speaksOfAuth() bool {
 	text := e.text
-	if e.from == stranger && len(text) > 1<<10 {
+	if e.from == unknown && len(text) > 1<<10 {
 		text = text[:1<<10]
 	}
 	text = strings.ToLower(text)

@@ -8,14 +8,19 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
+
+// maxRetryAfter caps what a server may ask for: its mistake must not park the
+// fleet for a day.
+const maxRetryAfter = time.Hour
 
 // dateFormat is X-Date's.
 const dateFormat = "20060102T150405Z"
 
-// do makes the exchange, and where the server refuses the credential once more
-// with a fresh one.
+// do makes the exchange. If the server refuses the credential, do makes it once
+// more with a fresh one.
 func (c *Client) do(ctx context.Context, call call) Answer {
 	a := c.exchange(ctx, call)
 	if a.Reason != tasks.Unauthorized || a.Status == 0 {
@@ -31,67 +36,77 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return c.failed(nil, tasks.TimedOut, callerGaveUp(ctx))
+		return c.failed(nil, tasks.TimedOut, httpx.CallerGaveUp(ctx))
 	}
 	req, err := c.request(ctx, call)
 	if err != nil {
 		return c.failed(nil, tasks.Invalid, "the request cannot be built from these ids")
 	}
-	// The credential's source has its own timeout; only the caller's context
+	// The credential's source has its own timeout. Only the caller's context
 	// counts here.
 	if err := c.auth.Authorize(ctx, req, call.userID); err != nil {
 		if ctx.Err() != nil {
-			return c.failed(req, tasks.TimedOut, callerGaveUp(ctx))
+			return c.failed(req, tasks.TimedOut, httpx.CallerGaveUp(ctx))
 		}
 		return c.failed(req, credentialReason(err), err.Error())
 	}
 	if DeadlinePassed(ctx) {
-		a := c.failed(req, tasks.TimedOut, "the caller's time was over before the call")
-		a.Unreached = true
+		a := c.failed(req, tasks.TimedOut, "the caller's deadline passed before the call")
+		a.NoServerReached = true
 		return a
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	req = req.WithContext(limited)
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.
-	resp, err := c.transport.RoundTrip(req.WithContext(limited))
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)
-		a.Unreached = unreached(err)
+		a.NoServerReached = noServerReached(err)
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	estimate, dated := c.clock.read(resp.Header)
-	a := Answer{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	return c.readAnswer(ctx, req, resp, call)
+}
+
+// readAnswer reads an answer and says what it means. ctx is the caller's; that of
+// the request ends earlier.
+func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.Response, call call) Answer {
+	estimate, dated := c.clock.estimate(resp.Header)
+	a := Answer{Status: resp.StatusCode, RetryAfter: httpx.RetryAfter(resp.Header, time.Now(), maxRetryAfter)}
 	var text string
 	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
 	switch {
 	case err != nil:
-		a.Reason, text = c.transportFault(ctx, limited, err)
+		a.Reason, text = c.transportFault(ctx, req.Context(), err)
 	case int64(len(body)) > call.limit:
 		a.Reason, text = tasks.Protocol, fmt.Sprintf("the answer is larger than %d MiB", call.limit>>20)
 	default:
-		a.Reason, a.Code, text = c.understand(resp, body, call)
+		a.Reason, a.Code, text = c.interpret(resp, body, call)
 	}
 	if dated {
 		c.clock.learn(estimate, a.Reason == tasks.Unauthorized)
 	}
-	a.Message = c.clean(req, text)
+	if a.Reason != tasks.OK { // the text of a success is shown nowhere
+		a.Message = c.sanitize(req, text)
+	}
 	return a
 }
 
-// DeadlinePassed reports whether a caller's time is over, whether its context knows or not:
-// a process that was stopped for a while may go on before its timers do, and one
-// whose machine slept has a clock that stood still and another that did not.
+// DeadlinePassed reports whether the deadline of a context has passed, even if the
+// context does not know it yet. A process that was stopped for a while may go on
+// before its timers do. On a machine that slept, the monotonic clock stood still
+// and the wall clock did not.
 func DeadlinePassed(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
 	now := time.Now()
 	return limited && (!now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)))
 }
 
-// understand says what a complete answer means.
-func (c *Client) understand(resp *http.Response, body []byte, call call) (reason tasks.Reason, code, text string) {
+// interpret says what a complete answer means.
+func (c *Client) interpret(resp *http.Response, body []byte, call call) (reason tasks.Reason, code, text string) {
 	e := readEnvelope(body)
 	reason, code, text = classify(c.rules, resp.StatusCode, e), e.code, e.text
 	if reason == tasks.OK {
@@ -99,14 +114,15 @@ func (c *Client) understand(resp *http.Response, body []byte, call call) (reason
 			return tasks.Protocol, code, err.Error()
 		}
 	}
-	if e.from == stranger {
+	if e.from == unknown {
 		text = describe(resp, len(body))
 	}
 	return reason, code, text
 }
 
-// describe says what a stranger has sent, and quotes none of it: whatever echoes
-// the request may do so in any disguise. Of a redirect it names the host.
+// describe describes an answer that has neither envelope. It quotes nothing of it,
+// since a server that sends the request back may do so in any form. Of a redirect
+// it names the host.
 func describe(resp *http.Response, size int) string {
 	what := "nothing"
 	if size > 0 {
@@ -118,13 +134,13 @@ func describe(resp *http.Response, size int) string {
 			what += ", compressed though nobody asked for that"
 		}
 	}
-	if u, err := resp.Location(); err == nil && resp.StatusCode >= 300 && resp.StatusCode <= 399 {
-		return fmt.Sprintf("not KooDrive's envelope but %s, and a redirect to %s://%s", what, u.Scheme, u.Host)
+	if origin := httpx.RedirectOrigin(resp); origin != "" {
+		what += ", and a redirect to " + origin
 	}
 	return "not KooDrive's envelope but " + what
 }
 
-// request is all of a request but the credential.
+// request returns a request without its credential.
 func (c *Client) request(ctx context.Context, call call) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, http.NoBody)
 	if err != nil {
@@ -136,15 +152,15 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 	if call.lockID != "" {
 		req.Header.Set("X-Backup-Lock-Id", call.lockID)
 	}
-	// Every call may be sent twice, but net/http knows that only of some
-	// methods. A key without a value tells it and stays off the wire, as the
-	// documentation of http.Transport says. Otherwise a DELETE on an idle
-	// connection that the server has just closed would fail.
+	// Every call may be sent twice, but net/http assumes that only of some
+	// methods. A key without a value tells net/http so and stays off the wire,
+	// as the documentation of http.Transport says. Without it a DELETE on an
+	// idle connection that the server has just closed would fail.
 	req.Header["Idempotency-Key"] = []string{}
 	return req, nil
 }
 
-// failed is the answer where there was none.
+// failed returns the answer for a call that got none.
 func (c *Client) failed(req *http.Request, reason tasks.Reason, text string) Answer {
-	return Answer{Reason: reason, Message: c.clean(req, text)}
+	return Answer{Reason: reason, Message: c.sanitize(req, text)}
 }

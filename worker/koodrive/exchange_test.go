@@ -16,10 +16,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
+func TestClient_RenewsARefusedCredentialOnce(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		accepted string // the credential that the server takes
@@ -50,9 +51,9 @@ func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
 	}
 }
 
-// A server an hour behind refuses the first X-Date; the second try must carry
+// A server that is an hour behind refuses the first X-Date. The second try must have
 // one that this server accepts.
-func TestRetryAfterARefusalUsesTheServersClock(t *testing.T) {
+func TestClient_XDateAfterARefusal(t *testing.T) {
 	t.Parallel()
 	for _, skew := range []time.Duration{-time.Hour, 0, time.Hour} {
 		srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -66,12 +67,12 @@ func TestRetryAfterARefusalUsesTheServersClock(t *testing.T) {
 			say(200, `{"code":0}`)(w, r)
 		})
 		if got := connect(t, srv.URL, nil).Release(t.Context(), testUser, testLock); got.Reason != tasks.OK {
-			t.Errorf("server %s off: %v", skew, got)
+			t.Errorf("server %s off: got %v, want ok", skew, got)
 		}
 	}
 }
 
-func TestFaultsOfTheNetwork(t *testing.T) {
+func TestClient_NetworkFaults(t *testing.T) {
 	t.Parallel()
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() } // until the client hangs up
 	hangInBody := func(w http.ResponseWriter, r *http.Request) {
@@ -99,12 +100,12 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 		c := connect(t, serve(t, tc.handler).URL, func(cfg *Config) { cfg.CallTimeout = tc.timeout })
 		got := c.Unbind(t.Context(), testUser, testDevice)
 		if got.Reason != tc.want || got.Status != tc.status || !strings.Contains(got.Message, tc.says) {
-			t.Errorf("%s: got %v", name, got)
+			t.Errorf("%s: got %v with status %d, want %s with status %d and %q", name, got, got.Status, tc.want, tc.status, tc.says)
 		}
 	}
 }
 
-func TestRetryAfterWithoutTheServersDate(t *testing.T) {
+func TestClient_RetryAfterWithoutDate(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Date"] = nil
@@ -113,20 +114,20 @@ func TestRetryAfterWithoutTheServersDate(t *testing.T) {
 	})
 	got := connect(t, srv.URL, nil).Release(t.Context(), testUser, testLock)
 	if got.Reason != tasks.Upstream || got.RetryAfter < 30*time.Second || got.RetryAfter > time.Minute {
-		t.Errorf("got %v with RetryAfter %s", got, got.RetryAfter)
+		t.Errorf("got %v with RetryAfter %s, want upstream with nearly a minute", got, got.RetryAfter)
 	}
 }
 
-func TestProxySettingIsNotShown(t *testing.T) {
+func TestClient_WrongProxySetting(t *testing.T) {
 	t.Parallel()
 	c := connect(t, "https://drive.example.com", nil)
-	c.transport.Proxy = hideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New("http://u:hush@[proxy is no URL") })
-	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Network || got.Message != errProxy.Error() {
-		t.Errorf("got %v", got)
+	c.transport.Proxy = httpx.HideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New("http://u:hush@[proxy is no URL") })
+	if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.Network || got.Message != httpx.ErrProxy.Error() {
+		t.Errorf("got %v, want network with %q", got, httpx.ErrProxy)
 	}
 }
 
-func TestFaultsWithoutAServer(t *testing.T) {
+func TestClient_NoServer(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -142,15 +143,15 @@ func TestFaultsWithoutAServer(t *testing.T) {
 	} {
 		got := connect(t, base, nil).Unbind(t.Context(), testUser, testDevice)
 		if got.Reason != tasks.Network || got.Status != 0 || got.Message == "" {
-			t.Errorf("%s: got %v", name, got)
+			t.Errorf("%s: got %v, want network with a message", name, got)
 		}
 		if strings.Contains(got.Message, "/koodrive/") {
-			t.Errorf("%s: %q holds the URL", name, got.Message)
+			t.Errorf("%s: got %q, want it without the URL", name, got.Message)
 		}
 	}
 }
 
-func TestCallerWhoGivesUp(t *testing.T) {
+func TestClient_CallerGivesUp(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}), make(chan struct{})
 	srv := serve(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release })
@@ -163,31 +164,31 @@ func TestCallerWhoGivesUp(t *testing.T) {
 	waiting, stop := context.WithTimeout(t.Context(), time.Millisecond)
 	defer stop()
 	if got := c.Unbind(waiting, testUser, testDevice); got.Reason != tasks.TimedOut || !strings.HasPrefix(got.Message, "the caller gave up") {
-		t.Errorf("waiting for a slot: got %v", got)
+		t.Errorf("waiting for a slot: got %v, want timed_out since the caller gave up", got)
 	}
 	cancel(errors.New("shutting down"))
 	if got := <-answer; got.Reason != tasks.TimedOut || got.Message != "the caller gave up: shutting down" {
-		t.Errorf("in flight: got %v", got)
+		t.Errorf("in flight: got %v, want timed_out with the cause", got)
 	}
 }
 
-// stopped is the context of a process that was stopped until its time was over,
-// and whose timers have not gone off yet.
+// stopped is the context of a process that was stopped until the deadline passed,
+// and whose timers have not fired yet.
 type stopped struct{ context.Context }
 
 func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
-func TestNoCallIsMadeAfterItsTime(t *testing.T) {
+func TestClient_DeadlinePassed(t *testing.T) {
 	t.Parallel()
 	calls := 0
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { calls++; say(200, `{"code":0}`)(w, r) })
 	c := connect(t, srv.URL, func(*Config) {})
-	if got := c.Release(stopped{t.Context()}, testUser, testLock); got.Reason != tasks.TimedOut || !got.Unreached || calls != 0 {
-		t.Errorf("got %v after %d calls", got, calls)
+	if got := c.Release(stopped{t.Context()}, testUser, testLock); got.Reason != tasks.TimedOut || !got.NoServerReached || calls != 0 {
+		t.Errorf("got %v after %d calls, want timed_out after none", got, calls)
 	}
 }
 
-func TestConcurrencyIsBoundedAndReusesConnections(t *testing.T) {
+func TestClient_Concurrency(t *testing.T) {
 	t.Parallel()
 	const most, calls = 4, 64
 	var mu sync.Mutex
@@ -229,11 +230,11 @@ func TestConcurrencyIsBoundedAndReusesConnections(t *testing.T) {
 	// A connection goes back to the pool a moment after its answer was read, so
 	// a call may open one that turns out not to be needed.
 	if opened > 4*most {
-		t.Errorf("%d connections for %d calls at %d at a time", opened, calls, most)
+		t.Errorf("got %d connections for %d calls, want about %d", opened, calls, most)
 	}
 }
 
-func TestTLSVersions(t *testing.T) {
+func TestClient_TLSVersions(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[uint16]tasks.Reason{
 		tls.VersionTLS11: tasks.Network, tls.VersionTLS12: tasks.OK, tls.VersionTLS13: tasks.OK,
@@ -252,7 +253,7 @@ func TestTLSVersions(t *testing.T) {
 	}
 }
 
-func TestIDsThatNeverLeaveTheProcess(t *testing.T) {
+func TestClient_InvalidIDs(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s %s was sent", r.Method, r.URL) })
 	c := connect(t, srv.URL, nil)
@@ -261,7 +262,7 @@ func TestIDsThatNeverLeaveTheProcess(t *testing.T) {
 		_, list := c.Devices(t.Context(), id)
 		for i, got := range append(answers, list) {
 			if got.Reason != tasks.Invalid || got.Message == "" {
-				t.Errorf("%q as argument of call %d: got %v", id, i, got)
+				t.Errorf("%q as argument of call %d: got %v, want invalid with a message", id, i, got)
 			}
 		}
 	}

@@ -2,18 +2,17 @@ package koodrive
 
 import (
 	"encoding/json"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive/answers"
 )
 
-// Whatever is sent: success needs HTTP 200 and code 0, and what counts as
-// already gone needs a code of KooDrive's namespace.
+// Whatever is sent, success needs HTTP 200 and code 0, and already_gone needs a code
+// of KooDrive's.
 func FuzzClassify(f *testing.F) {
 	for _, a := range answers.All() {
 		f.Add(a.Status, []byte(a.Body))
@@ -28,26 +27,14 @@ func FuzzClassify(f *testing.F) {
 		code := strings.Trim(string(loosely.Code), `"`)
 		switch {
 		case !slices.Contains(tasks.Reasons(), got):
-			t.Fatalf("%q is no reason", got)
+			t.Fatalf("got %q, want a known reason", got)
 		case got == tasks.OK && (status != 200 || bad || code != "0"):
-			t.Fatalf("ok for %d %q", status, body)
+			t.Fatalf("got ok for %d %q, want it only for HTTP 200 with code 0", status, body)
 		case got == tasks.Gone && (bad || len(code) != 8 || !strings.HasPrefix(code, "13")):
-			t.Fatalf("already gone for %d %q", status, body)
+			t.Fatalf("got already_gone for %d %q, want it only for a code of KooDrive", status, body)
 		}
-		if line := oneLine(e.text); strings.ContainsAny(line, "\r\n\x00") || len([]rune(line)) > maxMessage {
-			t.Fatalf("message %q", line)
-		}
-	})
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"5", "-1", "Sat, 31 Jan 2026 09:30:00 GMT", "99999999999999999999", "٣", ""} {
-		f.Add(seed, seed)
-	}
-	f.Fuzz(func(t *testing.T, value, date string) {
-		got := retryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, time.Now())
-		if got < 0 || got > maxRetryAfter {
-			t.Fatalf("%q gives %s", value, got)
+		if line := httpx.OneLine(e.text); strings.ContainsAny(line, "\r\n\x00") || len([]rune(line)) > httpx.MaxLine {
+			t.Fatalf("got the message %q, want one short line", line)
 		}
 	})
 }
@@ -63,17 +50,17 @@ func FuzzParseReasons(f *testing.F) {
 		}
 		for code, reason := range reasons {
 			if code == "0" || reason == tasks.OK || !slices.Contains(additionReasons, reason) {
-				t.Fatalf("%q gives %s=%s", entry, code, reason)
+				t.Fatalf("%q gives %s=%s, want a reason that a deployment may choose", entry, code, reason)
 			}
 			again, err := ParseReasons([]string{code + "=" + string(reason)})
 			if err != nil || again[code] != reason {
-				t.Fatalf("%s=%s does not read back: %v", code, reason, err)
+				t.Fatalf("%s=%s: got %v, want it read back", code, reason, err)
 			}
 		}
 		rules := withAdditions(reasons)
 		for _, body := range []string{`{"code":404,"msg":"no such route"}`, "", `{"error_code":"APIG.0101","error_msg":""}`} {
 			if got := classify(rules, 404, readEnvelope([]byte(body))); got == tasks.OK || got == tasks.Gone {
-				t.Fatalf("with %q a wrong URL is %s", entry, got)
+				t.Fatalf("with %q a wrong URL is %s, want neither ok nor already_gone", entry, got)
 			}
 		}
 	})
@@ -86,11 +73,11 @@ func FuzzCanonicalQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		got := canonicalQuery(raw)
 		if again := canonicalQuery(got); again != got {
-			t.Fatalf("%q gives %q, which gives %q", raw, got, again)
+			t.Fatalf("%q gives %q, which gives %q; want no further change", raw, got, again)
 		}
 		for i := range len(got) {
 			if c := got[i]; c <= ' ' || c > '~' || c == '+' {
-				t.Fatalf("%q gives %q", raw, got)
+				t.Fatalf("%q gives %q, want visible ASCII without a plus sign", raw, got)
 			}
 		}
 	})

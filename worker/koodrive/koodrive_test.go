@@ -19,15 +19,21 @@ const (
 	testToken  = "60f4ccc7b1d24c0e9d1f/Ab+c=="
 )
 
-// stub is an authorizer whose credential carries the number of renewals.
-type stub struct{ renewals atomic.Int32 }
+// stub is an authorizer whose credential carries the number of renewals. It counts
+// the texts that it was given to redact.
+type stub struct{ renewals, redactions atomic.Int32 }
 
 func (s *stub) Authorize(_ context.Context, req *http.Request, _ string) error {
 	req.Header.Set("Authorization", "Stub "+string('a'+s.renewals.Load()))
 	return nil
 }
-func (s *stub) Renew(string)              { s.renewals.Add(1) }
-func (s *stub) Redact(text string) string { return text }
+
+func (s *stub) Renew(string) { s.renewals.Add(1) }
+
+func (s *stub) Redact(text string) string {
+	s.redactions.Add(1)
+	return text
+}
 
 // serve starts a server that outlives the test's subtests.
 func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
@@ -61,7 +67,7 @@ func connect(t *testing.T, url string, change func(*Config)) *Client {
 	return c
 }
 
-// say answers every request alike.
+// say gives every request the same answer.
 func say(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// additionReasons are what a deployment may say that a code means. OK is not
+// additionReasons are the reasons that a deployment may give a code. OK is not
 // among them: only HTTP 200 with code 0 is success.
 var additionReasons = []tasks.Reason{
 	tasks.Gone, tasks.Invalid, tasks.Forbidden, tasks.Unauthorized, tasks.Throttled, tasks.Upstream,
@@ -25,7 +25,7 @@ var (
 // ParseReasons reads a deployment's additions to the table of codes for
 // Config.Reasons, each "<code>=<reason>": a KooDrive code such as
 // 13000999=invalid, or a gateway code such as APIG.0999=throttled, which stands
-// for APIGW.0999 as well. Surrounding white space does not matter. An addition
+// for APIGW.0999 as well. White space around the two does not matter. An addition
 // goes before the table, so it can also change what a known code means.
 func ParseReasons(list []string) (map[string]tasks.Reason, error) {
 	reasons := make(map[string]tasks.Reason, len(list))
@@ -79,7 +79,7 @@ func checkAddition(code string, reason tasks.Reason) error {
 	}
 }
 
-// excerpt is the start of a value that was refused.
+// excerpt returns the start of a value that was refused.
 func excerpt(s string) string {
 	const most = 80
 	if len(s) > most {

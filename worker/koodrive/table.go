@@ -8,12 +8,12 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// rule is one row of the table. A member that is left out matches everything.
+// rule is one row of the table. A field that is left out matches everything.
 type rule struct {
-	code    string // KooDrive's or the gateway's; with * at its end, what the code begins with
+	code    string // KooDrive's or the gateway's; with * at its end, how the code begins
 	status  int    // HTTP status
 	through int    // the last status of a range that begins with status
-	from    sender // any of these
+	from    origin // any of these
 	auth    bool   // the text is about who is calling
 	reason  tasks.Reason
 }
@@ -22,15 +22,15 @@ type rule struct {
 // deployment's additions come before all of them (see ParseReasons).
 //
 // Codes come first because KooDrive sends its errors with HTTP 200 as well as
-// with a fitting status, and the gateway disguises throttling as 403. Then the
-// status decides, and where a status is ambiguous, who sent it: a 404 of
+// with a fitting status, and the gateway sends 403 for throttling. Then the
+// status decides. If a status is ambiguous, it matters who sent it: a 404 of
 // KooDrive means that there is nothing left to do, a 404 of anybody else that
-// the URL is wrong. Those two must never be mixed up: with the wrong URL every
-// call is answered so, and a million deletions would be recorded as done.
+// the URL is wrong. Those two must never be mixed up: with a wrong URL every call
+// is answered with 404, and a million deletions would be recorded as done.
 var table = []rule{
 	// 1. Codes, whatever the status.
 	{code: "13000309", reason: tasks.Gone},
-	{status: 429, reason: tasks.Throttled}, // whatever it says beside: it was not looked at
+	{status: 429, reason: tasks.Throttled}, // whatever else it says: the call was not looked at
 	{code: "13000101", reason: tasks.Invalid},
 	{code: "13000102", reason: tasks.Invalid},
 	{code: "13000410", reason: tasks.Forbidden},
@@ -45,15 +45,15 @@ var table = []rule{
 	{code: "APIG.0308", reason: tasks.Throttled},
 	{code: "APIG.06*", reason: tasks.Upstream},
 
-	// 2. HTTP 200. The first of these rows is the only way to success.
-	{status: 200, code: "0", from: lookalike, reason: tasks.OK},
-	{status: 200, from: koodrive | lookalike | gateway, reason: tasks.Rejected},
+	// 2. HTTP 200. Only the first of these rows means success.
+	{status: 200, code: "0", from: ambiguous, reason: tasks.OK},
+	{status: 200, from: koodrive | ambiguous | gateway, reason: tasks.Rejected},
 	{status: 200, reason: tasks.Protocol},
 	{status: 201, through: 299, reason: tasks.Protocol},
 
-	// 3. Nobody's but KooDrive's: 404 and 410 say that the device or lock is
-	// gone. From anyone else these statuses say that this is not KooDrive; 407
-	// is always a proxy's, and 421 a front that does not know the name.
+	// 3. From KooDrive, 404 and 410 say that the device or lock is gone. From
+	// anybody else these statuses say that this is not KooDrive. 407 always comes
+	// from a proxy, and 421 from a server in front that does not know the name.
 	{status: 404, from: koodrive, reason: tasks.Gone},
 	{status: 410, from: koodrive, reason: tasks.Gone},
 	{status: 405, from: koodrive, reason: tasks.Rejected},
@@ -65,7 +65,7 @@ var table = []rule{
 	{status: 421, reason: tasks.Misrouted},
 	{status: 501, reason: tasks.Misrouted},
 
-	// 4. What a status means whoever sends it.
+	// 4. Statuses that mean the same whoever sends them.
 	{status: 401, reason: tasks.Unauthorized},
 	{status: 403, reason: tasks.Forbidden},
 	{status: 408, reason: tasks.TimedOut},
@@ -73,7 +73,7 @@ var table = []rule{
 	{status: 400, auth: true, reason: tasks.Unauthorized}, // bad parameters and failed authentication share 400
 	{status: 400, through: 499, reason: tasks.Rejected},
 
-	// 5. No status that an answer can have.
+	// 5. Statuses that no answer can have.
 	{reason: tasks.Protocol},
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestTokenFormats(t *testing.T) {
+func TestTokenAuthorizer_Formats(t *testing.T) {
 	t.Parallel()
 	source, err := StaticToken("tok")
 	if err != nil {
@@ -22,40 +22,40 @@ func TestTokenFormats(t *testing.T) {
 	} {
 		auth, err := NewTokenAuthorizer(format, source)
 		if err != nil {
-			t.Errorf("%q: %v", format, err)
+			t.Errorf("%q: got %v, want no error", format, err)
 			continue
 		}
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost", http.NoBody)
 		if err := auth.Authorize(t.Context(), req, testUser); err != nil || req.Header.Get("Authorization") != want {
 			t.Errorf("%q: got %q, %v; want %q", format, req.Header.Get("Authorization"), err, want)
 		}
-		if got := auth.secretIn(want); got != "tok" {
+		if got := auth.credentialIn(want); got != "tok" {
 			t.Errorf("%q: the secret in %q is %q", format, want, got)
 		}
 	}
 	for _, format := range []string{"Bearer hush", "{token}{token}", "a\n{token}", "{token} ", "é{token}"} {
 		if _, err := NewTokenAuthorizer(format, source); err == nil || strings.Contains(err.Error(), "hush") {
-			t.Errorf("%q: got %v", format, err)
+			t.Errorf("%q: got %v, want an error without the format", format, err)
 		}
 	}
 	if _, err := NewTokenAuthorizer("", nil); err == nil {
-		t.Error("no source was accepted")
+		t.Error("without a source: got no error, want one")
 	}
 }
 
-func TestTokensThatNoHeaderCanCarry(t *testing.T) {
+func TestStaticToken_NotPrintable(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"", "hush\r\nX-Evil: 1", "hush\x00", "hüsh"} {
 		if _, err := StaticToken(token); err == nil || strings.Contains(err.Error(), "sh\x00") || strings.Contains(err.Error(), "hush") {
-			t.Errorf("%q: got %v", token, err)
+			t.Errorf("%q: got %v, want an error without the token", token, err)
 		}
 		if _, err := StaticSecret(token); err == nil || strings.Contains(err.Error(), "hush") {
-			t.Errorf("%q as secret: got %v", token, err)
+			t.Errorf("%q as secret: got %v, want an error without the secret", token, err)
 		}
 	}
 }
 
-func TestTokenFileIsReadAgain(t *testing.T) {
+func TestTokenFile_Changes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "token")
@@ -92,15 +92,15 @@ func TestTokenFileIsReadAgain(t *testing.T) {
 	}
 	check("another file under the name", "moved")
 	if got := source.Redact("a moved token"); got != "a [redacted] token" {
-		t.Errorf("Redact: got %q", got)
+		t.Errorf("Redact: got %q, want the token of now replaced", got)
 	}
 }
 
-func TestTokenFileThatCannotBeUsed(t *testing.T) {
+func TestTokenFile_Unusable(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")
 	if _, err := TokenFile(path); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("absent at the start: got %v", err)
+		t.Errorf("absent at the start: got %v, want an error with the path", err)
 	}
 	write(t, path, "good")
 	source, err := TokenFile(path)
@@ -126,11 +126,11 @@ func TestTokenFileThatCannotBeUsed(t *testing.T) {
 		}
 		got := c.Release(t.Context(), testUser, testLock)
 		if got.Reason != tasks.Unauthorized || got.Status != 0 || !strings.Contains(got.Message, says) || strings.Contains(got.Message, "hush") {
-			t.Errorf("%s: got %v", says, got)
+			t.Errorf("got %v, want unauthorized with %q and without the token", got, says)
 		}
 		write(t, path, "good again")
 		if got := c.Release(t.Context(), testUser, testLock); got.Reason != tasks.OK {
-			t.Errorf("repaired after %q: got %v", says, got)
+			t.Errorf("repaired after %q: got %v, want ok", says, got)
 		}
 	}
 	if calls != 4 {

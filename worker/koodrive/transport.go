@@ -8,15 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 // newTransport returns a transport that keeps as many idle connections as there
-// are calls in flight: fewer would mean that a busy client opens and closes
-// connections all the time.
+// are calls in flight. With fewer, a busy client would open and close connections
+// all the time.
 func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
@@ -27,7 +27,7 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 		return nil, errors.New("TLS is limited to versions before 1.2; want 1.2 or newer allowed")
 	}
 	return &http.Transport{
-		Proxy:                 hideProxy(http.ProxyFromEnvironment),
+		Proxy:                 httpx.HideProxy(http.ProxyFromEnvironment),
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       config,
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -37,33 +37,19 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 		MaxIdleConnsPerHost:   connections,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		// Over HTTP/2 all calls share a connection. Without pings one that died
-		// silently would let every call run into its timeout for minutes.
+		// Over HTTP/2 all calls share a connection. If it dies silently, and nobody
+		// sends pings, every call runs into its timeout for minutes.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}, nil
 }
 
-var errProxy = errors.New("the environment's proxy (HTTPS_PROXY, HTTP_PROXY) is not a URL")
-
-// hideProxy is for http.ProxyFromEnvironment, whose error quotes the setting and
-// the password in it.
-func hideProxy(find func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := find(req)
-		if err != nil {
-			return nil, errProxy
-		}
-		return u, nil
-	}
-}
-
-// transportFault says what a failed exchange stands for. ctx is the caller's,
-// exchange the one that our timeout limits.
+// transportFault returns the reason and the text of a failed exchange. ctx is the
+// caller's; our timeout limits the context of the exchange.
 func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks.Reason, string) {
 	var timeout net.Error
 	switch {
 	case ctx.Err() != nil:
-		return tasks.TimedOut, callerGaveUp(ctx)
+		return tasks.TimedOut, httpx.CallerGaveUp(ctx)
 	case exchange.Err() != nil:
 		return tasks.TimedOut, fmt.Sprintf("no complete answer within %s", c.timeout)
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -77,15 +63,10 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 	}
 }
 
-// callerGaveUp is for a call whose caller did not wait for its end.
-func callerGaveUp(ctx context.Context) string {
-	return "the caller gave up: " + context.Cause(ctx).Error()
-}
-
-// unreached reports whether an exchange failed before a request could be sent,
-// for a reason that is not the request's: the name, the connection, the
-// certificate, the proxy.
-func unreached(err error) bool {
+// noServerReached reports whether an exchange failed before a request could be
+// sent, because of the name, the connection, the certificate or the proxy. None of
+// these is the request's fault.
+func noServerReached(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return true
 	}
@@ -93,5 +74,5 @@ func unreached(err error) bool {
 		return true
 	}
 	_, dns := errors.AsType[*net.DNSError](err)
-	return dns || errors.Is(err, errProxy)
+	return dns || errors.Is(err, httpx.ErrProxy)
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // rawServer hands the lines of each request to the test. It answers the first
-// request of a connection and meets the second with a reset: what a client sees
-// of a server whose idle timeout passed while the request was on its way.
+// request of a connection and resets the connection at the second. That is what a
+// client sees if the server's idle timeout passes while a request is on its way.
 func rawServer(t *testing.T) (addr string, requests <-chan []string, closed <-chan struct{}) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,7 +40,7 @@ func rawServer(t *testing.T) (addr string, requests <-chan []string, closed <-ch
 					break
 				}
 				seen <- lines
-				if i == 1 { // the second one on this connection is met by a reset
+				if i == 1 { // the second one on this connection
 					_ = conn.(*net.TCPConn).SetLinger(0)
 					break
 				}
@@ -68,7 +68,7 @@ func readHead(rd *bufio.Reader) (lines []string, err error) {
 	}
 }
 
-func TestExactlyTheDocumentedHeaders(t *testing.T) {
+func TestClient_Headers(t *testing.T) {
 	t.Parallel()
 	addr, requests, _ := rawServer(t)
 	for name, tc := range map[string]struct {
@@ -91,7 +91,7 @@ func TestExactlyTheDocumentedHeaders(t *testing.T) {
 	} {
 		c := connect(t, "http://"+addr+"/pre/", nil)
 		if got := tc.call(c); got.Status != 200 {
-			t.Fatalf("%s: %v", name, got)
+			t.Fatalf("%s: got %v, want status 200", name, got)
 		}
 		c.CloseIdleConnections()
 		lines := <-requests
@@ -103,7 +103,7 @@ func TestExactlyTheDocumentedHeaders(t *testing.T) {
 			header, value, _ := strings.Cut(line, ": ")
 			names = append(names, header)
 			if header == "Authorization" && value != "Bearer+"+testToken {
-				t.Errorf("%s: got Authorization %q", name, value)
+				t.Errorf("%s: got Authorization %q, want the token in the default format", name, value)
 			}
 		}
 		slices.Sort(names)
@@ -115,26 +115,26 @@ func TestExactlyTheDocumentedHeaders(t *testing.T) {
 	}
 }
 
-func TestStaleConnectionIsReplacedUnseen(t *testing.T) {
+func TestClient_StaleConnection(t *testing.T) {
 	t.Parallel()
 	addr, requests, closed := rawServer(t)
 	c := connect(t, "http://"+addr, nil)
 	for i := range 2 {
 		if got := c.Unbind(t.Context(), testUser, testDevice); got.Reason != tasks.OK {
-			t.Fatalf("call %d: %v", i+1, got)
+			t.Fatalf("call %d: got %v, want ok", i+1, got)
 		}
 	}
 	<-closed      // the reset one
 	for range 3 { // first call, second call on the stale connection, and again on a new one
 		for _, line := range <-requests {
 			if strings.HasPrefix(strings.ToLower(line), "idempotency-key") {
-				t.Errorf("%q is on the wire", line)
+				t.Errorf("%q was sent, want it to stay off the wire", line)
 			}
 		}
 	}
 }
 
-func TestRedirectsAreNotFollowed(t *testing.T) {
+func TestClient_Redirects(t *testing.T) {
 	t.Parallel()
 	other := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") })
 	for _, status := range []int{301, 302, 303, 307, 308} {
@@ -151,11 +151,11 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		w.WriteHeader(http.StatusFound)
 	})
 	if got := connect(t, odd.URL, nil).Unbind(t.Context(), testUser, testDevice); got.Reason != tasks.Misrouted {
-		t.Errorf("odd location: got %v", got)
+		t.Errorf("odd location: got %v, want misrouted", got)
 	}
 }
 
-func TestOversizedAnswersAreProtocol(t *testing.T) {
+func TestClient_OversizedAnswers(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		size := maxAnswer
@@ -168,10 +168,10 @@ func TestOversizedAnswersAreProtocol(t *testing.T) {
 	})
 	c := connect(t, srv.URL, nil)
 	if got := c.Unbind(t.Context(), testUser, testDevice); got.Reason != tasks.Protocol || !strings.Contains(got.Message, "1 MiB") {
-		t.Errorf("unbind: got %v", got)
+		t.Errorf("unbind: got %v, want protocol with the limit", got)
 	}
 	if _, got := c.Devices(t.Context(), testUser); got.Reason != tasks.Protocol || !strings.Contains(got.Message, "16 MiB") {
-		t.Errorf("devices: got %v", got)
+		t.Errorf("devices: got %v, want protocol with the limit", got)
 	}
 }
 

@@ -10,32 +10,37 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Answer is what became of one webhook.
+// Answer is the result of one webhook.
 type Answer struct {
 	// Reason says what the answer means. It is never empty:
 	//
 	//	OK            2xx
-	//	Rejected      4xx, but for the three below: to repeat it will not help
+	//	Rejected      4xx, except the three below: a repetition would not help
 	//	Upstream      408, 425, 429, 5xx; 3xx, since redirects are not followed
 	//	Protocol      a status that HTTP does not have
 	//	TimedOut      no complete answer in time, or the caller gave up
 	//	Network       no connection, no TLS, or it broke
-	//	Unauthorized  the secret cannot be had, or is none; nothing was sent
-	//	Invalid       the id or the body cannot be sent; nothing was
+	//	Unauthorized  the secret cannot be read or is no secret; nothing was sent
+	//	Invalid       the id or the body cannot be sent; nothing was sent
 	Reason tasks.Reason
-	// Message is what the receiver, the network or the secret's file said: one
-	// line of printable text, without secrets. "" if the reason is OK.
+	// Message says what was wrong with the receiver, the network or the secret's
+	// file: one line of printable text, without secrets. "" if the reason is OK.
 	Message string
-	// Hint tells an operator what to do next. It is "" where there is nothing
-	// to do but wait.
+	// Hint tells an operator what to do next. It is "" if there is nothing to do
+	// but to wait.
 	Hint string
-	// RetryAfter is how long the receiver asks to wait, at most an hour; 0 when
-	// it did not ask, or the reason is not Upstream.
+	// RetryAfter is how long the receiver asks to wait, at most an hour; 0 if it
+	// did not ask, or the reason is not Upstream.
 	RetryAfter time.Duration
 }
+
+// maxRetryAfter caps what a receiver may ask for: its mistake must not put a
+// webhook off for a day.
+const maxRetryAfter = time.Hour
 
 const (
 	hintSecret = "no webhook can be signed: check that the file is there, that this process may read it, and that it " +
@@ -45,8 +50,10 @@ const (
 	hintTimeout = "no answer in time: the receiver should answer first and work later; if it cannot, raise the webhook's timeout"
 )
 
-// understand says what a receiver's answer means.
-func understand(resp *http.Response, text string, words words, now time.Time) Answer {
+// interpret says what a receiver's answer means. The secrets are those of the
+// request, which the receiver may send back.
+func (s *Sender) interpret(resp *http.Response, secrets ...string) Answer {
+	text := readText(resp) // even of a success, so that the connection can be used again
 	a := Answer{Reason: reasonOf(resp.StatusCode)}
 	if a.Reason == tasks.OK {
 		return a
@@ -54,28 +61,17 @@ func understand(resp *http.Response, text string, words words, now time.Time) An
 	a.Message = fmt.Sprintf("HTTP %d", resp.StatusCode)
 	a.Hint = hintOf(resp.StatusCode)
 	if a.Reason == tasks.Upstream {
-		a.RetryAfter = retryAfter(resp.Header, now)
+		a.RetryAfter = httpx.RetryAfter(resp.Header, s.now(), maxRetryAfter)
 	}
 	before := ": "
-	if redirected(resp.StatusCode) {
-		before, text = ", a redirect to ", whereTo(resp)
+	if httpx.IsRedirect(resp.StatusCode) {
+		before, text = ", a redirect to ", httpx.RedirectOrigin(resp)
 	}
-	if quote := words.quote(text); quote != "" {
-		a.Message += before + quote
+	if excerpt := safeExcerpt(text, secretFragments(s.url(), secrets...)); excerpt != "" {
+		a.Message += before + excerpt
 	}
 	return a
 }
-
-// whereTo names the scheme and host of a redirect, and "" if there is none.
-func whereTo(resp *http.Response) string {
-	u, err := resp.Location()
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
-func redirected(status int) bool { return status >= 300 && status <= 399 }
 
 func reasonOf(status int) tasks.Reason {
 	switch {
@@ -85,7 +81,7 @@ func reasonOf(status int) tasks.Reason {
 		return tasks.Upstream
 	case status >= 400 && status <= 499:
 		return tasks.Rejected
-	case redirected(status), status >= 500 && status <= 599:
+	case httpx.IsRedirect(status), status >= 500 && status <= 599:
 		return tasks.Upstream
 	default:
 		return tasks.Protocol
@@ -94,7 +90,7 @@ func reasonOf(status int) tasks.Reason {
 
 func hintOf(status int) string {
 	switch {
-	case redirected(status):
+	case httpx.IsRedirect(status):
 		return "redirects are not followed: set the webhook's URL to where this one leads"
 	case reasonOf(status) == tasks.Upstream:
 		return ""
@@ -113,27 +109,22 @@ func hintOf(status int) string {
 	}
 }
 
-// fault says what an exchange without an answer stands for. ctx is the caller's,
-// exchange the one that our timeout limits.
+// fault returns the answer for an exchange without an answer. ctx is the caller's;
+// our timeout limits the context of the exchange.
 func (s *Sender) fault(ctx, exchange context.Context, err error) Answer {
 	var timeout net.Error
 	switch {
 	case ctx.Err() != nil:
-		return callerGaveUp(ctx)
+		return Answer{Reason: tasks.TimedOut, Message: httpx.OneLine(httpx.CallerGaveUp(ctx))}
 	case exchange.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		return Answer{Reason: tasks.TimedOut, Message: fmt.Sprintf("no answer within %s", s.timeout), Hint: hintTimeout}
 	default:
-		return Answer{Reason: tasks.Network, Message: oneLine(cause(err)), Hint: hintNetwork}
+		return Answer{Reason: tasks.Network, Message: httpx.OneLine(cause(err)), Hint: hintNetwork}
 	}
 }
 
-// callerGaveUp is for a webhook whose caller did not wait for its end.
-func callerGaveUp(ctx context.Context) Answer {
-	return Answer{Reason: tasks.TimedOut, Message: oneLine("the caller gave up: " + context.Cause(ctx).Error())}
-}
-
-// cause keeps only what comes from this machine, or from the peer before it was
-// sent anything: net/http's own errors quote answers.
+// cause returns the text of an error as far as it comes from this machine, or from
+// the peer before it was sent anything. net/http's own errors quote answers.
 func cause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Error()
@@ -145,8 +136,8 @@ func cause(err error) string {
 		return "the receiver does not speak TLS, as its URL says"
 	}
 	switch {
-	case errors.Is(err, errProxy):
-		return errProxy.Error()
+	case errors.Is(err, httpx.ErrProxy):
+		return httpx.ErrProxy.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection was closed without a complete answer"
 	default:

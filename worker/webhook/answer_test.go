@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestWhatAnswersMean(t *testing.T) {
+func TestSend_Statuses(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		status  int
@@ -41,8 +41,8 @@ func TestWhatAnswersMean(t *testing.T) {
 		{499, "", tasks.Rejected, "HTTP 499", "look into its log"},
 		{500, `{"error":"out of order"}`, tasks.Upstream, `HTTP 500: {"error":"out of order"}`, ""},
 		{502, "<html>\n<h1>Bad gateway</h1>\n</html>", tasks.Upstream, "HTTP 502", ""},
-		{503, strings.Repeat("ü", maxQuote), tasks.Upstream, "HTTP 503: " + strings.Repeat("ü", maxQuote), ""},
-		{503, strings.Repeat("ü", maxQuote+1), tasks.Upstream, "HTTP 503", ""},
+		{503, strings.Repeat("ü", maxExcerpt), tasks.Upstream, "HTTP 503: " + strings.Repeat("ü", maxExcerpt), ""},
+		{503, strings.Repeat("ü", maxExcerpt+1), tasks.Upstream, "HTTP 503", ""},
 		{503, strings.Repeat("x", 3*maxAnswer), tasks.Upstream, "HTTP 503", ""},
 		{599, "", tasks.Upstream, "HTTP 599", ""},
 		{600, "", tasks.Protocol, "HTTP 600", "makes no sense"},
@@ -50,15 +50,15 @@ func TestWhatAnswersMean(t *testing.T) {
 	} {
 		a := connect(t, serve(t, say(tc.status, tc.body)).URL, nil).Send(t.Context(), testID, []byte(testBody))
 		if a.Reason != tc.reason || a.Message != tc.message || !strings.Contains(a.Hint, tc.hint) || (tc.hint == "") != (a.Hint == "") {
-			t.Errorf("%d %.40q: got %+v", tc.status, tc.body, a)
+			t.Errorf("%d %.40q: got %+v, want %s, %q and a hint with %q", tc.status, tc.body, a, tc.reason, tc.message, tc.hint)
 		}
 		if !a.Reason.Known() {
-			t.Errorf("%d: unknown reason %q", tc.status, a.Reason)
+			t.Errorf("%d: got the reason %q, want a known one", tc.status, a.Reason)
 		}
 	}
 }
 
-func TestRedirectsAreNotFollowed(t *testing.T) {
+func TestSend_Redirects(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		var followed atomic.Bool
@@ -69,12 +69,12 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		a := connect(t, srv.URL, nil).Send(t.Context(), testID, []byte(testBody))
 		if followed.Load() || a.Reason != tasks.Upstream || !strings.HasSuffix(a.Message, ", a redirect to "+target.URL) ||
 			!strings.Contains(a.Hint, "redirects are not followed") {
-			t.Errorf("%d: got %+v", status, a)
+			t.Errorf("%d: got %+v, want upstream with the origin, and not followed", status, a)
 		}
 	}
 }
 
-func TestRetryAfterIsForWhatWillBeRepeated(t *testing.T) {
+func TestSend_RetryAfter(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]time.Duration{200: 0, 302: 7 * time.Second, 404: 0, 429: 7 * time.Second, 503: 7 * time.Second} {
 		srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -87,7 +87,7 @@ func TestRetryAfterIsForWhatWillBeRepeated(t *testing.T) {
 	}
 }
 
-func TestTLS(t *testing.T) {
+func TestSend_TLS(t *testing.T) {
 	t.Parallel()
 	srv, trust := serveTLS(t, tls.VersionTLS12, say(200, ""))
 	old, trustOld := serveTLS(t, tls.VersionTLS11, say(200, ""))
@@ -106,12 +106,12 @@ func TestTLS(t *testing.T) {
 		s := connect(t, tc.url, nil)
 		tc.trust(s)
 		if a := s.Send(t.Context(), testID, []byte(testBody)); a.Reason != tc.reason || !strings.Contains(a.Message, tc.message) {
-			t.Errorf("%s: got %+v", name, a)
+			t.Errorf("%s: got %+v, want %s with %q", name, a, tc.reason, tc.message)
 		}
 	}
 }
 
-func TestNoAnswer(t *testing.T) {
+func TestSend_NoAnswer(t *testing.T) {
 	t.Parallel()
 	closed := serve(t, nil)
 	closed.Close()
@@ -127,12 +127,12 @@ func TestNoAnswer(t *testing.T) {
 	} {
 		a := connect(t, tc.url, nil).Send(t.Context(), testID, []byte(testBody))
 		if a.Reason != tasks.Network || !strings.Contains(a.Message, tc.message) || a.Hint == "" {
-			t.Errorf("%s: got %+v", name, a)
+			t.Errorf("%s: got %+v, want network with %q and a hint", name, a, tc.message)
 		}
 	}
 }
 
-func TestUnknownHost(t *testing.T) {
+func TestSend_UnknownHost(t *testing.T) {
 	t.Parallel()
 	s := connect(t, "https://hooks.example.com/x", nil)
 	s.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
@@ -141,12 +141,12 @@ func TestUnknownHost(t *testing.T) {
 	s.transport.Proxy = nil
 	if a := s.Send(t.Context(), testID, []byte(testBody)); a.Reason != tasks.Network ||
 		a.Message != "dial tcp: lookup hooks.example.com: no such host" {
-		t.Errorf("got %+v", a)
+		t.Errorf("got %+v, want network with the name", a)
 	}
 }
 
-// The status is the answer, whatever becomes of the body.
-func TestTheStatusCounts(t *testing.T) {
+// The status decides, even if the body breaks off.
+func TestSend_BrokenBody(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[string]Answer{
 		"HTTP/1.1 200 OK\nContent-Length: 99\n\nbro":                                       {Reason: tasks.OK},
@@ -162,8 +162,8 @@ func TestTheStatusCounts(t *testing.T) {
 	}
 }
 
-// What a proxy says to CONNECT ends up in net/http's error.
-func TestAProxyThatRefuses(t *testing.T) {
+// net/http's error holds what a proxy answers to CONNECT.
+func TestSend_ProxyRefuses(t *testing.T) {
 	t.Parallel()
 	proxy, err := url.Parse(raw(t, "HTTP/1.1 407 me:s3cret is unknown\n\n", false).URL)
 	if err != nil {
@@ -174,6 +174,6 @@ func TestAProxyThatRefuses(t *testing.T) {
 	s.transport.Proxy = http.ProxyURL(proxy)
 	a := s.Send(t.Context(), testID, []byte(testBody))
 	if a.Reason != tasks.Network || a.Message != "no proper HTTP answer, from the receiver or from a proxy on the way" {
-		t.Errorf("got %+v", a)
+		t.Errorf("got %+v, want network without what the proxy said", a)
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 const (
@@ -21,18 +22,18 @@ const (
 
 // Config says where webhooks go and how they are signed.
 type Config struct {
-	// URL is what is posted to: https://host[:port][/path][?query]. Required.
-	// http is for this machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP.
-	// Only its scheme and host are ever shown: the rest may be a token.
+	// URL is where webhooks go: https://host[:port][/path][?query]. Required. http
+	// is for this machine (127.0.0.0/8, ::1, localhost), see InsecureHTTP. Only its
+	// scheme and host are ever shown, since the rest may be a token.
 	URL string `json:"-"`
-	// Secret is what webhooks are signed with, see StaticSecret and SecretFile.
-	// Required.
+	// Secret is the secret that webhooks are signed with, see StaticSecret and
+	// SecretFile. Required.
 	Secret SecretSource `json:"-"`
 	// Timeout is for one webhook, from the connection to the last byte of the
 	// answer. Default 10 s.
 	Timeout time.Duration
-	// InsecureHTTP allows plain HTTP to another machine: whoever sees the
-	// traffic sees the batches' balances, and the URL.
+	// InsecureHTTP allows plain HTTP to another machine. Whoever sees the traffic
+	// then sees the batches' statistics and the URL.
 	InsecureHTTP bool
 	// UserAgent is sent as User-Agent. Default "kooworker".
 	UserAgent string
@@ -56,7 +57,7 @@ func New(cfg Config) (*Sender, error) {
 		return nil, errors.New("the webhook has no secret; want StaticSecret or SecretFile")
 	case cfg.Timeout < 0:
 		return nil, fmt.Errorf("the webhook's timeout is %s; want more than 0, or 0 for %s", cfg.Timeout, defaultTimeout)
-	case !printableASCII(cfg.UserAgent):
+	case !httpx.PrintableASCII(cfg.UserAgent):
 		return nil, errors.New("the webhook's user agent has a control character or one beyond ASCII; want printable ASCII")
 	}
 	timeout, now := cmp.Or(cfg.Timeout, defaultTimeout), cfg.Now
@@ -76,86 +77,41 @@ func New(cfg Config) (*Sender, error) {
 
 // checkURL's errors do not show the URL.
 func checkURL(raw string, insecure bool) (*url.URL, error) {
-	const (
-		what = "the webhook's URL"
-		want = "; want https://host[:port][/path][?query]"
-	)
-	if raw == "" {
-		return nil, errors.New(what + " is missing" + want)
-	}
-	u, err := url.Parse(raw)
+	const what = "the webhook's URL"
+	u, err := httpx.CheckURL(what, "https://host[:port][/path][?query]", raw, insecure)
 	switch {
 	case err != nil:
-		return nil, errors.New(what + " is not a URL" + want)
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New(what + " has neither the scheme https nor http" + want)
-	case u.Hostname() == "":
-		return nil, errors.New(what + " has no host" + want)
-	case !printableASCII(u.Host):
-		return nil, errors.New(what + " has a host beyond ASCII; want its xn-- form")
+		return nil, err
 	case u.User != nil:
 		return nil, errors.New(what + " holds a user name or password; want it without: the signature says who sends")
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return nil, errors.New(what + " has a fragment (#), which would not be sent; want it without, or a # written as %23")
-	case strings.Contains(u.RawQuery, " ") || !printableASCII(u.RawQuery): // net/url lets them through to the request line
+	case strings.Contains(u.RawQuery, " ") || !httpx.PrintableASCII(u.RawQuery): // net/url lets them through to the request line
 		return nil, errors.New(what + " has a space or a character beyond ASCII in its query; want it percent-encoded")
-	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
-		return nil, errors.New(what + " is plain HTTP to another machine: what is sent would be readable on the way; want https, or allow insecure HTTP")
 	}
 	return u, nil
 }
 
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
-}
-
-func printableASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// newTransport bounds the steps of a connection by the whole's timeout: net/http
-// goes on with a connection whose request has given up.
+// newTransport gives each step of a connection the timeout of the whole. Without
+// that, net/http would go on connecting after the request has given up.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
-		Proxy:               hideProxy(http.ProxyFromEnvironment),
+		Proxy:               httpx.HideProxy(http.ProxyFromEnvironment),
 		DialContext:         (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: timeout,
-		DisableCompression:  true, // no header that is not in the package comment
+		DisableCompression:  true, // only headers that the package comment lists
 		MaxIdleConns:        1,
 		MaxIdleConnsPerHost: 1,
-		// Batches end far apart. A connection kept for longer is most likely one
-		// that something on the way has forgotten.
+		// Batches end far apart. After a longer time something on the way has most
+		// likely dropped the connection.
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
 
-var errProxy = errors.New("the environment's proxy (HTTPS_PROXY, HTTP_PROXY) is not a URL")
-
-// hideProxy is for http.ProxyFromEnvironment, whose error quotes the setting and
-// the password in it.
-func hideProxy(find func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := find(req)
-		if err != nil {
-			return nil, errProxy
-		}
-		return u, nil
-	}
-}
-
-// target is how a Sender is shown, whatever the verb. Without it fmt would walk
-// through the fields.
+// target is what fmt shows of a Sender, whatever the verb. Without it fmt would show
+// the fields.
 type target struct{ origin string }
 
 // String names the scheme and host that webhooks go to.

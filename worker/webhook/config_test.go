@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
-func TestConfig(t *testing.T) {
+func TestNew_Config(t *testing.T) {
 	t.Parallel()
 	source, err := StaticSecret(testSecret)
 	if err != nil {
@@ -55,20 +57,20 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	if _, err := New(Config{URL: "https://hooks.example.com/"}); err == nil || !strings.Contains(err.Error(), "want StaticSecret or SecretFile") {
-		t.Errorf("without a secret: got %v", err)
+		t.Errorf("without a secret: got %v, want an error that names the constructors", err)
 	}
 	s, err := New(Config{URL: "https://hooks.example.com/", Secret: source})
 	if err != nil || s.timeout != 10*time.Second || s.userAgent != "kooworker" || time.Since(s.now()).Abs() > time.Minute {
-		t.Errorf("defaults: %v", err)
+		t.Errorf("defaults: got %v, want 10s, kooworker and the time of now", err)
 	}
 }
 
-func TestTheProxysPasswordIsNotInAnError(t *testing.T) {
+func TestSend_WrongProxySetting(t *testing.T) {
 	t.Parallel()
-	find := hideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New(`invalid proxy "http://me:s3cret@"`) })
+	find := httpx.HideProxy(func(*http.Request) (*url.URL, error) { return nil, errors.New(`invalid proxy "http://me:s3cret@"`) })
 	s := connect(t, "https://hooks.example.com/x", nil)
 	s.transport.Proxy = find
-	if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != errProxy.Error() {
-		t.Errorf("got %+v", a)
+	if a := s.Send(t.Context(), testID, []byte(testBody)); a.Message != httpx.ErrProxy.Error() {
+		t.Errorf("got %+v, want %q", a, httpx.ErrProxy)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// A receiver: it believes nothing that is not signed, answers before it works,
-// and does nothing twice.
+// The receiver accepts only what is signed, answers before it works, and does nothing
+// twice.
 func ExampleVerify() {
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	var seen sync.Map // of a real receiver: in its database

@@ -4,11 +4,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 // SecretSource knows the secret that webhooks are signed with. It is safe for
@@ -19,88 +20,72 @@ type SecretSource interface {
 	Secret() (string, error)
 }
 
-// secret is a value that nothing prints. A string type with a String method
-// would not do: fmt does not call the methods of unexported fields, and shows
-// what is in them.
-type secret func() string
-
-var _ SecretSource = secret(nil)
-
-// Secret implements SecretSource.
-func (s secret) Secret() (string, error) { return s(), nil }
-
 // StaticSecret is a secret that never changes: whsec_<base64>, or any other line
 // of text. The key has to have at least 16 bytes.
 func StaticSecret(value string) (SecretSource, error) {
 	if _, err := keyOf(value); err != nil {
-		return nil, fmt.Errorf("the webhook's secret %w", err)
+		return nil, fmt.Errorf("%s %w", secretName, err)
 	}
-	return secret(func() string { return value }), nil
+	return httpx.NewSecret(value), nil
 }
 
-// SecretFile is a secret in a file, in the forms of StaticSecret. It is read for
-// every webhook, so that a change counts from the next one on. Line breaks at
-// its end do not matter, as in a shell's $(cat file).
+// SecretFile is a secret in a file, in one of the forms of StaticSecret. The file is
+// read for every webhook, so that a change counts from the next webhook on. Line
+// breaks at its end do not matter, as in a shell's $(cat file).
 func SecretFile(path string) (SecretSource, error) {
-	f := secretFile(path)
-	// A wrong path should be known at the start and not with the first batch.
-	if _, _, err := readSecret(f); err != nil {
+	f := secretFile{path: path}
+	if err := f.checkRegular(); err != nil {
+		return nil, err
+	}
+	var err error
+	f.file, err = httpx.OpenSecretFile(secretFileName, path, maxSecretFile, func(content string) (string, error) {
+		value := strings.TrimRight(content, "\r\n")
+		_, err := keyOf(value)
+		return value, err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// secretFile has no cache: webhooks are rare, and no change can be missed.
-type secretFile string
+// What secrets are called in errors.
+const (
+	secretName     = "the webhook's secret"      //nolint:gosec // a name, not a secret
+	secretFileName = "the webhook's secret file" //nolint:gosec // a name, not a secret
+)
 
-var _ SecretSource = secretFile("")
-
-// maxSecretFile is beyond any secret, and keeps a wrong path from being read
-// into memory.
+// maxSecretFile is more bytes than any secret needs.
 const maxSecretFile = 4 << 10
+
+// secretFile reads the file every time: webhooks are rare, and so no change can
+// be missed.
+type secretFile struct {
+	path string
+	file *httpx.SecretFile
+}
+
+var (
+	_ SecretSource = (*httpx.Secret)(nil)
+	_ SecretSource = secretFile{}
+)
 
 // Secret implements SecretSource.
 func (f secretFile) Secret() (string, error) {
-	content, err := f.read()
-	if err == nil {
-		content = strings.TrimRight(content, "\r\n")
-		_, err = keyOf(content)
+	if err := f.checkRegular(); err != nil {
+		return "", err
 	}
-	if err != nil {
-		return "", fmt.Errorf("the webhook's secret file %s %w", string(f), err)
-	}
-	return content, nil
+	f.file.Forget()
+	return f.file.Secret()
 }
 
-// read's errors continue a sentence that names the file.
-func (f secretFile) read() (string, error) {
-	info, err := os.Stat(string(f))
-	if err != nil {
-		return "", unreadable(err)
+// checkRegular refuses a file that can be read only once, such as a pipe. It accepts
+// a file that does not exist: reading it fails.
+func (f secretFile) checkRegular() error {
+	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s %s is not a regular file; want one that can be read for every webhook", secretFileName, f.path)
 	}
-	if !info.Mode().IsRegular() { // a pipe can be read but once
-		return "", errors.New("is not a regular file; want one that can be read for every webhook")
-	}
-	file, err := os.Open(string(f))
-	if err != nil {
-		return "", unreadable(err)
-	}
-	defer file.Close() //nolint:errcheck // only read
-	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
-	if err != nil {
-		return "", unreadable(err)
-	}
-	if len(content) > maxSecretFile {
-		return "", fmt.Errorf("is larger than %d bytes; want one secret and nothing else", maxSecretFile)
-	}
-	return string(content), nil
-}
-
-func unreadable(err error) error {
-	if pathErr, ok := errors.AsType[*os.PathError](err); ok {
-		err = pathErr.Err
-	}
-	return fmt.Errorf("cannot be read: %w", err)
+	return nil
 }
 
 func readSecret(source SecretSource) (value string, key []byte, err error) {
@@ -108,7 +93,7 @@ func readSecret(source SecretSource) (value string, key []byte, err error) {
 		return "", nil, err
 	}
 	if key, err = keyOf(value); err != nil {
-		return "", nil, fmt.Errorf("the webhook's secret %w", err)
+		return "", nil, fmt.Errorf("%s %w", secretName, err)
 	}
 	return value, key, nil
 }
@@ -118,8 +103,8 @@ const (
 	minKey       = 16 // bytes
 )
 
-// keyOf returns the key that a secret stands for. Its errors continue a sentence
-// that names the secret, and do not show it.
+// keyOf returns the key in a secret. Its errors continue a sentence that names the
+// secret, and do not show it.
 func keyOf(secret string) ([]byte, error) {
 	switch {
 	case !utf8.ValidString(secret), strings.ContainsFunc(secret, unicode.IsControl):

@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestSecretForms(t *testing.T) {
+func TestKeyOf(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		secret, key, problem string // a part of the problem
@@ -36,16 +36,16 @@ func TestSecretForms(t *testing.T) {
 	} {
 		key, err := keyOf(tc.secret)
 		if string(key) != tc.key || (err == nil) != (tc.problem == "") || err != nil && !strings.Contains(err.Error(), tc.problem) {
-			t.Errorf("%q: got %q, %v", tc.secret, key, err)
+			t.Errorf("%q: got %q, %v; want %q, %s", tc.secret, key, err, tc.key, tc.problem)
 		}
 		_, err = StaticSecret(tc.secret)
 		if (err == nil) != (tc.problem == "") || err != nil && len(tc.secret) > 6 && strings.Contains(err.Error(), tc.secret[6:]) {
-			t.Errorf("StaticSecret(%q): %v", tc.secret, err)
+			t.Errorf("StaticSecret(%q): got %v, want %s without the secret", tc.secret, err, tc.problem)
 		}
 	}
 }
 
-// replace writes a file as careful people do.
+// replace replaces a file by a rename.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
@@ -56,7 +56,7 @@ func replace(t *testing.T, path, content string) {
 	}
 }
 
-func TestSecretFileRotates(t *testing.T) {
+func TestSecretFile_Rotated(t *testing.T) {
 	t.Parallel()
 	const first, second, third = "the first of three secrets", testSecret, "the third of them, which is in place"
 	accepted := make(chan string, 1)
@@ -80,7 +80,7 @@ func TestSecretFileRotates(t *testing.T) {
 	send := func(want string) {
 		t.Helper()
 		if a := s.Send(t.Context(), testID, []byte(testBody)); a.Reason != tasks.OK {
-			t.Fatalf("got %+v", a)
+			t.Fatalf("got %+v, want ok", a)
 		}
 		if got := <-accepted; got != want {
 			t.Errorf("signed with %q, want %q", got, want)
@@ -90,7 +90,7 @@ func TestSecretFileRotates(t *testing.T) {
 		t.Helper()
 		a := s.Send(t.Context(), testID, []byte(testBody))
 		if a.Reason != tasks.Unauthorized || a.Message != "the webhook's secret file "+path+" "+message || a.Hint != hintSecret {
-			t.Errorf("got %+v", a)
+			t.Errorf("got %+v, want unauthorized: %s", a, message)
 		}
 		if len(accepted) > 0 {
 			t.Error("something was sent")
@@ -113,7 +113,7 @@ func TestSecretFileRotates(t *testing.T) {
 	send(first)
 }
 
-func TestSecretFilesThatAreNone(t *testing.T) {
+func TestSecretFile_Unusable(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -135,7 +135,7 @@ func TestSecretFilesThatAreNone(t *testing.T) {
 	}
 }
 
-func TestNothingPrintsASecret(t *testing.T) {
+func TestSender_HiddenFromFmt(t *testing.T) {
 	t.Parallel()
 	const token = "tok3n-60f4ccc7b1"
 	source, err := StaticSecret(testSecret)
@@ -158,11 +158,11 @@ func TestNothingPrintsASecret(t *testing.T) {
 		}
 		for _, word := range []string{testSecret[6:], token, fmt.Sprintf("%x", token), fmt.Sprintf("%x", testSecret[6:])} {
 			if strings.Contains(text, word) {
-				t.Errorf("%T shows %s: %s", v, word, text)
+				t.Errorf("%T: got %s, want it without %s", v, text, word)
 			}
 		}
 	}
 	if got, want := fmt.Sprintf("%+v %#v %s %s", s, s, s.String(), s.GoString()), "webhook to https://hooks.example.com"; got != strings.Join([]string{want, want, want, want}, " ") {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s four times", got, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -25,21 +26,21 @@ type Sender struct {
 	now       func() time.Time
 }
 
-// maxAnswer is how much of an answer's body is read, in bytes: enough for a line
-// to quote, and to use the connection again.
+// maxAnswer is how many bytes of an answer's body are read. That is enough for an
+// excerpt, and mostly enough to use the connection again.
 const maxAnswer = 4 << 10
 
-// Send posts a body under an id, once, and says what became of it. The body is
-// a JSON object without white space before it. The id is 1 to 200 letters,
-// digits, full stops, underscores, colons or hyphens; receivers tell webhooks
-// apart by it, so a second attempt has to have the id of the first.
+// Send posts a body with an id, once, and returns the result. The body is a JSON
+// object without white space before it. The id is 1 to 200 letters, digits, full
+// stops, underscores, colons or hyphens. Receivers tell webhooks apart by the id, so
+// a second attempt must have the id of the first.
 func (s *Sender) Send(ctx context.Context, id string, body []byte) Answer {
 	if err := checkEvent(id, body); err != nil {
 		return Answer{Reason: tasks.Invalid, Message: "the webhook's " + err.Error()}
 	}
 	secret, key, err := readSecret(s.secret)
 	if err != nil {
-		return Answer{Reason: tasks.Unauthorized, Message: oneLine(err.Error()), Hint: hintSecret}
+		return Answer{Reason: tasks.Unauthorized, Message: httpx.OneLine(err.Error()), Hint: hintSecret}
 	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -54,8 +55,7 @@ func (s *Sender) Send(ctx context.Context, id string, body []byte) Answer {
 		return s.fault(ctx, limited, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	words := secretWords(s.url(), secret, string(key), req.Header.Get(headerSignature))
-	return understand(resp, readText(resp), words, s.now())
+	return s.interpret(resp, secret, string(key), req.Header.Get(headerSignature))
 }
 
 // CloseIdleConnections closes the connection that waits for the next webhook.
@@ -76,11 +76,11 @@ func (s *Sender) request(ctx context.Context, id string, body, key []byte) (*htt
 	return req, nil
 }
 
-// readText returns the beginning of an answer's body, and "" where it breaks
-// off: the status has said what matters.
+// readText returns the beginning of an answer's body. It returns "" if the body
+// breaks off, since the status has already said what matters.
 func readText(resp *http.Response) string {
 	if resp.StatusCode < 200 {
-		return "" // the "body" of a 101 is the connection, which no context ends
+		return "" // the "body" of a 101 is the connection itself, which no context ends
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
@@ -91,8 +91,8 @@ func readText(resp *http.Response) string {
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,200}$`)
 
-// checkEvent is what keeps a signature from covering other parts than those
-// that were signed; see the package comment.
+// checkEvent makes sure that a signature covers no other parts than those that were
+// signed; see the package comment.
 func checkEvent(id string, body []byte) error {
 	if !idPattern.MatchString(id) {
 		return errors.New("id is malformed; want 1 to 200 letters, digits, full stops, underscores, colons or hyphens")

@@ -16,14 +16,14 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// What is on the wire is what the package comment says, and no more.
-func TestTheRequest(t *testing.T) {
+// The request has what the package comment says, and nothing else.
+func TestSend_Request(t *testing.T) {
 	t.Parallel()
 	requests := make(chan *http.Request, 1)
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || string(body) != testBody {
-			t.Errorf("body: %q, %v", body, err)
+			t.Errorf("body: got %q, %v; want %q", body, err, testBody)
 		}
 		if err := Verify(testSecret, r.Header, body, testNow(), time.Second); err != nil {
 			t.Error(err)
@@ -33,11 +33,11 @@ func TestTheRequest(t *testing.T) {
 	})
 	s := connect(t, srv.URL+"/hooks/batch?token=a%2Fb&x", nil)
 	if a := s.Send(t.Context(), testID, []byte(testBody)); a != (Answer{Reason: tasks.OK}) {
-		t.Errorf("got %+v", a)
+		t.Errorf("got %+v, want ok and nothing else", a)
 	}
 	r := <-requests
 	if r.Method != http.MethodPost || r.RequestURI != "/hooks/batch?token=a%2Fb&x" {
-		t.Errorf("got %s %s", r.Method, r.RequestURI)
+		t.Errorf("got %s %s, want a POST to the URL", r.Method, r.RequestURI)
 	}
 	want := http.Header{
 		"Content-Type":      {"application/json"},
@@ -52,7 +52,7 @@ func TestTheRequest(t *testing.T) {
 	}
 }
 
-func TestSlowReceiver(t *testing.T) {
+func TestSend_SlowReceiver(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{}, 1)
 	s := connect(t, serve(t, hang(begun)).URL, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
@@ -62,7 +62,7 @@ func TestSlowReceiver(t *testing.T) {
 	}
 }
 
-func TestACallerWhoGivesUpIsNotKept(t *testing.T) {
+func TestSend_CallerGivesUp(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{}, 1)
 	s := connect(t, serve(t, hang(begun)).URL, func(cfg *Config) { cfg.Timeout = time.Hour })
@@ -81,7 +81,7 @@ func TestACallerWhoGivesUpIsNotKept(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeSent(t *testing.T) {
+func TestSend_InvalidEvent(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	s := connect(t, srv.URL, nil)
@@ -95,12 +95,12 @@ func TestWhatCannotBeSent(t *testing.T) {
 		{testID, "[]", "the webhook's body is not a JSON object"},
 	} {
 		if a := s.Send(t.Context(), tc.id, []byte(tc.body)); a.Reason != tasks.Invalid || !strings.HasPrefix(a.Message, tc.message) {
-			t.Errorf("%q, %q: got %+v", tc.id, tc.body, a)
+			t.Errorf("%q, %q: got %+v, want invalid: %s", tc.id, tc.body, a, tc.message)
 		}
 	}
 }
 
-func TestOneConnectionIsKept(t *testing.T) {
+func TestSend_OneConnection(t *testing.T) {
 	t.Parallel()
 	var connections atomic.Int32
 	srv := serve(t, say(500, strings.Repeat("x", maxAnswer-1)))
@@ -117,6 +117,6 @@ func TestOneConnectionIsKept(t *testing.T) {
 		t.Errorf("%d connections for 5 webhooks in a row, want 1", n)
 	}
 	if s.transport.MaxIdleConns != 1 || s.transport.MaxIdleConnsPerHost != 1 {
-		t.Error("more than one connection is kept")
+		t.Error("more than one connection is kept, want one")
 	}
 }

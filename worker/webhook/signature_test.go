@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// testSignature is of testID, testTime and testBody with testSecret, whose key
-// are the bytes 0 to 23:
+// testSignature is the signature of testID, testTime and testBody with testSecret,
+// whose key is the bytes 0 to 23. This command makes it:
 //
 //	printf %s 'batch:webhook::2026-01-31.1769852130.{"type":"batch.completed"}' |
 //	openssl dgst -sha256 -mac HMAC -binary -macopt \
 //	hexkey:000102030405060708090a0b0c0d0e0f1011121314151617 | base64
 const testSignature = "v1,Xo4dvwcdg8oi7iDzB0suZsLhO88Oc9An+4JifsaNOgc="
 
-func TestSignatures(t *testing.T) {
+func TestSign_KnownSignatures(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		secret, id string
@@ -30,13 +30,13 @@ func TestSignatures(t *testing.T) {
 		body, want string
 	}{
 		"ours": {testSecret, testID, strconv.Itoa(testTime), testBody, testSignature},
-		// The same command with -hmac 'correct horse battery staple' in the
-		// place of -mac and -macopt.
+		// Made by the same command with -hmac 'correct horse battery staple'
+		// instead of -mac and -macopt.
 		"text": {
 			"correct horse battery staple", testID, strconv.Itoa(testTime), testBody,
 			"v1,Q9HiYQrIox6yVZBMRJ20C7G1ZfVmo6exBolqxSFpkfM=",
 		},
-		// That of the tests of the specification's own libraries.
+		// From the tests of the specification's own libraries.
 		"specification": {
 			"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", `{"test": 2432232314}`,
 			"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
@@ -52,8 +52,8 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// Computed once more, from the specification and not from our code.
-func TestSignaturesAgainstAnotherComputation(t *testing.T) {
+// The test computes signatures after the specification, not with our code.
+func TestSign_OtherComputation(t *testing.T) {
 	t.Parallel()
 	same := func(key []byte, id string, timestamp uint32, body []byte) bool {
 		stamp := strconv.FormatUint(uint64(timestamp), 10)
@@ -77,7 +77,7 @@ func TestSignaturesAgainstAnotherComputation(t *testing.T) {
 	}
 }
 
-// headers of a good webhook, with changes: name, value, name, value.
+// headers returns those of a good webhook, with changes: name, value, name, value.
 func headers(changes ...string) http.Header {
 	h := http.Header{}
 	h.Set("webhook-id", testID)
@@ -126,13 +126,13 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	if err := Verify("short", headers(), []byte(testBody), now, time.Minute); err == nil || !strings.Contains(err.Error(), "5 bytes") {
-		t.Errorf("a secret that is none: got %v", err)
+		t.Errorf("a malformed secret: got %v, want another error", err)
 	}
 }
 
-// Of what one signature covers only the parts that were signed are accepted,
-// however full of stops and numbers the id and the body are.
-func TestASignatureCannotBeCutElsewhere(t *testing.T) {
+// A signature is accepted only for the parts that were signed, even if the id and the
+// body are full of full stops and numbers.
+func TestVerify_CutElsewhere(t *testing.T) {
 	t.Parallel()
 	const id, timestamp, body = "a.1769852131.b", "1769852130", `{"x":".1769852129.{}"}`
 	key, err := keyOf(testSecret)
@@ -167,10 +167,10 @@ func FuzzVerify(f *testing.F) {
 		mac.Write([]byte(id + "." + timestamp + "." + string(body)))
 		good := strings.Contains(signature, base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 		if err == nil && !good {
-			t.Errorf("accepted %q %q %q %q", id, timestamp, signature, body)
+			t.Errorf("accepted %q %q %q %q, want only what was signed", id, timestamp, signature, body)
 		}
 		if errors.Is(err, ErrStale) && !good {
-			t.Error("said stale of what is not ours")
+			t.Error("got ErrStale for a foreign signature, want ErrSignature")
 		}
 	})
 }

@@ -55,7 +55,7 @@ func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	return srv
 }
 
-// serveTLS starts a server and lets trust make a sender believe it.
+// serveTLS starts a server, and returns a function that makes a sender trust it.
 func serveTLS(t *testing.T, version uint16, handler http.HandlerFunc) (srv *httptest.Server, trust func(*Sender)) {
 	t.Helper()
 	srv = httptest.NewUnstartedServer(handler)
@@ -69,7 +69,7 @@ func serveTLS(t *testing.T, version uint16, handler http.HandlerFunc) (srv *http
 	}
 }
 
-// say answers every request alike.
+// say gives every request the same answer.
 func say(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -77,7 +77,8 @@ func say(status int, body string) http.HandlerFunc {
 	}
 }
 
-// hang answers nothing until the client goes away, and says when it begins to.
+// hang answers nothing until the client is gone. It sends to begun when a request
+// arrives.
 func hang(begun chan<- struct{}) http.HandlerFunc {
 	return func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // the server watches the connection from then on
@@ -86,8 +87,8 @@ func hang(begun chan<- struct{}) http.HandlerFunc {
 	}
 }
 
-// raw is a server that reads a request and answers with these bytes, and closes
-// the connection unless the answer is left open.
+// raw starts a server that reads a request and answers with these bytes. It closes
+// the connection unless it is to stay open.
 func raw(t *testing.T, answer string, open bool) *httptest.Server {
 	t.Helper()
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -1,11 +1,11 @@
-// Package answers is a catalogue of what KooDrive, the gateway in front of it,
-// and whatever else may sit at the other end of a URL can answer, each with
-// the reason that it stands for.
+// Package answers is a catalogue of answers: those of KooDrive, of the gateway in
+// front of it, and of anything else that a wrong URL may lead to. Each has the
+// reason that a client must give it.
 //
-// It is written from the vendor's API reference and not from the client's code:
-// the client's tests and the simulator both take it as their measure, so
-// neither can drift with the other. It holds data only, and imports nothing of
-// this module but the vocabulary.
+// It is written from the vendor's API reference and not from the client's code.
+// The client's tests and the simulator are both measured against it, so that they
+// cannot be wrong together. It holds data only, and imports nothing of this module
+// but package tasks.
 package answers
 
 import (
@@ -24,7 +24,7 @@ type Answer struct {
 	Header http.Header
 	// Body is sent as it stands.
 	Body string
-	// Reason is what a client must take the answer for.
+	// Reason is the reason that a client must give the answer.
 	Reason tasks.Reason
 }
 
@@ -55,7 +55,7 @@ func (a Answer) with(key, value string) Answer {
 	return a
 }
 
-// All returns the catalogue. Every reason that an answer can give occurs.
+// All returns the catalogue. Every reason that an answer can have occurs in it.
 func All() []Answer {
 	return []Answer{
 		// KooDrive's own envelope.
@@ -98,7 +98,8 @@ func All() []Answer {
 		gateway("gateway-internal", 500, "APIG.0602", "Internal error", tasks.Upstream),
 		gateway("gateway-internal-400", 400, "APIG.0611", "Internal error", tasks.Upstream),
 
-		// Neither: a proxy, another service, a load balancer, nothing at all.
+		// Anything else: a proxy, another service, a load balancer, or nothing at
+		// all.
 		page("html-404", 404, html404, tasks.Misrouted),
 		page("html-410", 410, "<html><body>Gone</body></html>", tasks.Misrouted),
 		page("html-405", 405, "<html><body>Method Not Allowed</body></html>", tasks.Misrouted),

@@ -18,17 +18,17 @@ type authorizer interface {
 }
 
 var (
-	_ authorizer = openDoor{}
+	_ authorizer = noAuth{}
 	_ authorizer = (*tokenAuth)(nil)
 	_ authorizer = appAuth{}
 )
 
-// openDoor lets everybody in.
-type openDoor struct{}
+// noAuth accepts every request.
+type noAuth struct{}
 
-func (openDoor) authorize(*exchange) *reply { return nil }
+func (noAuth) authorize(*exchange) *reply { return nil }
 
-// tokenAuth wants an access token, in the format that the deployment uses.
+// tokenAuth requires an access token, in the format that the deployment uses.
 type tokenAuth struct {
 	before, after string
 	token         atomic.Pointer[string]
@@ -56,7 +56,7 @@ func (t *tokenAuth) authorize(x *exchange) *reply {
 	return nil
 }
 
-// appAuth wants each request signed with the application's secret.
+// appAuth requires each request to be signed with the application's secret.
 type appAuth struct{ id, secret string }
 
 func (a appAuth) authorize(x *exchange) *reply {

@@ -12,7 +12,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestToken(t *testing.T) {
+func TestTokenAuth(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		format, token, header, refusal string
@@ -47,7 +47,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-func TestSetTokenExpiresTheOldOne(t *testing.T) {
+func TestSetToken_OldTokenExpires(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken, Token: "one"}})
 	list := func(token string) answer {
@@ -61,9 +61,8 @@ func TestSetTokenExpiresTheOldOne(t *testing.T) {
 	list("two").wantKooDrive(t, 200, 0)
 }
 
-// TestPublishedVector holds the canonical request against the one that the
-// vendor publishes for a sibling of this scheme.
-func TestPublishedVector(t *testing.T) {
+// The vendor publishes this vector for a similar scheme.
+func TestAppAuth_PublishedVector(t *testing.T) {
 	t.Parallel()
 	canonical, err := simulator.CanonicalRequest(http.MethodGet,
 		"/v1/77b6a44cba5143ab91d13ab9a8ff44fd/vpcs",
@@ -86,8 +85,9 @@ func TestPublishedVector(t *testing.T) {
 
 const appID, appSecret = "app-1", "app-secret"
 
-// signature is what a request to sign is made of, with its canonical parts
-// written out by hand. It is the tests' own signer, after the API page.
+// signature has the parts of a request that is signed, with the canonical ones
+// written by hand. The tests sign with code of their own, written after the API
+// page.
 type signature struct {
 	method, uri, query, headers, signed, body string
 }
@@ -101,7 +101,7 @@ func (s signature) header(secret string) string {
 	return "HMAC-SHA256 AppId=" + appID + ",SignedHeaders=" + s.signed + ",Signature=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// signed returns an unbind's request and what its signature is made of.
+// signed returns an unbind's request and the parts of its signature.
 func signed(b *bundle) (*http.Request, signature) {
 	b.t.Helper()
 	r := b.request(http.MethodDelete, prefix+"/device/d-1", "")
@@ -116,7 +116,7 @@ func setupApp(t *testing.T) *bundle {
 	return setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthApp, AppID: appID, AppSecret: appSecret}})
 }
 
-func TestAppSignatureIsAccepted(t *testing.T) {
+func TestAppAuth_Accepted(t *testing.T) {
 	t.Parallel()
 	b := setupApp(t)
 	b.Bind(user, simulator.Device{DeviceID: "d-1"})
@@ -142,7 +142,7 @@ func TestAppSignatureIsAccepted(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 }
 
-func TestAppSignatureIsRefused(t *testing.T) {
+func TestAppAuth_Refused(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*http.Request, *signature) string{
 		"none":         func(_ *http.Request, s *signature) string { return "" },

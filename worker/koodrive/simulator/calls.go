@@ -6,7 +6,7 @@ import (
 	"regexp"
 )
 
-// The vendor does not specify the formats of its ids; these are what its
+// The vendor does not specify the formats of its ids. These formats are what its
 // examples have in common.
 var (
 	devicePattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -14,7 +14,7 @@ var (
 	machinePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,64}$`)
 )
 
-// perform carries out a request that has passed the checks.
+// perform carries out a request that passed the checks.
 func (s *Simulator) perform(x *exchange) *reply {
 	switch x.call {
 	case CallUnbind:
@@ -40,7 +40,7 @@ func (s *Simulator) unbind(x *exchange) *reply {
 	if !bound {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Unbound++ })
+	s.log.count(func(st *Stats) { st.Unbound++ })
 	return success(d)
 }
 
@@ -51,7 +51,7 @@ func (s *Simulator) release(x *exchange) *reply {
 	if !s.state.release(x.user, x.target, x.arrived) {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Released++ })
+	s.log.count(func(st *Stats) { st.Released++ })
 	return success(nil)
 }
 
@@ -62,7 +62,7 @@ func (s *Simulator) renew(x *exchange) *reply {
 	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(s.cfg.LockLife)) {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Renewed++ })
+	s.log.count(func(st *Stats) { st.Renewed++ })
 	return success(nil)
 }
 
@@ -83,7 +83,7 @@ func (s *Simulator) bind(x *exchange) *reply {
 	}
 	d, added := s.state.bind(x.user, Device{MachineCode: in.MachineCode, DeviceName: in.DeviceName, DeviceOS: in.DeviceOS}, x.arrived)
 	if added {
-		s.journal.count(func(st *Stats) { st.Bound++ })
+		s.log.count(func(st *Stats) { st.Bound++ })
 	}
 	return success(d)
 }
@@ -99,12 +99,12 @@ func (s *Simulator) lock(x *exchange) *reply {
 		return badParameters("moduleCode is not 100, 101 or 102")
 	}
 	id := s.state.takeLock(x.user, in.ModuleCode, x.arrived.Add(s.cfg.LockLife))
-	s.journal.count(func(st *Stats) { st.Locked++ })
+	s.log.count(func(st *Stats) { st.Locked++ })
 	return success(lockData{LockID: id})
 }
 
-// gone is the answer to a second unbind or release, and to one that names what
-// belongs to somebody else.
+// gone is the answer to a second unbind or release, and to one of a device or lock
+// that belongs to somebody else.
 func (s *Simulator) gone() *reply {
 	return koodrive(s.cfg.GoneStatus, codeNotFound, "resource doesn't exist")
 }

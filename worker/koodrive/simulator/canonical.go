@@ -12,8 +12,8 @@ import (
 
 const signatureAlgorithm = "HMAC-SHA256"
 
-// canonicalRequest spells a request in the one way that both sides sign,
-// however it was spelt on the wire. Headers are "name:value", sorted by name.
+// canonicalRequest returns the text that both sides sign, however the request was
+// written on the wire. Headers are "name:value", sorted by name.
 func canonicalRequest(method, escapedPath, rawQuery string, headers []string, signed string, body []byte) (string, error) {
 	path, err := canonicalPath(escapedPath)
 	if err != nil {
@@ -34,8 +34,8 @@ func canonicalRequest(method, escapedPath, rawQuery string, headers []string, si
 	}, "\n"), nil
 }
 
-// canonicalPath encodes each segment afresh and ends with a slash, whether or
-// not the path that was requested does.
+// canonicalPath encodes each segment afresh and ends with a slash, even if the path
+// that was requested does not.
 func canonicalPath(escaped string) (string, error) {
 	segments := strings.Split(escaped, "/")
 	for i, segment := range segments {
@@ -68,7 +68,7 @@ func canonicalQuery(raw string) (string, error) {
 
 // escape encodes everything but the unreserved characters of RFC 3986, in
 // upper-case hex. url.QueryEscape would write a space as a plus sign, and
-// url.PathEscape would leave some reserved characters alone.
+// url.PathEscape would not encode some reserved characters.
 func escape(s string) string {
 	const upperHex = "0123456789ABCDEF"
 	var b strings.Builder

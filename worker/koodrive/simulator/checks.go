@@ -12,13 +12,13 @@ const (
 	traceLength = 58
 )
 
-// answer passes a request through the checks, in the order in which a gateway
-// makes them, and carries out what is left.
+// answer makes the checks in the order in which a gateway makes them, and carries
+// out a request that passes them.
 func (s *Simulator) answer(x *exchange) *reply {
 	for _, check := range []func(*exchange) *reply{
 		checkPath,
 		checkMethod,
-		checkSize, // ahead of the signature, which covers the body
+		checkSize, // before the signature, which covers the body
 		s.checkAuthorization,
 		checkUser,
 		s.checkDate,
@@ -62,7 +62,7 @@ func checkSize(x *exchange) *reply {
 func (s *Simulator) checkAuthorization(x *exchange) *reply {
 	refused := s.auth.authorize(x)
 	if refused != nil {
-		s.journal.count(func(st *Stats) { st.AuthRefusals++ })
+		s.log.count(func(st *Stats) { st.AuthRefusals++ })
 	}
 	return refused
 }
@@ -74,8 +74,8 @@ func checkUser(x *exchange) *reply {
 	return nil
 }
 
-// checkDate holds X-Date against the server's clock. The window is open to the
-// past only: a caller whose clock is a second fast is refused.
+// checkDate compares X-Date with the server's clock. X-Date may be up to 15 minutes
+// old but not later: a caller whose clock is a second fast is refused.
 func (s *Simulator) checkDate(x *exchange) *reply {
 	const wrong = "authentication failed: x-date "
 	var problem string
@@ -89,7 +89,7 @@ func (s *Simulator) checkDate(x *exchange) *reply {
 	default:
 		return nil
 	}
-	s.journal.count(func(st *Stats) { st.AuthRefusals++ })
+	s.log.count(func(st *Stats) { st.AuthRefusals++ })
 	return koodrive(http.StatusBadRequest, codeUnauthenticated, wrong+problem)
 }
 
@@ -107,8 +107,8 @@ func checkNoBody(x *exchange) *reply {
 	return nil
 }
 
-// one returns the value of a header that was sent exactly once. Where two were
-// sent, the caller and a proxy in between may each mean another.
+// one returns the value of a header that was sent exactly once. If two were sent,
+// the caller and a proxy on the way may each read another one.
 func one(h http.Header, name string) string {
 	if values := h[name]; len(values) == 1 {
 		return values[0]

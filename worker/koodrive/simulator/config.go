@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Config says how a Simulator behaves. The zero value is a KooDrive without
-// users that lets everybody in.
+// Config says how a Simulator behaves. The zero value is a KooDrive without users
+// that accepts every credential.
 type Config struct {
 	// Auth is how callers must authorize. Default: not at all.
 	Auth Auth
-	// Clock is the server's clock. Date headers, the window for X-Date, the
-	// life of locks and the throttle follow it; waiting faults do not, they
-	// take real time. Default time.Now.
+	// Clock is the server's clock. Date headers, the window for X-Date, the life
+	// of locks and the throttle follow it. Faults that wait do not: they take real
+	// time. Default time.Now.
 	Clock func() time.Time
 	// LockLife is how long a lock lives after it was taken or renewed. Default
 	// 10 minutes, the vendor's figure.
@@ -24,14 +24,14 @@ type Config struct {
 	// GoneStatus is the HTTP status that goes with code 13000309, which the
 	// vendor leaves open. 200 to 599, default 404.
 	GoneStatus int
-	// RateLimit is how many requests per second are let through over all
-	// callers; those above are answered 429 with Retry-After. A second's worth
+	// RateLimit is how many requests per second are accepted over all callers.
+	// Further ones are answered 429 with Retry-After. The requests of one second
 	// may come at once. Default 0: no limit.
 	RateLimit float64
-	// Faults is the initial script; see Simulator.AddFault.
+	// Faults are the faults at the start; see Simulator.AddFault.
 	Faults []Fault
-	// Seed makes the choices of Fault.Rate repeatable. Default 0: one is picked,
-	// and shown in Stats.
+	// Seed makes the choices of Fault.Rate repeatable. Default 0: a random seed,
+	// which Stats shows.
 	Seed uint64
 	// LogSize is how many of the last requests Simulator.Log can show. Default
 	// 1000.
@@ -48,13 +48,13 @@ const (
 // Auth says how callers must authorize.
 type Auth struct {
 	// Mode is AuthNone, AuthToken or AuthApp. Default AuthNone: the
-	// Authorization header is not looked at.
+	// Authorization header is ignored.
 	Mode string
 	// TokenFormat is the value of the Authorization header in token mode, with
 	// {token} where the token goes. Default "Bearer+{token}".
 	TokenFormat string
-	// Token is the token expected of every user in token mode; it can be
-	// changed with SetToken. Default empty: any token will do.
+	// Token is the token expected of every user in token mode. SetToken changes
+	// it. Default empty: any token is accepted.
 	Token string
 	// AppID and AppSecret are the application's, in app mode.
 	AppID, AppSecret string

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// maxSeed bounds how many devices one request to the control face may bind.
+// maxSeed bounds how many devices one request to Control may bind.
 const maxSeed = 100_000
 
-// Control returns the face for people and scripts: JSON, without authorization,
-// and not part of the API that is simulated. Mounted with
+// Control returns a handler for people and scripts. It speaks JSON, needs no
+// authorization, and is not part of the API that is simulated. Mounted with
 //
 //	mux.Handle("/_sim/", http.StripPrefix("/_sim", s.Control()))
 //
@@ -22,23 +22,23 @@ const maxSeed = 100_000
 //
 //	GET    /stats                      Stats
 //	GET    /requests?n=20              the last requests, oldest first
-//	GET    /faults                     the script, with how often each was served
+//	GET    /faults                     the faults, with how often each was served
 //	POST   /faults                     {"fault":"forbidden,call=unbind"}, see ParseFault
-//	DELETE /faults                     empties the script
+//	DELETE /faults                     removes all faults
 //	GET    /devices?user_id=u-1        what the user has bound
 //	POST   /devices                    {"user_id":"u-1","count":3} or {"user_id":"u-1","device_id":"d-1"}
 //	GET    /locks?user_id=u-1          what the user holds
 //	POST   /locks                      {"user_id":"u-1","module":"102"}, or with "lock_id" and "expires_in":"10m"
 //
-// and {"error":"…"} with status 400 to what makes no sense.
+// and {"error":"…"} with status 400 to a wrong request.
 func (s *Simulator) Control() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
 		"GET /stats":     func(*http.Request) (any, error) { return s.Stats(), nil },
 		"GET /requests":  s.controlRequests,
-		"GET /faults":    func(*http.Request) (any, error) { return s.script.list(), nil },
+		"GET /faults":    func(*http.Request) (any, error) { return s.plan.list(), nil },
 		"POST /faults":   s.controlAddFault,
-		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.script.list(), nil },
+		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.plan.list(), nil },
 		"GET /devices":   s.controlDevices,
 		"POST /devices":  s.controlBind,
 		"GET /locks":     s.controlLocks,
@@ -82,7 +82,7 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	if err := s.AddFault(*in.Fault); err != nil {
 		return nil, err
 	}
-	return s.script.list(), nil
+	return s.plan.list(), nil
 }
 
 func (s *Simulator) controlDevices(r *http.Request) (any, error) {
@@ -153,8 +153,8 @@ func (s *Simulator) controlLock(r *http.Request) (any, error) {
 
 var errNoUser = errors.New("user_id is missing")
 
-// readControl reads a JSON body. It is strict, since a misspelt member would
-// otherwise do something else than what was meant, silently.
+// readControl reads a JSON body. It is strict: a misspelt member would otherwise
+// be ignored silently.
 func readControl(r *http.Request, into any) error {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()

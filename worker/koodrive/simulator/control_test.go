@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// control makes a request to the control face and reads the answer into v.
+// control makes a request to Control and reads the answer into v.
 func control[T any](t *testing.T, b *bundle, method, path, body string, status int) (v T) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -19,7 +19,7 @@ func control[T any](t *testing.T, b *bundle, method, path, body string, status i
 		t.Fatalf("%s %s %s answers %d %s; want %d", method, path, body, w.Code, w.Body, status)
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
-		t.Fatalf("%s %s answers %s: %v", method, path, w.Body, err)
+		t.Fatalf("%s %s answers %s: got %v, want JSON", method, path, w.Body, err)
 	}
 	return v
 }
@@ -30,7 +30,7 @@ type shownFault struct {
 	Served int
 }
 
-func TestControlDrivesTheSimulator(t *testing.T) {
+func TestControl(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 
@@ -61,14 +61,14 @@ func TestControlDrivesTheSimulator(t *testing.T) {
 	}
 
 	if st := control[simulator.Stats](t, b, "GET", "/stats", "", 200); st.Unbound != 1 || st.Faults["forbidden"] != 1 || st.Answers[403] != 1 {
-		t.Errorf("stats are %+v", st)
+		t.Errorf("got stats %+v, want what was done above", st)
 	}
 	if log := control[[]simulator.Entry](t, b, "GET", "/requests?n=1", "", 200); len(log) != 1 || log[0].Status != 200 || log[0].Target != "d-1" {
 		t.Errorf("requests are %+v; want the last unbind", log)
 	}
 }
 
-func TestControlSaysWhatIsWrong(t *testing.T) {
+func TestControl_WrongRequests(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, tc := range []struct{ method, path, body, want string }{

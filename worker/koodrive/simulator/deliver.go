@@ -7,8 +7,7 @@ import (
 	"strconv"
 )
 
-// deliver sends an answer, or breaks the connection in the way that the kind
-// of fault asks for.
+// deliver sends an answer, or breaks the connection as the kind of fault says.
 func deliver(w http.ResponseWriter, rep *reply, kind string) {
 	switch kind {
 	case KindResetBefore, KindResetAfter:
@@ -19,7 +18,7 @@ func deliver(w http.ResponseWriter, rep *reply, kind string) {
 		header.Set("Content-Length", strconv.Itoa(len(rep.body)))
 		w.WriteHeader(rep.status)
 		write(w, rep.body[:len(rep.body)/2])
-		// Flushed, or the panic would drop the half along with the rest.
+		// Without a flush the panic would drop the first half too.
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	case KindTruncateClean:
@@ -33,7 +32,7 @@ func deliver(w http.ResponseWriter, rep *reply, kind string) {
 	}
 }
 
-// write sends a body. Whoever has gone away meanwhile is nobody's loss.
+// write sends a body. It does not matter if the caller is gone.
 func write(w http.ResponseWriter, body []byte) {
 	if len(body) > 0 {
 		_, _ = w.Write(body) //nolint:gosec // an API of JSON, whose faults answer what the operator wrote
@@ -41,19 +40,18 @@ func write(w http.ResponseWriter, body []byte) {
 }
 
 // reset drops the connection so that the caller sees a TCP reset. Under HTTP/2
-// one connection carries the requests of many, and there the panic resets the
-// stream instead.
+// many requests share a connection. There the panic resets the stream instead.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	// Closing a TLS connection would say goodbye first; its TCP connection is
-	// what must go.
+	// Closing a TLS connection would send a close notification first. So the TCP
+	// connection below it is closed.
 	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = wrapped.NetConn()
 	}
-	// Without lingering, close discards what is unsent and resets.
+	// With a linger time of zero, Close discards unsent data and resets.
 	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}

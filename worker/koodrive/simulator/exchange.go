@@ -26,17 +26,17 @@ func callNames() []string {
 const (
 	pathPrefix = "/koodrive/ose/v1/backup"
 	lockHeader = "X-Backup-Lock-Id"
-	// maxBody is far below the gateway's 12 MB, and a hundred times what a
-	// call of this API can need.
+	// maxBody is far below the gateway's 12 MB, and a hundred times what a call
+	// of this API needs.
 	maxBody = 64 << 10
 )
 
-// exchange is a request under way: what came over the wire, read once.
+// exchange is a request that is being answered. It was read once.
 type exchange struct {
 	*http.Request
 
 	call    string
-	known   bool   // the path exists, if perhaps not with this method
+	known   bool   // the path exists, perhaps with another method
 	user    string // X-User-Id
 	target  string // the id of the device or lock, as it was sent
 	body    []byte
@@ -47,7 +47,8 @@ type exchange struct {
 	fault   string        // the name of the fault that applies
 }
 
-// now is the time that the caller is shown and judged by.
+// now is the server's time as the caller sees it, and as X-Date is checked
+// against it.
 func (x *exchange) now() time.Time { return x.arrived.Add(x.skew) }
 
 func receive(w http.ResponseWriter, r *http.Request, now time.Time) *exchange {
@@ -56,14 +57,14 @@ func receive(w http.ResponseWriter, r *http.Request, now time.Time) *exchange {
 	if x.call == CallRelease || x.call == CallRenew {
 		x.target = r.Header.Get(lockHeader)
 	}
-	// Read in any case: net/http notices that a caller has gone only once the
-	// body has been read, and faults that wait depend on that.
+	// The body is read in any case. net/http notices only then that a caller is
+	// gone, and faults that wait depend on that.
 	x.body, x.bodyErr = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	return x
 }
 
-// route tells which call a request is, and the device that its path names.
-// The path is the escaped one, so that an escaped slash stays part of an id.
+// route returns which call a request is, and the device that its path names. It
+// takes the escaped path, so that an escaped slash stays part of an id.
 func route(method, escaped string) (call, device string, known bool) {
 	rest, ours := strings.CutPrefix(escaped, pathPrefix)
 	if !ours {

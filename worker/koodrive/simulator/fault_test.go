@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestEveryAnswerCanBeServedByName(t *testing.T) {
+func TestFault_EveryAnswerByName(t *testing.T) {
 	t.Parallel()
 	for _, want := range answers.All() {
 		t.Run(want.Name, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestEveryAnswerCanBeServedByName(t *testing.T) {
 	}
 }
 
-func TestLiteralAnswer(t *testing.T) {
+func TestFault_FixedReply(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, `status=503,retry-after=1500ms,header.X-Cache=MISS,body={"code":1,"msg":"a, b"}`)})
 	got := b.unbind("d")
@@ -57,7 +57,7 @@ func TestLiteralAnswer(t *testing.T) {
 	}
 }
 
-func TestFirstMatchingFaultWins(t *testing.T) {
+func TestFaultPlan_FirstMatchWins(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t,
 		"forbidden,call=unbind,target=vip-*",
@@ -73,13 +73,13 @@ func TestFirstMatchingFaultWins(t *testing.T) {
 	r.Header.Set("X-User-Id", "u-3")
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 	if st := b.Stats(); st.Faults["outage"] != 2 || st.Faults["throttled"] != 1 || st.Faults["forbidden"] != 1 {
-		t.Errorf("faults served are %v", st.Faults)
+		t.Errorf("got the served faults %v, want outage twice and the others once", st.Faults)
 	}
 	b.ClearFaults()
 	b.unbind(device.DeviceID).wantKooDrive(t, 200, 0)
 }
 
-func TestFaultPerTargetFailsTwiceForEach(t *testing.T) {
+func TestFaultPlan_PerTarget(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "upstream-200,call=unbind,times=2,per-target")})
 	for _, id := range []string{"d-1", "d-2"} {
@@ -96,14 +96,14 @@ func TestFaultPerTargetFailsTwiceForEach(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 13000201)
 }
 
-func TestFaultMatchesTheLock(t *testing.T) {
+func TestMatch_Lock(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "forbidden,call=release,target=*@101")})
 	b.lockCall(http.MethodDelete, b.TakeLock(user, "101")).wantKooDrive(t, 403, 13000410)
 	b.lockCall(http.MethodDelete, b.TakeLock(user, "102")).wantKooDrive(t, 200, 0)
 }
 
-func TestRateHitsAShareAndRepeats(t *testing.T) {
+func TestFaultPlan_Rate(t *testing.T) {
 	t.Parallel()
 	run := func() (hits []bool) {
 		b := setup(t, simulator.Config{Seed: 7, Faults: faults(t, "throttled,rate=0.3")})
@@ -122,7 +122,7 @@ func TestRateHitsAShareAndRepeats(t *testing.T) {
 	}
 }
 
-func TestSkewMovesTheServersClock(t *testing.T) {
+func TestFault_Skew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "skew=-1m,times=1", "skew=20m,times=1", "skew=10m")})
 	list := func() answer { return b.do(http.MethodGet, prefix+"/device", "") }
@@ -139,9 +139,9 @@ func TestSkewMovesTheServersClock(t *testing.T) {
 	}
 }
 
-// TestSlowAnswersLateToWorkDoneAtOnce runs without a server: in a synctest
-// bubble time passes by itself, but not while somebody waits for the network.
-func TestSlowAnswersLateToWorkDoneAtOnce(t *testing.T) {
+// The test runs without a server: in a synctest bubble time passes by itself, but
+// not while somebody waits for the network.
+func TestFault_Slow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim, err := simulator.New(simulator.Config{Faults: faults(t, "slow,delay=90s")})
@@ -174,7 +174,7 @@ func unbindRequest(t *testing.T, now time.Time) *http.Request {
 	return r
 }
 
-func TestAddFaultRefusesNonsense(t *testing.T) {
+func TestAddFault_Refused(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for want, f := range map[string]simulator.Fault{

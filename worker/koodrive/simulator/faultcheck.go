@@ -13,8 +13,8 @@ import (
 
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
-// Validate reports the first thing about a fault that makes no sense, and what
-// would.
+// Validate reports the first thing that is wrong with a fault, and what would be
+// right.
 func (f Fault) Validate() error {
 	switch {
 	case f.Kind != "" && !slices.Contains(FaultKinds(), f.Kind):

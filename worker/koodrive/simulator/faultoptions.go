@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// option is a key of the text form. get returns "" for what need not be said;
-// the error of set completes the sentence "… want".
+// option is a key of the text form. get returns "" for a value that need not be
+// written. The error of set continues the sentence "… want".
 type option struct {
 	key string
 	set func(f *Fault, value string) error
 	get func(f *Fault) string
 }
 
-// options lists the keys in the order in which String writes them. Headers,
-// the body and the bare words are apart.
+// options lists the keys in the order in which String writes them. Headers, the
+// body and the bare words are not among them.
 func options() []option {
 	return []option{
 		word("name", func(f *Fault) *string { return &f.Name }),

@@ -8,7 +8,8 @@ import (
 	"unicode"
 )
 
-// parseFault reads the fields of the text form, without judging the whole.
+// parseFault reads the fields of the text form. It does not check whether they fit
+// together.
 func parseFault(text string) (Fault, error) {
 	var f Fault
 	for rest, more := text, true; more; {
@@ -37,8 +38,8 @@ type field struct {
 	bare       bool
 }
 
-// cutField cuts the first field off. More tells whether a comma followed it,
-// after which another field must come.
+// cutField cuts the first field off. more says that a comma followed it, and
+// another field must follow the comma.
 func cutField(text string) (f field, rest string, more bool, err error) {
 	end := strings.IndexAny(text, "=,")
 	if end < 0 || text[end] == ',' {

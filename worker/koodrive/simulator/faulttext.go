@@ -35,8 +35,8 @@ var (
 //	header.NAME=VALUE  a header of the answer; may be repeated
 //	retry-after=TIME   the Retry-After header, such as 2s
 //	delay=TIME         the time before the answer
-//	times=NUMBER       how often; without it for ever
-//	rate=SHARE         above 0 to 1; without it always
+//	times=NUMBER       how often; without it, without end
+//	rate=SHARE         above 0 to 1; without it, always
 //	skew=TIME          how far the server's clock is ahead, or behind if negative
 //	body=TEXT          the body of a literal answer
 //
@@ -107,7 +107,7 @@ func apply(f *Fault, next field) error {
 	case next.bare && f.Kind != "":
 		return fmt.Errorf("two kinds, %q and %q; want one", f.Kind, next.key)
 	case next.bare:
-		f.Kind = next.key // known or not is for Validate to say
+		f.Kind = next.key // Validate checks whether it is known
 		return nil
 	case strings.HasPrefix(next.key, headerPrefix):
 		if f.Header == nil {

@@ -29,12 +29,12 @@ var faultTexts = map[string]simulator.Fault{
 	},
 }
 
-func TestParseFaultReadsWhatStringWrites(t *testing.T) {
+func TestParseFault_ReadsWhatStringWrites(t *testing.T) {
 	t.Parallel()
 	for text, want := range faultTexts {
 		got, err := simulator.ParseFault(text)
 		if err != nil {
-			t.Errorf("ParseFault: %v", err)
+			t.Errorf("ParseFault: got %v, want no error", err)
 			continue
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -47,7 +47,7 @@ func TestParseFaultReadsWhatStringWrites(t *testing.T) {
 	}
 }
 
-func TestParseFaultIsLenientAboutSpacesAndOrder(t *testing.T) {
+func TestParseFault_SpacesAndOrder(t *testing.T) {
 	t.Parallel()
 	got, err := simulator.ParseFault(` per-target , times = 2 ,user= "u,1" , forbidden `)
 	want := simulator.Fault{Kind: "forbidden", Match: simulator.Match{User: "u,1"}, Times: 2, PerTarget: true}
@@ -56,7 +56,7 @@ func TestParseFaultIsLenientAboutSpacesAndOrder(t *testing.T) {
 	}
 }
 
-func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
+func TestParseFault_Errors(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                           "a field is empty",
@@ -86,7 +86,7 @@ func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-func TestFaultKindsAreWordsOfTheText(t *testing.T) {
+func TestFaultKinds_CanBeParsed(t *testing.T) {
 	t.Parallel()
 	for _, kind := range simulator.FaultKinds() {
 		if strings.ContainsAny(kind, `,=" `) || kind == "per-target" {
@@ -95,7 +95,7 @@ func TestFaultKindsAreWordsOfTheText(t *testing.T) {
 	}
 }
 
-func TestFaultTravelsInJSON(t *testing.T) {
+func TestFault_JSON(t *testing.T) {
 	t.Parallel()
 	for _, want := range faultTexts {
 		text, err := json.Marshal(want)

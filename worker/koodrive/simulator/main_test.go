@@ -59,26 +59,26 @@ func setup(t *testing.T, cfg simulator.Config) *bundle {
 	}
 	server := httptest.NewServer(sim)
 	t.Cleanup(server.Close)
-	// Redirects are among the answers, and are to be seen, not followed.
+	// Some answers are redirects. The tests look at them and do not follow them.
 	server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &bundle{Simulator: sim, t: t, clock: c, server: server}
 }
 
-// faults parses a script.
+// faults parses faults, one in each line.
 func faults(t *testing.T, lines ...string) []simulator.Fault {
 	t.Helper()
-	script := make([]simulator.Fault, len(lines))
+	parsed := make([]simulator.Fault, len(lines))
 	for i, text := range lines {
 		f, err := simulator.ParseFault(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		script[i] = f
+		parsed[i] = f
 	}
-	return script
+	return parsed
 }
 
-// answer is what came back, read in full.
+// answer is a complete answer.
 type answer struct {
 	Status int
 	Header http.Header

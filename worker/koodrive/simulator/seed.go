@@ -2,10 +2,10 @@ package simulator
 
 import "time"
 
-// Bind binds a device to a user without a request, and returns it with what it
-// lacked: an id of 19 digits, a machine code, the time. A device without id
-// whose machine is bound already is returned as it is; one with an id replaces
-// the device of that id, which is how a test lets a user bind anew.
+// Bind binds a device to a user without a request, and returns it with the fields
+// that it lacked: an id of 19 digits, a machine code, the time. If it has no id and
+// its machine is bound already, Bind returns the bound device. If it has an id, it
+// replaces the device of that id; so a test lets a user bind a device again.
 func (s *Simulator) Bind(userID string, d Device) Device {
 	bound, _ := s.state.bind(userID, d, s.cfg.Clock())
 	return bound
@@ -21,7 +21,7 @@ func (s *Simulator) TakeLock(userID, module string) (lockID string) {
 	return s.state.takeLock(userID, module, s.cfg.Clock().Add(s.cfg.LockLife))
 }
 
-// AddLock puts a lock of a given id and end into the state, or moves its end.
+// AddLock adds a lock with an id and an expiry, or changes the expiry of a lock.
 func (s *Simulator) AddLock(userID, lockID string, expires time.Time) {
 	s.state.addLock(userID, lockID, expires)
 }
@@ -31,8 +31,8 @@ func (s *Simulator) AddLock(userID, lockID string, expires time.Time) {
 func (s *Simulator) Locks(userID string) []Lock { return s.state.locksOf(userID, s.cfg.Clock()) }
 
 // Stats returns what has happened so far.
-func (s *Simulator) Stats() Stats { return s.journal.snapshot() }
+func (s *Simulator) Stats() Stats { return s.log.snapshot() }
 
-// Log returns the last n requests that were answered, or left without an
-// answer, oldest first; all that are remembered where n is not positive.
-func (s *Simulator) Log(n int) []Entry { return s.journal.last(n) }
+// Log returns the last n requests that were answered, or that ended without an
+// answer, oldest first. If n is not positive, it returns all that are remembered.
+func (s *Simulator) Log(n int) []Entry { return s.log.last(n) }

@@ -18,15 +18,15 @@ type Simulator struct {
 	auth    authorizer
 	tokens  *tokenAuth // nil unless callers authorize with a token
 	limiter *rate.Limiter
-	script  *script
+	plan    *faultPlan
 	state   *state
-	journal *journal
+	log     *requestLog
 }
 
 var _ http.Handler = (*Simulator)(nil)
 
-// New returns a Simulator without users. The error says which setting is wrong
-// and what would be right.
+// New returns a Simulator without users. An error says which setting is wrong and
+// what would be right.
 func New(cfg Config) (*Simulator, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -36,10 +36,10 @@ func New(cfg Config) (*Simulator, error) {
 		cfg.Seed = rand.Uint64() //nolint:gosec // the seed is no secret: Stats shows it
 	}
 	s := &Simulator{
-		cfg:     cfg,
-		script:  newScript(cfg.Seed),
-		state:   newState(),
-		journal: newJournal(cfg.LogSize, cfg.Seed),
+		cfg:   cfg,
+		plan:  newFaultPlan(cfg.Seed),
+		state: newState(),
+		log:   newRequestLog(cfg.LogSize, cfg.Seed),
 	}
 	switch cfg.Auth.Mode {
 	case AuthToken:
@@ -48,7 +48,7 @@ func New(cfg Config) (*Simulator, error) {
 	case AuthApp:
 		s.auth = appAuth{id: cfg.Auth.AppID, secret: cfg.Auth.AppSecret}
 	default:
-		s.auth = openDoor{}
+		s.auth = noAuth{}
 	}
 	if cfg.RateLimit > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), int(math.Ceil(cfg.RateLimit)))
@@ -61,20 +61,20 @@ func New(cfg Config) (*Simulator, error) {
 	return s, nil
 }
 
-// AddFault appends a fault to the script. Of the faults that match a request,
-// are not used up and win their draw, the first applies.
+// AddFault appends a fault. Of the faults that match a request, are not used up and
+// are chosen by their Rate, the first applies.
 func (s *Simulator) AddFault(f Fault) error {
-	if err := s.script.add(f); err != nil {
+	if err := s.plan.add(f); err != nil {
 		return fmt.Errorf("simulator: %w", err)
 	}
 	return nil
 }
 
-// ClearFaults empties the script. Requests that a fault is holding up stay held.
-func (s *Simulator) ClearFaults() { s.script.clear() }
+// ClearFaults removes all faults. A request that a fault delays stays delayed.
+func (s *Simulator) ClearFaults() { s.plan.clear() }
 
-// SetToken changes the token that is expected from now on, as when tokens
-// expire or are rotated. Empty: any token will do. Without effect unless
+// SetToken changes the token that is expected from now on, as if tokens expired or
+// were rotated. If it is empty, any token is accepted. It has no effect unless
 // callers authorize with a token.
 func (s *Simulator) SetToken(token string) {
 	if s.tokens != nil {
@@ -82,59 +82,58 @@ func (s *Simulator) SetToken(token string) {
 	}
 }
 
-// ServeHTTP answers one request. It panics with http.ErrAbortHandler where a
-// fault demands that a caller see a broken connection.
+// ServeHTTP answers one request. It panics with http.ErrAbortHandler if a fault
+// breaks the connection.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := receive(w, r, s.cfg.Clock())
-	s.journal.enter(x)
-	defer s.journal.leave()
+	s.log.enter(x)
+	defer s.log.leave()
 
 	rep, fault := s.throttle(x), Fault{}
 	if rep == nil {
 		rep, fault = s.respond(x)
 	}
 	if !wait(r.Context(), fault) {
-		s.journal.record(x, 0)
-		// The caller is gone or the server shuts down. To return would send
-		// an empty 200 to whoever still listens.
+		s.log.record(x, 0)
+		// The caller is gone or the server shuts down. If this returned, a caller
+		// that still waits would get an empty 200.
 		panic(http.ErrAbortHandler)
 	}
-	// Recorded before it is sent: who has the answer finds it in the log.
-	s.journal.record(x, fault.visibleStatus(rep))
+	// The log has the request before the caller has the answer.
+	s.log.record(x, fault.visibleStatus(rep))
 	deliver(w, rep, fault.Kind)
 }
 
-// throttle answers what exceeds the limit, as the gateway does.
+// throttle answers a request that exceeds the limit, as the gateway does.
 func (s *Simulator) throttle(x *exchange) *reply {
 	if s.limiter == nil || s.limiter.AllowN(x.arrived, 1) {
 		return nil
 	}
-	s.journal.count(func(st *Stats) { st.Throttled++ })
+	s.log.count(func(st *Stats) { st.Throttled++ })
 	rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
 	rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
 	return rep.dated(x.now())
 }
 
-// respond finds the fault that applies, if any, and the answer: the fault's
-// own, or what the checks and the work say. A nil answer means that none is
-// to be sent.
+// respond finds the fault that applies, if any, and the answer: that of the fault,
+// or that of the checks and the work. If the answer is nil, none is sent.
 func (s *Simulator) respond(x *exchange) (*reply, Fault) {
-	line := s.script.pick(x)
-	if line == nil {
+	planned := s.plan.pick(x)
+	if planned == nil {
 		return s.answer(x).dated(x.now()), Fault{}
 	}
-	x.fault = line.fault.title()
-	x.skew = line.fault.Skew
-	s.journal.count(func(st *Stats) { st.Faults[x.fault]++ })
-	rep := line.literal
-	if line.fault.works() {
+	x.fault = planned.fault.title()
+	x.skew = planned.fault.Skew
+	s.log.count(func(st *Stats) { st.Faults[x.fault]++ })
+	rep := planned.fixedReply
+	if planned.fault.performsCall() {
 		rep = s.answer(x)
 	}
-	return rep.dressed(line.fault).dated(x.now()), line.fault
+	return rep.dressed(planned.fault).dated(x.now()), planned.fault
 }
 
-// wait holds an answer up for as long as its fault wants, and reports whether
-// it is still to be given. No lock is held meanwhile.
+// wait delays an answer as its fault says, and reports whether the answer should
+// still be sent. It holds no lock.
 func wait(ctx context.Context, f Fault) bool {
 	if f.Kind == KindHang {
 		<-ctx.Done()

@@ -36,8 +36,8 @@ func newLock(id string, expires time.Time) Lock {
 // FormatTime writes a time as KooDrive does: 2025-09-15T06:14:48.630Z.
 func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// firstDevice is the id that the vendor's page shows. Counting from there keeps
-// generated ids at 19 digits, and the same from run to run.
+// firstDevice is the id that the vendor's page shows. Generated ids count from
+// there, so that they have 19 digits and are the same in every run.
 const firstDevice = 1775406005920779393
 
 // state is what KooDrive remembers.
@@ -47,17 +47,18 @@ type state struct {
 	issued   int64 // device ids generated so far
 }
 
-// account is what belongs to one user. Its maps are made when they are needed:
-// a run may have a million users.
+// account is what belongs to one user. Its maps are made when they are needed,
+// since a run may have a million users.
 type account struct {
 	devices  map[string]*Device
 	machines map[string]*Device
-	locks    map[string]time.Time // when it expires
+	locks    map[string]time.Time // when each expires
 }
 
 func newState() *state { return &state{accounts: make(map[string]*account)} }
 
-// open returns a user's account, new if need be. The caller holds the mutex.
+// open returns a user's account, and creates it if there is none. The caller holds
+// the mutex.
 func (s *state) open(user string) *account {
 	a := s.accounts[user]
 	if a == nil {
@@ -67,16 +68,17 @@ func (s *state) open(user string) *account {
 	return a
 }
 
-// tidy forgets a user of whom nothing is left. The caller holds the mutex.
+// tidy removes the account of a user who has nothing any more. The caller holds the
+// mutex.
 func (s *state) tidy(user string, a *account) {
 	if len(a.devices) == 0 && len(a.locks) == 0 {
 		delete(s.accounts, user)
 	}
 }
 
-// bind adds a device and generates what it lacks. A device without id whose
-// machine is bound already is that one, and nothing is added; one that comes
-// with an id takes the place of whatever had its id or its machine.
+// bind adds a device and generates the fields that it lacks. If it has no id and its
+// machine is bound already, nothing is added, and bind returns the bound device. If
+// it has an id, it replaces the devices that had its id or its machine.
 func (s *state) bind(user string, d Device, now time.Time) (bound Device, added bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +89,7 @@ func (s *state) bind(user string, d Device, now time.Time) (bound Device, added 
 	if known := a.machines[d.MachineCode]; known != nil && d.DeviceID == "" {
 		return *known, false
 	}
-	for d.DeviceID == "" { // unless somebody chose this very id, once
+	for d.DeviceID == "" { // once, unless somebody chose the same id
 		id := strconv.FormatInt(firstDevice+s.issued, 10)
 		s.issued++
 		if a.devices[id] == nil && a.machines["m"+id] == nil {
@@ -122,8 +124,8 @@ func (s *state) unbind(user, id string) (Device, bool) {
 	return *d, true
 }
 
-// devicesOf lists a user's devices, oldest first. It is never nil, since the
-// answer to a user without devices is an empty list.
+// devicesOf lists a user's devices, oldest first. The list is never nil, since a
+// user without devices gets an empty list as answer.
 func (s *state) devicesOf(user string) []Device {
 	s.mu.Lock()
 	list := []Device{}

@@ -11,9 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// KooDrive's codes. codeUnauthenticated is none of the published ones: the
-// reference gives no code for a wrong X-Date, and a client has to go by the
-// message.
+// KooDrive's codes. codeUnauthenticated is not a published one: the reference gives
+// no code for a wrong X-Date, and a client has to read the message.
 const (
 	codeSuccess         = 0
 	codeBadRequest      = 13000101
@@ -50,7 +49,7 @@ type lockData struct {
 	LockID string `json:"lockId"`
 }
 
-// reply is an answer that is ready to be sent, or to be spoilt.
+// reply is an answer before it is sent. A fault may still spoil it.
 type reply struct {
 	status int
 	header http.Header
@@ -78,8 +77,8 @@ func jsonReply(status int, v any) *reply {
 	return &reply{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
 }
 
-// dated returns the reply with the time that the server claims to have. A
-// Date that a fault has set stays.
+// dated returns the reply with the server's time as its Date. A Date that a fault
+// has set stays.
 func (r *reply) dated(now time.Time) *reply {
 	if r == nil || r.header.Get("Date") != "" {
 		return r
@@ -103,7 +102,7 @@ func (r *reply) dressed(f Fault) *reply {
 	return r
 }
 
-// clone guards the answers of the fault script, which many requests share.
+// clone protects the replies of faults, which many requests share.
 func (r *reply) clone() *reply {
 	header := r.header.Clone()
 	if header == nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// raw sends an unbind of d-1 over a connection of its own and returns what the
-// wire said until it ended, and how it ended.
+// raw sends an unbind of d-1 over a connection of its own. It returns what it read
+// until the connection ended, and how it ended.
 func (b *bundle) raw() (string, error) {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.server.Listener.Addr().String())
@@ -36,7 +36,7 @@ func (b *bundle) raw() (string, error) {
 	return string(got), err
 }
 
-func TestResetIsATCPReset(t *testing.T) {
+func TestReset_TCP(t *testing.T) {
 	t.Parallel()
 	for kind, left := range map[string]int{simulator.KindResetBefore: 1, simulator.KindResetAfter: 0} {
 		t.Run(kind, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestResetIsATCPReset(t *testing.T) {
 	}
 }
 
-func TestResetUnderTLSAndHTTP2(t *testing.T) {
+func TestReset_TLSAndHTTP2(t *testing.T) {
 	t.Parallel()
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("http2=%v", h2), func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
-func TestWaitingFaultsEndWithTheCaller(t *testing.T) {
+func TestFault_WaitEndsWithTheCaller(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{"hang", "slow,delay=1h", "forbidden,delay=1h"} {
 		t.Run(fault, func(t *testing.T) {

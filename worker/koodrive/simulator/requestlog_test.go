@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestLogShowsRequestsAndNoCredential(t *testing.T) {
+func TestLog_NoCredentials(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cret"
 	b := setup(t, simulator.Config{LogSize: 3, Auth: simulator.Auth{Mode: simulator.AuthToken}, Faults: faults(t, "forbidden,target=d-4")})
@@ -39,7 +39,7 @@ func TestLogShowsRequestsAndNoCredential(t *testing.T) {
 	}
 }
 
-func TestConcurrentCallersEachGetTheirOwn(t *testing.T) {
+func TestSimulator_ConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	const callers, each = 16, 50
 	sim, err := simulator.New(simulator.Config{Faults: faults(t, "throttled,times=1,per-target", "slow,delay=1us,rate=0.1")})

@@ -11,11 +11,11 @@ import (
 type Stats struct {
 	// Requests counts by call: CallUnbind and so on.
 	Requests map[string]int `json:"requests"`
-	// Answers counts by HTTP status; 0 stands for requests that ended without
-	// an answer.
+	// Answers counts by HTTP status; 0 is for requests that ended without an
+	// answer.
 	Answers map[int]int `json:"answers"`
-	// Faults counts by the fault's name. A fault that was taken out of the
-	// script keeps its count.
+	// Faults counts by the fault's name. A fault that was removed keeps its
+	// count.
 	Faults map[string]int `json:"faults"`
 
 	// Work that was done on request, whether or not the answer arrived.
@@ -25,10 +25,10 @@ type Stats struct {
 	Locked   int `json:"locked"`
 	Renewed  int `json:"renewed"`
 
-	// AuthRefusals counts what failed the checks of Authorization and X-Date.
-	// Faults that answer alike are not among them.
+	// AuthRefusals counts the requests that failed the checks of Authorization and
+	// X-Date. Faults with the same answer are not counted.
 	AuthRefusals int `json:"authRefusals"`
-	// Throttled counts what exceeded Config.RateLimit.
+	// Throttled counts the requests that exceeded Config.RateLimit.
 	Throttled int `json:"throttled"`
 	// InFlight is the number of requests under way, and PeakInFlight the
 	// highest that it ever was.
@@ -52,9 +52,9 @@ type Entry struct {
 	Status int       `json:"status"`           // 0: no answer was given
 }
 
-// journal is the memory of what happened. It has a lock of its own, so that
-// reading statistics holds up no request for longer than a copy takes.
-type journal struct {
+// requestLog remembers what happened. It has a lock of its own, so that reading
+// the statistics delays a request no longer than a copy takes.
+type requestLog struct {
 	mu    sync.Mutex
 	stats Stats
 	size  int
@@ -62,63 +62,63 @@ type journal struct {
 	next  int // where the next entry goes once the ring is full
 }
 
-func newJournal(size int, seed uint64) *journal {
-	return &journal{size: size, stats: Stats{
+func newRequestLog(size int, seed uint64) *requestLog {
+	return &requestLog{size: size, stats: Stats{
 		Requests: make(map[string]int), Answers: make(map[int]int), Faults: make(map[string]int), Seed: seed,
 	}}
 }
 
-func (j *journal) enter(x *exchange) {
-	j.count(func(st *Stats) {
+func (l *requestLog) enter(x *exchange) {
+	l.count(func(st *Stats) {
 		st.Requests[x.call]++
 		st.InFlight++
 		st.PeakInFlight = max(st.PeakInFlight, st.InFlight)
 	})
 }
 
-func (j *journal) leave() { j.count(func(st *Stats) { st.InFlight-- }) }
+func (l *requestLog) leave() { l.count(func(st *Stats) { st.InFlight-- }) }
 
-func (j *journal) count(change func(*Stats)) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	change(&j.stats)
+func (l *requestLog) count(change func(*Stats)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.stats)
 }
 
-func (j *journal) record(x *exchange, status int) {
+func (l *requestLog) record(x *exchange, status int) {
 	e := Entry{
 		At: x.arrived, Method: clip(x.Method), Path: clip(x.URL.EscapedPath()), Call: x.call, UserID: clip(x.user),
 		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault, Status: status,
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.stats.Answers[status]++
-	if len(j.ring) < j.size {
-		j.ring = append(j.ring, e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stats.Answers[status]++
+	if len(l.ring) < l.size {
+		l.ring = append(l.ring, e)
 		return
 	}
-	j.ring[j.next] = e
-	j.next = (j.next + 1) % j.size
+	l.ring[l.next] = e
+	l.next = (l.next + 1) % l.size
 }
 
-func (j *journal) snapshot() Stats {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	st := j.stats
+func (l *requestLog) snapshot() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := l.stats
 	st.Requests, st.Answers, st.Faults = maps.Clone(st.Requests), maps.Clone(st.Answers), maps.Clone(st.Faults)
 	return st
 }
 
-func (j *journal) last(n int) []Entry {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	all := append(append(make([]Entry, 0, len(j.ring)), j.ring[j.next:]...), j.ring[:j.next]...)
+func (l *requestLog) last(n int) []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := append(append(make([]Entry, 0, len(l.ring)), l.ring[l.next:]...), l.ring[:l.next]...)
 	if n > 0 && n < len(all) {
 		all = all[len(all)-n:]
 	}
 	return all
 }
 
-// clip keeps the ring small whatever a caller sends.
+// clip shortens what a caller sends, so that the ring stays small.
 func clip(s string) string {
 	const most = 200
 	if len(s) > most {

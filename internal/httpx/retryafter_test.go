@@ -1,4 +1,4 @@
-package koodrive
+package httpx
 
 import (
 	"net/http"
@@ -32,8 +32,20 @@ func TestRetryAfter(t *testing.T) {
 		{stamp(now.Add(7 * time.Second)), "garbage", 7 * time.Second},
 	} {
 		header := http.Header{"Retry-After": {tc.value}, "Date": {tc.date}}
-		if got := retryAfter(header, now); got != tc.want {
+		if got := RetryAfter(header, now, time.Hour); got != tc.want {
 			t.Errorf("%q at %q: got %s, want %s", tc.value, tc.date, got, tc.want)
 		}
 	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, seed := range []string{"5", "-1", "Sat, 31 Jan 2026 09:30:00 GMT", "99999999999999999999", "٣", ""} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, value, date string) {
+		got := RetryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, time.Now(), time.Hour)
+		if got < 0 || got > time.Hour {
+			t.Fatalf("%q gives %s, want 0 to the limit", value, got)
+		}
+	})
 }
