@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
-	"github.com/kooworker/kooworker/tasks"
 )
 
 // chunk is how many tasks one script handles at most. Each task costs a search
@@ -39,17 +37,6 @@ func (it item) allCrashes() int {
 		return it.crashes + 1
 	}
 	return it.crashes
-}
-
-func (it item) task(q queue) Task {
-	t := Task{
-		Queue: q.name, ID: it.id, Kind: tasks.Kind(it.msg.Kind), Payload: it.msg.Payload, Headers: it.msg.Headers,
-		Retries: int(it.msg.Retried), Crashes: it.allCrashes(), Reason: reasonOf(it.msg.ErrorMsg), LastError: it.msg.ErrorMsg,
-	}
-	if it.msg.LastFailedAt > 0 {
-		t.LastFailedAt = time.Unix(it.msg.LastFailedAt, 0)
-	}
-	return t
 }
 
 // read reads the tasks of some IDs. It is not atomic with anything: the scripts

@@ -94,9 +94,6 @@ func (r *Repairer) parkCrashed(ctx context.Context, q queue, it item) (gone bool
 		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.allCrashes())
 		return true, r.repark(ctx, q, it, text, Crashed)
 	}
-	return r.parkAndRemove(ctx, q, it, Crashed, func(ctx context.Context) error {
-		t := it.task(q)
-		t.Reason = tasks.Crashed
-		return r.cfg.Parker.ParkCrashed(ctx, t)
-	})
+	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.allCrashes())
+	return r.parkAndRemove(ctx, q, it, Crashed, it.letter(q, tasks.Crashed, text))
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 // removeCmd removes a task of which another copy is stored, or of which nothing
@@ -53,7 +55,7 @@ func (r *Repairer) isolate(ctx context.Context, q queue, it item, park func(cont
 	case it.raw == nil:
 		return true, r.removeGhost(ctx, q, it)
 	case it.err != nil:
-		return r.quarantine(ctx, q, it)
+		return r.parkAndRemove(ctx, q, it, Quarantined, it.undecodable(q))
 	default:
 		return park(ctx, q, it)
 	}
@@ -68,13 +70,6 @@ func (r *Repairer) removeGhost(ctx context.Context, q queue, it item) error {
 	return err
 }
 
-// quarantine hands bytes that are no task to the Parker.
-func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (gone bool, err error) {
-	return r.parkAndRemove(ctx, q, it, Quarantined, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkUndecodable(ctx, Undecodable{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
-	})
-}
-
 const (
 	// parkTimeout is less than lockTTL and maxGap.
 	parkTimeout = 3 * time.Second
@@ -86,17 +81,14 @@ const (
 // parkAndRemove lets the Parker store a task, and then removes the original. It
 // reports whether the task is gone from here. A task that the Parker refuses
 // stays.
-func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, park func(context.Context) error) (gone bool, err error) {
+func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, l deadletter.Letter) (gone bool, err error) {
 	if r.refusals >= maxRefusals {
 		return false, nil
 	}
 	if err := r.ensureLock(ctx); err != nil {
 		return false, err
 	}
-	limited, cancel := context.WithTimeout(ctx, parkTimeout)
-	err = park(limited)
-	cancel()
-	if err != nil {
+	if err := r.park(ctx, l); err != nil {
 		r.refusals++
 		r.cfg.Observer.Repaired(q.name, Refused, 1)
 		r.repairs.Warn("could not park a task; trying again", zap.String("queue", q.name), zap.String("id", it.id), zap.String("as", string(as)), zap.Error(err))
