@@ -28,7 +28,7 @@ func (r *Repairer) collect(ctx context.Context, q queue) error {
 			return nil
 		}
 		for _, it := range items {
-			gone, err := r.isolate(ctx, q, it, r.parkArchived)
+			gone, err := r.isolate(ctx, q, it)
 			if err != nil {
 				return err
 			}

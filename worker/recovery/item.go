@@ -22,21 +22,11 @@ type item struct {
 
 	raw     *string // asynq's message; nil if there is none
 	state   string
-	crashes int
+	crashes int // the workers that died while they worked on it
 	msg     asynqx.Message
 	err     error // why raw cannot be read
 
-	crashed bool // its worker has just crashed, which crashes does not count yet
-}
-
-func (it item) scoreArg() string { return strconv.FormatFloat(it.score, 'f', -1, 64) }
-
-// allCrashes counts the crash that has just happened, too.
-func (it item) allCrashes() int {
-	if it.crashed {
-		return it.crashes + 1
-	}
-	return it.crashes
+	crashed bool // its worker has just died; crashes counts that, its hash not yet
 }
 
 // read reads the tasks of some IDs. It is not atomic with anything: the scripts
