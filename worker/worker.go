@@ -98,7 +98,7 @@ func (w *Worker) build() (err error) {
 		return err
 	}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: recovery.NewDeadLetterSink(w.letters, receipts), MaxCrashes: cfg.MaxCrashes,
+		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes,
 		Logger: w.log.Named("recovery"), Observer: metrics,
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package asynqx_test
+package asynqx
 
 import (
 	"testing"
@@ -6,7 +6,6 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -16,20 +15,20 @@ func TestEnqueueAll(t *testing.T) {
 	rdb := redistest.Start(t).Client()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
 	now := time.Now()
-	orders := []asynqx.Order{
+	orders := []Order{
 		{ID: "a", Kind: tasks.KindDeviceUnbind, Queue: tasks.QueueUnbind, Payload: []byte("1")},
 		{ID: "b", Kind: tasks.KindLockRelease, Queue: tasks.QueueRelease, Payload: []byte("2"), RunAt: now.Add(time.Hour)},
 	}
 	for try := range 2 { // the second time all IDs are taken
-		if err := asynqx.EnqueueAll(t.Context(), rdb, orders); err != nil {
+		if err := EnqueueAll(t.Context(), rdb, orders); err != nil {
 			t.Fatalf("try %d: %v", try, err)
 		}
 	}
 	if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	orders = append(orders, asynqx.Order{ID: "c", Kind: tasks.KindDeviceUnbind, Queue: tasks.QueueUnbind, Payload: []byte("3")})
-	if err := asynqx.EnqueueAll(t.Context(), rdb, orders); err != nil {
+	orders = append(orders, Order{ID: "c", Kind: tasks.KindDeviceUnbind, Queue: tasks.QueueUnbind, Payload: []byte("3")})
+	if err := EnqueueAll(t.Context(), rdb, orders); err != nil {
 		t.Fatalf("Redis does not know the scripts any more: %v", err)
 	}
 	for _, o := range orders {

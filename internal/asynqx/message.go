@@ -13,7 +13,6 @@ import (
 type Message struct {
 	Kind         string
 	Payload      []byte
-	Headers      map[string]string
 	ID           string
 	Queue        string
 	Retried      int32
@@ -43,20 +42,12 @@ func ParseMessage(raw []byte) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	out := Message{
+	return Message{
 		Kind: m.field("type").String(), Payload: m.field("payload").Bytes(),
 		ID: m.field("id").String(), Queue: m.field("queue").String(),
 		Retried:  int32(m.field("retried").Int()), //nolint:gosec // the field is an int32
 		ErrorMsg: m.field("error_msg").String(), LastFailedAt: m.field("last_failed_at").Int(),
-	}
-	m.field("headers").Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-		if out.Headers == nil {
-			out.Headers = make(map[string]string)
-		}
-		out.Headers[key.String()] = value.String()
-		return true
-	})
-	return out, nil
+	}, nil
 }
 
 // RewriteFailure returns a message with another outcome of its last run. All

@@ -134,15 +134,9 @@ func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error
 func (o Options) recordDiscarded(ctx context.Context, chunk []entry) error {
 	var receipts []tasks.Receipt
 	for _, e := range chunk {
-		l := e.letter()
-		task, in, err := l.Task()
-		if err != nil || !in.BatchRef.IsSet() {
-			continue
+		if receipt, ok := e.letter().Receipt(tasks.Discarded); ok {
+			receipts = append(receipts, receipt)
 		}
-		receipts = append(receipts, tasks.Receipt{
-			BatchRef: in.BatchRef, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
-			Outcome: tasks.Discarded, Reason: l.Reason, Attempts: l.Attempts,
-		})
 	}
 	if len(receipts) == 0 {
 		return nil

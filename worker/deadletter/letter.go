@@ -46,6 +46,19 @@ func (l Letter) Task() (tasks.Task, tasks.Intent, error) {
 	return tasks.Decode(l.Kind, l.Payload)
 }
 
+// Receipt returns the receipt that tells the ledger of batches of an outcome. It
+// is not ok if the letter's task belongs to no batch.
+func (l Letter) Receipt(outcome tasks.Outcome) (receipt tasks.Receipt, ok bool) {
+	task, in, err := l.Task()
+	if err != nil || !in.BatchRef.IsSet() {
+		return tasks.Receipt{}, false
+	}
+	return tasks.Receipt{
+		BatchRef: in.BatchRef, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
+		Outcome: outcome, Reason: l.Reason, Attempts: l.Attempts,
+	}, true
+}
+
 // envelopeVersion is the version of the envelope. An envelope that cannot be read
 // is shown as bytes, and never dropped.
 const envelopeVersion = 1

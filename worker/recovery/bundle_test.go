@@ -17,6 +17,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -50,6 +51,7 @@ type bundle struct {
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	parker    *parker
+	receipts  *receipts
 	counts    *counts
 	cfg       recovery.Config
 }
@@ -60,10 +62,10 @@ func setup(t *testing.T, args ...string) *bundle {
 	rdb := server.Client()
 	b := &bundle{
 		t: t, redis: server, rdb: rdb, client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
-		parker: &parker{parked: map[string]recovery.Task{}, raw: map[string]recovery.Undecodable{}}, counts: &counts{n: map[recovery.Repair]int{}},
+		parker: &parker{letters: map[string]deadletter.Letter{}}, receipts: &receipts{}, counts: &counts{n: map[recovery.Repair]int{}},
 	}
 	b.cfg = recovery.Config{
-		Redis: server.Client(), Parker: b.parker, Observer: b.counts, MinUptime: 1,
+		Redis: server.Client(), Parker: b.parker, Receipts: b.receipts, Observer: b.counts, MinUptime: 1,
 		Queues: []string{dead, tasks.QueueRelease, unbind}, // the tests count on three
 	}
 	return b
@@ -214,38 +216,25 @@ func (b *bundle) field(id, name string) string {
 
 // parker is a Parker that keeps everything in memory.
 type parker struct {
-	mu     sync.Mutex
-	fail   error
-	after  func() // runs once the task is stored
-	parked map[string]recovery.Task
-	raw    map[string]recovery.Undecodable
+	mu      sync.Mutex
+	fail    error
+	after   func() // runs once the letter is stored
+	letters map[string]deadletter.Letter
 }
 
 var _ recovery.Parker = (*parker)(nil)
 
-func (p *parker) store(f func()) error {
+func (p *parker) Park(_ context.Context, l deadletter.Letter) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fail != nil {
 		return p.fail
 	}
-	f()
+	p.letters[l.ID] = l
 	if p.after != nil {
 		p.after()
 	}
 	return nil
-}
-
-func (p *parker) ParkCrashed(_ context.Context, t recovery.Task) error {
-	return p.store(func() { p.parked["crashed "+t.ID] = t })
-}
-
-func (p *parker) ParkArchived(_ context.Context, t recovery.Task) error {
-	return p.store(func() { p.parked["archived "+t.ID] = t })
-}
-
-func (p *parker) ParkUndecodable(_ context.Context, r recovery.Undecodable) error {
-	return p.store(func() { p.raw[r.ID] = r })
 }
 
 func (p *parker) refuse(err error) {
@@ -254,17 +243,30 @@ func (p *parker) refuse(err error) {
 	p.fail = err
 }
 
-func (p *parker) task(what string) (recovery.Task, bool) {
+func (p *parker) letter(id string) (deadletter.Letter, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t, ok := p.parked[what]
-	return t, ok
+	l, ok := p.letters[id]
+	return l, ok
 }
 
-func (p *parker) names() []string {
+func (p *parker) ids() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append(slices.Sorted(maps.Keys(p.parked)), slices.Sorted(maps.Keys(p.raw))...)
+	return slices.Sorted(maps.Keys(p.letters))
+}
+
+// receipts keeps the receipts of one task.
+type receipts struct {
+	fail error
+	last tasks.Receipt
+}
+
+func (r *receipts) Record(_ context.Context, receipt tasks.Receipt) error {
+	if r.fail == nil {
+		r.last = receipt
+	}
+	return r.fail
 }
 
 // counts is an Observer.

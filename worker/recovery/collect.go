@@ -28,7 +28,7 @@ func (r *Repairer) collect(ctx context.Context, q queue) error {
 			return nil
 		}
 		for _, it := range items {
-			gone, err := r.isolate(ctx, q, it, r.parkArchived)
+			gone, err := r.isolate(ctx, q, it)
 			if err != nil {
 				return err
 			}
@@ -58,7 +58,5 @@ func (r *Repairer) parkArchived(ctx context.Context, q queue, it item) (gone boo
 	if q.dead {
 		return true, r.repark(ctx, q, it, it.msg.ErrorMsg, Collected)
 	}
-	return r.parkAndRemove(ctx, q, it, Collected, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkArchived(ctx, it.task(q))
-	})
+	return r.parkAndRemove(ctx, q, it, Collected, it.letter(q, reasonOf(it.msg.ErrorMsg), it.msg.ErrorMsg))
 }

@@ -49,8 +49,8 @@ func TestCollect_MoreThanAsynqArchives(t *testing.T) {
 	if keys := b.rdb.Keys(t.Context(), key(unbind, "t:*")).Val(); len(keys) != 0 {
 		t.Errorf("%d hashes are left; want none", len(keys))
 	}
-	if names := b.parker.names(); len(names) != n+1 {
-		t.Errorf("the Parker has %d tasks; want %d", len(names), n+1)
+	if parked := b.parker.ids(); len(parked) != n+1 {
+		t.Errorf("the Parker has %d tasks; want %d", len(parked), n+1)
 	}
 }
 
@@ -80,11 +80,11 @@ func TestCollect_ArchivedTaskKeepsItsReason(t *testing.T) {
 	b.passes(2)
 	b.wantAt(unbind, "a")
 	b.wantAt(unbind, "b")
-	if task, ok := b.parker.task("archived a"); !ok || task.Reason != tasks.Archived || task.Queue != unbind {
-		t.Errorf("parked %+v; want task a of queue unbind with the reason archived", task)
+	if l, ok := b.parker.letter("a"); !ok || l.Reason != tasks.Archived || l.Queue != unbind {
+		t.Errorf("parked %+v; want task a of queue unbind with the reason archived", l)
 	}
-	if task, _ := b.parker.task("archived b"); task.Reason != tasks.Forbidden || task.LastError != "forbidden: no!" {
-		t.Errorf("parked %+v; want it with the reason and the error of its last retry", task)
+	if l, _ := b.parker.letter("b"); l.Reason != tasks.Forbidden || l.Error != "forbidden: no!" {
+		t.Errorf("parked %+v; want it with the reason and the error of its last retry", l)
 	}
 }
 
@@ -133,8 +133,8 @@ func TestRestore_EveryState(t *testing.T) {
 			default:
 				b.wantAt(dead, "x", "retry", "hash")
 			}
-			if _, parked := b.parker.task("archived x"); parked != (state == "archived") {
-				t.Errorf("parked %v; want task x there only if its state was archived", b.parker.names())
+			if l, parked := b.parker.letter("x"); parked != (state == "archived") || parked && l.Reason != tasks.Archived {
+				t.Errorf("parked %v; want task x there, as archived, only if its state was archived", b.parker.letters)
 			}
 		})
 	}
@@ -204,8 +204,8 @@ func TestCollect_ReasonOfAnError(t *testing.T) {
 		b.must(b.inspector.ArchiveTask(unbind, id))
 		b.must(b.rdb.HSet(t.Context(), key(unbind, "t:"+id), "msg", b.field(id, "msg")+stringField(7, text)).Err())
 		b.passes(1)
-		if task, _ := b.parker.task("archived " + id); task.Reason != want {
-			t.Errorf("%q: reason %q; want %q", text, task.Reason, want)
+		if l, _ := b.parker.letter(id); l.Reason != want {
+			t.Errorf("%q: reason %q; want %q", text, l.Reason, want)
 		}
 	}
 }

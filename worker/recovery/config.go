@@ -15,14 +15,16 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Config is what a Repairer needs. Redis and Parker are required; a zero in any
-// other field means its default.
+// Config is what a Repairer needs. Redis, Parker and Receipts are required; a zero
+// in any other field means its default.
 type Config struct {
 	// Redis is the client of the queues. It should honour contexts
 	// (ContextTimeoutEnabled), and stays the caller's to close after Run.
 	Redis redis.UniversalClient
 	// Parker keeps what must not run again.
 	Parker Parker
+	// Receipts records what became of the tasks of batches.
+	Receipts Receipts
 
 	// Queues are the queues to repair. Default: those of tasks.QueueWeights.
 	Queues []string
@@ -88,6 +90,8 @@ func (c Config) validate() error {
 		return errors.New("recovery: Config.Redis is required")
 	case c.Parker == nil:
 		return errors.New("recovery: Config.Parker is required")
+	case c.Receipts == nil:
+		return errors.New("recovery: Config.Receipts is required")
 	case c.Interval < 0 || c.Interval > maxInterval:
 		return fmt.Errorf("recovery: interval is %s; want more than 0 and at most %s", c.Interval, maxInterval)
 	case c.Grace < time.Second:

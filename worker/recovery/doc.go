@@ -1,10 +1,11 @@
 // Package recovery repairs what asynq v0.26 loses: the tasks of dead workers,
 // tasks without a lease, messages that nobody can read, archived tasks, and
 // tasks that are in no set. It owns no task: whatever it finds it puts back into
-// its queue, or hands to a [Parker] that stores it as a dead letter.
+// its queue, or hands to a [Parker] as a dead letter.
 //
-// Package worker calls it. It imports the vocabulary and what internal/asynqx
-// knows of asynq, and must not import its siblings below worker.
+// Package worker calls it. It imports the vocabulary, what internal/asynqx knows
+// of asynq, and package deadletter for its letters. It must not import another of
+// its siblings below worker.
 //
 // # The repairer
 //
@@ -25,8 +26,8 @@
 //	paused                                  reported; the pause stays
 //	not in asynq:queues                     registered
 //
-// In the queue of dead letters the Parker gets only what cannot be read, since a
-// letter is a dead letter already. A replay that crashed, an archived letter and
+// In the queue of dead letters the Parker gets only what cannot be read, since all
+// else is a dead letter already. A replay that crashed, an archived letter and
 // a letter in no set are put back among the parked ones, ten years ahead in the
 // retry set.
 //

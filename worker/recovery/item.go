@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
-	"github.com/kooworker/kooworker/tasks"
 )
 
 // chunk is how many tasks one script handles at most. Each task costs a search
@@ -24,32 +22,11 @@ type item struct {
 
 	raw     *string // asynq's message; nil if there is none
 	state   string
-	crashes int
+	crashes int // the workers that died while they worked on it
 	msg     asynqx.Message
 	err     error // why raw cannot be read
 
-	crashed bool // its worker has just crashed, which crashes does not count yet
-}
-
-func (it item) scoreArg() string { return strconv.FormatFloat(it.score, 'f', -1, 64) }
-
-// allCrashes counts the crash that has just happened, too.
-func (it item) allCrashes() int {
-	if it.crashed {
-		return it.crashes + 1
-	}
-	return it.crashes
-}
-
-func (it item) task(q queue) Task {
-	t := Task{
-		Queue: q.name, ID: it.id, Kind: tasks.Kind(it.msg.Kind), Payload: it.msg.Payload, Headers: it.msg.Headers,
-		Retries: int(it.msg.Retried), Crashes: it.allCrashes(), Reason: reasonOf(it.msg.ErrorMsg), LastError: it.msg.ErrorMsg,
-	}
-	if it.msg.LastFailedAt > 0 {
-		t.LastFailedAt = time.Unix(it.msg.LastFailedAt, 0)
-	}
-	return t
+	crashed bool // its worker has just died; crashes counts that, its hash not yet
 }
 
 // read reads the tasks of some IDs. It is not atomic with anything: the scripts

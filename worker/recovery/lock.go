@@ -67,14 +67,9 @@ var errNotHeld = errors.New("another repairer holds the lock")
 // repairer that waits for the lock calls it as well, so that it knows of outages
 // when it takes over.
 func (r *Repairer) renewLock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	got, err := lockCmd.Run(ctx, r.cfg.Redis, []string{lockKey}, r.token, lockTTL.Milliseconds()).Int64Slice()
+	got, err := r.run(ctx, lockCmd, []string{lockKey}, r.token, lockTTL.Milliseconds()).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("take the lock: %w", err)
-	}
-	if len(got) != 3 {
-		return fmt.Errorf("take the lock: %d values; want 3", len(got))
 	}
 	r.renewed = time.Now()
 	r.uptime.answered(time.Unix(got[1], got[2]*int64(time.Microsecond)))

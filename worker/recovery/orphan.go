@@ -44,9 +44,10 @@ return out
 func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
+	keys := []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}
 	var active, leases *redis.IntCmd
 	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
-		active, leases = p.LLen(limited, asynqx.ActiveKey(q.name)), p.ZCard(limited, asynqx.LeaseKey(q.name))
+		active, leases = p.LLen(limited, keys[0]), p.ZCard(limited, keys[1])
 		return nil
 	})
 	if err != nil {
@@ -59,22 +60,11 @@ func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
-		ids, err := r.leaseChunk(ctx, q, first)
+		ids, err := r.run(ctx, leaseCmd, keys, first, first+orphanChunk-1, int64(asynqx.LeaseTTL.Seconds())).StringSlice()
 		if err != nil {
-			return err
+			return fmt.Errorf("lease orphans: %w", err)
 		}
 		r.report(q, Leased, ids...)
 	}
 	return nil
-}
-
-func (r *Repairer) leaseChunk(ctx context.Context, q queue, first int64) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	keys := []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}
-	ids, err := leaseCmd.Run(ctx, r.cfg.Redis, keys, first, first+orphanChunk-1, int64(asynqx.LeaseTTL.Seconds())).StringSlice()
-	if err != nil {
-		return nil, fmt.Errorf("lease orphans: %w", err)
-	}
-	return ids, nil
 }

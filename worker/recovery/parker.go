@@ -2,62 +2,67 @@ package recovery
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-// Parker stores what must not run again. Each method returns nil once the task is
-// stored for good. It must be safe to call twice for one task, since a crash after
-// the first call leads to a second one. On an error the task stays where it is,
-// and another pass tries again.
+// Parker stores what must not run again. *deadletter.Store does.
 type Parker interface {
-	// ParkCrashed stores a task that killed its worker too often.
-	ParkCrashed(ctx context.Context, t Task) error
-	// ParkArchived stores a task that asynq or an operator archived.
-	ParkArchived(ctx context.Context, t Task) error
-	// ParkUndecodable stores bytes that are no task.
-	ParkUndecodable(ctx context.Context, r Undecodable) error
+	// Park returns nil once the letter is stored for good. It must be safe to call
+	// twice for one task, since a crash after the first call leads to a second one.
+	// On an error the task stays where it is, and another pass tries again.
+	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Task is what asynq knows of a task.
-type Task struct {
-	Queue   string
-	ID      string
-	Kind    tasks.Kind
-	Payload []byte
-	// Headers are asynq's headers; nil if there are none.
-	Headers map[string]string
-	// Retries counts the retries that asynq has charged.
-	Retries int
-	// Crashes counts the workers that died while they worked on it, including the
-	// last one.
-	Crashes int
-	// Reason says why it is parked. For an archived task it is what LastError
-	// begins with, or what a known error of asynq means. It is tasks.Archived if
-	// the error tells no reason, or if the task never ran.
-	Reason tasks.Reason
-	// LastError is the error of its last retry, and LastFailedAt the time of that
-	// retry. They are empty and zero if it had none.
-	LastError    string
-	LastFailedAt time.Time
+// Receipts gives the tasks of batches their receipts.
+type Receipts interface {
+	// Record returns nil once the receipt is stored, or was stored before.
+	Record(ctx context.Context, r tasks.Receipt) error
 }
 
-// Undecodable is a message that asynq cannot decode, or that is another task's.
-type Undecodable struct {
-	// Queue and ID tell where it was found. The ID is still taken in that queue, so
-	// a letter that is stored in the same queue needs another.
-	Queue string
-	ID    string
-	// Message is asynq's message, byte for byte.
-	Message []byte
-	// Err says what is wrong with it.
-	Err error
+// letter returns the dead letter of a task.
+func (it item) letter(q queue, reason tasks.Reason, text string) deadletter.Letter {
+	l := deadletter.Letter{
+		ID: it.id, Kind: tasks.Kind(it.msg.Kind), Queue: q.name, Payload: it.msg.Payload,
+		Reason: reason, Error: text, Attempts: int(it.msg.Retried), DeadAt: time.Now(),
+	}
+	if task, intent, err := l.Task(); err == nil {
+		l.UserID, l.Target, l.EnqueuedAt, l.Batch = task.User(), task.Target(), intent.EnqueuedAt, intent.BatchRef.Batch
+	}
+	return l
+}
+
+// undecodable returns the dead letter of bytes that are no task. Its ID is not
+// theirs: in the queue of dead letters they may hold that ID themselves.
+func (it item) undecodable(q queue) deadletter.Letter {
+	return deadletter.Letter{
+		ID: q.name + ":" + it.id, Kind: "unknown", Queue: q.name, Payload: []byte(*it.raw),
+		Reason: tasks.Undecodable, Error: fmt.Sprintf("%s: %v", tasks.Undecodable, it.err), DeadAt: time.Now(),
+	}
+}
+
+// park stores a letter, and the receipt of a task of a batch. If the process dies
+// in between, the task is still where it was, and is parked again.
+func (r *Repairer) park(ctx context.Context, l deadletter.Letter) error {
+	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
+	defer cancel()
+	if err := r.cfg.Parker.Park(ctx, l); err != nil {
+		return err
+	}
+	receipt, ok := l.Receipt(tasks.Dead)
+	if !ok {
+		return nil
+	}
+	return r.cfg.Receipts.Record(ctx, receipt)
 }
 
 // reasonOf returns the reason that an error's text tells. Our own texts begin
-// with the reason; asynq's are known.
+// with the reason; asynq's are known. It is tasks.Archived if the text tells no
+// reason, or if there is none since the task never ran.
 func reasonOf(text string) tasks.Reason {
 	first, _, _ := strings.Cut(text, ":")
 	switch r := tasks.Reason(first); {

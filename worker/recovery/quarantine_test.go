@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -81,8 +82,9 @@ func TestReap_UnreadableTasks(t *testing.T) {
 		b.wantAt(unbind, id)
 	}
 	b.wantAt(unbind, "not-a-hash", "hash") // whoever wrote that key may want it
-	if raw := b.parker.raw["garbage"]; string(raw.Message) != "\xff garbage" || raw.Err == nil || raw.Queue != unbind {
-		t.Errorf("the Parker got %+v; want the message of task garbage in queue unbind, and an error", raw)
+	l, _ := b.parker.letter("unbind:garbage")
+	if string(l.Payload) != "\xff garbage" || l.Queue != unbind || l.Reason != tasks.Undecodable || len(l.Error) <= len("undecodable: ") {
+		t.Errorf("the Parker got %+v; want the message of task garbage in queue unbind, and an error", l)
 	}
 	b.want(map[recovery.Repair]int{recovery.Requeued: 1, recovery.Quarantined: 3, recovery.Lost: 3})
 }
@@ -177,6 +179,7 @@ func TestNew_RefusesBadConfig(t *testing.T) {
 	for i, change := range []func(*recovery.Config){
 		func(c *recovery.Config) { c.Redis = nil },
 		func(c *recovery.Config) { c.Parker = nil },
+		func(c *recovery.Config) { c.Receipts = nil },
 		func(c *recovery.Config) { c.Interval = 4 * time.Second },
 		func(c *recovery.Config) { c.Interval = -1 },
 		func(c *recovery.Config) { c.Grace = time.Millisecond },

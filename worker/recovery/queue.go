@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"context"
+
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
@@ -94,3 +96,10 @@ end
 `
 
 func script(body string) *redis.Script { return redis.NewScript(prelude + body) }
+
+// run runs a script within opTimeout.
+func (r *Repairer) run(ctx context.Context, s *redis.Script, keys []string, args ...any) *redis.Cmd {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	return s.Run(ctx, r.cfg.Redis, keys, args...)
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -57,12 +58,8 @@ func (b *bundle) damage(n int) map[string]string {
 func (b *bundle) misplaced(want map[string]string) (problems []string) {
 	b.t.Helper()
 	parked := map[string]bool{}
-	for _, name := range b.parker.names() {
-		_, id, found := strings.Cut(name, " ")
-		if !found {
-			id = name
-		}
-		parked[id] = true
+	for _, id := range b.parker.ids() {
+		parked[strings.TrimPrefix(id, unbind+":")] = true // what cannot be read gets the queue before its ID
 	}
 	for id, end := range want {
 		expect := map[string]string{"pending": "[pending hash]", "active": "[active lease hash]", "parked": "[]"}[end]
@@ -204,27 +201,16 @@ func TestRepairer_CrashBetweenAnyTwoSteps(t *testing.T) {
 	}
 }
 
-// flakyParker stores every task, and returns an error every third time.
+// flakyParker stores every letter, and returns an error every third time.
 type flakyParker struct {
 	*parker
 	n atomic.Int64
 }
 
-func (p *flakyParker) stored(err error) error {
+func (p *flakyParker) Park(ctx context.Context, l deadletter.Letter) error {
+	err := p.parker.Park(ctx, l)
 	if p.n.Add(1)%3 == 0 {
 		return errFault
 	}
 	return err
-}
-
-func (p *flakyParker) ParkCrashed(ctx context.Context, t recovery.Task) error {
-	return p.stored(p.parker.ParkCrashed(ctx, t))
-}
-
-func (p *flakyParker) ParkArchived(ctx context.Context, t recovery.Task) error {
-	return p.stored(p.parker.ParkArchived(ctx, t))
-}
-
-func (p *flakyParker) ParkUndecodable(ctx context.Context, r recovery.Undecodable) error {
-	return p.stored(p.parker.ParkUndecodable(ctx, r))
 }

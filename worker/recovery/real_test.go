@@ -21,7 +21,7 @@ import (
 // child is a worker with a repairer in a process of its own. Its tasks never end.
 func child(addr string) {
 	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
-	r, err := recovery.New(recovery.Config{Redis: rdb, Parker: &parker{}})
+	r, err := recovery.New(recovery.Config{Redis: rdb, Parker: &parker{}, Receipts: &receipts{}})
 	if err != nil {
 		panic(err)
 	}
@@ -155,8 +155,8 @@ func TestReap_FrozenRedisIsNoCrash(t *testing.T) {
 	})
 	close(release)
 	t.Logf("%d runs of 20 tasks; done %s after the thaw", runs.Load(), time.Since(thawed).Round(10*time.Millisecond))
-	if names := b.parker.names(); len(names) != 0 {
-		t.Errorf("parked as crashed: %v; want none", names)
+	if ids := b.parker.ids(); len(ids) != 0 {
+		t.Errorf("parked as crashed: %v; want none", ids)
 	}
 }
 

@@ -59,8 +59,12 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (refused int64, err error) {
 	var again, isolated []item
 	for _, it := range items {
-		it.crashed = r.crashed(it)
-		if it.raw == nil || it.err != nil || it.crashed && it.allCrashes() >= r.cfg.MaxCrashes {
+		written := time.Unix(int64(it.score), 0).Add(-asynqx.LeaseTTL)
+		// The package comment says what counts as a crash.
+		if it.crashed = r.servers.crashedNear(written) && !r.uptime.downSince(written); it.crashed {
+			it.crashes++
+		}
+		if it.raw == nil || it.err != nil || it.crashed && it.crashes >= r.cfg.MaxCrashes {
 			isolated = append(isolated, it)
 		} else {
 			again = append(again, it)
@@ -70,7 +74,7 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 		return 0, err
 	}
 	for _, it := range isolated {
-		gone, err := r.isolate(ctx, q, it, r.parkCrashed)
+		gone, err := r.isolate(ctx, q, it)
 		if err != nil {
 			return refused, err
 		}
@@ -81,22 +85,12 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 	return refused, nil
 }
 
-// crashed decides whether an expired lease counts as a crash; see the package
-// comment.
-func (r *Repairer) crashed(it item) bool {
-	written := time.Unix(int64(it.score), 0).Add(-asynqx.LeaseTTL)
-	return r.servers.crashedNear(written) && !r.uptime.downSince(written)
-}
-
 // parkCrashed parks a task that keeps killing its worker.
 func (r *Repairer) parkCrashed(ctx context.Context, q queue, it item) (gone bool, err error) {
 	if q.dead {
-		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.allCrashes())
+		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.crashes)
 		return true, r.repark(ctx, q, it, text, Crashed)
 	}
-	return r.parkAndRemove(ctx, q, it, Crashed, func(ctx context.Context) error {
-		t := it.task(q)
-		t.Reason = tasks.Crashed
-		return r.cfg.Parker.ParkCrashed(ctx, t)
-	})
+	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.crashes)
+	return r.parkAndRemove(ctx, q, it, Crashed, it.letter(q, tasks.Crashed, text))
 }

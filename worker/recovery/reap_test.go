@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -65,9 +66,9 @@ func TestReap_TaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
 	b.parker.refuse(nil)
 	b.passes(2)
 	b.wantAt(unbind, "poison")
-	task, _ := b.parker.task("crashed poison")
-	if task.Crashes != 3 || task.Reason != tasks.Crashed || task.Kind != tasks.KindDeviceUnbind || string(task.Payload) != "payload of poison" || task.Headers["h"] != "poison" {
-		t.Errorf("parked %+v; want the task as it was, with 3 crashes and the reason crashed", task)
+	l, _ := b.parker.letter("poison")
+	if l.Error != "crashed: it killed its worker 3 times" || l.Reason != tasks.Crashed || l.Kind != tasks.KindDeviceUnbind || string(l.Payload) != "payload of poison" {
+		t.Errorf("parked %+v; want the task as it was, with 3 crashes and the reason crashed", l)
 	}
 	if got := b.counts.of(recovery.Crashed); got != 1 {
 		t.Errorf("counted %d as parked; want 1", got)
@@ -94,8 +95,8 @@ func TestParkAndRemove_CrashInBetween(t *testing.T) {
 		_ = r.Pass(ctx)
 	}
 	r.ReleaseLock(ctx)
-	if len(b.parker.names()) != 1 {
-		t.Fatalf("parked %v; want one", b.parker.names())
+	if len(b.parker.ids()) != 1 {
+		t.Fatalf("parked %v; want one", b.parker.ids())
 	}
 	b.wantAt(unbind, "left", "active", "lease", "hash")
 	b.wantAt(unbind, "taken", "active", "lease", "hash")
@@ -106,6 +107,32 @@ func TestParkAndRemove_CrashInBetween(t *testing.T) {
 	b.passes(2)
 	b.wantAt(unbind, "left")
 	b.wantAt(unbind, "taken", "active", "lease", "hash")
+}
+
+// TestParkAndRemove_TaskOfABatchGetsItsReceipt keeps a task where it is until its
+// receipt is stored.
+func TestParkAndRemove_TaskOfABatchGetsItsReceipt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	task, at := tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}, time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	ref := tasks.BatchRef{Batch: "b-7", Index: 3}
+	payload, err := tasks.Encode(task, tasks.Intent{BatchRef: ref, EnqueuedAt: at})
+	b.must(err)
+	b.must(asynqx.EnqueueAll(t.Context(), b.rdb, []asynqx.Order{{ID: "x", Kind: task.Kind(), Queue: unbind, Payload: payload}}))
+	b.must(b.inspector.ArchiveTask(unbind, "x"))
+	b.receipts.fail = errors.New("away")
+	b.passes(1)
+	b.wantAt(unbind, "x", "archived", "hash")
+	b.receipts.fail = nil
+	b.passes(1)
+	b.wantAt(unbind, "x")
+	if l, _ := b.parker.letter("x"); l.UserID != "u" || l.Target != "d" || l.Batch != "b-7" || !l.EnqueuedAt.Equal(at) {
+		t.Errorf("parked %+v; want its user, device, batch and time of the order", l)
+	}
+	want := tasks.Receipt{BatchRef: ref, Kind: task.Kind(), UserID: "u", Target: "d", Outcome: tasks.Dead, Reason: tasks.Archived}
+	if b.receipts.last != want {
+		t.Errorf("the receipt is %+v; want %+v", b.receipts.last, want)
+	}
 }
 
 func TestRepark_CrashedReplay(t *testing.T) {
@@ -131,8 +158,8 @@ func TestRepark_CrashedReplay(t *testing.T) {
 	if string(info.Payload) != "payload of letter" || info.Headers["h"] != "letter" || info.Timeout != tasks.Timeout {
 		t.Errorf("the letter is %+v; want its payload, headers and timeout as they were", info)
 	}
-	if len(b.parker.names()) != 0 {
-		t.Errorf("the Parker got %v; want nothing, since it is a dead letter already", b.parker.names())
+	if len(b.parker.ids()) != 0 {
+		t.Errorf("the Parker got %v; want nothing, since it is a dead letter already", b.parker.ids())
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 // removeCmd removes a task of which another copy is stored, or of which nothing
@@ -16,63 +18,48 @@ import (
 // ARGV[1] -> the task's ID
 // ARGV[2] -> the set where it was seen, 0 for no set
 // ARGV[3] -> its score there
-// ARGV[4] -> 1 if it had a message, 0 if it had none
-// ARGV[5] -> that message
+// ARGV[4] -> its message; absent if it had none
 //
 // Returns 1 if it was removed and 0 if it has changed since it was seen.
 var removeCmd = script(`
 local id, key = ARGV[1], KEYS[8]
-local found = message(key)
-if ARGV[4] == "1" and found ~= ARGV[5] or ARGV[4] == "0" and found then return 0 end
-if not unchanged(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
+if message(key) ~= ARGV[4] or not unchanged(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
 removeFromAll(id)
 if redis.call("TYPE", key).ok == "hash" then redis.call("DEL", key) end
 return 1
 `)
 
-// remove removes an item from the set where it was seen, unless it has changed.
-func (r *Repairer) remove(ctx context.Context, q queue, it item) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	has, raw := 0, ""
+// remove removes an item from the set where it was seen, unless it has changed. It
+// reports that as the given repair.
+func (r *Repairer) remove(ctx context.Context, q queue, it item, as Repair) error {
+	args := []any{it.id, int(it.in), it.score}
 	if it.raw != nil {
-		has, raw = 1, *it.raw
+		args = append(args, *it.raw)
 	}
-	n, err := removeCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.in), it.scoreArg(), has, raw).Int()
+	n, err := r.run(ctx, removeCmd, q.keys(it.id), args...).Int()
 	if err != nil {
-		return false, fmt.Errorf("remove %s: %w", it.id, err)
+		return fmt.Errorf("remove %s: %w", it.id, err)
 	}
-	return n == 1, nil
+	if n == 1 {
+		r.report(q, as, it.id)
+	}
+	return nil
 }
 
 // isolate takes an item out of use. It removes an ID that has no message, and
-// quarantines bytes that are no task. A task it parks with the given function. It
-// reports whether the item is gone; one that the Parker refused is not.
-func (r *Repairer) isolate(ctx context.Context, q queue, it item, park func(context.Context, queue, item) (bool, error)) (gone bool, err error) {
+// parks everything else. It reports whether the item is gone; one that the Parker
+// refused is not.
+func (r *Repairer) isolate(ctx context.Context, q queue, it item) (gone bool, err error) {
 	switch {
 	case it.raw == nil:
-		return true, r.removeGhost(ctx, q, it)
+		return true, r.remove(ctx, q, it, Lost)
 	case it.err != nil:
-		return r.quarantine(ctx, q, it)
+		return r.parkAndRemove(ctx, q, it, Quarantined, it.undecodable(q))
+	case it.in == inLease:
+		return r.parkCrashed(ctx, q, it)
 	default:
-		return park(ctx, q, it)
+		return r.parkArchived(ctx, q, it)
 	}
-}
-
-// removeGhost removes an ID without a message, and reports it.
-func (r *Repairer) removeGhost(ctx context.Context, q queue, it item) error {
-	done, err := r.remove(ctx, q, it)
-	if done {
-		r.report(q, Lost, it.id)
-	}
-	return err
-}
-
-// quarantine hands bytes that are no task to the Parker.
-func (r *Repairer) quarantine(ctx context.Context, q queue, it item) (gone bool, err error) {
-	return r.parkAndRemove(ctx, q, it, Quarantined, func(ctx context.Context) error {
-		return r.cfg.Parker.ParkUndecodable(ctx, Undecodable{Queue: q.name, ID: it.id, Message: []byte(*it.raw), Err: it.err})
-	})
 }
 
 const (
@@ -86,26 +73,20 @@ const (
 // parkAndRemove lets the Parker store a task, and then removes the original. It
 // reports whether the task is gone from here. A task that the Parker refuses
 // stays.
-func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, park func(context.Context) error) (gone bool, err error) {
+func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, l deadletter.Letter) (gone bool, err error) {
 	if r.refusals >= maxRefusals {
 		return false, nil
 	}
 	if err := r.ensureLock(ctx); err != nil {
 		return false, err
 	}
-	limited, cancel := context.WithTimeout(ctx, parkTimeout)
-	err = park(limited)
-	cancel()
-	if err != nil {
+	if err := r.park(ctx, l); err != nil {
 		r.refusals++
 		r.cfg.Observer.Repaired(q.name, Refused, 1)
 		r.repairs.Warn("could not park a task; trying again", zap.String("queue", q.name), zap.String("id", it.id), zap.String("as", string(as)), zap.Error(err))
 		return false, nil
 	}
 	r.refusals = 0
-	done, err := r.remove(ctx, q, it)
-	if done {
-		r.report(q, as, it.id)
-	}
+	err = r.remove(ctx, q, it, as)
 	return err == nil, err
 }

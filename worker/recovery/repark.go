@@ -44,10 +44,8 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	n, err := reparkCmd.Run(ctx, r.cfg.Redis, q.keys(it.id), it.id, int(it.in), it.scoreArg(),
-		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.allCrashes()).Int()
+	n, err := r.run(ctx, reparkCmd, q.keys(it.id), it.id, int(it.in), it.score,
+		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.crashes).Int()
 	if err != nil {
 		return fmt.Errorf("put %s back among the parked: %w", it.id, err)
 	}

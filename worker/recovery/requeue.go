@@ -60,13 +60,11 @@ func (r *Repairer) requeue(ctx context.Context, q queue, in setIndex, items []it
 		ids[i] = it.id
 		crashes := ""
 		if it.crashed {
-			crashes = strconv.Itoa(it.allCrashes())
+			crashes = strconv.Itoa(it.crashes)
 		}
-		args = append(args, it.id, it.scoreArg(), crashes)
+		args = append(args, it.id, it.score, crashes)
 	}
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	got, err := requeueCmd.Run(ctx, r.cfg.Redis, q.keys(ids...), args...).Int64Slice()
+	got, err := r.run(ctx, requeueCmd, q.keys(ids...), args...).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("requeue: %w", err)
 	}

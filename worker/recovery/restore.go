@@ -39,9 +39,17 @@ func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
 	if err := r.ensureLock(ctx); err != nil {
 		return err
 	}
-	stranded, err := r.stranded(ctx, q, ids)
-	if err != nil || len(stranded) == 0 {
-		return err
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = id
+	}
+	found, err := r.run(ctx, strandedCmd, q.keys(ids...), args...).Int64Slice()
+	if err != nil {
+		return fmt.Errorf("find tasks in no set: %w", err)
+	}
+	stranded := make([]redis.Z, len(found))
+	for i, at := range found {
+		stranded[i].Member = ids[at-1]
 	}
 	items, err := r.read(ctx, q, inNoSet, stranded)
 	if err != nil {
@@ -49,51 +57,23 @@ func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
 	}
 	var again []item
 	for _, it := range items {
-		if err := r.repairStranded(ctx, q, it, &again); err != nil {
+		switch {
+		case it.raw == nil, it.err != nil, it.state == "archived":
+			_, err = r.isolate(ctx, q, it)
+		case it.state == "completed":
+			// It is done, and was to be kept for a while. Without the set nothing
+			// deletes it after that while, and its ID would stay taken.
+			err = r.remove(ctx, q, it, Stray)
+		case q.dead:
+			// Whatever the letter was about to do, nothing is lost if an operator
+			// has to replay it.
+			err = r.repark(ctx, q, it, it.msg.ErrorMsg, Restored)
+		default:
+			again = append(again, it)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return r.requeue(ctx, q, inNoSet, again, Restored)
-}
-
-func (r *Repairer) stranded(ctx context.Context, q queue, ids []string) ([]redis.Z, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	args := make([]any, len(ids))
-	for i, id := range ids {
-		args[i] = id
-	}
-	found, err := strandedCmd.Run(ctx, r.cfg.Redis, q.keys(ids...), args...).Int64Slice()
-	if err != nil {
-		return nil, fmt.Errorf("find tasks in no set: %w", err)
-	}
-	out := make([]redis.Z, len(found))
-	for i, at := range found {
-		out[i].Member = ids[at-1]
-	}
-	return out, nil
-}
-
-// repairStranded repairs one task in no set, or adds it to those that run again.
-func (r *Repairer) repairStranded(ctx context.Context, q queue, it item, again *[]item) error {
-	switch {
-	case it.raw == nil, it.err != nil, it.state == "archived":
-		_, err := r.isolate(ctx, q, it, r.parkArchived)
-		return err
-	case it.state == "completed":
-		// It is done, and was to be kept for a while. Without the set nothing
-		// deletes it after that while, and its ID would stay taken.
-		done, err := r.remove(ctx, q, it)
-		if done {
-			r.report(q, Stray, it.id)
-		}
-		return err
-	case q.dead:
-		// Whatever the letter was about to do, nothing is lost if an operator has
-		// to replay it.
-		return r.repark(ctx, q, it, it.msg.ErrorMsg, Restored)
-	default:
-		*again = append(*again, it)
-		return nil
-	}
 }

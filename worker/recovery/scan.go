@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,16 +81,13 @@ func (r *Repairer) scanHashes(ctx context.Context, q queue, at uint64) (next uin
 	if err != nil {
 		return at, err
 	}
-	for len(found) > 0 {
-		n := min(chunk, len(found))
-		ids := make([]string, n)
-		for i, key := range found[:n] {
-			ids[i] = strings.TrimPrefix(key, prefix)
-		}
+	for i, key := range found {
+		found[i] = strings.TrimPrefix(key, prefix)
+	}
+	for ids := range slices.Chunk(found, chunk) {
 		if err := r.restore(ctx, q, ids); err != nil {
 			return at, err
 		}
-		found = found[n:]
 	}
 	return next, nil
 }
@@ -119,7 +117,7 @@ func (r *Repairer) scanIDs(ctx context.Context, q queue, in setIndex, at uint64)
 		if it.raw != nil {
 			continue
 		}
-		if err := r.removeGhost(ctx, q, it); err != nil {
+		if err := r.remove(ctx, q, it, Lost); err != nil {
 			return at, err
 		}
 	}
