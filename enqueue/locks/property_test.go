@@ -255,7 +255,7 @@ func (m *machine) unclaim(rt *rapid.T) {
 
 func (m *machine) released(rt *rapid.T) {
 	c := m.end(rt)
-	if err := m.store.Released(m.t.Context(), []locks.Claim{c.Claim}); err != nil {
+	if err := m.store.Released(m.t.Context(), c.Claim); err != nil {
 		rt.Fatal(err)
 	}
 	if l := m.models[c.lock]; l.expiry <= c.seen {
@@ -265,7 +265,7 @@ func (m *machine) released(rt *rapid.T) {
 
 func (m *machine) byName(rt *rapid.T) {
 	n, l := m.one(rt)
-	if err := m.store.Released(m.t.Context(), []locks.Claim{{ID: id(n)}}); err != nil {
+	if err := m.store.Released(m.t.Context(), locks.Claim{ID: id(n)}); err != nil {
 		rt.Fatal(err)
 	}
 	l.where, l.promised = "", 0
