@@ -38,15 +38,9 @@ return answers
 // it stays as it is. Call it after asynq has the releases: if it came before, a
 // crash in between would lose them. It is safe to call it again.
 func (s *Store) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
-	rows := make([][]any, len(swept))
-	for i, l := range swept {
-		id := l.ID()
-		if err := id.Validate(); err != nil {
-			return fmt.Errorf("locks: mark swept number %d: %w", i+1, err)
-		}
-		rows[i] = []any{member(id), millisAt(l.ExpiresAt)}
-	}
-	_, err := s.runChunked(ctx, "mark swept", markSweptCmd, rows)
+	_, err := runChunked(ctx, s.rdb, keys(), "mark swept", markSweptCmd, swept, func(l tasks.Lock) ([]any, error) {
+		return []any{member(l.ID()), millisAt(l.ExpiresAt)}, l.ID().Validate()
+	})
 	return err
 }
 

@@ -78,11 +78,8 @@ func (s *SweptStore) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
 }
 
 func (s *SweptStore) run(ctx context.Context, verb string, mark int, locks []tasks.Lock) ([]Status, error) {
-	rows := make([][]any, len(locks))
-	for i, l := range locks {
-		rows[i] = []any{sweptMember(l)}
-	}
-	return runChunked(ctx, s.rdb, []string{s.key}, verb, sweptStoreCmd, rows, mark)
+	row := func(l tasks.Lock) ([]any, error) { return []any{sweptMember(l)}, nil }
+	return runChunked(ctx, s.rdb, []string{s.key}, verb, sweptStoreCmd, locks, row, mark)
 }
 
 // Remove lets the next sweep take a lock again.
