@@ -135,12 +135,10 @@ func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.
 		// passed as well.
 		seen := make(map[tasks.LockID]bool)
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
-			if err == nil {
-				if seen[lock.ID()] {
-					continue
-				}
-				seen[lock.ID()] = true
+			if seen[lock.ID()] {
+				continue
 			}
+			seen[lock.ID()] = true
 			if !yield(lock, err) {
 				return
 			}
