@@ -40,7 +40,8 @@ func (s *SQL) Close() error {
 // Kind implements Source.
 func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
 
-// Check connects and lets the database parse the query, without running it.
+// Check connects and lets the database parse the query, without running it. The
+// query must be one statement that yields the columns in types that can be read.
 func (s *SQL) Check(ctx context.Context) error {
 	if err := s.run(ctx, s.subquery("*", "LIMIT 0"), nil, nil); err != nil {
 		return err

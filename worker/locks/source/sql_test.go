@@ -200,9 +200,8 @@ func TestSQL_QueriesRefused(t *testing.T) {
 				"SELECT " + ids + ", " + at + ", " + ids: d.Pick("two columns user_id", "Duplicate column"),
 				"SELECT " + ids + ", " + d.Pick("$1::text", "?") + " AS expires_at": d.Pick("", "syntax"),
 			} {
-				s, err := Open(t.Context(), d.DSN(), query)
+				_, err := checked(t, d.DSN(), query)
 				if err == nil {
-					_ = s.Close()
 					t.Errorf("%s: got no error", query)
 					continue
 				}
