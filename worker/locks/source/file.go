@@ -174,11 +174,7 @@ func (f *File) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, err
 			return nil, err
 		}
 	}
-	states := make([]LockState, len(ids))
-	for i, id := range ids {
-		states[i] = f.index.locks[id]
-	}
-	return states, nil
+	return f.index.locks.of(ids), nil
 }
 
 // Close implements Source. It never fails.
@@ -193,7 +189,7 @@ func (f *File) Close() error {
 type fileIndex struct {
 	info  fs.FileInfo
 	racy  bool // the file may have changed since without a new modification time
-	locks map[tasks.LockID]LockState
+	locks lockStates
 }
 
 // raceWindow is longer than the resolution of modification times in any file
@@ -204,30 +200,19 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 	x := &fileIndex{
 		info:  info,
 		racy:  f.now().Sub(info.ModTime()) < raceWindow,
-		locks: make(map[tasks.LockID]LockState),
+		locks: make(lockStates),
 	}
 	var failed error
 	f.read(ctx, in, func(l tasks.Lock, err error) bool {
 		row := asRowError(err)
-		switch {
-		case err != nil && row == nil:
+		if err != nil && row == nil {
 			failed = err
 			return false
-		case row != nil && row.UserID == "": // nobody can ask for this lock
-		case row != nil:
-			x.add(tasks.LockID{UserID: row.UserID, LockID: row.LockID}, time.Time{}, row)
-		default:
-			x.add(l.ID(), l.ExpiresAt, nil)
 		}
+		x.locks.add(l, row)
 		return true
 	})
 	return x, failed
-}
-
-func (x *fileIndex) add(id tasks.LockID, expiresAt time.Time, bad *RowError) {
-	s := x.locks[id]
-	s.add(expiresAt, bad)
-	x.locks[id] = s
 }
 
 func (x *fileIndex) isCurrent(info fs.FileInfo) bool {
