@@ -162,16 +162,14 @@ func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.
 }
 
 // begin starts a transaction that cannot write. The database itself ends the
-// queries of the transaction when their time is over.
+// queries of the transaction at the deadline of ctx.
 func (s *SQL) begin(ctx context.Context) (*sql.Tx, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
-	left := s.timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		left = max(time.Until(deadline), time.Millisecond) // 0 would mean no limit
-	}
+	deadline, _ := ctx.Deadline()
+	left := max(time.Until(deadline), time.Millisecond) // 0 would mean no limit
 	if err := s.dialect.limit(ctx, tx, left); err != nil {
 		_ = tx.Rollback()
 		return nil, err

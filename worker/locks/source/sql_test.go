@@ -292,7 +292,9 @@ func TestSQL_ServerTimeout(t *testing.T) {
 		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			s := d.open(t, d.slow())
-			tx, err := s.begin(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			tx, err := s.begin(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
