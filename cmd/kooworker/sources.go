@@ -70,7 +70,7 @@ func (f sourceFlags) open() ([]locksource.Source, error) {
 		var s locksource.Source
 		if kind == tasks.SourceSQL {
 			s, err = f.openDatabase(zone)
-		} else if s, err = locksource.OpenFile(f.File, ""); err != nil {
+		} else if s, err = locksource.OpenFile(f.File); err != nil {
 			err = usagef("--source-file: %w", err)
 		}
 		if err != nil {

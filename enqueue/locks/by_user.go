@@ -62,10 +62,16 @@ func (s *Store) listByUser(ctx context.Context, userID string) (locks []Lock, at
 		if err == nil && len(rows)%values != 2 {
 			err = fmt.Errorf("cannot read %d values", len(rows))
 		}
+		var now int64
+		if err == nil {
+			now, err = strconv.ParseInt(rows[0], 10, 64)
+		}
 		if err != nil {
 			return nil, at, fmt.Errorf("locks: list those of %s: %w", userID, err)
 		}
-		now, last := rows[0], rows[1]
+		if at.IsZero() {
+			at = time.UnixMilli(now)
+		}
 		for row := range slices.Chunk(rows[2:], values) {
 			lock, err := parseLock(row[0], row[1])
 			if err != nil {
@@ -73,18 +79,11 @@ func (s *Store) listByUser(ctx context.Context, userID string) (locks []Lock, at
 			}
 			locks = append(locks, Lock{lock, row[2] == "1"})
 		}
-		if at.IsZero() {
-			ms, err := strconv.ParseInt(now, 10, 64)
-			if err != nil {
-				return nil, at, fmt.Errorf("locks: list those of %s: %w", userID, err)
-			}
-			at = time.UnixMilli(ms)
-		}
-		if last == "" {
+		if rows[1] == "" { // the page is not full, so it is the last
 			slices.SortFunc(locks, compareLocks)
 			return locks, at, nil
 		}
-		from = "(" + last
+		from = "(" + rows[1]
 	}
 }
 

@@ -113,64 +113,55 @@ func (s *Store) claim(ctx context.Context, id tasks.LockID, seen time.Time, hold
 	return c, nil
 }
 
-// endCmd ends claims.
+// endCmd ends a claim.
 //
 // KEYS -> expiry, swept, claims, names
 // --
-// ARGV[1] -> 1 if the locks are released, else 0
-// ARGV[2…] -> of each: the member, its fencing token, and the latest expiry in ms
-// with which it is still the lock that was released
+// ARGV[1] -> the member
+// ARGV[2] -> the fencing token
+// ARGV[3] -> 1 if the lock is released, else 0
+// ARGV[4] -> the latest expiry in ms with which it is still the lock that was
+// released
 //
-// Returns "forgotten" for each lock that was removed from the ledger, else
-// "unchanged". All of them take effect at once.
+// Returns 1 if the lock was removed from the ledger, else 0. It takes effect as a
+// whole.
 var endCmd = redis.NewScript(ledgerLua + `
-local answers = {}
-for i = 2, #ARGV, 3 do
-	local member, token, latest = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-	if claimed(member) == token then
-		redis.call("ZREM", KEYS[3], member)
-	end
-	local expiry = score(KEYS[1], member) or score(KEYS[2], member)
-	local answer = "unchanged"
-	if ARGV[1] == "1" and expiry and expiry <= latest then
-		redis.call("ZREM", KEYS[1], member)
-		redis.call("ZREM", KEYS[2], member)
-		redis.call("ZREM", KEYS[4], member)
-		answer = "forgotten"
-	end
-	answers[#answers + 1] = answer
+local member = ARGV[1]
+if claimed(member) == tonumber(ARGV[2]) then
+	redis.call("ZREM", KEYS[3], member)
 end
-return answers
+local expiry = score(KEYS[1], member) or score(KEYS[2], member)
+if ARGV[3] == "0" or not expiry or expiry > tonumber(ARGV[4]) then
+	return 0
+end
+redis.call("ZREM", KEYS[1], member)
+redis.call("ZREM", KEYS[2], member)
+redis.call("ZREM", KEYS[4], member)
+return 1
 `)
 
 // Unclaim ends a claim whose release has not happened, and will not happen before
 // the lock is claimed again. The lock can be renewed at once; until then it stays
 // in swept. A claim without a token is left to end by its time.
-func (s *Store) Unclaim(ctx context.Context, c Claim) error {
-	return s.end(ctx, "unclaim", []Claim{c}, 0)
-}
+func (s *Store) Unclaim(ctx context.Context, c Claim) error { return s.end(ctx, "unclaim", c, 0) }
 
-// Released ends the claims of locks that are released, by this caller or before,
-// and removes the locks from the ledger. A lock that was tracked since with a
-// later expiry than Seen stays. For a lock that was released without a claim,
-// because somebody ordered it, the Claim has nothing but the ID; the lock is
-// removed whatever its expiry.
-func (s *Store) Released(ctx context.Context, claims []Claim) error {
-	return s.end(ctx, "released", claims, 1)
-}
+// Released ends the claim of a lock that is released, by this caller or before, and
+// removes the lock from the ledger. A lock that was tracked since with a later
+// expiry than Seen stays. For a lock that was released without a claim, because
+// somebody ordered it, the Claim has nothing but the ID; the lock is removed
+// whatever its expiry.
+func (s *Store) Released(ctx context.Context, c Claim) error { return s.end(ctx, "released", c, 1) }
 
-func (s *Store) end(ctx context.Context, verb string, claims []Claim, released int) error {
-	rows := make([][]any, len(claims))
-	for i, c := range claims {
-		if err := c.ID.Validate(); err != nil {
-			return fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
-		}
-		latest := int64(maxScore)
-		if !c.Seen.IsZero() {
-			latest = millisAt(c.Seen)
-		}
-		rows[i] = []any{member(c.ID), c.FencingToken, latest}
+func (s *Store) end(ctx context.Context, verb string, c Claim, released int) error {
+	if err := c.ID.Validate(); err != nil {
+		return fmt.Errorf("locks: %s: %w", verb, err)
 	}
-	_, err := s.runChunked(ctx, verb, endCmd, rows, released)
-	return err
+	latest := int64(maxScore)
+	if !c.Seen.IsZero() {
+		latest = millisAt(c.Seen)
+	}
+	if err := endCmd.Run(ctx, s.rdb, keys(), member(c.ID), c.FencingToken, released, latest).Err(); err != nil {
+		return fmt.Errorf("locks: %s %s: %w", verb, c.ID.LockID, err)
+	}
+	return nil
 }

@@ -61,7 +61,7 @@ func ExampleStore_Claim() {
 		claim, err := store.Claim(ctx, id, lock.ExpiresAt, time.Minute) // then a worker
 		fmt.Println(claim.Status, err)
 		fmt.Println(store.Renew(ctx, []locks.TrackRequest{{UserID: "u-1", LockID: "78e41c7e@102"}}))
-		fmt.Println(store.Released(ctx, []locks.Claim{claim}))
+		fmt.Println(store.Released(ctx, claim))
 	}
 	counts, err := store.Counts(ctx, 0)
 	fmt.Println(counts.Total, err)

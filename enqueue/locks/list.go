@@ -22,8 +22,6 @@ type Counts struct {
 	Stale int64
 	// Swept is the number of locks whose release is enqueued, or dead.
 	Swept int64
-	// Now is when they were counted, by Redis' clock.
-	Now time.Time
 }
 
 // countCmd counts the locks, all at one moment.
@@ -32,10 +30,10 @@ type Counts struct {
 // --
 // ARGV[1] -> ms of grace
 //
-// Returns the number of locks in expiry, that in swept, the number of stale ones,
-// and now in ms. It changes nothing.
+// Returns the number of locks in expiry, that in swept, and the number of stale
+// ones. It changes nothing.
 var countCmd = redis.NewScript(nowLua + `
-return {redis.call("ZCARD", KEYS[1]), redis.call("ZCARD", KEYS[2]), redis.call("ZCOUNT", KEYS[1], "-inf", now - ARGV[1]), now}
+return {redis.call("ZCARD", KEYS[1]), redis.call("ZCARD", KEYS[2]), redis.call("ZCOUNT", KEYS[1], "-inf", now - ARGV[1])}
 `)
 
 // Counts counts the locks. A lock is stale once it has been expired for as long as
@@ -45,13 +43,13 @@ func (s *Store) Counts(ctx context.Context, grace time.Duration) (Counts, error)
 		return Counts{}, err
 	}
 	n, err := countCmd.Run(ctx, s.rdb, []string{expiryKey, sweptKey}, millisUp(grace)).Int64Slice()
-	if err == nil && len(n) != 4 {
-		err = fmt.Errorf("%d values; want 4", len(n))
+	if err == nil && len(n) != 3 {
+		err = fmt.Errorf("%d values; want 3", len(n))
 	}
 	if err != nil {
 		return Counts{}, fmt.Errorf("locks: count: %w", err)
 	}
-	return Counts{Total: n[0] + n[1], Swept: n[1], Stale: n[2], Now: time.UnixMilli(n[3]).UTC()}, nil
+	return Counts{Total: n[0] + n[1], Swept: n[1], Stale: n[2]}, nil
 }
 
 func validGrace(grace time.Duration) error {
@@ -137,12 +135,10 @@ func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.
 		// passed as well.
 		seen := make(map[tasks.LockID]bool)
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
-			if err == nil {
-				if seen[lock.ID()] {
-					continue
-				}
-				seen[lock.ID()] = true
+			if seen[lock.ID()] {
+				continue
 			}
+			seen[lock.ID()] = true
 			if !yield(lock, err) {
 				return
 			}

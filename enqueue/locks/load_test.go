@@ -91,7 +91,14 @@ func TestStore_AHundredThousandLocks(t *testing.T) {
 		}
 		return nil
 	})
-	b.timed(t, "1000 released", func() error { return b.store.Released(ctx, claims) })
+	b.timed(t, "1000 released, one by one", func() error {
+		for _, c := range claims {
+			if err := b.store.Released(ctx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	b.timed(t, "list all", func() error {
 		if got := len(collect(t, b.store.List(ctx, locks.Filter{}))); got != n-len(claims) {
 			t.Errorf("%d; want %d", got, n-len(claims))

@@ -177,7 +177,7 @@ func (b *bundle) sweepAndRelease(t *testing.T, all map[tasks.LockID]*held, total
 			runtime.Gosched()
 			all[lock.ID()].released.Add(1)
 			total.add("released")
-			err = b.store.Released(t.Context(), []locks.Claim{c})
+			err = b.store.Released(t.Context(), c)
 		}
 		if err != nil {
 			t.Error(err)

@@ -3,6 +3,7 @@ package locks
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -61,26 +62,24 @@ local function claimed(member)
 end
 `
 
-// runChunked runs a script that changes the ledger; see the function of that name.
-func (s *Store) runChunked(ctx context.Context, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
-	return runChunked(ctx, s.rdb, keys(), verb, cmd, rows, first...)
-}
-
-// runChunked runs a script over rows of arguments, one chunk at a time. Each chunk
-// takes effect as a whole. It returns the script's answer to each row; after an
-// error, the answers so far. Every chunk also gets the arguments in first.
-func runChunked(ctx context.Context, rdb redis.UniversalClient, keys []string, verb string, cmd *redis.Script, rows [][]any, first ...any) ([]Status, error) {
-	answers := make([]Status, 0, len(rows))
-	for len(rows) > 0 {
-		n := min(chunk, len(rows))
-		args := append([]any(nil), first...)
-		for _, row := range rows[:n] {
-			args = append(args, row...)
+// runChunked runs a script over items, one chunk at a time. Each chunk takes effect
+// as a whole, and gets the arguments in first and then those that row returns for
+// its items. If row refuses an item nothing is run. runChunked returns the script's
+// answer to each item; after an error, the answers so far.
+func runChunked[T any](ctx context.Context, rdb redis.UniversalClient, keys []string, verb string, cmd *redis.Script, items []T, row func(T) ([]any, error), first ...any) ([]Status, error) {
+	rows := make([][]any, len(items))
+	for i, item := range items {
+		var err error
+		if rows[i], err = row(item); err != nil {
+			return nil, fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
 		}
-		rows = rows[n:]
+	}
+	answers := make([]Status, 0, len(rows))
+	for page := range slices.Chunk(rows, chunk) {
+		args := slices.Concat(first, slices.Concat(page...))
 		words, err := cmd.Run(ctx, rdb, keys, args...).StringSlice()
-		if err == nil && len(words) != n {
-			err = fmt.Errorf("%d answers; want %d", len(words), n)
+		if err == nil && len(words) != len(page) {
+			err = fmt.Errorf("%d answers; want %d", len(words), len(page))
 		}
 		if err != nil {
 			return answers, fmt.Errorf("locks: %s: %w", verb, err)

@@ -38,41 +38,44 @@ return answers
 // it stays as it is. Call it after asynq has the releases: if it came before, a
 // crash in between would lose them. It is safe to call it again.
 func (s *Store) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
-	rows := make([][]any, len(swept))
-	for i, l := range swept {
-		id := l.ID()
-		if err := id.Validate(); err != nil {
-			return fmt.Errorf("locks: mark swept number %d: %w", i+1, err)
-		}
-		rows[i] = []any{member(id), millisAt(l.ExpiresAt)}
-	}
-	_, err := s.runChunked(ctx, "mark swept", markSweptCmd, rows)
+	_, err := runChunked(ctx, s.rdb, keys(), "mark swept", markSweptCmd, swept, func(l tasks.Lock) ([]any, error) {
+		return []any{member(l.ID()), millisAt(l.ExpiresAt)}, l.ID().Validate()
+	})
 	return err
 }
 
-// dropCmd removes one chunk of the locks that were swept long ago, and one of the
-// claims that have ended.
+// dropCmd removes one chunk of the members whose time has passed.
 //
-// KEYS -> expiry, swept, claims, names
+// KEYS[1] -> the set that has a time in ms for each member
+// KEYS[2…] -> further sets that the same members leave
 // --
-// ARGV[1] -> ms for which locks are kept after their expiry
-// ARGV[2] -> how many to remove at most, of each
+// ARGV[1] -> ms for which a member is kept after its time
+// ARGV[2] -> how many to remove at most
 //
-// Returns how many locks and how many claims were removed. It takes effect as a
-// whole.
+// Returns how many were removed. It takes effect as a whole.
 var dropCmd = redis.NewScript(nowLua + `
-local function drop(latest, key, names)
-	local members = redis.call("ZRANGEBYSCORE", key, "-inf", latest, "LIMIT", 0, ARGV[2])
-	if #members > 0 then
+local members = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now - ARGV[1], "LIMIT", 0, ARGV[2])
+if #members > 0 then
+	for _, key in ipairs(KEYS) do
 		redis.call("ZREM", key, unpack(members))
 	end
-	if #members > 0 and names then
-		redis.call("ZREM", names, unpack(members))
-	end
-	return #members
 end
-return {drop(now - ARGV[1], KEYS[2], KEYS[4]), drop(now, KEYS[3])}
+return #members
 `)
+
+// drop runs dropCmd until it has removed all such members, and returns their
+// number.
+func drop(ctx context.Context, rdb redis.UniversalClient, keep time.Duration, keys ...string) (n int64, err error) {
+	for {
+		dropped, err := dropCmd.Run(ctx, rdb, keys, millisUp(keep), chunk).Int64()
+		if err != nil {
+			return n, fmt.Errorf("locks: drop: %w", err)
+		}
+		if n += dropped; dropped < chunk {
+			return n, nil
+		}
+	}
+}
 
 // Drop removes the swept locks that have been expired for longer than keep, and
 // the claims that have ended. It returns the number of locks. If a release of such
@@ -81,17 +84,8 @@ func (s *Store) Drop(ctx context.Context, keep time.Duration) (n int64, err erro
 	if keep < 0 {
 		return 0, fmt.Errorf("locks: cannot keep swept locks for %s; want at least 0s", keep)
 	}
-	for {
-		dropped, err := dropCmd.Run(ctx, s.rdb, keys(), millisUp(keep), chunk).Int64Slice()
-		if err == nil && len(dropped) != 2 {
-			err = fmt.Errorf("%d values; want 2", len(dropped))
-		}
-		if err != nil {
-			return n, fmt.Errorf("locks: drop: %w", err)
-		}
-		n += dropped[0]
-		if dropped[0] < chunk && dropped[1] < chunk {
-			return n, nil
-		}
+	if _, err := drop(ctx, s.rdb, 0, claimsKey); err != nil {
+		return 0, err
 	}
+	return drop(ctx, s.rdb, keep, sweptKey, byUserKey)
 }

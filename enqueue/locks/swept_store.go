@@ -78,11 +78,8 @@ func (s *SweptStore) MarkSwept(ctx context.Context, swept []tasks.Lock) error {
 }
 
 func (s *SweptStore) run(ctx context.Context, verb string, mark int, locks []tasks.Lock) ([]Status, error) {
-	rows := make([][]any, len(locks))
-	for i, l := range locks {
-		rows[i] = []any{sweptMember(l)}
-	}
-	return runChunked(ctx, s.rdb, []string{s.key}, verb, sweptStoreCmd, rows, mark)
+	row := func(l tasks.Lock) ([]any, error) { return []any{sweptMember(l)}, nil }
+	return runChunked(ctx, s.rdb, []string{s.key}, verb, sweptStoreCmd, locks, row, mark)
 }
 
 // Remove lets the next sweep take a lock again.
@@ -93,34 +90,10 @@ func (s *SweptStore) Remove(ctx context.Context, swept tasks.Lock) error {
 	return nil
 }
 
-// dropSweptCmd removes one chunk of the locks that were not seen for long.
-//
-// KEYS[1] -> {kooworker:locks}:listed:<source>
-// --
-// ARGV[1] -> ms for which a lock is kept after it was last seen
-// ARGV[2] -> how many to remove at most
-//
-// Returns how many were removed. It takes effect as a whole.
-var dropSweptCmd = redis.NewScript(nowLua + `
-local members = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now - ARGV[1], "LIMIT", 0, ARGV[2])
-if #members > 0 then
-	redis.call("ZREM", KEYS[1], unpack(members))
-end
-return #members
-`)
-
 // Drop removes the locks that no sweep has seen listed for longer than keep. It
 // returns their number.
 func (s *SweptStore) Drop(ctx context.Context, keep time.Duration) (dropped int64, err error) {
-	for {
-		n, err := dropSweptCmd.Run(ctx, s.rdb, []string{s.key}, millisUp(keep), chunk).Int64()
-		if err != nil {
-			return dropped, fmt.Errorf("locks: drop what was swept long ago: %w", err)
-		}
-		if dropped += n; n < chunk {
-			return dropped, nil
-		}
-	}
+	return drop(ctx, s.rdb, keep, s.key)
 }
 
 // heartbeatKey exists while a worker runs that can read the source.

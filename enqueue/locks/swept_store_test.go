@@ -116,7 +116,7 @@ func TestClaimExternal(t *testing.T) {
 		if c.want != locks.Claimed {
 			continue
 		}
-		if err := b.store.Released(t.Context(), []locks.Claim{claim}); err != nil {
+		if err := b.store.Released(t.Context(), claim); err != nil {
 			t.Fatal(err)
 		}
 		if counts := b.counts(t, 0); counts.Total != 0 {

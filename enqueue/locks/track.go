@@ -2,7 +2,6 @@ package locks
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/redis/go-redis/v9"
 
@@ -65,14 +64,7 @@ func (s *Store) Renew(ctx context.Context, requests []TrackRequest) ([]Status, e
 }
 
 func (s *Store) track(ctx context.Context, verb string, requests []TrackRequest) ([]Status, error) {
-	rows := make([][]any, len(requests))
-	for i, r := range requests {
-		var err error
-		if rows[i], err = r.row(); err != nil {
-			return nil, fmt.Errorf("locks: %s number %d: %w", verb, i+1, err)
-		}
-	}
-	return s.runChunked(ctx, verb, trackCmd, rows, MaxExpiryOffset.Milliseconds())
+	return runChunked(ctx, s.rdb, keys(), verb, trackCmd, requests, TrackRequest.row, MaxExpiryOffset.Milliseconds())
 }
 
 // forgetCmd removes locks from the ledger. It keeps live claims; the package
@@ -97,12 +89,7 @@ return answers
 // Forget removes locks that their holders have released. It answers for each
 // whether the ledger knew it: Forgotten or Unknown. Errors are as those of Track.
 func (s *Store) Forget(ctx context.Context, ids []tasks.LockID) ([]Status, error) {
-	rows := make([][]any, len(ids))
-	for i, id := range ids {
-		if err := id.Validate(); err != nil {
-			return nil, fmt.Errorf("locks: forget number %d: %w", i+1, err)
-		}
-		rows[i] = []any{member(id)}
-	}
-	return s.runChunked(ctx, "forget", forgetCmd, rows)
+	return runChunked(ctx, s.rdb, keys(), "forget", forgetCmd, ids, func(id tasks.LockID) ([]any, error) {
+		return []any{member(id)}, id.Validate()
+	})
 }

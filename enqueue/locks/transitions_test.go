@@ -64,12 +64,12 @@ func unclaim(ctx context.Context, b *bundle) (locks.Status, error) {
 }
 
 func released(ctx context.Context, b *bundle) (locks.Status, error) {
-	return "", b.store.Released(ctx, []locks.Claim{b.claim})
+	return "", b.store.Released(ctx, b.claim)
 }
 
 // releasedByName ends a release that had no claim.
 func releasedByName(ctx context.Context, b *bundle) (locks.Status, error) {
-	return "", b.store.Released(ctx, []locks.Claim{{ID: id(1)}})
+	return "", b.store.Released(ctx, locks.Claim{ID: id(1)})
 }
 
 func drop(keep time.Duration) step {

@@ -121,10 +121,8 @@ func (b *bundle) Unclaim(_ context.Context, c enqueuelocks.Claim) error {
 	return b.endErr
 }
 
-func (b *bundle) Released(_ context.Context, claims []enqueuelocks.Claim) error {
-	for _, c := range claims {
-		b.noteOnce("released %d", c.FencingToken)
-	}
+func (b *bundle) Released(_ context.Context, c enqueuelocks.Claim) error {
+	b.noteOnce("released %d", c.FencingToken)
 	return b.endErr
 }
 

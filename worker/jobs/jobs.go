@@ -61,7 +61,7 @@ type LockLedger interface {
 	Claim(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
 	ClaimExternal(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
 	Unclaim(ctx context.Context, c enqueuelocks.Claim) error
-	Released(ctx context.Context, claims []enqueuelocks.Claim) error
+	Released(ctx context.Context, c enqueuelocks.Claim) error
 	ListByUser(ctx context.Context, userID string) ([]enqueuelocks.Lock, error)
 }
 

@@ -77,7 +77,7 @@ func (j *Jobs) release(ctx context.Context, t tasks.LockRelease) pipeline.Result
 	result := report(ctx, permit, answer)
 	switch {
 	case answer.Reason == tasks.OK || answer.Reason == tasks.Gone:
-		if err := j.endClaim(ctx, func(ctx context.Context) error { return j.locks.Released(ctx, []enqueuelocks.Claim{claim}) }); err != nil {
+		if err := j.endClaim(ctx, func(ctx context.Context) error { return j.locks.Released(ctx, claim) }); err != nil {
 			return *unavailable(err) // it runs again, and finds the lock already gone
 		}
 	case outcomeUnknown(answer.Reason): // KooDrive may still release it: the claim runs out

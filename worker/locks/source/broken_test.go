@@ -196,7 +196,7 @@ func TestSQL_PasswordsHidden(t *testing.T) {
 	for _, d := range both(t) {
 		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Open(t.Context(), d.DSNAs("admin", encoded(secret)), query)
+			_, err := checked(t, d.DSNAs("admin", encoded(secret)), query)
 			check(t, d.Name, err)
 			if hintIn(err) != hintLogin {
 				t.Errorf("got %v; hint: %s; want the hint %q", err, hintIn(err), hintLogin)
@@ -225,12 +225,9 @@ func TestSQL_DSNForms(t *testing.T) {
 				d.Pick(fmt.Sprintf("host=127.0.0.1 port=%d user=visitor password='%s' dbname=postgres", d.Port, password), "visitor:"+password+"@tcp("+d.Addr()+")/test"),
 				d.Pick("postgresql", "mariadb") + strings.TrimPrefix(d.DSN(), d.Scheme),
 			} {
-				s, err := Open(t.Context(), dsn, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at")
-				if err != nil {
+				if _, err := checked(t, dsn, "SELECT 'u1' AS user_id, 'l1' AS lock_id, NOW() AS expires_at"); err != nil {
 					t.Errorf("%s: %v", dsn, err)
-					continue
 				}
-				_ = s.Close()
 			}
 		})
 	}

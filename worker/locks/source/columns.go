@@ -76,8 +76,8 @@ func (s *SQL) checkType(column, typeName string) error {
 	}
 }
 
-// lock makes a lock of the row that was scanned last.
-func (c *columns) lock(row int) (tasks.Lock, *RowError) {
+// lock makes a lock, or a *RowError, of the row that was scanned last.
+func (c *columns) lock(row int) (tasks.Lock, error) {
 	l, err := c.ids()
 	if err != nil {
 		return tasks.Lock{}, &RowError{Row: row, Err: err}

@@ -2,7 +2,6 @@ package source
 
 import (
 	"cmp"
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -76,8 +75,8 @@ func (c Config) Format(s fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(s, "{Query:%q Timeout:%s Location:%s}", c.Query, c.Timeout, c.Location)
 }
 
-// New returns a source that connects, and checks the query, when it is first used.
-// It is for programs that must start while the database is down; see [Open].
+// New returns a source that connects, and checks the query, when it is first used:
+// a worker must start while the database is down. See [SQL.Check].
 func New(cfg Config) (*SQL, error) {
 	// A semicolon at the end always ends the statement: a string would end with its
 	// quote.
@@ -98,19 +97,5 @@ func New(cfg Config) (*SQL, error) {
 	s.db.SetMaxOpenConns(maxConns)
 	s.db.SetMaxIdleConns(maxConns)
 	s.db.SetConnMaxIdleTime(idleTime)
-	return s, nil
-}
-
-// Open returns a source that is checked: the database answers, and the query is
-// one statement that yields the columns in types that can be read.
-func Open(ctx context.Context, dsn, query string) (*SQL, error) {
-	s, err := New(Config{DSN: dsn, Query: query})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Check(ctx); err != nil {
-		_ = s.Close()
-		return nil, err
-	}
 	return s, nil
 }

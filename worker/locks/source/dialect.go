@@ -24,7 +24,8 @@ type dialect struct {
 	// inClause returns a condition that selects these locks, with its parameters.
 	// Without an index the database evaluates it in one pass over the table.
 	inClause func(ids []tasks.LockID) (condition string, args []any)
-	// limit makes the database end the transaction's queries after that time.
+	// limit makes the database end the transaction's queries after that time, which
+	// is at least a millisecond.
 	limit func(context.Context, *sql.Tx, time.Duration) error
 	// explain interprets an error of the server. fault.cause is nil if err does not
 	// come from the server.

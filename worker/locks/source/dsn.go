@@ -3,6 +3,7 @@ package source
 import (
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -79,11 +80,7 @@ func mysqlURL(u *url.URL, secrets []string) (*dialect, error) {
 }
 
 func isUTC(zone string) bool {
-	switch strings.ToUpper(zone) {
-	case "UTC", "ETC/UTC", "GMT", "ETC/GMT", "Z", "+00:00":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"UTC", "ETC/UTC", "GMT", "ETC/GMT", "Z", "+00:00"}, strings.ToUpper(zone))
 }
 
 func errTimeZone(name string) error {

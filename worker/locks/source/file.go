@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -16,45 +15,24 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Format is how a file is written. Package enqueue/records describes both
-// formats; here expires_at is required in every line.
-type Format string
-
-// The formats.
-const (
-	// CSV has a header with user_id, lock_id and expires_at.
-	CSV Format = "csv"
-	// JSONL has one JSON object a line, with the members that are columns in CSV.
-	JSONL Format = "jsonl"
-)
-
-// File is a file that lists locks. It is plain text: a file that is compressed
-// with gzip is refused, because Lookup reads it again and again.
+// File is a file that lists locks: JSONL if its name ends in .jsonl or .ndjson,
+// else CSV. Package enqueue/records describes both formats; here expires_at is
+// required in every line. The file is plain text: one that is compressed with gzip
+// is refused, because Lookup reads it again and again.
 //
 // To change the file, write a new one and rename it: if the file changes while it
 // is read, the list ends with an error.
 type File struct {
-	path   string
-	format Format
-	now    func() time.Time
+	path string
+	now  func() time.Time
 
 	mu    sync.Mutex
 	index *fileIndex // of the last Lookup; may be nil
 }
 
-// OpenFile returns the locks of a file. Without a format the name of the file
-// decides: .jsonl and .ndjson are JSONL, and everything else is CSV.
-func OpenFile(path string, format Format) (*File, error) {
-	if format == "" {
-		format = CSV
-		if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".ndjson") {
-			format = JSONL
-		}
-	}
-	if format != CSV && format != JSONL {
-		return nil, fmt.Errorf("unknown format %+.40q; want %s or %s", format, CSV, JSONL)
-	}
-	f := &File{path: path, format: format, now: time.Now}
+// OpenFile returns the locks of a file. It checks that the file can be read.
+func OpenFile(path string) (*File, error) {
+	f := &File{path: path, now: time.Now}
 	in, err := f.open()
 	if err != nil {
 		return nil, err
@@ -134,7 +112,7 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 		yield(tasks.Lock{}, fileError(err))
 		return
 	}
-	for l, err := range parse(f.format, in) {
+	for l, err := range parse(f.path, in) {
 		if ctx.Err() != nil {
 			yield(tasks.Lock{}, &Error{message: "the locks' file: " + context.Cause(ctx).Error(), cause: ctx.Err()})
 			return
@@ -156,9 +134,9 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 }
 
 // parse yields the locks of a file's content. Errors are as in Source.Locks.
-func parse(format Format, r io.Reader) iter.Seq2[tasks.Lock, error] {
+func parse(path string, r io.Reader) iter.Seq2[tasks.Lock, error] {
 	lines := records.LocksCSV
-	if format == JSONL {
+	if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".ndjson") {
 		lines = records.LocksJSONL
 	}
 	return func(yield func(tasks.Lock, error) bool) {
@@ -196,11 +174,7 @@ func (f *File) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, err
 			return nil, err
 		}
 	}
-	states := make([]LockState, len(ids))
-	for i, id := range ids {
-		states[i] = f.index.locks[id]
-	}
-	return states, nil
+	return f.index.locks.of(ids), nil
 }
 
 // Close implements Source. It never fails.
@@ -215,7 +189,7 @@ func (f *File) Close() error {
 type fileIndex struct {
 	info  fs.FileInfo
 	racy  bool // the file may have changed since without a new modification time
-	locks map[tasks.LockID]LockState
+	locks lockStates
 }
 
 // raceWindow is longer than the resolution of modification times in any file
@@ -226,30 +200,19 @@ func (f *File) readIndex(ctx context.Context, in *os.File, info fs.FileInfo) (*f
 	x := &fileIndex{
 		info:  info,
 		racy:  f.now().Sub(info.ModTime()) < raceWindow,
-		locks: make(map[tasks.LockID]LockState),
+		locks: make(lockStates),
 	}
 	var failed error
 	f.read(ctx, in, func(l tasks.Lock, err error) bool {
 		row := asRowError(err)
-		switch {
-		case err != nil && row == nil:
+		if err != nil && row == nil {
 			failed = err
 			return false
-		case row != nil && row.UserID == "": // nobody can ask for this lock
-		case row != nil:
-			x.add(tasks.LockID{UserID: row.UserID, LockID: row.LockID}, time.Time{}, row)
-		default:
-			x.add(l.ID(), l.ExpiresAt, nil)
 		}
+		x.locks.add(l, row)
 		return true
 	})
 	return x, failed
-}
-
-func (x *fileIndex) add(id tasks.LockID, expiresAt time.Time, bad *RowError) {
-	s := x.locks[id]
-	s.add(expiresAt, bad)
-	x.locks[id] = s
 }
 
 func (x *fileIndex) isCurrent(info fs.FileInfo) bool {

@@ -28,7 +28,7 @@ func openFile(t *testing.T, name, content string) *File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	write(t, path, content)
-	f, err := OpenFile(path, "")
+	f, err := OpenFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,8 +176,8 @@ func TestFile_ChangesWhileRead(t *testing.T) {
 func TestFile_Refused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for path, format := range map[string]Format{dir: "", filepath.Join(dir, "none"): CSV, "/dev/null": "", filepath.Join(dir, "f"): "xml"} {
-		if _, err := OpenFile(path, format); err == nil {
+	for _, path := range []string{dir, filepath.Join(dir, "none"), "/dev/null"} {
+		if _, err := OpenFile(path); err == nil {
 			t.Errorf("%s: got no error", path)
 		}
 	}
@@ -226,10 +226,10 @@ func TestFile_Gzip(t *testing.T) {
 		}
 		_, err := f.Lookup(t.Context(), []tasks.LockID{{UserID: "u1", LockID: "l1"}})
 		check("lookup", err)
-		_, err = OpenFile(f.path, "")
+		_, err = OpenFile(f.path)
 		check("open", err)
 		write(t, f.path, "\x1f") // half of what a gzip file begins with
-		if _, err := OpenFile(f.path, ""); err != nil {
+		if _, err := OpenFile(f.path); err != nil {
 			t.Errorf("%s: a file of one byte: %v", name, err)
 		}
 	}
@@ -241,12 +241,12 @@ func FuzzReadFile(f *testing.F) {
 	f.Add(`{"user_id":"u1","lock_id":"l1","expires_at":"2026-01-31T08:30:00.5+02:00"}`, true)
 	f.Add(`{"user_id":"u1","lock_id":"\u0000","expires_at":{"a":[]}}`+"\n\n{", true)
 	f.Fuzz(func(t *testing.T, content string, jsonl bool) {
-		format := CSV
+		path := "f.csv"
 		if jsonl {
-			format = JSONL
+			path = "f.jsonl"
 		}
 		last := 0
-		for l, err := range parse(format, strings.NewReader(content)) {
+		for l, err := range parse(path, strings.NewReader(content)) {
 			row := asRowError(err)
 			switch {
 			case err == nil:
@@ -275,7 +275,7 @@ func ExampleOpenFile() {
 		fmt.Println(err)
 		return
 	}
-	f, err := OpenFile(path, "")
+	f, err := OpenFile(path)
 	if err != nil {
 		fmt.Println(err)
 		return

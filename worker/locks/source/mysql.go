@@ -85,9 +85,9 @@ const unknownVariable = 1193
 // limitMySQL tries both names of the setting: MariaDB's is in seconds, MySQL's in
 // milliseconds.
 func limitMySQL(ctx context.Context, tx *sql.Tx, left time.Duration) error {
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_statement_time = %.3f", max(left.Seconds(), 0.001)))
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_statement_time = %.3f", left.Seconds()))
 	if my, ok := errors.AsType[*mysql.MySQLError](err); ok && my.Number == unknownVariable {
-		_, err = tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_execution_time = %d", max(left.Milliseconds(), 1)))
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("SET SESSION max_execution_time = %d", left.Milliseconds()))
 	}
 	return err
 }

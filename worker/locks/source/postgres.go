@@ -72,7 +72,7 @@ func inClausePostgres(ids []tasks.LockID) (condition string, args []any) {
 }
 
 func limitPostgres(ctx context.Context, tx *sql.Tx, left time.Duration) error {
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(left.Milliseconds(), 1)))
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", left.Milliseconds()))
 	return err
 }
 

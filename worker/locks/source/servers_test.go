@@ -25,10 +25,20 @@ func both(t *testing.T) []database {
 
 func (d database) open(t *testing.T, query string) *SQL {
 	t.Helper()
-	s, err := Open(t.Context(), d.DSN(), query)
+	s, err := checked(t, d.DSN(), query)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+// checked returns a source, and what its check says.
+func checked(t *testing.T, dsn, query string) (*SQL, error) {
+	t.Helper()
+	s, err := New(Config{DSN: dsn, Query: query})
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, s.Check(t.Context())
 }

@@ -41,15 +41,34 @@ type LockState struct {
 	Err *RowError
 }
 
-// add takes another row of the same lock into account.
-func (s *LockState) add(expiresAt time.Time, bad *RowError) {
+// lockStates are the states of the locks that a source lists.
+type lockStates map[tasks.LockID]LockState
+
+// add takes another row into account: a lock, or what is wrong with the row. Rows
+// that name no lock have the empty id, which nobody looks up.
+func (m lockStates) add(l tasks.Lock, bad *RowError) {
+	id := l.ID()
+	if bad != nil {
+		id = tasks.LockID{UserID: bad.UserID, LockID: bad.LockID}
+	}
+	s := m[id]
 	s.Found = true
 	if bad != nil {
 		s.Err = bad
 	}
-	if s.ExpiresAt.Before(expiresAt) {
-		s.ExpiresAt = expiresAt
+	if s.ExpiresAt.Before(l.ExpiresAt) {
+		s.ExpiresAt = l.ExpiresAt
 	}
+	m[id] = s
+}
+
+// of returns the states of these locks, in their order.
+func (m lockStates) of(ids []tasks.LockID) []LockState {
+	states := make([]LockState, len(ids))
+	for i, id := range ids {
+		states[i] = m[id]
+	}
+	return states
 }
 
 // RowError is one row that is not a valid lock.

@@ -40,7 +40,8 @@ func (s *SQL) Close() error {
 // Kind implements Source.
 func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
 
-// Check connects and lets the database parse the query, without running it.
+// Check connects and lets the database parse the query, without running it. The
+// query must be one statement that yields the columns in types that can be read.
 func (s *SQL) Check(ctx context.Context) error {
 	if err := s.run(ctx, s.subquery("*", "LIMIT 0"), nil, nil); err != nil {
 		return err
@@ -64,12 +65,7 @@ func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		err := s.checkOnce(ctx)
 		if err == nil {
-			err = s.run(ctx, s.query, nil, func(l tasks.Lock, bad *RowError) bool {
-				if bad != nil {
-					return yield(tasks.Lock{}, bad)
-				}
-				return yield(l, nil)
-			})
+			err = s.run(ctx, s.query, nil, yield)
 		}
 		if err != nil {
 			yield(tasks.Lock{}, err)
@@ -89,49 +85,34 @@ func (s *SQL) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, erro
 	if err := s.checkOnce(ctx); err != nil {
 		return nil, err
 	}
-	states := make([]LockState, 0, len(ids))
+	states := make(lockStates, len(ids))
 	for page := range slices.Chunk(ids, lookupPageSize) {
-		found, err := s.lookupPage(ctx, page)
-		if err != nil {
+		if err := s.lookupPage(ctx, page, states); err != nil {
 			return nil, err
 		}
-		for _, id := range page {
-			states = append(states, found[id])
-		}
 	}
-	return states, nil
+	return states.of(ids), nil
 }
 
-func (s *SQL) lookupPage(ctx context.Context, ids []tasks.LockID) (map[tasks.LockID]LockState, error) {
-	states := make(map[tasks.LockID]LockState, len(ids))
-	for _, id := range ids {
-		states[id] = LockState{}
-	}
+// lookupPage adds the states of these locks. It may also add locks whose ids differ
+// from theirs in case or spaces: for the database's collation they are equal.
+func (s *SQL) lookupPage(ctx context.Context, ids []tasks.LockID, states lockStates) error {
 	condition, args := s.dialect.inClause(ids)
 	limit, rows := maxRowsPerLock*len(ids), 0
 	text := s.subquery(userColumn+", "+lockColumn+", "+expiryColumn, "WHERE "+condition+" LIMIT "+strconv.Itoa(limit+1))
-	err := s.run(ctx, text, args, func(l tasks.Lock, bad *RowError) bool {
+	err := s.run(ctx, text, args, func(l tasks.Lock, err error) bool {
 		rows++
-		id := l.ID()
-		if bad != nil {
-			id = tasks.LockID{UserID: bad.UserID, LockID: bad.LockID}
-		}
-		// The database may also return ids that differ in case or spaces: for its
-		// collation they are equal.
-		if state, asked := states[id]; asked {
-			state.add(l.ExpiresAt, bad)
-			states[id] = state
-		}
+		states.add(l, asRowError(err))
 		return true
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if rows > limit {
-		return nil, s.error(fmt.Sprintf("the query yields more than %d rows for %d locks, of which the first is %s of user %s", limit, len(ids), ids[0].LockID, ids[0].UserID),
+		return s.error(fmt.Sprintf("the query yields more than %d rows for %d locks, of which the first is %s of user %s", limit, len(ids), ids[0].LockID, ids[0].UserID),
 			"let it yield one row for a lock, with the latest expires_at", nil)
 	}
-	return states, nil
+	return nil
 }
 
 // subquery selects a part of what the query yields. The line breaks end a comment
@@ -140,8 +121,9 @@ func (s *SQL) subquery(columns, rest string) string {
 	return "SELECT " + columns + " FROM (\n" + s.query + "\n) AS locks " + rest
 }
 
-// run passes the rows of one query to each. It returns nil if each stops it.
-func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.Lock, *RowError) (more bool)) error {
+// run passes the rows of one query to each: a lock, or a *RowError. It returns nil
+// if each stops it.
+func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.Lock, error) (more bool)) error {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	tx, err := s.begin(limited)
@@ -180,16 +162,14 @@ func (s *SQL) run(ctx context.Context, text string, args []any, each func(tasks.
 }
 
 // begin starts a transaction that cannot write. The database itself ends the
-// queries of the transaction when their time is over.
+// queries of the transaction at the deadline of ctx.
 func (s *SQL) begin(ctx context.Context) (*sql.Tx, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
-	left := s.timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		left = max(time.Until(deadline), time.Millisecond) // 0 would mean no limit
-	}
+	deadline, _ := ctx.Deadline()
+	left := max(time.Until(deadline), time.Millisecond) // 0 would mean no limit
 	if err := s.dialect.limit(ctx, tx, left); err != nil {
 		_ = tx.Rollback()
 		return nil, err

@@ -200,9 +200,8 @@ func TestSQL_QueriesRefused(t *testing.T) {
 				"SELECT " + ids + ", " + at + ", " + ids: d.Pick("two columns user_id", "Duplicate column"),
 				"SELECT " + ids + ", " + d.Pick("$1::text", "?") + " AS expires_at": d.Pick("", "syntax"),
 			} {
-				s, err := Open(t.Context(), d.DSN(), query)
+				_, err := checked(t, d.DSN(), query)
 				if err == nil {
-					_ = s.Close()
 					t.Errorf("%s: got no error", query)
 					continue
 				}
@@ -293,7 +292,9 @@ func TestSQL_ServerTimeout(t *testing.T) {
 		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			s := d.open(t, d.slow())
-			tx, err := s.begin(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			tx, err := s.begin(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
