@@ -76,7 +76,7 @@ func (c *deadListCmd) Run(e *env, store *deadletter.Store) error {
 	table := terminal.NewTable(e.stdout, "DEAD SINCE", "ATTEMPTS", "ID", "ERROR")
 	for l, err := range store.List(e.ctx, filter) {
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		table.Row(l.DeadAt.Local().Format(time.DateTime), l.Attempts, l.ID, l.Error)
 	}
@@ -114,7 +114,7 @@ func (f deadFilter) export(e *env, store *deadletter.Store) error {
 			ID: l.ID, Kind: l.Kind, UserID: l.UserID, Target: l.Target, Reason: l.Reason,
 			Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(), Batch: l.Batch,
 		}
-	}, withRedisHint)
+	}, redisError)
 }
 
 type deadStatsCmd struct {
@@ -130,7 +130,7 @@ func (c *deadStatsCmd) Run(e *env, store *deadletter.Store) error {
 	}
 	stats, err := store.Stats(e.ctx, filter)
 	if err != nil {
-		return redisError{err}
+		return redisError(err)
 	}
 	if c.JSON {
 		return writeJSON(e.stdout, stats)
@@ -185,7 +185,7 @@ func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err e
 		}
 	}
 	if err != nil {
-		return redisError{fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb)}
+		return redisError(fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb))
 	}
 	return nil
 }
@@ -235,7 +235,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 		}
 		res, err := store.Discard(e.ctx, filter, deadletter.Options{DryRun: true})
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		if !confirm(e, res.Matched) {
 			fmt.Fprintln(e.stdout, "Nothing was discarded.")

@@ -102,7 +102,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 	}
 	sum, err := c.bulk(e, client, input, in, rejects)
 	if isUsage(err) && sum.Total == 0 {
-		return usageError{err} // there is nothing to summarize
+		return usageError(err) // there is nothing to summarize
 	}
 	var after error // an error after everything was enqueued
 	if err == nil && c.Batch.Wait {
@@ -191,13 +191,13 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 // isUsage reports whether an error is about the input or the batch, not about Redis.
 func isUsage(err error) bool {
 	var (
-		usage    usageError
+		known    commandError
 		input    *batch.InputError
 		spec     *batch.SpecError
 		reserved *batch.NameReservedError
 		field    *tasks.FieldError
 	)
-	return errors.As(err, &usage) || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
+	return errors.As(err, &known) && known.code == exitUsage || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
 }
 
 // resumableError says how to resume after an error, if the same command would
@@ -209,10 +209,10 @@ func resumableError(err error, sum bulkSummary) error {
 	}
 	switch {
 	case isUsage(err):
-		return usageError{fmt.Errorf("stopped after %d lines: %w", sum.Total, err)}
+		return usageError(fmt.Errorf("stopped after %d lines: %w", sum.Total, err))
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %d lines; %s", sum.Total, resume)
 	default:
-		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError{err}, resume)
+		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError(err), resume)
 	}
 }

@@ -107,11 +107,11 @@ func (c *lockFlags) run(e *env, change lockChange) error {
 		return c.runFile(e, change)
 	}
 	if err := (tasks.LockID{UserID: c.UserID, LockID: c.LockID}).Validate(); err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	statuses, err := change.apply(e.ctx, []locks.TrackRequest{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: change.expires}})
 	if err != nil {
-		return redisError{err}
+		return redisError(err)
 	}
 	line := lockLine{c.UserID, c.LockID, statuses[0]}
 	if c.JSON {
@@ -167,7 +167,7 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 		sum.add(page, statuses) // with an error, the statuses are those from before it
 		page = page[:0]
 		if err != nil {
-			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError{err})
+			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError(err))
 		}
 		return nil
 	}
@@ -253,12 +253,12 @@ func (c *locksListCmd) Run(e *env, store *locks.Store) error {
 	if c.JSON {
 		return writeJSONLines(e.stdout, false, list, func(l locks.Lock) any {
 			return listedLock{l.UserID, l.LockID, l.Lock.ID().Module(), l.ExpiresAt, l.Swept}
-		}, withRedisHint)
+		}, redisError)
 	}
 	table := terminal.NewTable(e.stdout, "EXPIRES", "USER", "LOCK", "SWEPT")
 	for l, err := range list {
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		table.Row(l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID, yesNo(l.Swept))
 	}

@@ -130,9 +130,9 @@ func (c *locksSweepCmd) explain(e *env, r locks.Report, err error) error {
 	case errors.As(err, &listError):
 		return fmt.Errorf("nothing was enqueued: %w", listError)
 	case r.Enqueued > 0:
-		return fmt.Errorf("stopped after %d releases: %w; run the same command again to resume", r.Enqueued, redisError{err})
+		return fmt.Errorf("stopped after %d releases: %w; run the same command again to resume", r.Enqueued, redisError(err))
 	default:
-		return redisError{err}
+		return redisError(err)
 	}
 }
 

@@ -46,7 +46,7 @@ func (c *simulatorCmd) Run(e *env) error {
 	}
 	sim, err := simulator.New(cfg)
 	if err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	for u := range c.Users {
 		for range c.Devices {
