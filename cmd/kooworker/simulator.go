@@ -29,8 +29,8 @@ func (c *simulatorCmd) Run(e *env) error {
 	log := e.flags.Log.logger(e.stderr)
 	cfg := simulator.Config{
 		Auth: simulator.Auth{
-			Mode: c.Auth, TokenFormat: c.TokenFormat, Token: os.Getenv(envToken),
-			AppID: os.Getenv(envAppID), AppSecret: os.Getenv(envAppSecret),
+			Mode: c.Auth, TokenFormat: c.TokenFormat, Token: os.Getenv("KOODRIVE_TOKEN"),
+			AppID: os.Getenv("KOODRIVE_APP_ID"), AppSecret: os.Getenv("KOODRIVE_APP_SECRET"),
 		},
 		RateLimit: c.RateLimit,
 	}
