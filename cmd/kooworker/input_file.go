@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kooworker/kooworker/enqueue/records"
+	"github.com/kooworker/kooworker/internal/cancelable"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -149,22 +150,12 @@ func (c cancelableReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	type result struct {
-		text []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
+	text, err := cancelable.Call(c.ctx, func() ([]byte, error) {
 		text := make([]byte, len(p))
 		n, err := c.r.Read(text)
-		done <- result{text[:n], err}
-	}()
-	select {
-	case r := <-done:
-		return copy(p, r.text), r.err
-	case <-c.ctx.Done():
-		return 0, c.ctx.Err()
-	}
+		return text[:n], err
+	})
+	return copy(p, text), err
 }
 
 // rejects handles refused lines: it keeps all of them in the file, if there is one,
