@@ -165,7 +165,7 @@ type rejects struct {
 	count       int
 	file        *os.File // nil: refused lines are not kept
 	lines       *records.Rejects
-	reasonsFile *os.File // nil: the reasons are not kept
+	reasonsFile *os.File
 	reasons     *bufio.Writer
 	failed      error // the first failed write
 }
@@ -178,27 +178,24 @@ func newRejects(path string, in *inputFile, stderr io.Writer) (*rejects, error) 
 	if path == "" {
 		return r, nil
 	}
-	if existing, err := os.Stat(path); err == nil && in.info != nil && os.SameFile(existing, in.info) {
-		return nil, usagef("--rejects: %s is the file that is read; want another one", path)
+	reasons := path + ".reasons"
+	if existing, err := os.Stat(path); err == nil {
+		if in.info != nil && os.SameFile(existing, in.info) {
+			return nil, usagef("--rejects: %s is the file that is read; want another one", path)
+		}
+		if !existing.Mode().IsRegular() {
+			reasons = os.DevNull // beside a pipe or a device no file of ours belongs
+		}
 	}
 	var err error
 	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator chooses the path
 		return nil, usagef("--rejects: %w", err)
 	}
-	r.lines, r.reasons = records.NewRejects(r.file), bufio.NewWriter(io.Discard)
-	info, err := r.file.Stat()
-	if err != nil {
+	if r.reasonsFile, err = os.Create(reasons); err != nil { //nolint:gosec // beside the operator's path
 		_ = r.file.Close()
 		return nil, usagef("--rejects: %w", err)
 	}
-	if !info.Mode().IsRegular() { // beside a pipe or a device no file of ours belongs
-		return r, nil
-	}
-	if r.reasonsFile, err = os.Create(path + ".reasons"); err != nil { //nolint:gosec // beside the operator's path
-		_ = r.file.Close()
-		return nil, usagef("--rejects: %w", err)
-	}
-	r.reasons.Reset(r.reasonsFile)
+	r.lines, r.reasons = records.NewRejects(r.file), bufio.NewWriter(r.reasonsFile)
 	return r, nil
 }
 
@@ -243,9 +240,5 @@ func (r *rejects) close() error {
 	if r.file == nil {
 		return nil
 	}
-	failed := cmp.Or(r.failed, r.lines.Flush(), r.file.Close(), r.reasons.Flush())
-	if r.reasonsFile != nil {
-		failed = cmp.Or(failed, r.reasonsFile.Close())
-	}
-	return failed
+	return cmp.Or(r.failed, r.lines.Flush(), r.file.Close(), r.reasons.Flush(), r.reasonsFile.Close())
 }
