@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,14 +262,11 @@ func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
 	if u, err := user.Current(); err == nil {
 		who = u.Username
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
+	host, _ := os.Hostname()
 	log := e.flags.Log
 	log.LogLevel = "info"
 	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
-		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
+		zap.String("by", who), zap.String("host", cmp.Or(host, "unknown")), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.

@@ -145,7 +145,13 @@ func (c *lockFlags) runFile(e *env, change lockChange) error {
 		err = writeJSON(e.stdout, sum)
 	} else {
 		fmt.Fprintf(e.stdout, "%d lines: %s\n", sum.Total, &sum)
-		sum.printRefused(e.stderr)
+		shown := sum.Refused[:min(len(sum.Refused), 10)]
+		for _, line := range shown {
+			line.printRefusal(e.stderr)
+		}
+		if more := len(sum.Refused) - len(shown); more > 0 {
+			fmt.Fprintf(e.stderr, "kooworker: and %d more; --json lists all\n", more)
+		}
 	}
 	if err == nil && (len(sum.Refused) > 0 || sum.Rejected > 0) {
 		return errPartial
@@ -164,7 +170,12 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 			return nil
 		}
 		statuses, err := c.apply(ctx, page)
-		sum.add(page, statuses) // with an error, the statuses are those from before it
+		for i, status := range statuses { // with an error, they are those from before it
+			sum.ByStatus[status]++
+			if refusals[status] != "" {
+				sum.Refused = append(sum.Refused, lockLine{page[i].UserID, page[i].LockID, status})
+			}
+		}
 		page = page[:0]
 		if err != nil {
 			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError(err))
@@ -198,28 +209,6 @@ type lockSummary struct {
 	ByStatus map[locks.Status]int64 `json:"by_status"`
 	// Refused lists the changes that did not take effect.
 	Refused []lockLine `json:"refused"`
-}
-
-// add counts the ledger's answers.
-func (s *lockSummary) add(page []locks.TrackRequest, statuses []locks.Status) {
-	for i, status := range statuses {
-		s.ByStatus[status]++
-		if refusals[status] != "" {
-			s.Refused = append(s.Refused, lockLine{page[i].UserID, page[i].LockID, status})
-		}
-	}
-}
-
-// printRefused tells people of the first refused changes.
-func (s *lockSummary) printRefused(w io.Writer) {
-	const shown = 10
-	for i, line := range s.Refused {
-		if i == shown {
-			fmt.Fprintf(w, "kooworker: and %d more; --json lists all\n", len(s.Refused)-shown)
-			return
-		}
-		line.printRefusal(w)
-	}
 }
 
 // String returns the summary for people: "3 tracked, 1 renewed, 0 rejected".
