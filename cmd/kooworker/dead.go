@@ -84,9 +84,7 @@ func (c *deadListCmd) Run(e *env, store *deadletter.Store) error {
 	return table.Close("No dead letters.\n")
 }
 
-type deadExportCmd struct {
-	deadFilter
-}
+type deadExportCmd struct{ deadFilter }
 
 // Run implements the command.
 func (c *deadExportCmd) Run(e *env, store *deadletter.Store) error { return c.export(e, store) }

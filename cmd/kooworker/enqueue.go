@@ -41,9 +41,7 @@ type enqueueReleaseCmd struct {
 	LockID string `name:"lock-id" placeholder:"ID" help:"Lock to release."`
 }
 
-type enqueueOffboardCmd struct {
-	enqueueFlags
-}
+type enqueueOffboardCmd struct{ enqueueFlags }
 
 // Run implements the command.
 func (c *enqueueUnbindCmd) Run(e *env) error {

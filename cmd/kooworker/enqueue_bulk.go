@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,12 +139,10 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		rejects.stderr = progress // above the bar
 		input = teeRejects(rejects, input)
 	}
-	sum := bulkSummary{Batch: c.Batch.Batch}
 	start, lines := time.Now(), int64(0)
 	res, err := client.Bulk(e.ctx, input, enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		OnStart: func(id string, resumed bool) {
-			sum.Batch = id
 			if resumed {
 				fmt.Fprintf(e.stderr, "resuming batch %s\n", id)
 			} else {
@@ -161,9 +160,10 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
 		err = usagef("--file: %w", bad.Err)
 	}
-	sum.Total, sum.Enqueued, sum.Duplicate, sum.Rejected, sum.Skipped = res.Total, res.Enqueued, res.Duplicate, res.Rejected, res.Skipped
-	sum.Seconds = time.Since(start).Seconds()
-	return sum, err
+	return bulkSummary{
+		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
+		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
+	}, err
 }
 
 // wait waits until the batch is done.

@@ -43,9 +43,7 @@ type locksRenewCmd struct {
 	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"The lock expires after this time unless it is renewed again (${default}). A line of a file may have its own time, in expires_at."`
 }
 
-type locksForgetCmd struct {
-	lockFlags
-}
+type locksForgetCmd struct{ lockFlags }
 
 // Run implements the command.
 func (c *locksTrackCmd) Run(e *env, store *locks.Store) error {
