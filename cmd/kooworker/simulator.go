@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
@@ -72,21 +69,19 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler)
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
+	isShutDown := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(isShutDown)
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(limited) != nil {
 			_ = server.Close()
 		}
-		return nil
 	})
-	return group.Wait()
+	err := server.Serve(listener)
+	if stop() { // ctx has not ended: the server has failed
+		return err
+	}
+	<-isShutDown
+	return nil
 }
