@@ -28,18 +28,6 @@ type batchID struct {
 	ID string `arg:"" name:"id" help:"The batch's ID."`
 }
 
-// batchError adds a hint to errors that are about Redis, and makes errors that are
-// about the command line usage errors.
-func batchError(err error) error {
-	if _, missing := errors.AsType[*batch.NotFoundError](err); err == nil || missing {
-		return err
-	}
-	if _, none := errors.AsType[*batch.NoReceiptsError](err); none {
-		return usageError{err}
-	}
-	return redisError{err}
-}
-
 type batchListCmd struct {
 	JSON bool `help:"Print JSON lines."`
 }
@@ -47,12 +35,12 @@ type batchListCmd struct {
 // Run implements the command.
 func (c *batchListCmd) Run(e *env, store *batch.Store) error {
 	if c.JSON {
-		return writeJSONLines(e.stdout, false, store.List(e.ctx), func(b tasks.BatchStats) any { return b }, batchError)
+		return writeJSONLines(e.stdout, false, store.List(e.ctx), func(b tasks.BatchStats) any { return b }, redisError)
 	}
 	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", "QUEUED", "SUCCEEDED", "ALREADY GONE", "SUPERSEDED", "DEAD", "DISCARDED", "DUPLICATE", "REJECTED", "DONE")
 	for b, err := range store.List(e.ctx) {
 		if err != nil {
-			return batchError(err)
+			return redisError(err)
 		}
 		table.Row(b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
 			b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected, yesNo(b.Done))
@@ -76,7 +64,7 @@ type batchShowCmd struct {
 func (c *batchShowCmd) Run(e *env, store *batch.Store) error {
 	b, err := store.Show(e.ctx, c.ID)
 	if err != nil {
-		return batchError(err)
+		return redisError(err)
 	}
 	return printStats(e.stdout, b, c.JSON)
 }
@@ -163,22 +151,6 @@ func watchBatch(e *env, store *batch.Store, id string, timeout time.Duration) (t
 	})
 }
 
-// timedOutError is a wait that took too long: exit code 4.
-type timedOutError struct {
-	b      tasks.BatchStats
-	waited time.Duration
-}
-
-// Error implements error.
-func (e timedOutError) Error() string {
-	return fmt.Sprintf("batch %s is not done after %s: %d of %d tasks are queued", e.b.ID, terminal.Duration(e.waited), e.b.Queued, e.b.Total)
-}
-
-// Hint returns the hint that report prints.
-func (e timedOutError) Hint() string {
-	return "check that a worker runs; kooworker batch watch " + e.b.ID + " continues waiting"
-}
-
 // waitForBatch waits until a batch is done, and calls each with its counts from time
 // to time. Redis may fail meanwhile. A timeout of 0 is none.
 func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
@@ -194,9 +166,10 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	case e.ctx.Err() != nil:
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
-		return b, timedOutError{b, timeout}
+		err = fmt.Errorf("batch %s is not done after %s: %d of %d tasks are queued", b.ID, terminal.Duration(timeout), b.Queued, b.Total)
+		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
-	return b, batchError(err)
+	return b, redisError(err)
 }
 
 type batchAuditCmd struct {
@@ -215,7 +188,7 @@ type auditReport struct {
 func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
 	audit, err := store.Audit(e.ctx, c.ID)
 	if err != nil {
-		return batchError(err)
+		return redisError(err)
 	}
 	if c.JSON {
 		if err := writeJSON(e.stdout, auditReport{c.ID, audit.Clean(), audit}); err != nil {
@@ -247,7 +220,10 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 		if e.ctx.Err() != nil {
 			return errors.New("interrupted: not all receipts were written")
 		}
-		return batchError(err)
+		if _, none := errors.AsType[*batch.NoReceiptsError](err); none {
+			return usageError(err)
+		}
+		return redisError(err)
 	})
 }
 
@@ -263,7 +239,7 @@ func (c *batchDeleteCmd) Run(e *env, store *batch.Store) error {
 		return usagef("%w; want --force", err)
 	}
 	if err != nil {
-		return batchError(err)
+		return redisError(err)
 	}
 	fmt.Fprintf(e.stdout, "deleted %s\n", c.ID)
 	return nil

@@ -230,7 +230,7 @@ func TestReport_RemovesAsynqCodes(t *testing.T) {
 	cause := errors.New("dial tcp 127.0.0.1:1: connect: connection refused")
 	for in, want := range map[error]string{
 		fmt.Errorf("UNKNOWN: redis command error: SADD failed: %w", cause):                         "redis command error: SADD failed: " + cause.Error(),
-		redisError{fmt.Errorf("enqueue device:unbind:u:d: UNKNOWN: INTERNAL_ERROR: %w", cause)}:    "enqueue device:unbind:u:d: " + cause.Error(),
+		redisError(fmt.Errorf("enqueue device:unbind:u:d: UNKNOWN: INTERNAL_ERROR: %w", cause)):    "enqueue device:unbind:u:d: " + cause.Error(),
 		fmt.Errorf("context deadline exceeded (INTERNAL_ERROR: %w)", cause):                        "context deadline exceeded (" + cause.Error() + ")",
 		usagef("--id: %q is of no kind; want one without UNKNOWN: in it", "it-is-UNKNOWN: really"): `--id: "it-is-UNKNOWN: really" is of no kind; want one without UNKNOWN: in it`,
 	} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,16 +77,14 @@ func (c *deadListCmd) Run(e *env, store *deadletter.Store) error {
 	table := terminal.NewTable(e.stdout, "DEAD SINCE", "ATTEMPTS", "ID", "ERROR")
 	for l, err := range store.List(e.ctx, filter) {
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		table.Row(l.DeadAt.Local().Format(time.DateTime), l.Attempts, l.ID, l.Error)
 	}
 	return table.Close("No dead letters.\n")
 }
 
-type deadExportCmd struct {
-	deadFilter
-}
+type deadExportCmd struct{ deadFilter }
 
 // Run implements the command.
 func (c *deadExportCmd) Run(e *env, store *deadletter.Store) error { return c.export(e, store) }
@@ -114,7 +113,7 @@ func (f deadFilter) export(e *env, store *deadletter.Store) error {
 			ID: l.ID, Kind: l.Kind, UserID: l.UserID, Target: l.Target, Reason: l.Reason,
 			Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(), Batch: l.Batch,
 		}
-	}, withRedisHint)
+	}, redisError)
 }
 
 type deadStatsCmd struct {
@@ -130,7 +129,7 @@ func (c *deadStatsCmd) Run(e *env, store *deadletter.Store) error {
 	}
 	stats, err := store.Stats(e.ctx, filter)
 	if err != nil {
-		return redisError{err}
+		return redisError(err)
 	}
 	if c.JSON {
 		return writeJSON(e.stdout, stats)
@@ -185,7 +184,7 @@ func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err e
 		}
 	}
 	if err != nil {
-		return redisError{fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb)}
+		return redisError(fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb))
 	}
 	return nil
 }
@@ -235,7 +234,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 		}
 		res, err := store.Discard(e.ctx, filter, deadletter.Options{DryRun: true})
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		if !confirm(e, res.Matched) {
 			fmt.Fprintln(e.stdout, "Nothing was discarded.")
@@ -261,14 +260,11 @@ func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
 	if u, err := user.Current(); err == nil {
 		who = u.Username
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
+	host, _ := os.Hostname()
 	log := e.flags.Log
 	log.LogLevel = "info"
 	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
-		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
+		zap.String("by", who), zap.String("host", cmp.Or(host, "unknown")), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.

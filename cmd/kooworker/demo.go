@@ -24,7 +24,7 @@ Next:
 func (c *demoCmd) Run(e *env) error {
 	o := demo.Options{Tasks: c.Tasks, Stay: c.Stay, Out: e.stdout}
 	if err := o.Validate(); err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	if c.Logs {
 		o.Log = e.flags.Log.logger(e.stderr)

@@ -41,9 +41,7 @@ type enqueueReleaseCmd struct {
 	LockID string `name:"lock-id" placeholder:"ID" help:"Lock to release."`
 }
 
-type enqueueOffboardCmd struct {
-	enqueueFlags
-}
+type enqueueOffboardCmd struct{ enqueueFlags }
 
 // Run implements the command.
 func (c *enqueueUnbindCmd) Run(e *env) error {
@@ -77,7 +75,7 @@ func (c *enqueueFlags) run(e *env, t tasks.Task, target ...targetFlag) error {
 		return c.runFile(e, t.Kind())
 	case c.Batch.wanted():
 		if err := t.Validate(); err != nil {
-			return usageError{err}
+			return usageError(err)
 		}
 		return c.runBulk(e, single(t), nil, nil)
 	default:
@@ -95,10 +93,10 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	defer cancel()
 	res, err := client.Enqueue(ctx, t, c.options()...)
 	if _, malformed := errors.AsType[*tasks.FieldError](err); malformed {
-		return usageError{err}
+		return usageError(err)
 	}
 	if err != nil {
-		return redisError{err}
+		return redisError(err)
 	}
 	if c.JSON {
 		return writeJSON(e.stdout, map[string]any{
@@ -143,7 +141,7 @@ func (c *enqueueFlags) client(e *env, poolSize int) (*enqueue.Client, error) {
 	}
 	client, err := enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: c.MinReplicas, ReplicaTimeout: c.ReplicaTimeout})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError(err)
 	}
 	return client, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 	}
 	sum, err := c.bulk(e, client, input, in, rejects)
 	if isUsage(err) && sum.Total == 0 {
-		return usageError{err} // there is nothing to summarize
+		return usageError(err) // there is nothing to summarize
 	}
 	var after error // an error after everything was enqueued
 	if err == nil && c.Batch.Wait {
@@ -138,12 +139,10 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		rejects.stderr = progress // above the bar
 		input = teeRejects(rejects, input)
 	}
-	sum := bulkSummary{Batch: c.Batch.Batch}
 	start, lines := time.Now(), int64(0)
 	res, err := client.Bulk(e.ctx, input, enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		OnStart: func(id string, resumed bool) {
-			sum.Batch = id
 			if resumed {
 				fmt.Fprintf(e.stderr, "resuming batch %s\n", id)
 			} else {
@@ -161,9 +160,10 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
 		err = usagef("--file: %w", bad.Err)
 	}
-	sum.Total, sum.Enqueued, sum.Duplicate, sum.Rejected, sum.Skipped = res.Total, res.Enqueued, res.Duplicate, res.Rejected, res.Skipped
-	sum.Seconds = time.Since(start).Seconds()
-	return sum, err
+	return bulkSummary{
+		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
+		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
+	}, err
 }
 
 // wait waits until the batch is done.
@@ -191,13 +191,13 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 // isUsage reports whether an error is about the input or the batch, not about Redis.
 func isUsage(err error) bool {
 	var (
-		usage    usageError
+		known    commandError
 		input    *batch.InputError
 		spec     *batch.SpecError
 		reserved *batch.NameReservedError
 		field    *tasks.FieldError
 	)
-	return errors.As(err, &usage) || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
+	return errors.As(err, &known) && known.code == exitUsage || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
 }
 
 // resumableError says how to resume after an error, if the same command would
@@ -209,10 +209,10 @@ func resumableError(err error, sum bulkSummary) error {
 	}
 	switch {
 	case isUsage(err):
-		return usageError{fmt.Errorf("stopped after %d lines: %w", sum.Total, err)}
+		return usageError(fmt.Errorf("stopped after %d lines: %w", sum.Total, err))
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %d lines; %s", sum.Total, resume)
 	default:
-		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError{err}, resume)
+		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError(err), resume)
 	}
 }

@@ -40,7 +40,7 @@ const smallPool = 4
 func (e *env) redis(poolSize int) (redis.UniversalClient, error) {
 	client, err := e.flags.Redis.address().Client(poolSize)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError(err)
 	}
 	e.clients = append(e.clients, client)
 	return client, nil

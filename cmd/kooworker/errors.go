@@ -17,13 +17,20 @@ const (
 	exitTimeout = 4 // timed out waiting
 )
 
-// usageError is a wrong flag or configuration: exit code 2.
-type usageError struct{ err error }
+// commandError is an error with the exit code that it makes. An error without one
+// makes 1.
+type commandError struct {
+	error
+	code int
+	hint string // what to do about it; an error that it wraps may have a better one
+}
 
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
+func (e commandError) Unwrap() error { return e.error }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+// usageError is about a wrong flag or configuration.
+func usageError(err error) error { return commandError{err, exitUsage, ""} }
+
+func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }
 
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
@@ -40,26 +47,14 @@ var redisHints = map[string]string{
 	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
 }
 
-// redisError is an error of Redis, with a hint what to do about it.
-type redisError struct{ err error }
-
-func (e redisError) Error() string { return e.err.Error() }
-func (e redisError) Unwrap() error { return e.err }
-
-func withRedisHint(err error) error { return redisError{err} }
-
-// Hint returns the hint that report prints.
-func (e redisError) Hint() string {
-	var inner interface{ Hint() string }
-	if errors.As(e.err, &inner) {
-		return inner.Hint()
-	}
+// redisError adds to an error of Redis a hint what to do about it.
+func redisError(err error) error {
 	for prefix, hint := range redisHints {
-		if strings.Contains(e.err.Error(), prefix) {
-			return hint
+		if strings.Contains(err.Error(), prefix) {
+			return commandError{err, exitFailed, hint}
 		}
 	}
-	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
+	return commandError{err, exitFailed, "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"}
 }
 
 // report prints an error in one line and its hint in a second one. It returns the
@@ -72,17 +67,16 @@ func report(stderr io.Writer, err error) int {
 		return exitPartial
 	}
 	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(withoutAsynqCodes(err.Error()), "\n", " "))
+	known := commandError{code: exitFailed}
+	_ = errors.As(err, &known)
 	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) && hinted.Hint() != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hinted.Hint())
+	if errors.As(err, &hinted) {
+		known.hint = hinted.Hint()
 	}
-	if _, usage := errors.AsType[usageError](err); usage {
-		return exitUsage
+	if known.hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", known.hint)
 	}
-	if _, timedOut := errors.AsType[timedOutError](err); timedOut {
-		return exitTimeout
-	}
-	return exitFailed
+	return known.code
 }
 
 // asynqCode matches what asynq puts before the cause of a Redis error. The error's

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kooworker/kooworker/enqueue/records"
+	"github.com/kooworker/kooworker/internal/cancelable"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -149,22 +150,12 @@ func (c cancelableReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	type result struct {
-		text []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
+	text, err := cancelable.Call(c.ctx, func() ([]byte, error) {
 		text := make([]byte, len(p))
 		n, err := c.r.Read(text)
-		done <- result{text[:n], err}
-	}()
-	select {
-	case r := <-done:
-		return copy(p, r.text), r.err
-	case <-c.ctx.Done():
-		return 0, c.ctx.Err()
-	}
+		return text[:n], err
+	})
+	return copy(p, text), err
 }
 
 // rejects handles refused lines: it keeps all of them in the file, if there is one,
@@ -174,7 +165,7 @@ type rejects struct {
 	count       int
 	file        *os.File // nil: refused lines are not kept
 	lines       *records.Rejects
-	reasonsFile *os.File // nil: the reasons are not kept
+	reasonsFile *os.File
 	reasons     *bufio.Writer
 	failed      error // the first failed write
 }
@@ -187,27 +178,24 @@ func newRejects(path string, in *inputFile, stderr io.Writer) (*rejects, error) 
 	if path == "" {
 		return r, nil
 	}
-	if existing, err := os.Stat(path); err == nil && in.info != nil && os.SameFile(existing, in.info) {
-		return nil, usagef("--rejects: %s is the file that is read; want another one", path)
+	reasons := path + ".reasons"
+	if existing, err := os.Stat(path); err == nil {
+		if in.info != nil && os.SameFile(existing, in.info) {
+			return nil, usagef("--rejects: %s is the file that is read; want another one", path)
+		}
+		if !existing.Mode().IsRegular() {
+			reasons = os.DevNull // beside a pipe or a device no file of ours belongs
+		}
 	}
 	var err error
 	if r.file, err = os.Create(path); err != nil { //nolint:gosec // the operator chooses the path
 		return nil, usagef("--rejects: %w", err)
 	}
-	r.lines, r.reasons = records.NewRejects(r.file), bufio.NewWriter(io.Discard)
-	info, err := r.file.Stat()
-	if err != nil {
+	if r.reasonsFile, err = os.Create(reasons); err != nil { //nolint:gosec // beside the operator's path
 		_ = r.file.Close()
 		return nil, usagef("--rejects: %w", err)
 	}
-	if !info.Mode().IsRegular() { // beside a pipe or a device no file of ours belongs
-		return r, nil
-	}
-	if r.reasonsFile, err = os.Create(path + ".reasons"); err != nil { //nolint:gosec // beside the operator's path
-		_ = r.file.Close()
-		return nil, usagef("--rejects: %w", err)
-	}
-	r.reasons.Reset(r.reasonsFile)
+	r.lines, r.reasons = records.NewRejects(r.file), bufio.NewWriter(r.reasonsFile)
 	return r, nil
 }
 
@@ -252,9 +240,5 @@ func (r *rejects) close() error {
 	if r.file == nil {
 		return nil
 	}
-	failed := cmp.Or(r.failed, r.lines.Flush(), r.file.Close(), r.reasons.Flush())
-	if r.reasonsFile != nil {
-		failed = cmp.Or(failed, r.reasonsFile.Close())
-	}
-	return failed
+	return cmp.Or(r.failed, r.lines.Flush(), r.file.Close(), r.reasons.Flush(), r.reasonsFile.Close())
 }

@@ -22,16 +22,6 @@ type koodriveFlags struct {
 	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" group:"koodrive" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
 }
 
-// The variables that hold credentials, or the places of credentials.
-const (
-	envToken         = "KOODRIVE_TOKEN"
-	envTokenFile     = "KOODRIVE_TOKEN_FILE"
-	envTokenURL      = "KOODRIVE_TOKEN_URL"
-	envAppID         = "KOODRIVE_APP_ID"
-	envAppSecret     = "KOODRIVE_APP_SECRET"
-	envAppSecretFile = "KOODRIVE_APP_SECRET_FILE"
-)
-
 // config returns the client's configuration. All its errors are usage errors.
 func (f koodriveFlags) config() (koodrive.Config, error) {
 	if f.URL == "" {
@@ -59,9 +49,9 @@ func (f koodriveFlags) authorizer() (koodrive.Authorizer, error) {
 		return f.app()
 	}
 	source, err := fromEnv([]variable[koodrive.TokenSource]{
-		{envToken, koodrive.StaticToken},
-		{envTokenFile, koodrive.TokenFile},
-		{envTokenURL, func(url string) (koodrive.TokenSource, error) {
+		{"KOODRIVE_TOKEN", koodrive.StaticToken},
+		{"KOODRIVE_TOKEN_FILE", koodrive.TokenFile},
+		{"KOODRIVE_TOKEN_URL", func(url string) (koodrive.TokenSource, error) {
 			return koodrive.TokenBroker(koodrive.BrokerConfig{URL: url, InsecureHTTP: f.InsecureHTTP})
 		}},
 	})
@@ -77,15 +67,15 @@ func (f koodriveFlags) authorizer() (koodrive.Authorizer, error) {
 
 func (f koodriveFlags) app() (koodrive.Authorizer, error) {
 	secret, err := fromEnv([]variable[koodrive.SecretSource]{
-		{envAppSecret, koodrive.StaticSecret},
-		{envAppSecretFile, koodrive.SecretFile},
+		{"KOODRIVE_APP_SECRET", koodrive.StaticSecret},
+		{"KOODRIVE_APP_SECRET_FILE", koodrive.SecretFile},
 	})
 	if err != nil {
 		return nil, err
 	}
-	authorizer, err := koodrive.NewAppAuthorizer(os.Getenv(envAppID), secret)
+	authorizer, err := koodrive.NewAppAuthorizer(os.Getenv("KOODRIVE_APP_ID"), secret)
 	if err != nil {
-		return nil, usagef("%s: %w", envAppID, err)
+		return nil, usagef("KOODRIVE_APP_ID: %w", err)
 	}
 	return authorizer, nil
 }

@@ -43,9 +43,7 @@ type locksRenewCmd struct {
 	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"The lock expires after this time unless it is renewed again (${default}). A line of a file may have its own time, in expires_at."`
 }
 
-type locksForgetCmd struct {
-	lockFlags
-}
+type locksForgetCmd struct{ lockFlags }
 
 // Run implements the command.
 func (c *locksTrackCmd) Run(e *env, store *locks.Store) error {
@@ -107,11 +105,11 @@ func (c *lockFlags) run(e *env, change lockChange) error {
 		return c.runFile(e, change)
 	}
 	if err := (tasks.LockID{UserID: c.UserID, LockID: c.LockID}).Validate(); err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	statuses, err := change.apply(e.ctx, []locks.TrackRequest{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: change.expires}})
 	if err != nil {
-		return redisError{err}
+		return redisError(err)
 	}
 	line := lockLine{c.UserID, c.LockID, statuses[0]}
 	if c.JSON {
@@ -145,7 +143,13 @@ func (c *lockFlags) runFile(e *env, change lockChange) error {
 		err = writeJSON(e.stdout, sum)
 	} else {
 		fmt.Fprintf(e.stdout, "%d lines: %s\n", sum.Total, &sum)
-		sum.printRefused(e.stderr)
+		shown := sum.Refused[:min(len(sum.Refused), 10)]
+		for _, line := range shown {
+			line.printRefusal(e.stderr)
+		}
+		if more := len(sum.Refused) - len(shown); more > 0 {
+			fmt.Fprintf(e.stderr, "kooworker: and %d more; --json lists all\n", more)
+		}
 	}
 	if err == nil && (len(sum.Refused) > 0 || sum.Rejected > 0) {
 		return errPartial
@@ -164,10 +168,15 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 			return nil
 		}
 		statuses, err := c.apply(ctx, page)
-		sum.add(page, statuses) // with an error, the statuses are those from before it
+		for i, status := range statuses { // with an error, they are those from before it
+			sum.ByStatus[status]++
+			if refusals[status] != "" {
+				sum.Refused = append(sum.Refused, lockLine{page[i].UserID, page[i].LockID, status})
+			}
+		}
 		page = page[:0]
 		if err != nil {
-			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError{err})
+			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError(err))
 		}
 		return nil
 	}
@@ -198,28 +207,6 @@ type lockSummary struct {
 	ByStatus map[locks.Status]int64 `json:"by_status"`
 	// Refused lists the changes that did not take effect.
 	Refused []lockLine `json:"refused"`
-}
-
-// add counts the ledger's answers.
-func (s *lockSummary) add(page []locks.TrackRequest, statuses []locks.Status) {
-	for i, status := range statuses {
-		s.ByStatus[status]++
-		if refusals[status] != "" {
-			s.Refused = append(s.Refused, lockLine{page[i].UserID, page[i].LockID, status})
-		}
-	}
-}
-
-// printRefused tells people of the first refused changes.
-func (s *lockSummary) printRefused(w io.Writer) {
-	const shown = 10
-	for i, line := range s.Refused {
-		if i == shown {
-			fmt.Fprintf(w, "kooworker: and %d more; --json lists all\n", len(s.Refused)-shown)
-			return
-		}
-		line.printRefusal(w)
-	}
 }
 
 // String returns the summary for people: "3 tracked, 1 renewed, 0 rejected".
@@ -253,12 +240,12 @@ func (c *locksListCmd) Run(e *env, store *locks.Store) error {
 	if c.JSON {
 		return writeJSONLines(e.stdout, false, list, func(l locks.Lock) any {
 			return listedLock{l.UserID, l.LockID, l.Lock.ID().Module(), l.ExpiresAt, l.Swept}
-		}, withRedisHint)
+		}, redisError)
 	}
 	table := terminal.NewTable(e.stdout, "EXPIRES", "USER", "LOCK", "SWEPT")
 	for l, err := range list {
 		if err != nil {
-			return redisError{err}
+			return redisError(err)
 		}
 		table.Row(l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID, yesNo(l.Swept))
 	}

@@ -6,7 +6,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
@@ -15,7 +14,6 @@ import (
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks"
-	locksource "github.com/kooworker/kooworker/worker/locks/source"
 )
 
 // sweepFlags limit what a sweep releases.
@@ -70,12 +68,6 @@ func (c *locksSweepCmd) sweep() (tasks.LockSweep, error) {
 	return t, err
 }
 
-// sweepReport is what sweep prints with --json.
-type sweepReport struct {
-	locks.Report
-	DryRun bool `json:"dry_run"`
-}
-
 // Run implements the command.
 func (c *locksSweepCmd) Run(e *env) error {
 	t, err := c.sweep()
@@ -98,8 +90,12 @@ func (c *locksSweepCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	log := zap.NewNop()
+	if !terminal.IsTerminal(e.stderr) { // what is held back belongs in a log as well
+		log = e.flags.Log.build(e.stderr)
+	}
 	ledger := enqueuelocks.NewStore(rdb)
-	sweeper := locks.Sweeper{Source: locks.Ledger{Store: ledger}, Store: ledger, Batches: batch.NewStore(rdb), Releases: producer, Logger: c.logger(e)}
+	sweeper := locks.Sweeper{Source: locks.Ledger{Store: ledger}, Store: ledger, Batches: batch.NewStore(rdb), Releases: producer, Logger: log}
 	for _, source := range lockSources(rdb, sources) { // at most one, or swept had refused them
 		sweeper.Source = source
 	}
@@ -113,8 +109,10 @@ func (c *locksSweepCmd) Run(e *env) error {
 	if err != nil {
 		return c.explain(e, r, err)
 	}
-	if r.Enqueued > 0 {
-		warnWithoutWorker(e, rdb, sources)
+	if r.Enqueued > 0 && r.Source != tasks.SourceLedger {
+		if has, err := enqueuelocks.NewSweptStore(rdb, r.Source).HasWorker(e.ctx); err == nil && !has {
+			fmt.Fprint(e.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
+		}
 	}
 	return c.printReport(e, r)
 }
@@ -130,35 +128,20 @@ func (c *locksSweepCmd) explain(e *env, r locks.Report, err error) error {
 	case errors.As(err, &listError):
 		return fmt.Errorf("nothing was enqueued: %w", listError)
 	case r.Enqueued > 0:
-		return fmt.Errorf("stopped after %d releases: %w; run the same command again to resume", r.Enqueued, redisError{err})
+		return fmt.Errorf("stopped after %d releases: %w; run the same command again to resume", r.Enqueued, redisError(err))
 	default:
-		return redisError{err}
-	}
-}
-
-// logger returns a logger for what is held back, which belongs in a log as well. On
-// a terminal the command's output is enough.
-func (c *locksSweepCmd) logger(e *env) *zap.Logger {
-	if terminal.IsTerminal(e.stderr) {
-		return zap.NewNop()
-	}
-	return e.flags.Log.build(e.stderr)
-}
-
-// warnWithoutWorker warns if no running worker can carry out the releases.
-func warnWithoutWorker(e *env, rdb redis.UniversalClient, sources []locksource.Source) {
-	for _, s := range sources {
-		hasWorker, err := enqueuelocks.NewSweptStore(rdb, s.Kind()).HasWorker(e.ctx)
-		if err == nil && !hasWorker {
-			fmt.Fprint(e.stderr, "kooworker: no running worker knows this source: the releases wait for one\nhint: start the workers with the same --source-… flags as this command\n")
-		}
+		return redisError(err)
 	}
 }
 
 func (c *locksSweepCmd) printReport(e *env, r locks.Report) error {
 	switch {
 	case c.JSON:
-		if err := writeJSON(e.stdout, sweepReport{r, c.DryRun}); err != nil {
+		report := struct {
+			locks.Report
+			DryRun bool `json:"dry_run"`
+		}{r, c.DryRun}
+		if err := writeJSON(e.stdout, report); err != nil {
 			return err
 		}
 	case c.DryRun:

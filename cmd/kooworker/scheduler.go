@@ -23,9 +23,7 @@ type scheduleFlags struct {
 	Source sourceFlags `embed:""`
 }
 
-type schedulerCmd struct {
-	scheduleFlags
-}
+type schedulerCmd struct{ scheduleFlags }
 
 // Run implements the command.
 func (c *schedulerCmd) Run(e *env) error {

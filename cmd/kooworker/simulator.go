@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
@@ -29,8 +26,8 @@ func (c *simulatorCmd) Run(e *env) error {
 	log := e.flags.Log.logger(e.stderr)
 	cfg := simulator.Config{
 		Auth: simulator.Auth{
-			Mode: c.Auth, TokenFormat: c.TokenFormat, Token: os.Getenv(envToken),
-			AppID: os.Getenv(envAppID), AppSecret: os.Getenv(envAppSecret),
+			Mode: c.Auth, TokenFormat: c.TokenFormat, Token: os.Getenv("KOODRIVE_TOKEN"),
+			AppID: os.Getenv("KOODRIVE_APP_ID"), AppSecret: os.Getenv("KOODRIVE_APP_SECRET"),
 		},
 		RateLimit: c.RateLimit,
 	}
@@ -46,7 +43,7 @@ func (c *simulatorCmd) Run(e *env) error {
 	}
 	sim, err := simulator.New(cfg)
 	if err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	for u := range c.Users {
 		for range c.Devices {
@@ -72,21 +69,19 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler)
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
+	isShutDown := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(isShutDown)
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(limited) != nil {
 			_ = server.Close()
 		}
-		return nil
 	})
-	return group.Wait()
+	err := server.Serve(listener)
+	if stop() { // ctx has not ended: the server has failed
+		return err
+	}
+	<-isShutDown
+	return nil
 }

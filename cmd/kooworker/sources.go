@@ -28,28 +28,20 @@ type sourceFlags struct {
 
 const sourceHelp = `External sources of locks, besides the ledger. A worker reads the source again just before it releases one of its locks: give all workers the same source.`
 
-// kinds returns the kinds of the sources that the flags name.
-func (f sourceFlags) kinds() (kinds []tasks.Source) {
-	if f.DSN+f.DSNFile+f.Query != "" {
-		kinds = append(kinds, tasks.SourceSQL)
-	}
-	if f.File != "" {
-		kinds = append(kinds, tasks.SourceFile)
-	}
-	return kinds
-}
+func (f sourceFlags) hasDatabase() bool { return f.DSN+f.DSNFile+f.Query != "" }
 
 // swept returns the source that a sweep reads: wanted if it is set, else the source
 // that the flags name, else the ledger.
 func (f sourceFlags) swept(wanted tasks.Source) (tasks.Source, error) {
-	kinds := f.kinds()
 	switch {
 	case wanted != "":
 		return wanted, nil
-	case len(kinds) > 1:
+	case f.hasDatabase() && f.File != "":
 		return "", usagef("--source-file: there is a database as well; want one of them, or --sweep-source to say which of them is swept")
-	case len(kinds) == 1:
-		return kinds[0], nil
+	case f.hasDatabase():
+		return tasks.SourceSQL, nil
+	case f.File != "":
+		return tasks.SourceFile, nil
 	default:
 		return tasks.SourceLedger, nil
 	}
@@ -66,23 +58,25 @@ func (f sourceFlags) open() ([]locksource.Source, error) {
 		return nil, usagef("--source-timeout: %s; want more than 0", f.Timeout)
 	}
 	var sources []locksource.Source
-	for _, kind := range f.kinds() {
-		var s locksource.Source
-		if kind == tasks.SourceSQL {
-			s, err = f.openDatabase(zone)
-		} else if s, err = locksource.OpenFile(f.File); err != nil {
-			err = usagef("--source-file: %w", err)
-		}
+	if f.hasDatabase() {
+		database, err := f.openDatabase(zone)
 		if err != nil {
-			closeSources(sources)
 			return nil, err
 		}
-		sources = append(sources, s)
+		sources = append(sources, database)
+	}
+	if f.File != "" {
+		file, err := locksource.OpenFile(f.File)
+		if err != nil {
+			closeSources(sources)
+			return nil, usagef("--source-file: %w", err)
+		}
+		sources = append(sources, file)
 	}
 	return sources, nil
 }
 
-func (f sourceFlags) openDatabase(zone *time.Location) (locksource.Source, error) {
+func (f sourceFlags) openDatabase(zone *time.Location) (*locksource.SQL, error) {
 	dsn := f.DSN
 	switch {
 	case dsn != "" && f.DSNFile != "":

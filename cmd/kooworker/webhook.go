@@ -15,12 +15,6 @@ type webhookFlags struct {
 	InsecureHTTP bool `name:"webhook-insecure-http" env:"KOOWORKER_WEBHOOK_INSECURE_HTTP" group:"webhook" help:"Allow plain HTTP to another machine."`
 }
 
-// The variables that hold the webhook's secret, or the path of its file.
-const (
-	envWebhookSecret     = "KOOWORKER_WEBHOOK_SECRET"
-	envWebhookSecretFile = "KOOWORKER_WEBHOOK_SECRET_FILE"
-)
-
 const webhookHelp = `Webhooks are signed as the Standard Webhooks specification says. The secret is in KOOWORKER_WEBHOOK_SECRET, or in the file that KOOWORKER_WEBHOOK_SECRET_FILE names, which is read again when it changes.`
 
 // sender returns nil if there is no webhook.
@@ -29,8 +23,8 @@ func (f webhookFlags) sender() (*webhook.Sender, error) {
 		return nil, nil
 	}
 	secret, err := fromEnv([]variable[webhook.SecretSource]{
-		{envWebhookSecret, webhook.StaticSecret},
-		{envWebhookSecretFile, webhook.SecretFile},
+		{"KOOWORKER_WEBHOOK_SECRET", webhook.StaticSecret},
+		{"KOOWORKER_WEBHOOK_SECRET_FILE", webhook.SecretFile},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--webhook-url: %w", err)

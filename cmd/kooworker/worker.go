@@ -159,7 +159,7 @@ func (c *workerCmd) Run(e *env) error {
 	defer closeSources(sources)
 	producer, err := enqueue.New(enqueue.Config{Redis: shared})
 	if err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
@@ -167,7 +167,7 @@ func (c *workerCmd) Run(e *env) error {
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
 	})
 	if err != nil {
-		return usageError{err}
+		return usageError(err)
 	}
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
@@ -183,7 +183,7 @@ func (c *workerCmd) Run(e *env) error {
 	}
 	err = w.Run(ctx)
 	if _, unfit := errors.AsType[*redischeck.Error](err); unfit {
-		return usageError{err}
+		return usageError(err)
 	}
 	return err
 }
