@@ -36,7 +36,7 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 			break
 		}
 	}
-	w.report(slices.DeleteFunc(slices.Clone(part.entries), func(e entry) bool { return e.status == "" }))
+	w.report(part.entries)
 	return err
 }
 
@@ -45,13 +45,13 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 	for i := range part.entries {
 		e := &part.entries[i]
 		switch {
-		case e.task == nil:
-			e.status = Rejected
+		case e.Task == nil:
+			e.Status = Rejected
 		case e.state == batch.Absent, e.state == batch.Queued && w.o.Restore:
-			e.status = ""
+			e.Status = ""
 			open = append(open, e)
 		default:
-			e.status = Skipped
+			e.Status = Skipped
 		}
 	}
 	if !w.batched() {
@@ -65,7 +65,7 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 	if err != nil {
 		// Some of them may be stored. Whoever resumes finds those again.
 		for _, e := range open {
-			e.status = ""
+			e.Status = ""
 		}
 	}
 	return err
@@ -75,7 +75,7 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 // status may be stored or not.
 func (w *chunkWriter) enqueue(ctx context.Context, open []*entry, fence *batch.Fence) error {
 	return w.withRetry(ctx, func(ctx context.Context) error {
-		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
+		open = slices.DeleteFunc(open, func(e *entry) bool { return e.Status != "" })
 		if len(open) == 0 {
 			return nil
 		}
@@ -96,21 +96,21 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	var queues []any
 	for _, e := range open {
 		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
-		e.id = tasks.Identity(e.task)
+		e.ID = tasks.Identity(e.Task)
 		if w.batched() {
 			intent.BatchRef = tasks.BatchRef{Batch: w.result.Batch, Index: e.index}
-			e.id = tasks.BatchIdentity(w.result.Batch, e.task)
+			e.ID = tasks.BatchIdentity(w.result.Batch, e.Task)
 		}
-		payload, err := tasks.Encode(e.task, intent)
+		payload, err := tasks.Encode(e.Task, intent)
 		if err != nil {
 			return nil, err
 		}
-		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.task.Kind()), payload), asynqx.TaskOptions(e.task.Queue(), e.id, o.runAt)...)
+		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, o.runAt)...)
 		if err != nil {
 			return nil, err
 		}
 		scripts = append(scripts, s)
-		if q := any(e.task.Queue()); !slices.Contains(queues, q) {
+		if q := any(e.Task.Queue()); !slices.Contains(queues, q) {
 			queues = append(queues, q)
 		}
 	}
@@ -136,7 +136,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		case result.err != nil:
 			err = result.err // one of the errors is enough
 		case result.stored:
-			open[i].status = Enqueued
+			open[i].Status = Enqueued
 		default:
 			conflicts = append(conflicts, open[i])
 		}
@@ -176,13 +176,13 @@ func (w *chunkWriter) resolveConflicts(ctx context.Context, conflicts []*entry) 
 
 func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	if !w.batched() {
-		res, err := w.client.Enqueue(ctx, e.task, w.o.Options...)
+		res, err := w.client.Enqueue(ctx, e.Task, w.o.Options...)
 		if err == nil {
-			e.id, e.status = res.ID, res.Status
+			e.ID, e.Status = res.ID, res.Status
 		}
 		return err
 	}
-	other, err := w.client.outstanding(ctx, e.task.Queue(), e.id)
+	other, err := w.client.outstanding(ctx, e.Task.Queue(), e.ID)
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
 	switch same := err == nil && in.BatchRef.Index == e.index; {
 	case !same:
-		e.status = Duplicate
+		e.Status = Duplicate
 	case e.state == batch.Queued:
-		e.status = Skipped // there is nothing to restore
+		e.Status = Skipped // there is nothing to restore
 	default:
-		e.status = Enqueued
+		e.Status = Enqueued
 	}
 	return nil
 }
@@ -209,11 +209,11 @@ func (w *chunkWriter) mark(ctx context.Context, entries []entry, fence *batch.Fe
 	for _, e := range entries {
 		switch {
 		case e.state != batch.Absent:
-		case e.status == Enqueued:
+		case e.Status == Enqueued:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Queued})
-		case e.status == Duplicate:
+		case e.Status == Duplicate:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Duplicate})
-		case e.status == Rejected:
+		case e.Status == Rejected:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Rejected})
 		}
 	}
