@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
@@ -114,28 +115,22 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 			queues = append(queues, q)
 		}
 	}
-	type reply struct {
-		results []sent
-		token   string
-	}
-	r, err := cancelable.Call(ctx, func() (r reply, err error) {
-		r.results, r.token, err = w.send(ctx, scripts, queues, fence)
-		return r, err
-	})
+	x, err := cancelable.Call(ctx, func() (exchange, error) { return w.send(ctx, scripts, queues, fence) })
 	if err != nil {
 		return nil, err
 	}
 	if fence != nil {
-		fence.Add(r.token)
+		fence.Add(x.token)
 	}
 	unknownScript := false
-	for i, result := range r.results {
+	for i, reply := range x.replies {
+		stored, replyErr := reply.Int()
 		switch {
-		case asynqx.IsNoScript(result.err):
+		case asynqx.IsNoScript(replyErr):
 			unknownScript = true
-		case result.err != nil:
-			err = result.err // one of the errors is enough
-		case result.stored:
+		case replyErr != nil:
+			err = replyErr // one of the errors is enough
+		case stored == 1:
 			open[i].Status = Enqueued
 		default:
 			conflicts = append(conflicts, open[i])
@@ -147,6 +142,45 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 	}
 	return conflicts, err
+}
+
+// exchange is what became of scripts that were run in one exchange.
+type exchange struct {
+	replies []*redis.Cmd // 1 if the task was stored, 0 if another task has its ID
+	token   string       // of the fence, if there is one
+}
+
+// send runs scripts in one exchange. After them it writes a token of the fence,
+// if there is one: the token later shows whether Redis still has what was stored
+// before it. It also registers the queues each time, in case Redis was emptied.
+//
+// An error leaves open which of the scripts have run. Without one, each of them
+// may still have failed by itself.
+func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (exchange, error) {
+	x := exchange{replies: make([]*redis.Cmd, len(scripts))}
+	var written *redis.StatusCmd
+	var wait *redis.Cmd
+	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
+		for i, script := range scripts {
+			x.replies[i] = script.EvalSha(ctx, p)
+		}
+		if fence != nil {
+			x.token, written = fence.Write(ctx, p)
+		}
+		if w.client.replicas != nil {
+			wait = w.client.replicas.wait(ctx, p)
+		}
+		return nil
+	})
+	if written != nil && written.Err() != nil {
+		return exchange{}, written.Err()
+	}
+	if wait != nil && err == nil {
+		got, _ := wait.Int() // WAIT has not failed
+		return x, w.client.replicas.checkAcks(got)
+	}
+	return x, nil
 }
 
 // errTryAgain asks for another try: asynq's scripts are loaded now, or a
