@@ -129,6 +129,20 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	return b.result, err
 }
 
+// EnqueueReleases enqueues the releases of a sweep as a batch of their own. It
+// returns those that are enqueued, even with an error.
+func (c *Client) EnqueueReleases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	_, err = c.Bulk(ctx, releases, BulkOptions{
+		Batch: &batch.Spec{ID: batchID},
+		OnItem: func(item Item) {
+			if item.Status == Enqueued {
+				enqueued = append(enqueued, item.Task)
+			}
+		},
+	})
+	return enqueued, err
+}
+
 // bulk is one call of Bulk.
 type bulk struct {
 	client  *Client
