@@ -190,8 +190,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	if err := b.openBatch(ctx); err != nil { // it is not open yet if the input is empty
 		return err
 	}
-	_, err = b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
-	return err
+	return b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
 }
 
 func (b *bulk) batched() bool { return b.o.Batch != nil }

@@ -16,8 +16,7 @@ import (
 // ARGV[3] -> ms for which the name stays reserved after the batch has expired
 //
 // Returns "gone" if there is no such batch, "shorter" if more items are known,
-// "lost" if not every item has a state, "done" if this completes the batch, else
-// "ok".
+// "lost" if not every item has a state, else "ok".
 var closeCmd = redis.NewScript(ledgerLua + slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return "gone"
@@ -38,29 +37,26 @@ if items < tonumber(ARGV[1]) or m[1] - (m[2] or 0) ~= items then
 	return "lost"
 end
 redis.call("HSETNX", KEYS[1], "sealed", ARGV[1])
-if completeIfDone(ARGV[3]) == 1 then
-	return "done"
-end
+completeIfDone(ARGV[3])
 return "ok"
 `)
 
 // CloseInput records that the input has ended after this number of items, all of
-// which have their mark. It reports whether this completes the batch.
-func (s *Store) CloseInput(ctx context.Context, id string, items int64) (completed bool, err error) {
+// which have their mark.
+func (s *Store) CloseInput(ctx context.Context, id string, items int64) error {
 	word, err := closeCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize, nameReservation.Milliseconds()).Text()
 	if err != nil {
-		return false, fmt.Errorf("batch %s: close the input: %w", id, err)
+		return fmt.Errorf("batch %s: close the input: %w", id, err)
 	}
 	switch word {
 	case "gone":
-		return false, &NotFoundError{ID: id}
+		return &NotFoundError{ID: id}
 	case "lost":
-		return false, &DataLossError{ID: id}
+		return &DataLossError{ID: id}
 	case "shorter":
-		return false, &InputError{ID: id, First: items + 1, Problem: "this one is shorter"}
-	default:
-		return word == "done", nil
+		return &InputError{ID: id, First: items + 1, Problem: "this one is shorter"}
 	}
+	return nil
 }
 
 // abandonCmd closes the input of a batch whose producer will not go on.
@@ -69,35 +65,30 @@ func (s *Store) CloseInput(ctx context.Context, id string, items int64) (complet
 // --
 // ARGV[1] -> ms for which the name stays reserved after the batch has expired
 //
-// Returns "gone" if there is no such batch, "done" if this completes the batch,
-// else "ok".
+// Returns 0 if there is no such batch, else 1.
 var abandonCmd = redis.NewScript(ledgerLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
-	return "gone"
+	return 0
 end
-if redis.call("HEXISTS", KEYS[1], "sealed") == 1 then
-	return "ok"
+if redis.call("HEXISTS", KEYS[1], "sealed") == 0 then
+	local m = redis.call("HMGET", KEYS[1], "total", "children")
+	redis.call("HSET", KEYS[1], "sealed", m[1] - (m[2] or 0), "abandoned", 1)
+	completeIfDone(ARGV[1])
 end
-local m = redis.call("HMGET", KEYS[1], "total", "children")
-redis.call("HSET", KEYS[1], "sealed", m[1] - (m[2] or 0), "abandoned", 1)
-if completeIfDone(ARGV[1]) == 1 then
-	return "done"
-end
-return "ok"
+return 1
 `)
 
 // Abandon closes the input of a batch as it is, because its producer has died and
 // nobody can read the input again. The batch is complete once nothing is queued.
 // Items that were under way when the producer died may be in asynq all the same.
 // They get their receipts, perhaps after the batch was reported as complete.
-// Abandon reports whether it completes the batch.
-func (s *Store) Abandon(ctx context.Context, id string) (completed bool, err error) {
-	word, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger(), nameReservation.Milliseconds()).Text()
+func (s *Store) Abandon(ctx context.Context, id string) error {
+	exists, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger(), nameReservation.Milliseconds()).Bool()
+	if err == nil && !exists {
+		return &NotFoundError{ID: id}
+	}
 	if err != nil {
-		return false, fmt.Errorf("batch %s: abandon: %w", id, err)
+		return fmt.Errorf("batch %s: abandon: %w", id, err)
 	}
-	if word == "gone" {
-		return false, &NotFoundError{ID: id}
-	}
-	return word == "done", nil
+	return nil
 }
