@@ -75,15 +75,6 @@ type Spec struct {
 	Keep time.Duration
 }
 
-// NewID returns a new ID, which sorts behind earlier ones.
-func NewID() (string, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", fmt.Errorf("batch: generate an id: %w", err)
-	}
-	return id.String(), nil
-}
-
 // NotFoundError means that the batch does not exist, or does not exist any more.
 type NotFoundError struct{ ID string }
 
@@ -157,9 +148,11 @@ return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXIST
 // batch is empty and not listed. Opening it again lists it.
 func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, err error) {
 	if spec.ID == "" {
-		if spec.ID, err = NewID(); err != nil {
-			return "", false, err
+		generated, err := uuid.NewV7() // sorts behind earlier ones
+		if err != nil {
+			return "", false, fmt.Errorf("batch: generate an id: %w", err)
 		}
+		spec.ID = generated.String()
 	}
 	if err := tasks.ValidateBatchID(spec.ID); err != nil {
 		return "", false, err
