@@ -129,6 +129,20 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	return b.result, err
 }
 
+// EnqueueReleases enqueues the releases of a sweep as a batch of their own. It
+// returns those that are enqueued, even with an error.
+func (c *Client) EnqueueReleases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
+	_, err = c.Bulk(ctx, releases, BulkOptions{
+		Batch: &batch.Spec{ID: batchID},
+		OnItem: func(item Item) {
+			if item.Status == Enqueued {
+				enqueued = append(enqueued, item.Task)
+			}
+		},
+	})
+	return enqueued, err
+}
+
 // bulk is one call of Bulk.
 type bulk struct {
 	client  *Client
@@ -176,8 +190,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	if err := b.openBatch(ctx); err != nil { // it is not open yet if the input is empty
 		return err
 	}
-	_, err = b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
-	return err
+	return b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
 }
 
 func (b *bulk) batched() bool { return b.o.Batch != nil }
@@ -191,36 +204,26 @@ func (b *bulk) openBatch(ctx context.Context) error {
 	}
 	spec := *b.o.Batch
 	spec.NoGuard = b.noGuard
-	id, resumed := "", false
+	resumed := false
 	err := b.withRetry(ctx, func(ctx context.Context) (err error) {
-		id, resumed, err = b.store.Open(ctx, spec)
+		b.result.Batch, resumed, err = b.store.Open(ctx, spec)
 		return err
 	})
-	if err != nil {
-		return err
+	if err == nil && b.o.OnStart != nil {
+		b.o.OnStart(b.result.Batch, resumed)
 	}
-	b.result.Batch = id
-	if b.o.OnStart != nil {
-		b.o.OnStart(id, resumed)
-	}
-	return nil
+	return err
 }
 
-// inputItem is an item as the input has yielded it.
-type inputItem struct {
-	task tasks.Task
-	err  error
-}
-
-// readInput reads the input in its own goroutine, since the input may block. The
-// last item may be an error that ends the input.
-func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan inputItem {
-	items := make(chan inputItem, readAhead)
+// readInput reads the input in its own goroutine, since the input may block. It
+// sets only Task and Err. The last item may be an error that ends the input.
+func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan Item {
+	items := make(chan Item, readAhead)
 	go func() {
 		defer close(items)
 		for task, err := range input {
 			select {
-			case items <- inputItem{task, err}:
+			case items <- Item{Task: task, Err: err}:
 			case <-ctx.Done():
 				return
 			}
@@ -229,14 +232,17 @@ func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan i
 	return items
 }
 
-// report counts entries, and calls OnItem for each.
+// report counts the entries whose status is known, and calls OnItem for each.
 func (b *bulk) report(entries []entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range entries {
-		b.result.count(e.status)
+		if e.Status == "" {
+			continue
+		}
+		b.result.count(e.Status)
 		if b.o.OnItem != nil {
-			b.o.OnItem(Item{Number: e.number, Task: e.task, ID: e.id, Status: e.status, Err: e.err})
+			b.o.OnItem(e.Item)
 		}
 	}
 }

@@ -13,15 +13,12 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// entry is an item on its way to Redis.
+// entry is an item on its way to Redis. Its Status is "" until it is known.
 type entry struct {
-	number int64
-	index  int64       // in the batch
-	state  batch.State // in the batch, when its chunk was claimed
-	task   tasks.Task  // nil if the item was rejected
-	id     string
-	status Status // "" until it is known
-	err    error  // why the item was rejected
+	Item
+
+	index int64       // in the batch
+	state batch.State // in the batch, when its chunk was claimed
 }
 
 // chunkPart holds some entries of one chunk, which one writer writes.
@@ -47,7 +44,7 @@ type chunker struct {
 
 // run cuts up the whole input. If reading ends first, it returns the cause of
 // that.
-func (c *chunker) run(reading, writing context.Context, items <-chan inputItem) error {
+func (c *chunker) run(reading, writing context.Context, items <-chan Item) error {
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	readAtLastTick := int64(0)
@@ -62,15 +59,15 @@ func (c *chunker) run(reading, writing context.Context, items <-chan inputItem) 
 				}
 				return c.end(writing)
 			}
-			if item.err != nil && !isRejection(item.err) {
-				if errors.Is(item.err, context.Canceled) || errors.Is(item.err, context.DeadlineExceeded) {
-					return item.err // the input has noticed first that its context, which is ours, has ended
+			if item.Err != nil && !isRejection(item.Err) {
+				if errors.Is(item.Err, context.Canceled) || errors.Is(item.Err, context.DeadlineExceeded) {
+					return item.Err // the input has noticed first that its context, which is ours, has ended
 				}
 				// The items before the error are good.
 				if err := c.flush(writing); err != nil {
 					return err
 				}
-				return &InputError{item.err}
+				return &InputError{item.Err}
 			}
 			c.add(item)
 			if len(c.digests) < batch.ChunkSize {
@@ -97,16 +94,17 @@ func isRejection(err error) bool {
 }
 
 // add adds an item to the current chunk.
-func (c *chunker) add(item inputItem) {
-	e := entry{number: c.itemsRead, task: item.task, err: item.err}
-	if e.err == nil {
-		e.err = e.task.Validate()
+func (c *chunker) add(item Item) {
+	e := entry{Item: item}
+	e.Number = c.itemsRead
+	if e.Err == nil {
+		e.Err = e.Task.Validate()
 	}
-	if e.err != nil {
-		e.task, e.status = nil, Rejected
+	if e.Err != nil {
+		e.Task, e.Status = nil, Rejected
 		c.digest.AddRejected(rejectedText(item))
 	} else {
-		c.digest.AddTask(e.task)
+		c.digest.AddTask(e.Task)
 	}
 	c.itemsRead++
 	c.pending = append(c.pending, e)
@@ -114,11 +112,11 @@ func (c *chunker) add(item inputItem) {
 }
 
 // rejectedText returns the text that tells a rejected item from others.
-func rejectedText(item inputItem) string {
-	if line, ok := errors.AsType[*records.LineError](item.err); ok {
+func rejectedText(item Item) string {
+	if line, ok := errors.AsType[*records.LineError](item.Err); ok {
 		return line.Text
 	}
-	return fmt.Sprintf("%v %v", item.task, item.err)
+	return fmt.Sprintf("%v %v", item.Task, item.Err)
 }
 
 // end hands over the last items.

@@ -158,12 +158,7 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	// If the task with that ID does not cover it either, because it is running just
 	// now, the order gets an ID of its own.
 	identity := tasks.Identity(t)
-	for _, suffix := range []func() string{
-		func() string { return "" },
-		func() string { return ":" + demandsHash(intent) },
-		func() string { return ":" + uuid.NewString() },
-	} {
-		id := identity + suffix()
+	for _, id := range []string{identity, identity + ":" + demandsHash(intent), identity + ":" + uuid.NewString()} {
 		res, conflict, err := c.enqueueAs(ctx, id, t, payload, intent, o.runAt)
 		if err != nil {
 			return res, fmt.Errorf("enqueue %s: %w", id, err)

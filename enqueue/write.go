@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
@@ -36,7 +37,7 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 			break
 		}
 	}
-	w.report(slices.DeleteFunc(slices.Clone(part.entries), func(e entry) bool { return e.status == "" }))
+	w.report(part.entries)
 	return err
 }
 
@@ -45,13 +46,13 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 	for i := range part.entries {
 		e := &part.entries[i]
 		switch {
-		case e.task == nil:
-			e.status = Rejected
+		case e.Task == nil:
+			e.Status = Rejected
 		case e.state == batch.Absent, e.state == batch.Queued && w.o.Restore:
-			e.status = ""
+			e.Status = ""
 			open = append(open, e)
 		default:
-			e.status = Skipped
+			e.Status = Skipped
 		}
 	}
 	if !w.batched() {
@@ -65,7 +66,7 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 	if err != nil {
 		// Some of them may be stored. Whoever resumes finds those again.
 		for _, e := range open {
-			e.status = ""
+			e.Status = ""
 		}
 	}
 	return err
@@ -75,7 +76,7 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 // status may be stored or not.
 func (w *chunkWriter) enqueue(ctx context.Context, open []*entry, fence *batch.Fence) error {
 	return w.withRetry(ctx, func(ctx context.Context) error {
-		open = slices.DeleteFunc(open, func(e *entry) bool { return e.status != "" })
+		open = slices.DeleteFunc(open, func(e *entry) bool { return e.Status != "" })
 		if len(open) == 0 {
 			return nil
 		}
@@ -96,47 +97,41 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	var queues []any
 	for _, e := range open {
 		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
-		e.id = tasks.Identity(e.task)
+		e.ID = tasks.Identity(e.Task)
 		if w.batched() {
 			intent.BatchRef = tasks.BatchRef{Batch: w.result.Batch, Index: e.index}
-			e.id = tasks.BatchIdentity(w.result.Batch, e.task)
+			e.ID = tasks.BatchIdentity(w.result.Batch, e.Task)
 		}
-		payload, err := tasks.Encode(e.task, intent)
+		payload, err := tasks.Encode(e.Task, intent)
 		if err != nil {
 			return nil, err
 		}
-		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.task.Kind()), payload), asynqx.TaskOptions(e.task.Queue(), e.id, o.runAt)...)
+		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, o.runAt)...)
 		if err != nil {
 			return nil, err
 		}
 		scripts = append(scripts, s)
-		if q := any(e.task.Queue()); !slices.Contains(queues, q) {
+		if q := any(e.Task.Queue()); !slices.Contains(queues, q) {
 			queues = append(queues, q)
 		}
 	}
-	type reply struct {
-		results []sent
-		token   string
-	}
-	r, err := cancelable.Call(ctx, func() (r reply, err error) {
-		r.results, r.token, err = w.send(ctx, scripts, queues, fence)
-		return r, err
-	})
+	x, err := cancelable.Call(ctx, func() (exchange, error) { return w.send(ctx, scripts, queues, fence) })
 	if err != nil {
 		return nil, err
 	}
 	if fence != nil {
-		fence.Add(r.token)
+		fence.Add(x.token)
 	}
 	unknownScript := false
-	for i, result := range r.results {
+	for i, reply := range x.replies {
+		stored, replyErr := reply.Int()
 		switch {
-		case asynqx.IsNoScript(result.err):
+		case asynqx.IsNoScript(replyErr):
 			unknownScript = true
-		case result.err != nil:
-			err = result.err // one of the errors is enough
-		case result.stored:
-			open[i].status = Enqueued
+		case replyErr != nil:
+			err = replyErr // one of the errors is enough
+		case stored == 1:
+			open[i].Status = Enqueued
 		default:
 			conflicts = append(conflicts, open[i])
 		}
@@ -147,6 +142,45 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 	}
 	return conflicts, err
+}
+
+// exchange is what became of scripts that were run in one exchange.
+type exchange struct {
+	replies []*redis.Cmd // 1 if the task was stored, 0 if another task has its ID
+	token   string       // of the fence, if there is one
+}
+
+// send runs scripts in one exchange. After them it writes a token of the fence,
+// if there is one: the token later shows whether Redis still has what was stored
+// before it. It also registers the queues each time, in case Redis was emptied.
+//
+// An error leaves open which of the scripts have run. Without one, each of them
+// may still have failed by itself.
+func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (exchange, error) {
+	x := exchange{replies: make([]*redis.Cmd, len(scripts))}
+	var written *redis.StatusCmd
+	var wait *redis.Cmd
+	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
+		for i, script := range scripts {
+			x.replies[i] = script.EvalSha(ctx, p)
+		}
+		if fence != nil {
+			x.token, written = fence.Write(ctx, p)
+		}
+		if w.client.replicas != nil {
+			wait = w.client.replicas.wait(ctx, p)
+		}
+		return nil
+	})
+	if written != nil && written.Err() != nil {
+		return exchange{}, written.Err()
+	}
+	if wait != nil && err == nil {
+		got, _ := wait.Int() // WAIT has not failed
+		return x, w.client.replicas.checkAcks(got)
+	}
+	return x, nil
 }
 
 // errTryAgain asks for another try: asynq's scripts are loaded now, or a
@@ -176,13 +210,13 @@ func (w *chunkWriter) resolveConflicts(ctx context.Context, conflicts []*entry) 
 
 func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	if !w.batched() {
-		res, err := w.client.Enqueue(ctx, e.task, w.o.Options...)
+		res, err := w.client.Enqueue(ctx, e.Task, w.o.Options...)
 		if err == nil {
-			e.id, e.status = res.ID, res.Status
+			e.ID, e.Status = res.ID, res.Status
 		}
 		return err
 	}
-	other, err := w.client.outstanding(ctx, e.task.Queue(), e.id)
+	other, err := w.client.outstanding(ctx, e.Task.Queue(), e.ID)
 	if err != nil {
 		return err
 	}
@@ -194,11 +228,11 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
 	switch same := err == nil && in.BatchRef.Index == e.index; {
 	case !same:
-		e.status = Duplicate
+		e.Status = Duplicate
 	case e.state == batch.Queued:
-		e.status = Skipped // there is nothing to restore
+		e.Status = Skipped // there is nothing to restore
 	default:
-		e.status = Enqueued
+		e.Status = Enqueued
 	}
 	return nil
 }
@@ -209,11 +243,11 @@ func (w *chunkWriter) mark(ctx context.Context, entries []entry, fence *batch.Fe
 	for _, e := range entries {
 		switch {
 		case e.state != batch.Absent:
-		case e.status == Enqueued:
+		case e.Status == Enqueued:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Queued})
-		case e.status == Duplicate:
+		case e.Status == Duplicate:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Duplicate})
-		case e.status == Rejected:
+		case e.Status == Rejected:
 			marks = append(marks, batch.Mark{Index: e.index, State: batch.Rejected})
 		}
 	}

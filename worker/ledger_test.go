@@ -55,7 +55,7 @@ func (b *bundle) openBatch(all ...tasks.Task) {
 	if err := store.Mark(b.t.Context(), id, marks, nil); err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := store.CloseInput(b.t.Context(), id, int64(len(all))); err != nil {
+	if err := store.CloseInput(b.t.Context(), id, int64(len(all))); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -148,13 +148,14 @@ func (b *bundle) closedBatch(tb testing.TB, spec batch.Spec, n int) (id string, 
 	return id, indexes
 }
 
+// closeInput closes the input, and reports whether this completes the batch.
 func (b *bundle) closeInput(tb testing.TB, id string, items int) (completed bool) {
 	tb.Helper()
-	completed, err := b.store.CloseInput(tb.Context(), id, int64(items))
-	if err != nil {
+	before := b.stats(tb, id).CompletedAt
+	if err := b.store.CloseInput(tb.Context(), id, int64(items)); err != nil {
 		tb.Fatal(err)
 	}
-	return completed
+	return b.stats(tb, id).CompletedAt != before
 }
 
 func receipt(id string, index int64, outcome tasks.Outcome) tasks.Receipt {

@@ -114,7 +114,7 @@ func TestClaim_LongerOrShorterInput(t *testing.T) {
 		if _, ok := errors.AsType[*batch.InputError](err); !ok {
 			t.Errorf("claim one item more than the %d of the closed input: %v; want an InputError", n, err)
 		}
-		if _, ok := errors.AsType[*batch.InputError](func() error { _, err := b.store.CloseInput(t.Context(), id, int64(n-1)); return err }()); !ok {
+		if _, ok := errors.AsType[*batch.InputError](b.store.CloseInput(t.Context(), id, int64(n-1))); !ok {
 			t.Errorf("close an input of %d items again with one less: want an InputError", n)
 		}
 		if b.closeInput(t, id, n); b.stats(t, id).Total != int64(n) {
@@ -125,7 +125,7 @@ func TestClaim_LongerOrShorterInput(t *testing.T) {
 	id := b.open(t, batch.Spec{})
 	b.queue(t, id, 511)
 	b.queue(t, id, 1030)
-	if _, err := b.store.CloseInput(t.Context(), id, 511); err == nil {
+	if err := b.store.CloseInput(t.Context(), id, 511); err == nil {
 		t.Error("closed an input with fewer items than were claimed; want an error")
 	}
 	b.closeInput(t, id, 1030)
@@ -137,7 +137,7 @@ func TestClaim_NoSuchBatch(t *testing.T) {
 	for _, id := range []string{"none", "", "a}b"} {
 		_, _, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
 		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}}, nil)
-		_, closed := b.store.CloseInput(t.Context(), id, 0)
+		closed := b.store.CloseInput(t.Context(), id, 0)
 		for _, err := range []error{claimed, marked, closed} {
 			if _, ok := errors.AsType[*batch.NotFoundError](err); !ok {
 				t.Errorf("%q: %v; want a NotFoundError", id, err)
@@ -247,10 +247,11 @@ func TestAbandon(t *testing.T) {
 	first := b.claim(t, id, 0, chunkOf(all, 0))
 	b.mark(t, id, batch.Queued, first.Index(0), first.Index(1))
 	second := b.claim(t, id, 1, chunkOf(all, 1)) // no item of it is marked
-	if completed, err := b.store.Abandon(t.Context(), id); completed || err != nil {
-		t.Fatalf("completed %t, %v; want it incomplete, since two tasks are queued", completed, err)
+	err := b.store.Abandon(t.Context(), id)
+	if completedAt := b.stats(t, id).CompletedAt; err != nil || !completedAt.IsZero() {
+		t.Fatalf("completed at %s, %v; want it incomplete, since two tasks are queued", completedAt, err)
 	}
-	if _, err := b.store.CloseInput(t.Context(), id, 600); err == nil {
+	if err := b.store.CloseInput(t.Context(), id, 600); err == nil {
 		t.Error("closed the input of an abandoned batch with another number of items; want an error")
 	}
 	b.recordOutcomes(t, receipt(id, first.Index(0), tasks.Succeeded), receipt(id, second.Index(3), tasks.AlreadyGone))
@@ -271,11 +272,13 @@ func TestAbandon(t *testing.T) {
 
 	empty := b.open(t, batch.Spec{})
 	for _, want := range []bool{true, false} { // only the first call completes it
-		if completed, err := b.store.Abandon(t.Context(), empty); completed != want || err != nil {
+		before := b.stats(t, empty).CompletedAt
+		err := b.store.Abandon(t.Context(), empty)
+		if completed := b.stats(t, empty).CompletedAt != before; completed != want || err != nil {
 			t.Errorf("abandon an empty batch: completed %t, %v; want %t", completed, err, want)
 		}
 	}
-	if _, err := b.store.Abandon(t.Context(), "unknown"); err == nil {
+	if err := b.store.Abandon(t.Context(), "unknown"); err == nil {
 		t.Error("abandoned a batch that does not exist; want an error")
 	}
 	if _, _, err := b.store.Claim(t.Context(), id, 2, digests(input("", 700))[:1]); err == nil {

@@ -76,8 +76,7 @@
 //
 // A batch is done when its input is closed and nothing is queued. The script that
 // brings this about records the completion, once, and lets the keys expire when
-// the batch's time to be kept has passed. RecordOutcomes and CloseInput report the
-// completion to their caller, and DrainCompleted finds completions that nobody has
-// reported. A batch leaves kooworker:batches:open only after its completion was
+// the batch's time to be kept has passed. RecordOutcomes reports the completion to
+// its caller, and DrainCompleted finds completions that nobody has reported. A batch leaves kooworker:batches:open only after its completion was
 // reported. So a completion may be reported twice, but it is never lost.
 package batch

@@ -27,7 +27,7 @@ func TestStore_RedisIsFull(t *testing.T) {
 	_, _, opened := b.store.Open(t.Context(), batch.Spec{})
 	_, _, claimed := b.store.Claim(t.Context(), id, 0, all[:4])
 	_, recorded := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Discarded), receipt(id, indexes[1], tasks.Succeeded)})
-	_, closed := b.store.CloseInput(t.Context(), id, 3)
+	closed := b.store.CloseInput(t.Context(), id, 3)
 	for step, err := range map[string]error{
 		"open": opened, "claim": claimed, "record": recorded, "close": closed,
 		"mark": b.store.Mark(t.Context(), id, []batch.Mark{{Index: indexes[2] + 1, State: batch.Queued}}, nil),

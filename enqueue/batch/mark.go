@@ -37,11 +37,7 @@ if n >= 0 then
 		return -2
 	end
 end
-local first, last = tonumber(ARGV[3]), tonumber(ARGV[3])
-for i = 3, #ARGV, 2 do
-	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
-end
-preload(first, last)
+preload(3, 2)
 for i = 3, #ARGV, 2 do
 	local index = tonumber(ARGV[i])
 	if stateAt(index) == ABSENT then

@@ -117,9 +117,9 @@ func (m *model) gaps() bool {
 	return false
 }
 
-func (m *model) closeInput() bool {
+func (m *model) closeInput() {
 	m.closed = true
-	return m.complete()
+	m.complete()
 }
 
 func (m *model) complete() bool {

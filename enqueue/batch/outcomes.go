@@ -26,26 +26,20 @@ import (
 // ARGV[2..] -> ten values for each receipt: index, state, kind, user, target,
 // outcome, reason, attempts, device, and 1 if the task is dead again, else 0
 //
-// Returns how many outcomes were new, and 1 if they complete the batch, else 0.
-// Returns -1 and 0 if there is no such batch.
+// Returns 1 if this completes the batch, else 0.
 var recordCmd = redis.NewScript(ledgerLua + `
 local m = redis.call("HMGET", KEYS[1], "next", "with_receipts")
 if not m[1] then
-	return {-1, 0}
+	return 0
 end
-local news, next = 0, tonumber(m[1])
-local first, last = tonumber(ARGV[2]), tonumber(ARGV[2])
-for i = 2, #ARGV, 10 do
-	first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
-end
-preload(first, last)
+local next = tonumber(m[1])
+preload(2, 10)
 for i = 2, #ARGV, 10 do
 	local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
 	local old = index < next and stateAt(index)
 	local again = old == DEAD and new == DEAD and ARGV[i + 9] == "1"
 	if old and (old == ABSENT or old == QUEUED or (old == DEAD or old == DISCARDED) and old ~= new or again) then
 		setState(index, old, new)
-		news = news + 1
 		if m[2] == "1" then
 			local id = redis.call("XADD", KEYS[3], "*", "i", index, "k", ARGV[i + 2], "u", ARGV[i + 3], "t", ARGV[i + 4],
 				"o", ARGV[i + 5], "r", ARGV[i + 6], "a", ARGV[i + 7], "d", ARGV[i + 8])
@@ -57,7 +51,7 @@ for i = 2, #ARGV, 10 do
 	end
 end
 save()
-return {news, completeIfDone(ARGV[1])}
+return completeIfDone(ARGV[1])
 `)
 
 // RecordOutcomes records what became of tasks of batches. It returns the IDs of
@@ -68,8 +62,8 @@ return {news, completeIfDone(ARGV[1])}
 // once. A receipt that is not valid is an error; the others are recorded all the
 // same.
 func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
-	args := make(map[string][]any)
-	var order []string
+	var ids []string
+	args := make(map[string][]any) // by the batch
 	var failed error
 	for _, r := range receipts {
 		row, err := recordArgs(r)
@@ -78,21 +72,17 @@ func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (c
 			continue
 		}
 		if args[r.Batch] == nil {
-			order = append(order, r.Batch)
-			args[r.Batch] = append(args[r.Batch], nameReservation.Milliseconds())
+			ids = append(ids, r.Batch)
+			args[r.Batch] = []any{nameReservation.Milliseconds()}
 		}
 		args[r.Batch] = append(args[r.Batch], row...)
 	}
-	for _, id := range order {
-		reply, err := recordCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Int64Slice()
-		if err == nil && len(reply) != 2 {
-			err = fmt.Errorf("the reply is %v; want two numbers", reply)
-		}
-		if err != nil {
+	for _, id := range ids {
+		isComplete, err := recordCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Bool()
+		switch {
+		case err != nil:
 			failed = errors.Join(failed, fmt.Errorf("batch %s: record outcomes: %w", id, err))
-			continue
-		}
-		if reply[1] == 1 {
+		case isComplete:
 			completed = append(completed, id)
 		}
 	}

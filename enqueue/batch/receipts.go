@@ -3,7 +3,6 @@ package batch
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -44,10 +43,6 @@ const (
 // reading, both may be yielded.
 func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.Seq2[tasks.Receipt, error] {
 	return func(yield func(tasks.Receipt, error) bool) {
-		if err := s.checkHasReceipts(ctx, id); err != nil {
-			yield(tasks.Receipt{}, err)
-			return
-		}
 		from := "-"
 		for {
 			page, last, done, err := s.receiptPage(ctx, id, from, o)
@@ -67,32 +62,14 @@ func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.
 			if !o.Follow || done {
 				return
 			}
-			pause := time.NewTimer(followInterval)
 			select {
-			case <-pause.C:
+			case <-time.After(followInterval):
 			case <-ctx.Done():
-				pause.Stop()
 				yield(tasks.Receipt{}, ctx.Err())
 				return
 			}
 		}
 	}
-}
-
-func (s *Store) checkHasReceipts(ctx context.Context, id string) error {
-	if tasks.ValidateBatchID(id) != nil {
-		return &NotFoundError{ID: id}
-	}
-	withReceipts, err := s.rdb.HGet(ctx, keysOf(id).meta, "with_receipts").Result()
-	switch {
-	case errors.Is(err, redis.Nil):
-		return &NotFoundError{ID: id}
-	case err != nil:
-		return fmt.Errorf("batch %s: receipts: %w", id, err)
-	case withReceipts != "1":
-		return &NoReceiptsError{ID: id}
-	}
-	return nil
 }
 
 // receiptPage reads one page. last is the ID of its last entry, or "" at the end.
@@ -102,12 +79,15 @@ func (s *Store) checkHasReceipts(ctx context.Context, id string) error {
 // if it has expired, this is not the end of its receipts. This is not a
 // transaction, since a Redis whose memory is full refuses transactions.
 func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptions) (page []tasks.Receipt, last string, done bool, err error) {
+	if tasks.ValidateBatchID(id) != nil {
+		return nil, "", false, &NotFoundError{ID: id}
+	}
 	k := keysOf(id)
 	var meta *redis.SliceCmd
 	var stream *redis.XMessageSliceCmd
 	var exists *redis.IntCmd
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		meta = p.HMGet(ctx, k.meta, statsFields...)
+		meta = p.HMGet(ctx, k.meta, metaFields...)
 		stream = p.XRangeN(ctx, k.receipts, from, "+", receiptPage)
 		exists = p.Exists(ctx, k.meta)
 		return nil
@@ -115,12 +95,14 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 	if err != nil {
 		return nil, "", false, fmt.Errorf("batch %s: receipts: %w", id, err)
 	}
-	stats, err := readStats(id, meta.Val())
-	if err != nil {
+	stats, numbers, err := readMeta(id, meta.Val())
+	switch {
+	case err != nil:
 		return nil, "", false, err
-	}
-	if exists.Val() == 0 {
+	case exists.Val() == 0:
 		return nil, "", false, &NotFoundError{ID: id}
+	case numbers["with_receipts"] == 0:
+		return nil, "", false, &NoReceiptsError{ID: id}
 	}
 	entries := stream.Val()
 	if len(entries) == 0 {

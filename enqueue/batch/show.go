@@ -15,44 +15,50 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// statsFields are the fields of meta that readStats reads.
-var statsFields = slices.Concat([]string{"created_at", "sealed", "total"}, stateNames[Queued:], []string{"completed_at"})
+// metaFields are the fields of meta that readMeta reads. All of them are numbers.
+var metaFields = slices.Concat(stateNames[Queued:], []string{
+	"created_at", "sealed", "total", "completed_at", "with_receipts", "abandoned", "children", "revisions",
+})
 
 // Show returns the counts of a batch.
 func (s *Store) Show(ctx context.Context, id string) (tasks.BatchStats, error) {
-	if err := tasks.ValidateBatchID(id); err != nil {
+	if tasks.ValidateBatchID(id) != nil {
 		return tasks.BatchStats{}, &NotFoundError{ID: id}
 	}
-	values, err := s.rdb.HMGet(ctx, keysOf(id).meta, statsFields...).Result()
+	values, err := s.rdb.HMGet(ctx, keysOf(id).meta, metaFields...).Result()
 	if err != nil {
 		return tasks.BatchStats{}, fmt.Errorf("read batch %s: %w", id, err)
 	}
-	return readStats(id, values)
+	stats, _, err := readMeta(id, values)
+	return stats, err
 }
 
-// readStats reads the values of statsFields.
-func readStats(id string, values []any) (tasks.BatchStats, error) {
-	if len(values) != len(statsFields) || values[0] == nil {
-		return tasks.BatchStats{}, &NotFoundError{ID: id}
-	}
-	n := make([]int64, len(values))
+// readMeta reads the values of metaFields. It also returns those that exist by
+// their names.
+func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, error) {
+	n := make(map[string]int64)
 	for i, v := range values {
 		if text, ok := v.(string); ok {
 			var err error
-			if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-				return tasks.BatchStats{}, fmt.Errorf("read batch %s: %s is %q; want a number", id, statsFields[i], text)
+			if n[metaFields[i]], err = strconv.ParseInt(text, 10, 64); err != nil {
+				return tasks.BatchStats{}, nil, fmt.Errorf("read batch %s: %s is %q; want a number", id, metaFields[i], text)
 			}
 		}
 	}
-	stats := tasks.BatchStats{
-		ID: id, CreatedAt: time.UnixMilli(n[0]).UTC(), Total: n[2], Queued: n[3], Succeeded: n[4], AlreadyGone: n[5],
-		Superseded: n[6], Dead: n[7], Discarded: n[8], Duplicate: n[9], Rejected: n[10],
+	if _, exists := n["created_at"]; !exists {
+		return tasks.BatchStats{}, nil, &NotFoundError{ID: id}
 	}
-	stats.Done = values[1] != nil && stats.Queued == 0
-	if at := n[len(n)-1]; at != 0 {
+	stats := tasks.BatchStats{
+		ID: id, CreatedAt: time.UnixMilli(n["created_at"]).UTC(), Total: n["total"], Queued: n["queued"],
+		Succeeded: n["succeeded"], AlreadyGone: n["already_gone"], Superseded: n["superseded"], Dead: n["dead"],
+		Discarded: n["discarded"], Duplicate: n["duplicate"], Rejected: n["rejected"],
+	}
+	_, closed := n["sealed"]
+	stats.Done = closed && stats.Queued == 0
+	if at := n["completed_at"]; at != 0 {
 		stats.CompletedAt = time.UnixMilli(at).UTC()
 	}
-	return stats, nil
+	return stats, n, nil
 }
 
 // listPage is how many batches are read in one exchange.
@@ -90,7 +96,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 	cmds := make([]*redis.SliceCmd, len(ids))
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			cmds[i] = p.HMGet(ctx, keysOf(id).meta, statsFields...)
+			cmds[i] = p.HMGet(ctx, keysOf(id).meta, metaFields...)
 		}
 		return nil
 	})
@@ -100,7 +106,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 	var all []tasks.BatchStats
 	var expired []any
 	for i, id := range ids {
-		stats, err := readStats(id, cmds[i].Val())
+		stats, _, err := readMeta(id, cmds[i].Val())
 		if _, missing := errors.AsType[*NotFoundError](err); missing {
 			expired = append(expired, id)
 			continue
@@ -159,4 +165,42 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 		case <-tick.C:
 		}
 	}
+}
+
+// DrainCompleted calls notify for each batch that is complete and whose
+// completion was not reported yet, and then takes the batch off the list of
+// these. It returns the batches that it has taken off. After an error of notify
+// it goes on with the next batch.
+//
+// If the process dies after notify, the completion is reported again. Two
+// processes may also report it at the same time, but only one of them returns the
+// batch.
+func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error) (notified []tasks.BatchStats, err error) {
+	ids, err := s.rdb.SMembers(ctx, openKey).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list the open batches: %w", err)
+	}
+	var failed error
+	for page := range slices.Chunk(ids, listPage) {
+		all, err := s.showAll(ctx, page)
+		if err != nil {
+			return notified, errors.Join(failed, err)
+		}
+		for _, stats := range all {
+			if stats.CompletedAt.IsZero() {
+				continue
+			}
+			removed, err := int64(0), notify(ctx, stats)
+			if err == nil {
+				removed, err = s.rdb.SRem(ctx, openKey, stats.ID).Result()
+			}
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("report that batch %s is complete: %w", stats.ID, err))
+			}
+			if removed > 0 {
+				notified = append(notified, stats)
+			}
+		}
+	}
+	return notified, failed
 }

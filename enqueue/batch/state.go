@@ -76,9 +76,13 @@ local delta, added = {}, 0
 -- faster to read and write a whole chunk at once, and miniredis can do that too.
 local bytes, changed = {}, {}
 
--- Reads the states of all indexes from first to last in one call, unless they are
--- too far apart.
-local function preload(first, last)
+-- Reads the states of the indexes ARGV[at], ARGV[at + step] and so on in one call,
+-- unless they are too far apart.
+local function preload(at, step)
+	local first, last = math.huge, 0
+	for i = at, #ARGV, step do
+		first, last = math.min(first, tonumber(ARGV[i])), math.max(last, tonumber(ARGV[i]))
+	end
 	local from, to = math.floor(first / 2), math.floor(last / 2)
 	if to - from < 4096 then
 		local text = redis.call("GETRANGE", KEYS[2], from, to)

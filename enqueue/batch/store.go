@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,38 @@ type Store struct {
 
 // NewStore returns a Store over a client, which stays the caller's to close.
 func NewStore(rdb redis.UniversalClient) *Store { return &Store{rdb: rdb} }
+
+// The index of all batches, and of those whose completion was not reported yet.
+const (
+	allKey  = "kooworker:batches"      // sorted set: batch IDs by the time of creation in ms
+	openKey = "kooworker:batches:open" // set of batch IDs
+)
+
+// keys are the keys of one batch. A Redis cluster keeps them in one slot because
+// of the braces.
+type keys struct{ meta, states, slots, receipts, revised, used string }
+
+func keysOf(id string) keys {
+	prefix := prefixOf(id)
+	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised", prefix + "used"}
+}
+
+func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
+
+// ledger returns the first KEYS of every script that changes states. All of them
+// expire together, except the last one, which outlives them.
+func (k keys) ledger() []string {
+	return []string{k.meta, k.states, k.receipts, k.revised, k.slots, k.used}
+}
+
+// childrenKey returns the key of the record of a task's children. The identity
+// names the parent if it belongs to no batch.
+func childrenKey(ref tasks.BatchRef, identity string) string {
+	if ref.IsSet() {
+		return prefixOf(ref.Batch) + "brood:" + strconv.FormatInt(ref.Index, 10)
+	}
+	return "kooworker:brood:" + identity
+}
 
 // nameReservation is how long the name of a batch that has expired or was deleted
 // cannot be used again.
@@ -40,15 +73,6 @@ type Spec struct {
 	// Keep is how long the batch is kept after its completion. At least a
 	// minute. Default DefaultKeep. Resuming a batch does not change it.
 	Keep time.Duration
-}
-
-// NewID returns a new ID, which sorts behind earlier ones.
-func NewID() (string, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", fmt.Errorf("batch: generate an id: %w", err)
-	}
-	return id.String(), nil
 }
 
 // NotFoundError means that the batch does not exist, or does not exist any more.
@@ -124,9 +148,11 @@ return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXIST
 // batch is empty and not listed. Opening it again lists it.
 func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, err error) {
 	if spec.ID == "" {
-		if spec.ID, err = NewID(); err != nil {
-			return "", false, err
+		generated, err := uuid.NewV7() // sorts behind earlier ones
+		if err != nil {
+			return "", false, fmt.Errorf("batch: generate an id: %w", err)
 		}
+		spec.ID = generated.String()
 	}
 	if err := tasks.ValidateBatchID(spec.ID); err != nil {
 		return "", false, err

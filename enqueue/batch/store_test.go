@@ -203,12 +203,13 @@ func TestWait_RedisRestarts(t *testing.T) {
 	b.stats(t, id)
 }
 
-func TestNewID_Sorts(t *testing.T) {
+func TestOpen_NewIDsSort(t *testing.T) {
 	t.Parallel()
+	b := setup(t)
 	var ids []string
 	for range 1000 {
-		id, err := batch.NewID()
-		if err != nil || tasks.ValidateBatchID(id) != nil {
+		id := b.open(t, batch.Spec{})
+		if err := tasks.ValidateBatchID(id); err != nil {
 			t.Fatalf("%q, %v; want an ID", id, err)
 		}
 		ids = append(ids, id)

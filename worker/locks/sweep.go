@@ -189,7 +189,7 @@ func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 		return err
 	}
 	for _, id := range batches {
-		_, err := s.Batches.Abandon(ctx, id)
+		err := s.Batches.Abandon(ctx, id)
 		if _, never := errors.AsType[*batch.NotFoundError](err); err != nil && !never { // the sweep may have died before it made the batch
 			return fmt.Errorf("close the batch of a sweep that was cut short: %w", err)
 		}
