@@ -1,9 +1,9 @@
-# `make` lists the targets; `make check` is what CI runs.
+# `make` lists the targets. `make check` runs the checks that CI runs.
 
 GOLANGCI_LINT_VERSION := v2.15.0
 ACTIONLINT_VERSION    := v1.7.12
 
-# What `git describe` says, for the binary's `version`.
+# The version that the binary prints: the output of `git describe`.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # How long each fuzz target runs.
@@ -17,7 +17,7 @@ ARGS ?=
 
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-# The targets of `make check`, in their order: what fails fast comes first.
+# The targets of `make check`, in their order. Those that fail fast come first.
 CHECKS := fmt-check tidy-check vet build test lint scripts-check deploy-check fuzz-smoke
 
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ help: ## List the targets
 ##
 
 .PHONY: demo
-demo: ## Run it all in one process: no Redis, no account
+demo: ## See it work: no Redis, no account, nothing to set up
 	go run ./cmd/kooworker demo $(ARGS)
 
 .PHONY: build
@@ -44,15 +44,15 @@ test: ## Run the tests, against real servers, with the race detector
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
 .PHONY: chaos
-chaos: ## Kill, freeze and starve what the worker depends on, for some minutes
+chaos: ## Kill, freeze and starve what the worker depends on; takes some minutes
 	@.ci/need redis-server postgres mariadbd mariadb-install-db
 	go test -tags chaos -run '^TestChaos' -count=1 -timeout 30m -v ./cmd/kooworker
 
 .PHONY: check
-check: $(CHECKS) ## Run everything that CI runs
+check: $(CHECKS) ## Run the checks that CI runs
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Run golangci-lint in its pinned version
+lint: $(GOLANGCI_LINT) ## Run the pinned version of golangci-lint
 	$(GOLANGCI_LINT) config verify
 	$(GOLANGCI_LINT) run ./...
 	cd deploy/check && ../../$(GOLANGCI_LINT) run ./...
@@ -81,18 +81,18 @@ cover: ## Measure the tests' coverage; writes coverage.out
 	@go tool cover -func=coverage.out | tail -n 1
 
 .PHONY: clean
-clean: ## Remove what was built
+clean: ## Remove the files that make has built
 	rm -rf bin dist coverage.out
 
-## The rest of `make check`.
+## The other targets of `make check`.
 
 .PHONY: fmt-check
-fmt-check: ## Fail where gofmt would change something
+fmt-check: ## Fail if gofmt would change a file
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
 
 .PHONY: tidy-check
-tidy-check: ## Fail where go.mod or go.sum are not what the code needs
+tidy-check: ## Fail if go.mod or go.sum is not what the code needs
 	go mod tidy -diff
 	go mod verify
 	cd deploy/check && go mod tidy -diff && go mod verify
@@ -103,12 +103,12 @@ vet: ## Run go vet
 	cd deploy/check && go vet ./...
 
 .PHONY: scripts-check
-scripts-check: ## Check the workflow, and the scripts where shellcheck is installed
+scripts-check: ## Check the workflow, and the scripts if shellcheck is installed
 	go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
 	@if command -v shellcheck >/dev/null 2>&1; then \
 	  shellcheck .ci/need .ci/run deploy/check/run; \
 	else \
-	  echo "not checked: the scripts, for want of shellcheck"; \
+	  echo "not checked: the scripts, because shellcheck is not installed"; \
 	fi
 
 .PHONY: deploy-check
@@ -119,7 +119,7 @@ deploy-check: ## Check deploy/: compose file, Dockerfile, systemd unit, Redis se
 fuzz-smoke:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
-# For .ci/run, which makes them one by one.
+# .ci/run makes the targets one by one.
 .PHONY: checks
 checks:
 	@echo $(CHECKS)
