@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,8 +16,7 @@ import (
 // Simulator is the KooDrive backup API. It is safe for concurrent use.
 type Simulator struct {
 	cfg     Config
-	auth    authorizer
-	tokens  *tokenAuth // nil unless callers authorize with a token
+	token   atomic.Pointer[string] // Config.Auth.Token, until SetToken changes it
 	limiter *rate.Limiter
 	script  *script
 	state   *state
@@ -41,15 +41,7 @@ func New(cfg Config) (*Simulator, error) {
 		state:   newState(),
 		journal: newJournal(cfg.LogSize, cfg.Seed),
 	}
-	switch cfg.Auth.Mode {
-	case AuthToken:
-		s.tokens = newTokenAuth(cfg.Auth)
-		s.auth = s.tokens
-	case AuthApp:
-		s.auth = appAuth{id: cfg.Auth.AppID, secret: cfg.Auth.AppSecret}
-	default:
-		s.auth = openDoor{}
-	}
+	s.SetToken(cfg.Auth.Token)
 	if cfg.RateLimit > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), int(math.Ceil(cfg.RateLimit)))
 	}
@@ -74,13 +66,9 @@ func (s *Simulator) AddFault(f Fault) error {
 func (s *Simulator) ClearFaults() { s.script.clear() }
 
 // SetToken changes the token that is expected from now on, as when tokens
-// expire or are rotated. Empty: any token will do. Without effect unless
-// callers authorize with a token.
-func (s *Simulator) SetToken(token string) {
-	if s.tokens != nil {
-		s.tokens.set(token)
-	}
-}
+// expire or are rotated. If it is empty, any token will do. It has no effect
+// unless callers authorize with a token.
+func (s *Simulator) SetToken(token string) { s.token.Store(&token) }
 
 // ServeHTTP answers one request. It panics with http.ErrAbortHandler where a
 // fault demands that a caller see a broken connection.
