@@ -40,7 +40,7 @@ func (s *Simulator) unbind(x *exchange) *reply {
 	if !bound {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Unbound++ })
+	s.log.count(func(st *Stats) { st.Unbound++ })
 	return success(d)
 }
 
@@ -51,7 +51,7 @@ func (s *Simulator) release(x *exchange) *reply {
 	if !s.state.release(x.user, x.target, x.arrived) {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Released++ })
+	s.log.count(func(st *Stats) { st.Released++ })
 	return success(nil)
 }
 
@@ -59,10 +59,10 @@ func (s *Simulator) renew(x *exchange) *reply {
 	if refused := checkLockHeader(x); refused != nil {
 		return refused
 	}
-	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(s.cfg.LockLife)) {
+	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(lockLife)) {
 		return s.gone()
 	}
-	s.journal.count(func(st *Stats) { st.Renewed++ })
+	s.log.count(func(st *Stats) { st.Renewed++ })
 	return success(nil)
 }
 
@@ -83,7 +83,7 @@ func (s *Simulator) bind(x *exchange) *reply {
 	}
 	d, added := s.state.bind(x.user, Device{MachineCode: in.MachineCode, DeviceName: in.DeviceName, DeviceOS: in.DeviceOS}, x.arrived)
 	if added {
-		s.journal.count(func(st *Stats) { st.Bound++ })
+		s.log.count(func(st *Stats) { st.Bound++ })
 	}
 	return success(d)
 }
@@ -98,8 +98,8 @@ func (s *Simulator) lock(x *exchange) *reply {
 	default:
 		return badParameters("moduleCode is not 100, 101 or 102")
 	}
-	id := s.state.takeLock(x.user, in.ModuleCode, x.arrived.Add(s.cfg.LockLife))
-	s.journal.count(func(st *Stats) { st.Locked++ })
+	id := s.state.takeLock(x.user, in.ModuleCode, x.arrived.Add(lockLife))
+	s.log.count(func(st *Stats) { st.Locked++ })
 	return success(lockData{LockID: id})
 }
 

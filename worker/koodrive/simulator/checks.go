@@ -27,14 +27,14 @@ func (s *Simulator) answer(x *exchange) *reply {
 		return gateway(http.StatusBadRequest, "APIG.0201", "API request error")
 	}
 	if refused := s.checkAuthorization(x); refused != nil {
-		s.journal.count(func(st *Stats) { st.AuthRefusals++ })
+		s.log.count(func(st *Stats) { st.AuthRefusals++ })
 		return refused
 	}
 	if one(x.Header, "X-User-Id") == "" {
 		return badParameters("X-User-Id must be given once")
 	}
 	if problem := dateProblem(x); problem != "" {
-		s.journal.count(func(st *Stats) { st.AuthRefusals++ })
+		s.log.count(func(st *Stats) { st.AuthRefusals++ })
 		return koodrive(http.StatusBadRequest, codeUnauthenticated, "authentication failed: x-date "+problem)
 	}
 	if _, sent := x.Header["X-Traceid"]; sent && len(one(x.Header, "X-Traceid")) != traceLength {

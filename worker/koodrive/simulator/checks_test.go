@@ -146,10 +146,8 @@ func TestNewNamesTheWrongSetting(t *testing.T) {
 		"authorization": {Auth: simulator.Auth{Mode: "basic"}},
 		"token format":  {Auth: simulator.Auth{Mode: simulator.AuthToken, TokenFormat: "Bearer"}},
 		"secret":        {Auth: simulator.Auth{Mode: simulator.AuthApp, AppID: "a"}},
-		"lock life":     {LockLife: -1},
 		"gone":          {GoneStatus: 204},
 		"rate limit":    {RateLimit: -1},
-		"log size":      {LogSize: -1},
 		"fault 1":       {Faults: []simulator.Fault{{}}},
 	} {
 		if _, err := simulator.New(cfg); err == nil || !strings.Contains(err.Error(), want) {

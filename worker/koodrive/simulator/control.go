@@ -131,7 +131,7 @@ func (s *Simulator) controlLock(r *http.Request) (any, error) {
 		LockID    string `json:"lock_id"`
 		Module    string `json:"module"`
 		ExpiresIn string `json:"expires_in"`
-	}{Module: "102", ExpiresIn: s.cfg.LockLife.String()}
+	}{Module: "102", ExpiresIn: lockLife.String()}
 	if err := readControl(r, &in); err != nil {
 		return nil, err
 	}

@@ -130,14 +130,6 @@ func (f Fault) silent() bool {
 	return f.Kind == KindHang || f.Kind == KindResetBefore || f.Kind == KindResetAfter
 }
 
-// visibleStatus is the status that the caller gets to see, 0 for none.
-func (f Fault) visibleStatus(rep *reply) int {
-	if rep == nil || f.silent() {
-		return 0
-	}
-	return rep.status
-}
-
 func (f Fault) title() string {
 	switch {
 	case f.Name != "":

@@ -18,7 +18,7 @@ func (s *Simulator) Devices(userID string) []Device { return s.state.devicesOf(u
 // its id. The module is usually 100 (folder), 101 (album) or 102 (address
 // book).
 func (s *Simulator) TakeLock(userID, module string) (lockID string) {
-	return s.state.takeLock(userID, module, s.cfg.Clock().Add(s.cfg.LockLife))
+	return s.state.takeLock(userID, module, s.cfg.Clock().Add(lockLife))
 }
 
 // AddLock puts a lock of a given id and end into the state, or moves its end.
@@ -31,8 +31,8 @@ func (s *Simulator) AddLock(userID, lockID string, expires time.Time) {
 func (s *Simulator) Locks(userID string) []Lock { return s.state.locksOf(userID, s.cfg.Clock()) }
 
 // Stats returns what has happened so far.
-func (s *Simulator) Stats() Stats { return s.journal.snapshot() }
+func (s *Simulator) Stats() Stats { return s.log.snapshot() }
 
 // Log returns the last n requests that were answered, or left without an
 // answer, oldest first; all that are remembered where n is not positive.
-func (s *Simulator) Log(n int) []Entry { return s.journal.last(n) }
+func (s *Simulator) Log(n int) []Entry { return s.log.last(n) }

@@ -20,7 +20,7 @@ type Simulator struct {
 	limiter *rate.Limiter
 	script  *script
 	state   *state
-	journal *journal
+	log     *requestLog
 }
 
 var _ http.Handler = (*Simulator)(nil)
@@ -36,10 +36,10 @@ func New(cfg Config) (*Simulator, error) {
 		cfg.Seed = rand.Uint64() //nolint:gosec // the seed is no secret: Stats shows it
 	}
 	s := &Simulator{
-		cfg:     cfg,
-		script:  newScript(cfg.Seed),
-		state:   newState(),
-		journal: newJournal(cfg.LogSize, cfg.Seed),
+		cfg:    cfg,
+		script: newScript(cfg.Seed),
+		state:  newState(),
+		log:    newRequestLog(cfg.Seed),
 	}
 	s.SetToken(cfg.Auth.Token)
 	if cfg.RateLimit > 0 {
@@ -74,21 +74,28 @@ func (s *Simulator) SetToken(token string) { s.token.Store(&token) }
 // fault demands that a caller see a broken connection.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := receive(w, r, s.cfg.Clock())
-	s.journal.enter(x)
-	defer s.journal.leave()
+	s.log.count(func(st *Stats) {
+		st.Requests[x.call]++
+		st.InFlight++
+		st.PeakInFlight = max(st.PeakInFlight, st.InFlight)
+	})
+	defer s.log.count(func(st *Stats) { st.InFlight-- })
 
 	rep, fault := s.throttle(x), Fault{}
 	if rep == nil {
 		rep, fault = s.respond(x)
 	}
 	if !wait(r.Context(), fault) {
-		s.journal.record(x, 0)
+		s.log.record(x, nil)
 		// The caller is gone or the server shuts down. To return would send
 		// an empty 200 to whoever still listens.
 		panic(http.ErrAbortHandler)
 	}
-	// Recorded before it is sent: who has the answer finds it in the log.
-	s.journal.record(x, fault.visibleStatus(rep))
+	// Recorded before it is sent: a caller who has the answer finds it in the log.
+	if fault.silent() {
+		rep = nil
+	}
+	s.log.record(x, rep)
 	deliver(w, rep, fault.Kind)
 }
 
@@ -97,7 +104,7 @@ func (s *Simulator) throttle(x *exchange) *reply {
 	if s.limiter == nil || s.limiter.AllowN(x.arrived, 1) {
 		return nil
 	}
-	s.journal.count(func(st *Stats) { st.Throttled++ })
+	s.log.count(func(st *Stats) { st.Throttled++ })
 	rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
 	rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
 	return rep.dated(x.now())
@@ -113,7 +120,7 @@ func (s *Simulator) respond(x *exchange) (*reply, Fault) {
 	}
 	x.fault = line.fault.title()
 	x.skew = line.fault.Skew
-	s.journal.count(func(st *Stats) { st.Faults[x.fault]++ })
+	s.log.count(func(st *Stats) { st.Faults[x.fault]++ })
 	rep := line.literal
 	if line.fault.works() {
 		rep = s.answer(x)
