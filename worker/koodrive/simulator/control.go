@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -36,9 +37,9 @@ func (s *Simulator) Control() http.Handler {
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
 		"GET /stats":     func(*http.Request) (any, error) { return s.Stats(), nil },
 		"GET /requests":  s.controlRequests,
-		"GET /faults":    func(*http.Request) (any, error) { return s.script.list(), nil },
+		"GET /faults":    func(*http.Request) (any, error) { return s.plan.list(), nil },
 		"POST /faults":   s.controlAddFault,
-		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.script.list(), nil },
+		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.plan.list(), nil },
 		"GET /devices":   s.controlDevices,
 		"POST /devices":  s.controlBind,
 		"GET /locks":     s.controlLocks,
@@ -51,7 +52,9 @@ func (s *Simulator) Control() http.Handler {
 			if err != nil {
 				status, answer = http.StatusBadRequest, map[string]string{"error": err.Error()}
 			}
-			deliver(w, jsonReply(status, answer), "")
+			rep := jsonReply(status, answer)
+			maps.Copy(w.Header(), rep.header)
+			send(w, rep.status, rep.body)
 		})
 	}
 	return mux
@@ -82,7 +85,7 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	if err := s.AddFault(*in.Fault); err != nil {
 		return nil, err
 	}
-	return s.script.list(), nil
+	return s.plan.list(), nil
 }
 
 func (s *Simulator) controlDevices(r *http.Request) (any, error) {

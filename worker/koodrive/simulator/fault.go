@@ -98,8 +98,8 @@ func FaultKinds() []string {
 	return kinds
 }
 
-// works reports whether the fault lets the work be done.
-func (f Fault) works() bool {
+// performsCall reports whether the fault lets the call be performed.
+func (f Fault) performsCall() bool {
 	switch f.Kind {
 	case "":
 		return f.Status == 0
@@ -110,8 +110,8 @@ func (f Fault) works() bool {
 	}
 }
 
-// literal is the answer that the fault gives instead of the work, or nil.
-func (f Fault) literal() *reply {
+// fixedReply is what the fault answers instead of performing the call, or nil.
+func (f Fault) fixedReply() *reply {
 	if a, ok := answers.ByName(f.Kind); ok {
 		return &reply{status: a.Status, header: a.Header, body: []byte(a.Body)}
 	}

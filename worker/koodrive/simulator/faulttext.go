@@ -46,7 +46,7 @@ var (
 func ParseFault(text string) (Fault, error) {
 	f, err := parseFault(text)
 	if err == nil {
-		err = f.Validate()
+		err = f.validate()
 	}
 	if err != nil {
 		return Fault{}, fmt.Errorf("fault %q: %w", text, err)
@@ -107,7 +107,7 @@ func apply(f *Fault, next field) error {
 	case next.bare && f.Kind != "":
 		return fmt.Errorf("two kinds, %q and %q; want one", f.Kind, next.key)
 	case next.bare:
-		f.Kind = next.key // known or not is for Validate to say
+		f.Kind = next.key // known or not is for validate to say
 		return nil
 	case strings.HasPrefix(next.key, headerPrefix):
 		if f.Header == nil {

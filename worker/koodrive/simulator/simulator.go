@@ -17,8 +17,8 @@ import (
 type Simulator struct {
 	cfg     Config
 	token   atomic.Pointer[string] // Config.Auth.Token, until SetToken changes it
-	limiter *rate.Limiter
-	script  *script
+	limiter *rate.Limiter          // nil without Config.RateLimit
+	plan    *faultPlan
 	state   *state
 	log     *requestLog
 }
@@ -36,10 +36,10 @@ func New(cfg Config) (*Simulator, error) {
 		cfg.Seed = rand.Uint64() //nolint:gosec // the seed is no secret: Stats shows it
 	}
 	s := &Simulator{
-		cfg:    cfg,
-		script: newScript(cfg.Seed),
-		state:  newState(),
-		log:    newRequestLog(cfg.Seed),
+		cfg:   cfg,
+		plan:  newFaultPlan(cfg.Seed),
+		state: newState(),
+		log:   newRequestLog(cfg.Seed),
 	}
 	s.SetToken(cfg.Auth.Token)
 	if cfg.RateLimit > 0 {
@@ -53,25 +53,25 @@ func New(cfg Config) (*Simulator, error) {
 	return s, nil
 }
 
-// AddFault appends a fault to the script. Of the faults that match a request,
-// are not used up and win their draw, the first applies.
+// AddFault appends a fault to the fault plan. The first fault applies that matches
+// a request, has not served all of its Times, and is chosen by its Rate.
 func (s *Simulator) AddFault(f Fault) error {
-	if err := s.script.add(f); err != nil {
+	if err := s.plan.add(f); err != nil {
 		return fmt.Errorf("simulator: %w", err)
 	}
 	return nil
 }
 
-// ClearFaults empties the script. Requests that a fault is holding up stay held.
-func (s *Simulator) ClearFaults() { s.script.clear() }
+// ClearFaults empties the fault plan. Requests that a fault delays stay delayed.
+func (s *Simulator) ClearFaults() { s.plan.clear() }
 
 // SetToken changes the token that is expected from now on, as when tokens
 // expire or are rotated. If it is empty, any token will do. It has no effect
 // unless callers authorize with a token.
 func (s *Simulator) SetToken(token string) { s.token.Store(&token) }
 
-// ServeHTTP answers one request. It panics with http.ErrAbortHandler where a
-// fault demands that a caller see a broken connection.
+// ServeHTTP answers one request. It panics with http.ErrAbortHandler if a fault
+// demands that the caller see a broken connection.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := receive(w, r, s.cfg.Clock())
 	s.log.count(func(st *Stats) {
@@ -81,55 +81,45 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 	defer s.log.count(func(st *Stats) { st.InFlight-- })
 
-	rep, fault := s.throttle(x), Fault{}
-	if rep == nil {
-		rep, fault = s.respond(x)
-	}
+	rep, fault := s.respond(x)
 	if !wait(r.Context(), fault) {
 		s.log.record(x, nil)
-		// The caller is gone or the server shuts down. To return would send
-		// an empty 200 to whoever still listens.
+		// The caller is gone or the server shuts down. A return would send an
+		// empty 200 to a caller who still listens.
 		panic(http.ErrAbortHandler)
 	}
 	// Recorded before it is sent: a caller who has the answer finds it in the log.
-	if fault.silent() {
-		rep = nil
-	}
 	s.log.record(x, rep)
-	deliver(w, rep, fault.Kind)
+	deliver(w, rep, fault, x.now())
 }
 
-// throttle answers what exceeds the limit, as the gateway does.
-func (s *Simulator) throttle(x *exchange) *reply {
-	if s.limiter == nil || s.limiter.AllowN(x.arrived, 1) {
-		return nil
-	}
-	s.log.count(func(st *Stats) { st.Throttled++ })
-	rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
-	rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
-	return rep.dated(x.now())
-}
-
-// respond finds the fault that applies, if any, and the answer: the fault's
-// own, or what the checks and the work say. A nil answer means that none is
-// to be sent.
+// respond returns the answer to a request, nil if none is to be sent, and the
+// fault that applies, if any.
 func (s *Simulator) respond(x *exchange) (*reply, Fault) {
-	line := s.script.pick(x)
-	if line == nil {
-		return s.answer(x).dated(x.now()), Fault{}
+	if s.limiter != nil && !s.limiter.AllowN(x.arrived, 1) {
+		s.log.count(func(st *Stats) { st.Throttled++ })
+		rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
+		rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
+		return rep, Fault{}
 	}
-	x.fault = line.fault.title()
-	x.skew = line.fault.Skew
-	s.log.count(func(st *Stats) { st.Faults[x.fault]++ })
-	rep := line.literal
-	if line.fault.works() {
+	planned := s.plan.pick(x)
+	if planned == nil {
+		return s.answer(x), Fault{}
+	}
+	x.fault, x.skew = planned.Name, planned.fault.Skew
+	s.log.count(func(st *Stats) { st.Faults[planned.Name]++ })
+	rep := planned.fixedReply
+	if planned.fault.performsCall() {
 		rep = s.answer(x)
 	}
-	return rep.dressed(line.fault).dated(x.now()), line.fault
+	if planned.fault.silent() {
+		rep = nil
+	}
+	return rep, planned.fault
 }
 
-// wait holds an answer up for as long as its fault wants, and reports whether
-// it is still to be given. No lock is held meanwhile.
+// wait delays the answer for as long as its fault wants, and reports whether the
+// answer is still to be given. It holds no lock.
 func wait(ctx context.Context, f Fault) bool {
 	if f.Kind == KindHang {
 		<-ctx.Done()
@@ -138,10 +128,8 @@ func wait(ctx context.Context, f Fault) bool {
 	if f.Delay <= 0 {
 		return true
 	}
-	timer := time.NewTimer(f.Delay)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(f.Delay):
 		return true
 	case <-ctx.Done():
 		return false

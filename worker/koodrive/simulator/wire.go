@@ -2,11 +2,9 @@ package simulator
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -76,38 +74,4 @@ func jsonReply(status int, v any) *reply {
 		status, body = http.StatusInternalServerError, []byte(strconv.Quote(err.Error()))
 	}
 	return &reply{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
-}
-
-// dated returns the reply with the time that the server claims to have. A
-// Date that a fault has set stays.
-func (r *reply) dated(now time.Time) *reply {
-	if r == nil || r.header.Get("Date") != "" {
-		return r
-	}
-	r = r.clone()
-	r.header.Set("Date", now.UTC().Format(http.TimeFormat))
-	return r
-}
-
-// dressed returns the reply with the headers that a fault adds.
-func (r *reply) dressed(f Fault) *reply {
-	if r == nil {
-		return nil
-	}
-	r = r.clone()
-	maps.Copy(r.header, f.Header.Clone())
-	if f.RetryAfter > 0 {
-		seconds := int64((f.RetryAfter + time.Second - 1) / time.Second)
-		r.header.Set("Retry-After", strconv.FormatInt(seconds, 10))
-	}
-	return r
-}
-
-// clone guards the answers of the fault script, which many requests share.
-func (r *reply) clone() *reply {
-	header := r.header.Clone()
-	if header == nil {
-		header = make(http.Header)
-	}
-	return &reply{status: r.status, header: header, body: r.body}
 }
