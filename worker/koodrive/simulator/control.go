@@ -74,7 +74,7 @@ func (s *Simulator) controlRequests(r *http.Request) (any, error) {
 
 func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	var in struct {
-		Fault *Fault `json:"fault"`
+		Fault *string `json:"fault"`
 	}
 	if err := readControl(r, &in); err != nil {
 		return nil, err
@@ -82,7 +82,11 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	if in.Fault == nil {
 		return nil, errors.New("fault is missing; want text such as forbidden,call=unbind")
 	}
-	if err := s.AddFault(*in.Fault); err != nil {
+	fault, err := ParseFault(*in.Fault)
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	if err := s.AddFault(fault); err != nil {
 		return nil, err
 	}
 	return s.plan.list(), nil

@@ -1,7 +1,6 @@
 package simulator_test
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -91,23 +90,6 @@ func TestFaultKindsAreWordsOfTheText(t *testing.T) {
 	for _, kind := range simulator.FaultKinds() {
 		if strings.ContainsAny(kind, `,=" `) || kind == "per-target" {
 			t.Errorf("kind %q cannot be written in a fault's text", kind)
-		}
-	}
-}
-
-func TestFaultTravelsInJSON(t *testing.T) {
-	t.Parallel()
-	for _, want := range faultTexts {
-		text, err := json.Marshal(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got simulator.Fault
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
 	}
 }
