@@ -150,7 +150,8 @@ func TestLockLivesTenMinutesFromItsRenewal(t *testing.T) {
 func TestReleaseIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{GoneStatus: 200})
-	taken, added := b.TakeLock(user, "100"), "78e41c7e-db02-4d55-85b3-8153e4fefd2e@101"
+	taken := data[struct{ LockID string }](t, b.do(http.MethodPost, prefix+"/lock", `{"moduleCode":"100"}`)).LockID
+	added := "78e41c7e-db02-4d55-85b3-8153e4fefd2e@101"
 	b.AddLock(user, added, b.clock.Now().Add(time.Second))
 	b.AddLock("u-2", "foreign@102", b.clock.Now().Add(time.Hour))
 	for _, id := range []string{taken, added} {

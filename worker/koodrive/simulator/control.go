@@ -151,10 +151,9 @@ func (s *Simulator) controlLock(r *http.Request) (any, error) {
 	}
 	expires := s.cfg.Clock().Add(life)
 	if in.LockID == "" {
-		in.LockID = s.state.takeLock(in.UserID, in.Module, expires)
-	} else {
-		s.AddLock(in.UserID, in.LockID, expires)
+		in.LockID = newLockID(in.Module)
 	}
+	s.AddLock(in.UserID, in.LockID, expires)
 	return newLock(in.LockID, expires), nil
 }
 

@@ -99,8 +99,11 @@ func TestFaultPerTargetFailsTwiceForEach(t *testing.T) {
 func TestFaultMatchesTheLock(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "forbidden,call=release,target=*@101")})
-	b.lockCall(http.MethodDelete, b.TakeLock(user, "101")).wantKooDrive(t, 403, 13000410)
-	b.lockCall(http.MethodDelete, b.TakeLock(user, "102")).wantKooDrive(t, 200, 0)
+	for _, id := range []string{"l@101", "l@102"} {
+		b.AddLock(user, id, b.clock.Now().Add(time.Minute))
+	}
+	b.lockCall(http.MethodDelete, "l@101").wantKooDrive(t, 403, 13000410)
+	b.lockCall(http.MethodDelete, "l@102").wantKooDrive(t, 200, 0)
 }
 
 func TestRateHitsAShareAndRepeats(t *testing.T) {

@@ -38,7 +38,7 @@ func New(cfg Config) (*Simulator, error) {
 	s := &Simulator{
 		cfg:   cfg,
 		plan:  newFaultPlan(cfg.Seed),
-		state: newState(),
+		state: &state{accounts: make(map[string]account)},
 		log:   newRequestLog(cfg.Seed),
 	}
 	s.SetToken(cfg.Auth.Token)

@@ -9,9 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// KooDrive's codes. codeUnauthenticated is none of the published ones: the
-// reference gives no code for a wrong X-Date, and a client has to go by the
-// message.
+// KooDrive's codes. codeUnauthenticated is not a published one: the reference
+// gives no code for a wrong X-Date, so that a client must go by the message.
 const (
 	codeSuccess         = 0
 	codeBadRequest      = 13000101
@@ -34,21 +33,8 @@ type gatewayError struct {
 	RequestID string `json:"request_id"`
 }
 
-type bindRequest struct {
-	MachineCode string `json:"machineCode"`
-	DeviceName  string `json:"deviceName"`
-	DeviceOS    string `json:"deviceOS"`
-}
-
-type lockRequest struct {
-	ModuleCode string `json:"moduleCode"`
-}
-
-type lockData struct {
-	LockID string `json:"lockId"`
-}
-
-// reply is an answer that is ready to be sent, or to be spoilt.
+// reply is an answer before a fault adds to it or breaks it off. Many requests
+// share the answers of the fault plan, so nothing may modify these.
 type reply struct {
 	status int
 	header http.Header
