@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// maxSeed bounds how many devices one request to the control face may bind.
-const maxSeed = 100_000
+// maxBind limits how many devices one request to the control face may bind.
+const maxBind = 100_000
 
-// Control returns the face for people and scripts: JSON, without authorization,
-// and not part of the API that is simulated. Mounted with
+// Control returns the face for people and scripts. It speaks JSON, asks for no
+// authorization, and is not part of the simulated API. Mounted with
 //
 //	mux.Handle("/_sim/", http.StripPrefix("/_sim", s.Control()))
 //
@@ -23,15 +23,15 @@ const maxSeed = 100_000
 //
 //	GET    /stats                      Stats
 //	GET    /requests?n=20              the last requests, oldest first
-//	GET    /faults                     the script, with how often each was served
+//	GET    /faults                     the fault plan, with how often each fault was served
 //	POST   /faults                     {"fault":"forbidden,call=unbind"}, see ParseFault
-//	DELETE /faults                     empties the script
+//	DELETE /faults                     empties the fault plan
 //	GET    /devices?user_id=u-1        what the user has bound
 //	POST   /devices                    {"user_id":"u-1","count":3} or {"user_id":"u-1","device_id":"d-1"}
 //	GET    /locks?user_id=u-1          what the user holds
 //	POST   /locks                      {"user_id":"u-1","module":"102"}, or with "lock_id" and "expires_in":"10m"
 //
-// and {"error":"…"} with status 400 to what makes no sense.
+// and, with status 400, {"error":"…"} to a request that makes no sense.
 func (s *Simulator) Control() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
@@ -39,10 +39,10 @@ func (s *Simulator) Control() http.Handler {
 		"GET /requests":  s.controlRequests,
 		"GET /faults":    func(*http.Request) (any, error) { return s.plan.list(), nil },
 		"POST /faults":   s.controlAddFault,
-		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.plan.list(), nil },
-		"GET /devices":   s.controlDevices,
+		"DELETE /faults": s.controlClearFaults,
+		"GET /devices":   ofUser(func(user string) any { return s.Devices(user) }),
 		"POST /devices":  s.controlBind,
-		"GET /locks":     s.controlLocks,
+		"GET /locks":     ofUser(func(user string) any { return s.Locks(user) }),
 		"POST /locks":    s.controlLock,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -86,18 +86,26 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
-	if err := s.AddFault(fault); err != nil {
-		return nil, err
-	}
+	err = s.AddFault(fault)
+	return s.plan.list(), err
+}
+
+func (s *Simulator) controlClearFaults(*http.Request) (any, error) {
+	s.ClearFaults()
 	return s.plan.list(), nil
 }
 
-func (s *Simulator) controlDevices(r *http.Request) (any, error) {
-	user := r.FormValue("user_id")
-	if user == "" {
-		return nil, errNoUser
+var errNoUser = errors.New("user_id is missing")
+
+// ofUser answers what list returns for the user in the query.
+func ofUser(list func(user string) any) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		user := r.FormValue("user_id")
+		if user == "" {
+			return nil, errNoUser
+		}
+		return list(user), nil
 	}
-	return s.Devices(user), nil
 }
 
 func (s *Simulator) controlBind(r *http.Request) (any, error) {
@@ -114,22 +122,14 @@ func (s *Simulator) controlBind(r *http.Request) (any, error) {
 		return nil, errNoUser
 	case in.DeviceID != "" && in.Count == 0:
 		return []Device{s.Bind(in.UserID, Device{DeviceID: in.DeviceID})}, nil
-	case in.DeviceID != "" || in.Count < 1 || in.Count > maxSeed:
-		return nil, fmt.Errorf("want either device_id, or count from 1 to %d", maxSeed)
+	case in.DeviceID != "" || in.Count < 1 || in.Count > maxBind:
+		return nil, fmt.Errorf("want either device_id, or count from 1 to %d", maxBind)
 	}
 	bound := make([]Device, in.Count)
 	for i := range bound {
 		bound[i] = s.Bind(in.UserID, Device{})
 	}
 	return bound, nil
-}
-
-func (s *Simulator) controlLocks(r *http.Request) (any, error) {
-	user := r.FormValue("user_id")
-	if user == "" {
-		return nil, errNoUser
-	}
-	return s.Locks(user), nil
 }
 
 func (s *Simulator) controlLock(r *http.Request) (any, error) {
@@ -157,10 +157,8 @@ func (s *Simulator) controlLock(r *http.Request) (any, error) {
 	return newLock(in.LockID, expires), nil
 }
 
-var errNoUser = errors.New("user_id is missing")
-
-// readControl reads a JSON body. It is strict, since a misspelt member would
-// otherwise do something else than what was meant, silently.
+// readControl reads a JSON body. It refuses unknown members, because a misspelt
+// member would silently do something else than was meant.
 func readControl(r *http.Request, into any) error {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()

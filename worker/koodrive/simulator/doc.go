@@ -3,29 +3,29 @@
 // and faults on demand.
 //
 // The demo and `kooworker simulator` serve it, and the tests of the client and
-// of the worker are measured against it. It follows the vendor's API reference
-// and never the client: it has its own wire structs and computes signatures
-// with its own code, because a structure or a canonicalizer shared with the
-// client would let both be wrong together and every test pass. For the same
-// reason it must not import package koodrive, nor any other part of the worker;
-// package answers, the catalogue both sides are held to, and the vocabulary are
-// all that it may see of this module.
+// of the worker run against it. It follows the vendor's API reference and never
+// the client: it has its own wire structs and computes signatures with its own
+// code. If it shared a structure or a canonicalizer with the client, both could
+// be wrong together while every test passes. For the same reason it must not
+// import package koodrive, nor any other part of the worker. Of this module it
+// may import only package answers, the catalogue that measures both sides, and
+// the vocabulary.
 //
 // # The life of a request
 //
-// A request is counted, throttled if Config.RateLimit says so, and shown to
-// the fault script. A fault that answers in KooDrive's stead, or breaks the
-// connection, ends it there: whoever is hit by an outage does not learn whether
-// his credential was right. Any other request passes the checks in the order in
-// which a gateway makes them: path, method, size, Authorization, X-User-Id,
-// X-Date, parameters. What passes is carried out, and only then do the faults
-// apply that spoil an answer to work that was done.
+// A request is counted, throttled if Config.RateLimit says so, and compared with
+// the fault plan. A fault that answers instead of KooDrive, or breaks the
+// connection, ends the request there: a caller who is hit by an outage does not
+// learn whether his credential was right. Any other request passes the checks in
+// the order in which a gateway makes them: path, method, size, Authorization,
+// X-User-Id, X-Date, parameters. A request that passes is performed. Only then do
+// the faults apply that spoil the answer to a call that was performed.
 //
 // # What the vendor does not say
 //
-// Where the reference is silent the simulator takes the choice that is hardest
-// on a client: an expired lock can be neither renewed nor released, and a
-// trailing slash makes a path unknown. The HTTP status of "resource doesn't
-// exist" can be chosen with Config.GoneStatus. A user may bind any number of
-// devices and hold several locks of one module.
+// If the reference is silent, the simulator takes the choice that is hardest on a
+// client: an expired lock can be neither renewed nor released, and a trailing
+// slash makes a path unknown. The HTTP status of "resource doesn't exist" can be
+// chosen with Config.GoneStatus. A user may bind any number of devices and hold
+// several locks of one module.
 package simulator

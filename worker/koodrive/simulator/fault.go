@@ -10,70 +10,71 @@ import (
 )
 
 // The kinds of faults that concern the wire. Every other kind is the name of
-// an answer in answers.All, which is then given instead of doing the work.
+// an answer in answers.All; that answer is given and the call is not performed.
 const (
-	// KindSlow does the work at once and answers after Delay: a caller who
-	// gives up early finds, when he tries again, that it was done.
+	// KindSlow performs the call at once and answers after Delay: a caller who
+	// gives up early and tries again finds that the call was performed.
 	KindSlow = "slow"
 	// KindHang does nothing and answers nothing until the caller gives up, or
-	// the base context of the server that is shutting down ends.
+	// until the base context of a server that shuts down ends.
 	KindHang = "hang"
-	// KindResetBefore resets the connection before the work is done.
+	// KindResetBefore resets the connection and does not perform the call.
 	KindResetBefore = "reset-before"
-	// KindResetAfter resets the connection after the work is done, without an
+	// KindResetAfter performs the call and resets the connection without an
 	// answer.
 	KindResetAfter = "reset-after"
-	// KindTruncate does the work, announces the whole answer and breaks the
+	// KindTruncate performs the call, announces the whole answer and breaks the
 	// connection after half of it.
 	KindTruncate = "truncate"
-	// KindTruncateClean does the work and sends half of the answer as if that
-	// were all: Content-Length is right, the JSON is not.
+	// KindTruncateClean performs the call and sends half of the answer as if it
+	// were the whole: Content-Length is right, the JSON is not.
 	KindTruncateClean = "truncate-clean"
 )
 
-// Fault is one line of the fault script. It must say what goes wrong by Kind,
-// Status, Delay or Skew; what it says beyond that narrows whom it hits and how
-// often. The text form is described at ParseFault.
+// Fault is one entry of the fault plan. It must say what goes wrong by Kind,
+// Status, Delay or Skew. Its other fields say whom it hits and how often.
+// ParseFault describes the text form.
 type Fault struct {
 	// Name is shown in Stats and in the log. Default: the kind, else what the
 	// fault does, such as "status-503".
 	Name string
 	// Match says which requests are concerned. The zero value matches all.
 	Match Match
-	// Kind is one of the kinds above or the name of an answer. Empty with a
-	// Status: the literal answer below. Empty without: the work is done and
-	// answered as usual, but for Delay, Skew, Header and RetryAfter.
+	// Kind is one of the kinds above or the name of an answer. If it is empty
+	// and there is a Status, the fault gives the fixed answer below. If both are
+	// empty, the call is performed and answered as usual, but for Delay, Skew,
+	// Header and RetryAfter.
 	Kind string
-	// Status, 200 to 599, and Body make up a literal answer, given instead of
-	// doing the work. The body is sent as application/json unless Header says
-	// otherwise.
+	// Status, 200 to 599, and Body make up a fixed answer, given instead of
+	// performing the call. The body is sent as application/json unless Header
+	// says otherwise.
 	Status int
 	Body   string
-	// Header is added to the answer, and wins over what is there.
+	// Header is added to the answer, and replaces headers of the same name.
 	Header http.Header
 	// RetryAfter adds a Retry-After header, in seconds, rounded up.
 	RetryAfter time.Duration
 	// Delay is the time before the answer, or before the connection breaks.
 	Delay time.Duration
-	// Times is how many requests the fault applies to before it is used up; 0
-	// is no limit. With PerTarget that many for each device or lock, and for
-	// each user where a request names neither.
+	// Times is how many requests the fault applies to; 0 is no limit. With
+	// PerTarget it applies to that many for each device or lock, and for each
+	// user if a request names neither.
 	Times     int
 	PerTarget bool
 	// Rate is the share of matching requests that are hit, above 0 to 1. 0
-	// means 1: all of them. The others are left to the faults that follow.
+	// means 1: all of them. The faults that follow may hit the others.
 	Rate float64
-	// Skew puts the server's clock off by this much, as far as the Date header
-	// and the check of X-Date go.
+	// Skew is added to the server's clock for the Date header and the check of
+	// X-Date.
 	Skew time.Duration
 }
 
-// Match says which requests a fault concerns. Each empty member matches all.
+// Match says which requests a fault concerns. Each empty field matches all.
 type Match struct {
 	// Call is one of CallUnbind and so on.
 	Call string
-	// User and Target are the user's id, and that of the device or lock:
-	// literally, or as a pattern of path.Match.
+	// User is the user's id, and Target that of the device or lock. Both are
+	// compared literally, and as patterns of path.Match.
 	User, Target string
 }
 
@@ -89,7 +90,7 @@ func matchID(pattern, id string) bool {
 	return ok && err == nil
 }
 
-// FaultKinds lists every kind: those of the wire, then the named answers.
+// FaultKinds lists every kind: those of the wire, then the names of answers.
 func FaultKinds() []string {
 	kinds := []string{KindSlow, KindHang, KindResetBefore, KindResetAfter, KindTruncate, KindTruncateClean}
 	for _, a := range answers.All() {

@@ -31,14 +31,14 @@ var _ fmt.Stringer = Fault{}
 //	call=CALL          unbind, release, list, bind, lock, renew or other
 //	user=PATTERN       the user's id; * ? [a-z] as in path.Match
 //	target=PATTERN     the id of the device or lock
-//	status=NUMBER      a literal answer
+//	status=NUMBER      a fixed answer
 //	header.NAME=VALUE  a header of the answer; may be repeated
 //	retry-after=TIME   the Retry-After header, such as 2s
 //	delay=TIME         the time before the answer
 //	times=NUMBER       how often; without it, without limit
 //	rate=SHARE         above 0 to 1; without it always
 //	skew=TIME          how far the server's clock is ahead, or behind if negative
-//	body=TEXT          the body of a literal answer
+//	body=TEXT          the body of a fixed answer
 //
 // A value that holds a comma, or spaces at its ends, is written as a Go string
 // in double quotes. body comes last and takes all of the text that follows
