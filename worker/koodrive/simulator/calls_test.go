@@ -21,7 +21,7 @@ func data[T any](t *testing.T, a answer) T {
 	return v
 }
 
-func TestUnbindAnswersTheDeviceOnce(t *testing.T) {
+func TestUnbind_AnswersDeviceOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	device := simulator.Device{
@@ -37,7 +37,7 @@ func TestUnbindAnswersTheDeviceOnce(t *testing.T) {
 		t.Errorf("first unbind answers %d\n%s\nwant\n%s", first.Status, first.Body, want)
 	}
 	if got := first.Header.Get("Content-Type"); got != "application/json" {
-		t.Errorf("Content-Type is %q", got)
+		t.Errorf("Content-Type is %q; want application/json", got)
 	}
 	if got, want := first.Header.Get("Date"), "Sat, 31 Jan 2026 08:30:00 GMT"; got != want {
 		t.Errorf("Date is %q; want the simulator's clock, %q", got, want)
@@ -48,7 +48,7 @@ func TestUnbindAnswersTheDeviceOnce(t *testing.T) {
 	}
 }
 
-func TestUnbindOfAnothersDeviceLeavesIt(t *testing.T) {
+func TestUnbind_DeviceOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{GoneStatus: 400})
 	device := b.Bind("u-2", simulator.Device{})
@@ -58,7 +58,7 @@ func TestUnbindOfAnothersDeviceLeavesIt(t *testing.T) {
 	}
 }
 
-func TestBindIsIdempotentByMachine(t *testing.T) {
+func TestBindCall_IdempotentByMachine(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	empty := b.do(http.MethodGet, prefix+"/device", "")
@@ -84,7 +84,7 @@ func TestBindIsIdempotentByMachine(t *testing.T) {
 	}
 }
 
-func TestBindRefusesMalformedBodies(t *testing.T) {
+func TestBindCall_MalformedBody(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, body := range []string{``, `{`, `[]`, `{}`, `{"machineCode":""}`, `{"machineCode":"a-b"}`, `{"machineCode":7}`, `{"machineCode":"m"}{}`} {
@@ -92,7 +92,7 @@ func TestBindRefusesMalformedBodies(t *testing.T) {
 	}
 }
 
-func TestSeededDeviceReplacesItsID(t *testing.T) {
+func TestBind_ReplacesDeviceWithSameID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	old := b.Bind(user, simulator.Device{DeviceID: "d", MachineCode: "m1"})
@@ -106,7 +106,7 @@ func TestSeededDeviceReplacesItsID(t *testing.T) {
 	}
 }
 
-func TestGeneratedDevicesDiffer(t *testing.T) {
+func TestBind_GeneratedIDsDiffer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	b.Bind(user, simulator.Device{DeviceID: "1775406005920779393"}) // what would come first
@@ -119,7 +119,7 @@ func TestGeneratedDevicesDiffer(t *testing.T) {
 	}
 }
 
-func TestLockLivesTenMinutesFromItsRenewal(t *testing.T) {
+func TestLock_ExpiresTenMinutesAfterRenewal(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	id := data[struct{ LockID string }](t, b.do(http.MethodPost, prefix+"/lock", `{"moduleCode":"102"}`)).LockID
@@ -147,7 +147,7 @@ func TestLockLivesTenMinutesFromItsRenewal(t *testing.T) {
 	}
 }
 
-func TestReleaseIsDoneOnce(t *testing.T) {
+func TestRelease_OnlyOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{GoneStatus: 200})
 	taken := data[struct{ LockID string }](t, b.do(http.MethodPost, prefix+"/lock", `{"moduleCode":"100"}`)).LockID
@@ -167,7 +167,7 @@ func TestReleaseIsDoneOnce(t *testing.T) {
 	}
 }
 
-func TestLockRefusesUnknownModules(t *testing.T) {
+func TestLock_UnknownModule(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, body := range []string{``, `{}`, `{"moduleCode":102}`, `{"moduleCode":"103"}`} {

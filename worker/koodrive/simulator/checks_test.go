@@ -9,7 +9,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestPathAndMethodAreTheGatewaysAffair(t *testing.T) {
+func TestAnswer_UnknownPathOrMethod(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken}})
 	for _, tc := range []struct{ method, path string }{
@@ -30,7 +30,7 @@ func TestPathAndMethodAreTheGatewaysAffair(t *testing.T) {
 	}
 }
 
-func TestParametersAreChecked(t *testing.T) {
+func TestAnswer_BadParameters(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		method, path, body string
@@ -61,7 +61,7 @@ func TestParametersAreChecked(t *testing.T) {
 	}
 }
 
-func TestTraceIDIsOptional(t *testing.T) {
+func TestAnswer_OptionalTraceID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	r := b.request(http.MethodGet, prefix+"/device", "")
@@ -69,21 +69,21 @@ func TestTraceIDIsOptional(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 }
 
-func TestEscapedDeviceIDIsTheSameDevice(t *testing.T) {
+func TestUnbind_EscapedDeviceID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	b.Bind(user, simulator.Device{DeviceID: "a-1"})
 	b.unbind("%61%2D1").wantKooDrive(t, 200, 0)
 }
 
-func TestBodiesAreLimited(t *testing.T) {
+func TestAnswer_BodyTooLarge(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	body := `{"machineCode":"m","deviceName":"` + strings.Repeat("x", 1<<17) + `"}`
 	b.do(http.MethodPost, prefix+"/device", body).wantGateway(t, 413, "APIG.0201")
 }
 
-func TestDateMayBeLateButNotEarly(t *testing.T) {
+func TestAnswer_DateWindow(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, tc := range []struct {
@@ -122,7 +122,7 @@ func wantDate(t *testing.T, a answer, ok bool) {
 	}
 }
 
-func TestThrottleFollowsTheClock(t *testing.T) {
+func TestRateLimit_FollowsClock(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{RateLimit: 2})
 	list := func() answer { return b.do(http.MethodGet, prefix+"/device", "") }
@@ -140,7 +140,7 @@ func TestThrottleFollowsTheClock(t *testing.T) {
 	}
 }
 
-func TestNewNamesTheWrongSetting(t *testing.T) {
+func TestNew_NamesWrongSetting(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]simulator.Config{
 		"authorization": {Auth: simulator.Auth{Mode: "basic"}},

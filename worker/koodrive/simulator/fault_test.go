@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestEveryAnswerCanBeServedByName(t *testing.T) {
+func TestFault_EveryNamedAnswer(t *testing.T) {
 	t.Parallel()
 	for _, want := range answers.All() {
 		t.Run(want.Name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestEveryAnswerCanBeServedByName(t *testing.T) {
 				t.Errorf("Date is %q; want the simulator's clock", got.Header.Get("Date"))
 			}
 			if len(b.Devices(user)) != 1 {
-				t.Error("the device was unbound; an answer by name does no work")
+				t.Error("the device was unbound; want a named answer to leave it bound")
 			}
 			if st := b.Stats(); st.Faults[want.Name] != 1 || st.Answers[want.Status] != 1 {
 				t.Errorf("stats are %+v; want the fault and its status counted", st)
@@ -42,7 +42,7 @@ func TestEveryAnswerCanBeServedByName(t *testing.T) {
 	}
 }
 
-func TestLiteralAnswer(t *testing.T) {
+func TestFault_FixedAnswer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, `status=503,retry-after=1500ms,header.X-Cache=MISS,body={"code":1,"msg":"a, b"}`)})
 	got := b.unbind("d")
@@ -57,7 +57,7 @@ func TestLiteralAnswer(t *testing.T) {
 	}
 }
 
-func TestFirstMatchingFaultWins(t *testing.T) {
+func TestFaultPlan_FirstMatchApplies(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t,
 		"forbidden,call=unbind,target=vip-*",
@@ -73,13 +73,13 @@ func TestFirstMatchingFaultWins(t *testing.T) {
 	r.Header.Set("X-User-Id", "u-3")
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 	if st := b.Stats(); st.Faults["outage"] != 2 || st.Faults["throttled"] != 1 || st.Faults["forbidden"] != 1 {
-		t.Errorf("faults served are %v", st.Faults)
+		t.Errorf("faults served are %v; want outage twice, throttled and forbidden once", st.Faults)
 	}
 	b.ClearFaults()
 	b.unbind(device.DeviceID).wantKooDrive(t, 200, 0)
 }
 
-func TestFaultPerTargetFailsTwiceForEach(t *testing.T) {
+func TestFaultPlan_TimesPerTarget(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "upstream-200,call=unbind,times=2,per-target")})
 	for _, id := range []string{"d-1", "d-2"} {
@@ -96,7 +96,7 @@ func TestFaultPerTargetFailsTwiceForEach(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 13000201)
 }
 
-func TestFaultMatchesTheLock(t *testing.T) {
+func TestFaultPlan_MatchesLockID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "forbidden,call=release,target=*@101")})
 	for _, id := range []string{"l@101", "l@102"} {
@@ -106,7 +106,7 @@ func TestFaultMatchesTheLock(t *testing.T) {
 	b.lockCall(http.MethodDelete, "l@102").wantKooDrive(t, 200, 0)
 }
 
-func TestRateHitsAShareAndRepeats(t *testing.T) {
+func TestFaultPlan_RateRepeatsWithSeed(t *testing.T) {
 	t.Parallel()
 	run := func() (hits []bool) {
 		b := setup(t, simulator.Config{Seed: 7, Faults: faults(t, "throttled,rate=0.3")})
@@ -121,11 +121,11 @@ func TestRateHitsAShareAndRepeats(t *testing.T) {
 		return hits
 	}
 	if !slices.Equal(run(), run()) {
-		t.Error("the same seed hits other requests")
+		t.Error("two runs with one seed hit different requests; want the same")
 	}
 }
 
-func TestSkewMovesTheServersClock(t *testing.T) {
+func TestFault_Skew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "skew=-1m,times=1", "skew=20m,times=1", "skew=10m")})
 	list := func() answer { return b.do(http.MethodGet, prefix+"/device", "") }
@@ -142,9 +142,9 @@ func TestSkewMovesTheServersClock(t *testing.T) {
 	}
 }
 
-// TestSlowAnswersLateToWorkDoneAtOnce runs without a server: in a synctest
-// bubble time passes by itself, but not while somebody waits for the network.
-func TestSlowAnswersLateToWorkDoneAtOnce(t *testing.T) {
+// TestFault_SlowPerformsCallAtOnce runs without a server: in a synctest
+// bubble time passes by itself, but not while a goroutine waits for the network.
+func TestFault_SlowPerformsCallAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim, err := simulator.New(simulator.Config{Faults: faults(t, "slow,delay=90s")})
@@ -160,7 +160,7 @@ func TestSlowAnswersLateToWorkDoneAtOnce(t *testing.T) {
 		}()
 		synctest.Wait()
 		if st := sim.Stats(); st.Unbound != 1 || st.InFlight != 1 || len(st.Answers) != 0 {
-			t.Errorf("while waiting stats are %+v; want the work done and no answer yet", st)
+			t.Errorf("stats are %+v during the delay; want the call performed and no answer yet", st)
 		}
 		<-done
 		if got := time.Since(start); got != 90*time.Second || w.Code != http.StatusOK {
@@ -177,7 +177,7 @@ func unbindRequest(t *testing.T, now time.Time) *http.Request {
 	return r
 }
 
-func TestAddFaultRefusesNonsense(t *testing.T) {
+func TestAddFault_Refuses(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for want, f := range map[string]simulator.Fault{

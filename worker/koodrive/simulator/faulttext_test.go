@@ -28,7 +28,7 @@ var faultTexts = map[string]simulator.Fault{
 	},
 }
 
-func TestParseFaultReadsWhatStringWrites(t *testing.T) {
+func TestParseFault_ReadsWhatStringWrites(t *testing.T) {
 	t.Parallel()
 	for text, want := range faultTexts {
 		got, err := simulator.ParseFault(text)
@@ -41,12 +41,12 @@ func TestParseFaultReadsWhatStringWrites(t *testing.T) {
 		}
 		again, err := simulator.ParseFault(got.String())
 		if diff := cmp.Diff(got, again); diff != "" || err != nil {
-			t.Errorf("%s comes back from %s otherwise: %v\n%s", text, got, err, diff)
+			t.Errorf("%s is read again from %s with a difference: %v (-first +second):\n%s", text, got, err, diff)
 		}
 	}
 }
 
-func TestParseFaultIsLenientAboutSpacesAndOrder(t *testing.T) {
+func TestParseFault_AnySpacesAndOrder(t *testing.T) {
 	t.Parallel()
 	got, err := simulator.ParseFault(` per-target , times = 2 ,user= "u,1" , forbidden `)
 	want := simulator.Fault{Kind: "forbidden", Match: simulator.Match{User: "u,1"}, Times: 2, PerTarget: true}
@@ -55,7 +55,7 @@ func TestParseFaultIsLenientAboutSpacesAndOrder(t *testing.T) {
 	}
 }
 
-func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
+func TestParseFault_ErrorSaysWhatToWrite(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                           "a field is empty",
@@ -85,7 +85,7 @@ func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-func TestFaultKindsAreWordsOfTheText(t *testing.T) {
+func TestFaultKinds_CanBeWrittenInText(t *testing.T) {
 	t.Parallel()
 	for _, kind := range simulator.FaultKinds() {
 		if strings.ContainsAny(kind, `,=" `) || kind == "per-target" {

@@ -64,18 +64,18 @@ func setup(t *testing.T, cfg simulator.Config) *bundle {
 	return &bundle{Simulator: sim, t: t, clock: c, server: server}
 }
 
-// faults parses a script.
-func faults(t *testing.T, lines ...string) []simulator.Fault {
+// faults parses the texts of faults.
+func faults(t *testing.T, texts ...string) []simulator.Fault {
 	t.Helper()
-	script := make([]simulator.Fault, len(lines))
-	for i, text := range lines {
+	plan := make([]simulator.Fault, len(texts))
+	for i, text := range texts {
 		f, err := simulator.ParseFault(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		script[i] = f
+		plan[i] = f
 	}
-	return script
+	return plan
 }
 
 // answer is what came back, read in full.

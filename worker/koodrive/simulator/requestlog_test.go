@@ -14,7 +14,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestLogShowsRequestsAndNoCredential(t *testing.T) {
+func TestLog_LastRequestsWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cret"
 	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken}, Faults: faults(t, "forbidden,target=d-2500")})
@@ -25,7 +25,7 @@ func TestLogShowsRequestsAndNoCredential(t *testing.T) {
 	}
 	log := b.Log(0)
 	if len(log) != 1000 || log[0].Target != "d-1501" || len(b.Log(2)) != 2 || b.Log(2)[0].Target != "d-2499" {
-		t.Fatalf("log is %+v; want the last 1000 requests, oldest first", log)
+		t.Fatalf("log has %d entries, at its end %+v; want the last 1000 requests, oldest first", len(log), b.Log(2))
 	}
 	want := simulator.Entry{
 		At: b.clock.Now(), Method: "DELETE", Path: prefix + "/device/d-2500", Call: "unbind", UserID: user,
@@ -35,11 +35,11 @@ func TestLogShowsRequestsAndNoCredential(t *testing.T) {
 		t.Errorf("last entry (-want +got):\n%s", diff)
 	}
 	if text := fmt.Sprintf("%+v %+v", log, b.Stats()); strings.Contains(text, secret) {
-		t.Errorf("a credential is in the log: %s", text)
+		t.Error("the log or the stats hold a credential; want none")
 	}
 }
 
-func TestConcurrentCallersEachGetTheirOwn(t *testing.T) {
+func TestServeHTTP_ConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	const callers, each = 16, 50
 	sim, err := simulator.New(simulator.Config{Faults: faults(t, "throttled,times=1,per-target", "slow,delay=1us,rate=0.1")})
