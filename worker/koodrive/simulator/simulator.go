@@ -53,8 +53,9 @@ func New(cfg Config) (*Simulator, error) {
 	return s, nil
 }
 
-// AddFault appends a fault to the fault plan. The first fault applies that matches
-// a request, has not served all of its Times, and is chosen by its Rate.
+// AddFault appends a fault to the fault plan. Of the faults that match a request,
+// have not served all of their Times and are chosen by their Rate, the first
+// applies.
 func (s *Simulator) AddFault(f Fault) error {
 	if err := s.plan.add(f); err != nil {
 		return fmt.Errorf("simulator: %w", err)
