@@ -13,18 +13,18 @@ const (
 	dockerFile  = "../Dockerfile"
 )
 
-// TestDeployment is the check itself: what is delivered passes.
-func TestDeployment(t *testing.T) {
+// TestRun_AcceptsDeployment is the check itself: the files in deploy must pass.
+func TestRun_AcceptsDeployment(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	if status := run(t.Context(), []string{composeFile, dockerFile}, &stdout, &stderr); status != 0 {
-		t.Errorf("exit status %d:\n%s", status, &stderr)
+		t.Errorf("exit status %d, want 0:\n%s", status, &stderr)
 	}
 }
 
-// TestRefused breaks what is delivered, one change at a time, and wants the
-// check to say what is wrong.
-func TestRefused(t *testing.T) {
+// TestRun_RefusesBrokenFile breaks the files in deploy, one change at a time, and
+// wants the check to say what is wrong.
+func TestRun_RefusesBrokenFile(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		file     string
@@ -68,14 +68,15 @@ func TestRefused(t *testing.T) {
 			status := run(t.Context(), args, &stdout, &stderr)
 
 			if status != 1 || !strings.Contains(stderr.String(), tt.want) {
-				t.Errorf("exit status %d, want 1 and a word on %q:\n%s", status, tt.want, &stderr)
+				t.Errorf("exit status %d, want 1 and a problem that mentions %q:\n%s", status, tt.want, &stderr)
 			}
 		})
 	}
 }
 
-// TestRequiredSettings: without an address of the API nothing starts.
-func TestRequiredSettings(t *testing.T) {
+// TestLoadCompose_RequiredSettings checks that no service starts without the
+// settings that an operator must make.
+func TestLoadCompose_RequiredSettings(t *testing.T) {
 	t.Parallel()
 	for i := range settings {
 		left := append(append([]string{}, settings[:i]...), settings[i+1:]...)
@@ -86,8 +87,7 @@ func TestRequiredSettings(t *testing.T) {
 	}
 }
 
-// broken copies a file with one text replaced, and the folder's other files
-// beside it.
+// broken copies a file with one text replaced.
 func broken(t *testing.T, file, from, to string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)

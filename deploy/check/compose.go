@@ -13,7 +13,7 @@ import (
 	"github.com/distribution/reference"
 )
 
-// settings stand in for what whoever starts the services must say.
+// settings stand in for what an operator must set to start the services.
 var settings = []string{
 	"KOODRIVE_URL=https://koodrive.example.com",
 	"KOODRIVE_TOKEN_FILE=/dev/null",
@@ -51,7 +51,7 @@ func loadCompose(ctx context.Context, name string, env []string) (*types.Project
 	return options.LoadProject(ctx)
 }
 
-// confinement asks of every service what costs it nothing.
+// confinement demands of every service the restrictions that cost it nothing.
 func confinement(s types.ServiceConfig) (problems []string) {
 	if s.Privileged {
 		problems = append(problems, "is privileged")
@@ -76,8 +76,8 @@ func confinement(s types.ServiceConfig) (problems []string) {
 	return problems
 }
 
-// exposure: nothing here asks for a password, so nothing listens beyond the
-// machine.
+// exposure demands that no service listens beyond this machine, because none of
+// them asks for a password.
 func exposure(s types.ServiceConfig) (problems []string) {
 	for _, port := range s.Ports {
 		if port.HostIP != "127.0.0.1" && port.HostIP != "::1" {
@@ -90,7 +90,8 @@ func exposure(s types.ServiceConfig) (problems []string) {
 	return problems
 }
 
-// credentials: a secret comes as a file, never as a variable with a value.
+// credentials demands that a secret comes as a file, never as a variable with a
+// value.
 func credentials(s types.ServiceConfig) (problems []string) {
 	for name, value := range s.Environment {
 		secret := strings.Contains(name, "TOKEN") || strings.Contains(name, "SECRET") || strings.Contains(name, "PASSWORD")
@@ -102,7 +103,8 @@ func credentials(s types.ServiceConfig) (problems []string) {
 	return problems
 }
 
-// grace: the engine must not kill a worker that is still putting tasks back.
+// grace demands that the engine waits until a worker has put its tasks back
+// before it kills the worker.
 func grace(s types.ServiceConfig) []string {
 	const variable = "KOOWORKER_SHUTDOWN_TIMEOUT"
 	value := s.Environment[variable]
@@ -119,7 +121,7 @@ func grace(s types.ServiceConfig) []string {
 	return nil
 }
 
-// isolation: Redis has no password, so its network is its only wall.
+// isolation demands an internal network for Redis, because Redis has no password.
 func isolation(p *types.Project) (problems []string) {
 	redis, ok := p.Services["redis"]
 	if !ok {

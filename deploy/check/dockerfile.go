@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// checkDockerfile parses the file and applies BuildKit's own rules, those of
-// `docker build --check`.
+// checkDockerfile applies BuildKit's own rules, those of `docker build --check`,
+// and the rules of this project for the final stage.
 func checkDockerfile(ctx context.Context, name string) ([]string, error) {
 	text, err := os.ReadFile(name) //nolint:gosec // the file that was named on the command line
 	if err != nil {
@@ -63,7 +63,7 @@ func lint(ctx context.Context, name string, text []byte) ([]string, error) {
 	return problems, nil
 }
 
-// finalStage holds the image to what deploy/README.md says of it.
+// finalStage checks what deploy/README.md says of the image.
 func finalStage(stages []instructions.Stage) (problems []string) {
 	var user string
 	var entrypoint *instructions.EntrypointCommand
@@ -93,8 +93,8 @@ func finalStage(stages []instructions.Stage) (problems []string) {
 	return problems
 }
 
-// offline answers for every image that it has no configuration, so that no
-// registry is asked.
+// offline gives every image an empty configuration, so that BuildKit asks no
+// registry.
 type offline struct{}
 
 var _ llb.ImageMetaResolver = offline{}

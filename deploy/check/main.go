@@ -1,9 +1,9 @@
-// Command check reads the compose file and the Dockerfile the way their own
-// tools do, with the libraries that those tools are made of, and then holds
-// them to what this project promises of its deployment. It needs neither a
-// container engine nor a registry.
+// Command check reads the compose file and the Dockerfile with the libraries of
+// docker compose and BuildKit, and checks that they keep what this project
+// promises of its deployment. It needs neither a container engine nor a registry.
 //
-// It is a module of its own: nothing that it needs belongs in the worker's.
+// It is a module of its own, because the worker's module needs none of its
+// dependencies.
 package main
 
 import (
@@ -18,8 +18,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	const composeAndDockerfile = 2
-	if len(args) != composeAndDockerfile {
+	if len(args) != 2 {
 		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE")
 		return 2
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestTokenAuth(t *testing.T) {
+func TestCheckToken(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		format, token, header, refusal string
@@ -47,7 +47,7 @@ func TestTokenAuth(t *testing.T) {
 	}
 }
 
-func TestSetToken_OldTokenExpires(t *testing.T) {
+func TestSetToken_RefusesOldToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken, Token: "one"}})
 	list := func(token string) answer {
@@ -61,8 +61,9 @@ func TestSetToken_OldTokenExpires(t *testing.T) {
 	list("two").wantKooDrive(t, 200, 0)
 }
 
-// The vendor publishes this vector for a similar scheme.
-func TestAppAuth_PublishedVector(t *testing.T) {
+// TestCanonicalRequest_PublishedVector compares with the canonical request that
+// the vendor publishes for a sibling of this scheme.
+func TestCanonicalRequest_PublishedVector(t *testing.T) {
 	t.Parallel()
 	canonical, err := simulator.CanonicalRequest(http.MethodGet,
 		"/v1/77b6a44cba5143ab91d13ab9a8ff44fd/vpcs",
@@ -85,9 +86,8 @@ func TestAppAuth_PublishedVector(t *testing.T) {
 
 const appID, appSecret = "app-1", "app-secret"
 
-// signature has the parts of a request that is signed, with the canonical ones
-// written by hand. The tests sign with code of their own, written after the API
-// page.
+// signature is what a request to sign is made of, with its canonical parts
+// written out by hand. It is the tests' own signer, after the API page.
 type signature struct {
 	method, uri, query, headers, signed, body string
 }
@@ -101,7 +101,7 @@ func (s signature) header(secret string) string {
 	return "HMAC-SHA256 AppId=" + appID + ",SignedHeaders=" + s.signed + ",Signature=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// signed returns an unbind's request and the parts of its signature.
+// signed returns an unbind's request and what its signature is made of.
 func signed(b *bundle) (*http.Request, signature) {
 	b.t.Helper()
 	r := b.request(http.MethodDelete, prefix+"/device/d-1", "")
@@ -116,7 +116,7 @@ func setupApp(t *testing.T) *bundle {
 	return setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthApp, AppID: appID, AppSecret: appSecret}})
 }
 
-func TestAppAuth_Accepted(t *testing.T) {
+func TestVerifySignature_Accepts(t *testing.T) {
 	t.Parallel()
 	b := setupApp(t)
 	b.Bind(user, simulator.Device{DeviceID: "d-1"})
@@ -124,7 +124,7 @@ func TestAppAuth_Accepted(t *testing.T) {
 	r.Header.Set("Authorization", s.header(appSecret))
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 
-	t.Log("host is signed by the published example only, and the wire may spell the path otherwise")
+	t.Log("only the published example signs host, and the wire may spell the path in another way")
 	b.Bind(user, simulator.Device{DeviceID: "d-1"})
 	r, s = signed(b)
 	r.URL.Path, r.URL.RawPath = prefix+"/device/d-1", prefix+"/device/%64%2d1"
@@ -133,7 +133,7 @@ func TestAppAuth_Accepted(t *testing.T) {
 	r.Header.Set("Authorization", s.header(appSecret))
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 
-	t.Log("query and body are covered")
+	t.Log("the signature covers the query and the body")
 	r = b.request(http.MethodPost, prefix+"/device?b=%7e+%2a&a&b=1", `{"machineCode":"m"}`)
 	r.Header.Set("Authorization", signature{
 		method: "POST", uri: prefix + "/device/", query: "a=&b=1&b=~%20%2A", signed: "x-date;x-user-id",
@@ -142,7 +142,7 @@ func TestAppAuth_Accepted(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 }
 
-func TestAppAuth_Refused(t *testing.T) {
+func TestVerifySignature_Refuses(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*http.Request, *signature) string{
 		"none":         func(_ *http.Request, s *signature) string { return "" },
@@ -202,7 +202,7 @@ func TestAppAuth_Refused(t *testing.T) {
 			a := b.mustSend(r)
 			a.wantGateway(t, 401, "APIG.0303")
 			if strings.Contains(a.Body, s.header(appSecret)) {
-				t.Errorf("the refusal repeats the credential: %s", a.Body)
+				t.Errorf("the refusal %s repeats the credential; want none of it", a.Body)
 			}
 		})
 	}

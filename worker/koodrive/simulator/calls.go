@@ -6,7 +6,7 @@ import (
 	"regexp"
 )
 
-// The vendor does not specify the formats of its ids. These formats are what its
+// The vendor does not specify the formats of its ids; these are what its
 // examples have in common.
 var (
 	devicePattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -14,13 +14,11 @@ var (
 	machinePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,64}$`)
 )
 
-// perform carries out a request that passed the checks.
+// perform carries out a request that has passed the checks.
 func (s *Simulator) perform(x *exchange) *reply {
 	switch x.call {
 	case CallUnbind:
 		return s.unbind(x)
-	case CallRelease:
-		return s.release(x)
 	case CallList:
 		return success(s.state.devicesOf(x.user))
 	case CallBind:
@@ -28,7 +26,7 @@ func (s *Simulator) perform(x *exchange) *reply {
 	case CallLock:
 		return s.lock(x)
 	default:
-		return s.renew(x)
+		return s.releaseOrRenew(x)
 	}
 }
 
@@ -36,45 +34,38 @@ func (s *Simulator) unbind(x *exchange) *reply {
 	if !devicePattern.MatchString(x.target) {
 		return badParameters("deviceId is malformed")
 	}
-	d, bound := s.state.unbind(x.user, x.target)
-	if !bound {
+	d := s.state.unbind(x.user, x.target)
+	if d == nil {
 		return s.gone()
 	}
 	s.log.count(func(st *Stats) { st.Unbound++ })
 	return success(d)
 }
 
-func (s *Simulator) release(x *exchange) *reply {
-	if refused := checkLockHeader(x); refused != nil {
-		return refused
+func (s *Simulator) releaseOrRenew(x *exchange) *reply {
+	if !lockPattern.MatchString(one(x.Header, lockHeader)) {
+		return badParameters("x-backup-lock-id is missing or malformed")
 	}
-	if !s.state.release(x.user, x.target, x.arrived) {
-		return s.gone()
+	if x.call == CallRelease {
+		if !s.state.release(x.user, x.target, x.arrived) {
+			return s.gone()
+		}
+		s.log.count(func(st *Stats) { st.Released++ })
+		return success(nil)
 	}
-	s.log.count(func(st *Stats) { st.Released++ })
-	return success(nil)
-}
-
-func (s *Simulator) renew(x *exchange) *reply {
-	if refused := checkLockHeader(x); refused != nil {
-		return refused
-	}
-	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(s.cfg.LockLife)) {
+	if !s.state.renew(x.user, x.target, x.arrived, x.arrived.Add(lockLife)) {
 		return s.gone()
 	}
 	s.log.count(func(st *Stats) { st.Renewed++ })
 	return success(nil)
 }
 
-func checkLockHeader(x *exchange) *reply {
-	if !lockPattern.MatchString(one(x.Header, lockHeader)) {
-		return badParameters("x-backup-lock-id is missing or malformed")
-	}
-	return nil
-}
-
 func (s *Simulator) bind(x *exchange) *reply {
-	var in bindRequest
+	var in struct {
+		MachineCode string `json:"machineCode"`
+		DeviceName  string `json:"deviceName"`
+		DeviceOS    string `json:"deviceOS"`
+	}
 	if err := json.Unmarshal(x.body, &in); err != nil {
 		return badParameters("the body is not the JSON of a device")
 	}
@@ -89,7 +80,9 @@ func (s *Simulator) bind(x *exchange) *reply {
 }
 
 func (s *Simulator) lock(x *exchange) *reply {
-	var in lockRequest
+	var in struct {
+		ModuleCode string `json:"moduleCode"`
+	}
 	if err := json.Unmarshal(x.body, &in); err != nil {
 		return badParameters("the body is not the JSON of a lock")
 	}
@@ -98,13 +91,14 @@ func (s *Simulator) lock(x *exchange) *reply {
 	default:
 		return badParameters("moduleCode is not 100, 101 or 102")
 	}
-	id := s.state.takeLock(x.user, in.ModuleCode, x.arrived.Add(s.cfg.LockLife))
+	id := newLockID(in.ModuleCode)
+	s.state.addLock(x.user, id, x.arrived.Add(lockLife))
 	s.log.count(func(st *Stats) { st.Locked++ })
-	return success(lockData{LockID: id})
+	return success(map[string]string{"lockId": id})
 }
 
-// gone is the answer to a second unbind or release, and to one of a device or lock
-// that belongs to somebody else.
+// gone is the answer to a second unbind or release, and to one that names a
+// device or lock of another user.
 func (s *Simulator) gone() *reply {
 	return koodrive(s.cfg.GoneStatus, codeNotFound, "resource doesn't exist")
 }

@@ -16,12 +16,12 @@ func data[T any](t *testing.T, a answer) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal(a.Data, &v); err != nil {
-		t.Fatalf("data of %s: got %v, want no error", a.Body, err)
+		t.Fatalf("data of %s: %v", a.Body, err)
 	}
 	return v
 }
 
-func TestUnbind_Twice(t *testing.T) {
+func TestUnbind_AnswersDeviceOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	device := simulator.Device{
@@ -37,7 +37,7 @@ func TestUnbind_Twice(t *testing.T) {
 		t.Errorf("first unbind answers %d\n%s\nwant\n%s", first.Status, first.Body, want)
 	}
 	if got := first.Header.Get("Content-Type"); got != "application/json" {
-		t.Errorf("got Content-Type %q, want JSON", got)
+		t.Errorf("Content-Type is %q; want application/json", got)
 	}
 	if got, want := first.Header.Get("Date"), "Sat, 31 Jan 2026 08:30:00 GMT"; got != want {
 		t.Errorf("Date is %q; want the simulator's clock, %q", got, want)
@@ -58,7 +58,7 @@ func TestUnbind_DeviceOfAnotherUser(t *testing.T) {
 	}
 }
 
-func TestBind_SameMachineTwice(t *testing.T) {
+func TestBindCall_IdempotentByMachine(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	empty := b.do(http.MethodGet, prefix+"/device", "")
@@ -84,7 +84,7 @@ func TestBind_SameMachineTwice(t *testing.T) {
 	}
 }
 
-func TestBind_MalformedBody(t *testing.T) {
+func TestBindCall_MalformedBody(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, body := range []string{``, `{`, `[]`, `{}`, `{"machineCode":""}`, `{"machineCode":"a-b"}`, `{"machineCode":7}`, `{"machineCode":"m"}{}`} {
@@ -92,7 +92,7 @@ func TestBind_MalformedBody(t *testing.T) {
 	}
 }
 
-func TestBind_SeededDeviceReplacesItsID(t *testing.T) {
+func TestBind_ReplacesDeviceWithSameID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	old := b.Bind(user, simulator.Device{DeviceID: "d", MachineCode: "m1"})
@@ -106,7 +106,7 @@ func TestBind_SeededDeviceReplacesItsID(t *testing.T) {
 	}
 }
 
-func TestBind_GeneratedDevicesDiffer(t *testing.T) {
+func TestBind_GeneratedIDsDiffer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	b.Bind(user, simulator.Device{DeviceID: "1775406005920779393"}) // what would come first
@@ -119,7 +119,7 @@ func TestBind_GeneratedDevicesDiffer(t *testing.T) {
 	}
 }
 
-func TestRenew_ExtendsTheLock(t *testing.T) {
+func TestLock_ExpiresTenMinutesAfterRenewal(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	id := data[struct{ LockID string }](t, b.do(http.MethodPost, prefix+"/lock", `{"moduleCode":"102"}`)).LockID
@@ -147,10 +147,11 @@ func TestRenew_ExtendsTheLock(t *testing.T) {
 	}
 }
 
-func TestRelease_Twice(t *testing.T) {
+func TestRelease_OnlyOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{GoneStatus: 200})
-	taken, added := b.TakeLock(user, "100"), "78e41c7e-db02-4d55-85b3-8153e4fefd2e@101"
+	taken := data[struct{ LockID string }](t, b.do(http.MethodPost, prefix+"/lock", `{"moduleCode":"100"}`)).LockID
+	added := "78e41c7e-db02-4d55-85b3-8153e4fefd2e@101"
 	b.AddLock(user, added, b.clock.Now().Add(time.Second))
 	b.AddLock("u-2", "foreign@102", b.clock.Now().Add(time.Hour))
 	for _, id := range []string{taken, added} {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -12,76 +11,41 @@ import (
 
 const signatureAlgorithm = "HMAC-SHA256"
 
-// canonicalRequest returns the text that both sides sign, however the request was
-// written on the wire. Headers are "name:value", sorted by name.
+// canonicalRequest spells a request in the one way that both sides sign,
+// however the request was spelt on the wire. Headers are "name:value", sorted by
+// name. The path must be one that url.URL.EscapedPath returns.
 func canonicalRequest(method, escapedPath, rawQuery string, headers []string, signed string, body []byte) (string, error) {
-	path, err := canonicalPath(escapedPath)
+	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
-		return "", err
+		return "", errors.New("the query is not well escaped")
 	}
-	query, err := canonicalQuery(rawQuery)
-	if err != nil {
-		return "", err
+	for _, values := range query {
+		slices.Sort(values)
 	}
 	hash := sha256.Sum256(body)
 	return strings.Join([]string{
 		method,
-		path,
-		query,
+		canonicalPath(escapedPath),
+		spaceAsHex(query.Encode()),
 		strings.Join(headers, "\n") + "\n", // the last one has its newline too
 		signed,
 		hex.EncodeToString(hash[:]),
 	}, "\n"), nil
 }
 
-// canonicalPath encodes each segment afresh and ends with a slash, even if the path
-// that was requested does not.
-func canonicalPath(escaped string) (string, error) {
-	segments := strings.Split(escaped, "/")
+// canonicalPath encodes each segment afresh and ends with a slash, whether or
+// not the path that was requested does.
+func canonicalPath(escaped string) string {
+	segments := strings.Split(strings.TrimSuffix(escaped, "/"), "/")
 	for i, segment := range segments {
-		plain, err := url.PathUnescape(segment)
-		if err != nil {
-			return "", errors.New("the path is not well escaped")
-		}
-		segments[i] = escape(plain)
+		plain, _ := url.PathUnescape(segment) // EscapedPath returns no malformed path
+		segments[i] = spaceAsHex(url.QueryEscape(plain))
 	}
-	path := strings.Join(segments, "/")
-	if !strings.HasSuffix(path, "/") {
-		path += "/"
-	}
-	return path, nil
+	return strings.Join(segments, "/") + "/"
 }
 
-func canonicalQuery(raw string) (string, error) {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return "", errors.New("the query is not well escaped")
-	}
-	var pairs []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		for _, value := range slices.Sorted(slices.Values(values[name])) {
-			pairs = append(pairs, escape(name)+"="+escape(value))
-		}
-	}
-	return strings.Join(pairs, "&"), nil
-}
-
-// escape encodes everything but the unreserved characters of RFC 3986, in
-// upper-case hex. url.QueryEscape would write a space as a plus sign, and
-// url.PathEscape would not encode some reserved characters.
-func escape(s string) string {
-	const upperHex = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
-			b.WriteByte(c)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
-		}
-	}
-	return b.String()
-}
+// spaceAsHex corrects the one difference between url.QueryEscape and the
+// encoding that is signed, which leaves the unreserved characters of RFC 3986
+// alone and writes all others in upper-case hex: QueryEscape writes a space as a
+// plus sign.
+func spaceAsHex(queryEscaped string) string { return strings.ReplaceAll(queryEscaped, "+", "%20") }

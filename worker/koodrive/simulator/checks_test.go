@@ -9,7 +9,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestChecks_PathAndMethod(t *testing.T) {
+func TestAnswer_UnknownPathOrMethod(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken}})
 	for _, tc := range []struct{ method, path string }{
@@ -30,7 +30,7 @@ func TestChecks_PathAndMethod(t *testing.T) {
 	}
 }
 
-func TestChecks_Parameters(t *testing.T) {
+func TestAnswer_BadParameters(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		method, path, body string
@@ -61,7 +61,7 @@ func TestChecks_Parameters(t *testing.T) {
 	}
 }
 
-func TestChecks_TraceIDIsOptional(t *testing.T) {
+func TestAnswer_OptionalTraceID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	r := b.request(http.MethodGet, prefix+"/device", "")
@@ -76,14 +76,14 @@ func TestUnbind_EscapedDeviceID(t *testing.T) {
 	b.unbind("%61%2D1").wantKooDrive(t, 200, 0)
 }
 
-func TestChecks_BodySize(t *testing.T) {
+func TestAnswer_BodyTooLarge(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	body := `{"machineCode":"m","deviceName":"` + strings.Repeat("x", 1<<17) + `"}`
 	b.do(http.MethodPost, prefix+"/device", body).wantGateway(t, 413, "APIG.0201")
 }
 
-func TestChecks_Date(t *testing.T) {
+func TestAnswer_DateWindow(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, tc := range []struct {
@@ -122,7 +122,7 @@ func wantDate(t *testing.T, a answer, ok bool) {
 	}
 }
 
-func TestThrottle_FollowsTheClock(t *testing.T) {
+func TestRateLimit_FollowsClock(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{RateLimit: 2})
 	list := func() answer { return b.do(http.MethodGet, prefix+"/device", "") }
@@ -140,16 +140,14 @@ func TestThrottle_FollowsTheClock(t *testing.T) {
 	}
 }
 
-func TestNew_WrongConfig(t *testing.T) {
+func TestNew_NamesWrongSetting(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]simulator.Config{
 		"authorization": {Auth: simulator.Auth{Mode: "basic"}},
 		"token format":  {Auth: simulator.Auth{Mode: simulator.AuthToken, TokenFormat: "Bearer"}},
 		"secret":        {Auth: simulator.Auth{Mode: simulator.AuthApp, AppID: "a"}},
-		"lock life":     {LockLife: -1},
 		"gone":          {GoneStatus: 204},
 		"rate limit":    {RateLimit: -1},
-		"log size":      {LogSize: -1},
 		"fault 1":       {Faults: []simulator.Fault{{}}},
 	} {
 		if _, err := simulator.New(cfg); err == nil || !strings.Contains(err.Error(), want) {

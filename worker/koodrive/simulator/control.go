@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
 )
 
-// maxSeed bounds how many devices one request to Control may bind.
-const maxSeed = 100_000
+// maxBind limits how many devices one request to the control face may bind.
+const maxBind = 100_000
 
-// Control returns a handler for people and scripts. It speaks JSON, needs no
-// authorization, and is not part of the API that is simulated. Mounted with
+// Control returns the face for people and scripts. It speaks JSON, asks for no
+// authorization, and is not part of the simulated API. Mounted with
 //
 //	mux.Handle("/_sim/", http.StripPrefix("/_sim", s.Control()))
 //
@@ -22,15 +23,15 @@ const maxSeed = 100_000
 //
 //	GET    /stats                      Stats
 //	GET    /requests?n=20              the last requests, oldest first
-//	GET    /faults                     the faults, with how often each was served
+//	GET    /faults                     the fault plan, with how often each fault was served
 //	POST   /faults                     {"fault":"forbidden,call=unbind"}, see ParseFault
-//	DELETE /faults                     removes all faults
+//	DELETE /faults                     empties the fault plan
 //	GET    /devices?user_id=u-1        what the user has bound
 //	POST   /devices                    {"user_id":"u-1","count":3} or {"user_id":"u-1","device_id":"d-1"}
 //	GET    /locks?user_id=u-1          what the user holds
 //	POST   /locks                      {"user_id":"u-1","module":"102"}, or with "lock_id" and "expires_in":"10m"
 //
-// and {"error":"…"} with status 400 to a wrong request.
+// and, with status 400, {"error":"…"} to a request that makes no sense.
 func (s *Simulator) Control() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]func(*http.Request) (any, error){
@@ -38,10 +39,10 @@ func (s *Simulator) Control() http.Handler {
 		"GET /requests":  s.controlRequests,
 		"GET /faults":    func(*http.Request) (any, error) { return s.plan.list(), nil },
 		"POST /faults":   s.controlAddFault,
-		"DELETE /faults": func(*http.Request) (any, error) { s.ClearFaults(); return s.plan.list(), nil },
-		"GET /devices":   s.controlDevices,
+		"DELETE /faults": s.controlClearFaults,
+		"GET /devices":   ofUser(func(user string) any { return s.Devices(user) }),
 		"POST /devices":  s.controlBind,
-		"GET /locks":     s.controlLocks,
+		"GET /locks":     ofUser(func(user string) any { return s.Locks(user) }),
 		"POST /locks":    s.controlLock,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +52,9 @@ func (s *Simulator) Control() http.Handler {
 			if err != nil {
 				status, answer = http.StatusBadRequest, map[string]string{"error": err.Error()}
 			}
-			deliver(w, jsonReply(status, answer), "")
+			rep := jsonReply(status, answer)
+			maps.Copy(w.Header(), rep.header)
+			send(w, rep.status, rep.body)
 		})
 	}
 	return mux
@@ -71,7 +74,7 @@ func (s *Simulator) controlRequests(r *http.Request) (any, error) {
 
 func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	var in struct {
-		Fault *Fault `json:"fault"`
+		Fault *string `json:"fault"`
 	}
 	if err := readControl(r, &in); err != nil {
 		return nil, err
@@ -79,18 +82,30 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 	if in.Fault == nil {
 		return nil, errors.New("fault is missing; want text such as forbidden,call=unbind")
 	}
-	if err := s.AddFault(*in.Fault); err != nil {
-		return nil, err
+	fault, err := ParseFault(*in.Fault)
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", err)
 	}
+	err = s.AddFault(fault)
+	return s.plan.list(), err
+}
+
+func (s *Simulator) controlClearFaults(*http.Request) (any, error) {
+	s.ClearFaults()
 	return s.plan.list(), nil
 }
 
-func (s *Simulator) controlDevices(r *http.Request) (any, error) {
-	user := r.FormValue("user_id")
-	if user == "" {
-		return nil, errNoUser
+var errNoUser = errors.New("user_id is missing")
+
+// ofUser answers what list returns for the user in the query.
+func ofUser(list func(user string) any) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		user := r.FormValue("user_id")
+		if user == "" {
+			return nil, errNoUser
+		}
+		return list(user), nil
 	}
-	return s.Devices(user), nil
 }
 
 func (s *Simulator) controlBind(r *http.Request) (any, error) {
@@ -107,8 +122,8 @@ func (s *Simulator) controlBind(r *http.Request) (any, error) {
 		return nil, errNoUser
 	case in.DeviceID != "" && in.Count == 0:
 		return []Device{s.Bind(in.UserID, Device{DeviceID: in.DeviceID})}, nil
-	case in.DeviceID != "" || in.Count < 1 || in.Count > maxSeed:
-		return nil, fmt.Errorf("want either device_id, or count from 1 to %d", maxSeed)
+	case in.DeviceID != "" || in.Count < 1 || in.Count > maxBind:
+		return nil, fmt.Errorf("want either device_id, or count from 1 to %d", maxBind)
 	}
 	bound := make([]Device, in.Count)
 	for i := range bound {
@@ -117,21 +132,13 @@ func (s *Simulator) controlBind(r *http.Request) (any, error) {
 	return bound, nil
 }
 
-func (s *Simulator) controlLocks(r *http.Request) (any, error) {
-	user := r.FormValue("user_id")
-	if user == "" {
-		return nil, errNoUser
-	}
-	return s.Locks(user), nil
-}
-
 func (s *Simulator) controlLock(r *http.Request) (any, error) {
 	in := struct {
 		UserID    string `json:"user_id"`
 		LockID    string `json:"lock_id"`
 		Module    string `json:"module"`
 		ExpiresIn string `json:"expires_in"`
-	}{Module: "102", ExpiresIn: s.cfg.LockLife.String()}
+	}{Module: "102", ExpiresIn: lockLife.String()}
 	if err := readControl(r, &in); err != nil {
 		return nil, err
 	}
@@ -144,17 +151,14 @@ func (s *Simulator) controlLock(r *http.Request) (any, error) {
 	}
 	expires := s.cfg.Clock().Add(life)
 	if in.LockID == "" {
-		in.LockID = s.state.takeLock(in.UserID, in.Module, expires)
-	} else {
-		s.AddLock(in.UserID, in.LockID, expires)
+		in.LockID = newLockID(in.Module)
 	}
+	s.AddLock(in.UserID, in.LockID, expires)
 	return newLock(in.LockID, expires), nil
 }
 
-var errNoUser = errors.New("user_id is missing")
-
-// readControl reads a JSON body. It is strict: a misspelt member would otherwise
-// be ignored silently.
+// readControl reads a JSON body. It refuses unknown members, because a misspelt
+// member would silently do something else than was meant.
 func readControl(r *http.Request, into any) error {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()

@@ -10,7 +10,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// control makes a request to Control and reads the answer into v.
+// control makes a request to the control face and reads the answer into v.
 func control[T any](t *testing.T, b *bundle, method, path, body string, status int) (v T) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -19,7 +19,7 @@ func control[T any](t *testing.T, b *bundle, method, path, body string, status i
 		t.Fatalf("%s %s %s answers %d %s; want %d", method, path, body, w.Code, w.Body, status)
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
-		t.Fatalf("%s %s answers %s: got %v, want JSON", method, path, w.Body, err)
+		t.Fatalf("%s %s answers %s: %v", method, path, w.Body, err)
 	}
 	return v
 }
@@ -30,7 +30,7 @@ type shownFault struct {
 	Served int
 }
 
-func TestControl(t *testing.T) {
+func TestControl_AllRequests(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 
@@ -46,7 +46,7 @@ func TestControl(t *testing.T) {
 	lock := control[simulator.Lock](t, b, "POST", "/locks", `{"user_id":"u-1"}`, 200)
 	control[simulator.Lock](t, b, "POST", "/locks", `{"user_id":"u-1","lock_id":"l@100","expires_in":"-1s"}`, 200)
 	if got := control[[]simulator.Lock](t, b, "GET", "/locks?user_id=u-1", "", 200); len(got) != 1 || got[0].LockID != lock.LockID {
-		t.Errorf("locks are %v; want only the one that lives", got)
+		t.Errorf("locks are %v; want only the lock that has not expired", got)
 	}
 
 	control[[]shownFault](t, b, "POST", "/faults", `{"fault":"forbidden,call=unbind,times=1"}`, 200)
@@ -61,14 +61,14 @@ func TestControl(t *testing.T) {
 	}
 
 	if st := control[simulator.Stats](t, b, "GET", "/stats", "", 200); st.Unbound != 1 || st.Faults["forbidden"] != 1 || st.Answers[403] != 1 {
-		t.Errorf("got stats %+v, want what was done above", st)
+		t.Errorf("stats are %+v; want one unbind, and the fault with its 403", st)
 	}
 	if log := control[[]simulator.Entry](t, b, "GET", "/requests?n=1", "", 200); len(log) != 1 || log[0].Status != 200 || log[0].Target != "d-1" {
 		t.Errorf("requests are %+v; want the last unbind", log)
 	}
 }
 
-func TestControl_WrongRequests(t *testing.T) {
+func TestControl_BadRequest(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for _, tc := range []struct{ method, path, body, want string }{

@@ -2,29 +2,30 @@
 // with users, bound devices, backup locks, the checks of the gateway in front,
 // and faults on demand.
 //
-// The demo and `kooworker simulator` serve it, and the client and the worker are
-// tested against it. It follows the vendor's API reference and never the client.
-// It has its own wire structs and computes signatures with its own code: if it
-// shared them with the client, both could be wrong together and every test would
-// pass. For the same reason it must not import package koodrive, package httpx or
-// any other part of the worker. Of this module it may import only package answers,
-// which is the catalogue that both sides are measured against, and package tasks.
+// The demo and `kooworker simulator` serve it, and the tests of the client and
+// of the worker run against it. It follows the vendor's API reference and never
+// the client: it has its own wire structs and computes signatures with its own
+// code. If it shared a structure or a canonicalizer with the client, both could
+// be wrong together while every test passes. For the same reason it must not
+// import package koodrive, nor any other part of the worker. Of this module it
+// may import only package answers, the catalogue that measures both sides, and
+// the vocabulary.
 //
 // # The life of a request
 //
-// A request is counted, and throttled if Config.RateLimit says so. Then the plan of
-// faults is asked. If a fault answers in KooDrive's place, or breaks the
-// connection, the request ends there: in an outage nobody learns whether the
-// credential was right. Any other request passes the checks in the order in which
-// a gateway makes them: path, method, size, Authorization, X-User-Id, X-Date,
-// parameters. A request that passes is carried out. Faults that spoil the answer
-// to work that was done apply after that.
+// A request is counted, throttled if Config.RateLimit says so, and compared with
+// the fault plan. A fault that answers instead of KooDrive, or breaks the
+// connection, ends the request there: a caller who is hit by an outage does not
+// learn whether his credential was right. Any other request passes the checks in
+// the order in which a gateway makes them: path, method, size, Authorization,
+// X-User-Id, X-Date, parameters. A request that passes is performed. Only then do
+// the faults apply that spoil the answer to a call that was performed.
 //
 // # What the vendor does not say
 //
-// Where the reference says nothing, the simulator does what is hardest for a
+// If the reference is silent, the simulator takes the choice that is hardest on a
 // client: an expired lock can be neither renewed nor released, and a trailing
-// slash makes a path unknown. The HTTP status of "resource doesn't
-// exist" can be chosen with Config.GoneStatus. A user may bind any number of
-// devices and hold several locks of one module.
+// slash makes a path unknown. The HTTP status of "resource doesn't exist" can be
+// chosen with Config.GoneStatus. A user may bind any number of devices and hold
+// several locks of one module.
 package simulator

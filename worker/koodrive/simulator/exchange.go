@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,29 +27,28 @@ func callNames() []string {
 const (
 	pathPrefix = "/koodrive/ose/v1/backup"
 	lockHeader = "X-Backup-Lock-Id"
-	// maxBody is far below the gateway's 12 MB, and a hundred times what a call
-	// of this API needs.
+	// maxBody is far below the gateway's 12 MB, and a hundred times what any
+	// call of this API needs.
 	maxBody = 64 << 10
 )
 
-// exchange is a request that is being answered. It was read once.
+// exchange is a request in flight, with what came over the wire, read once.
 type exchange struct {
 	*http.Request
 
 	call    string
-	known   bool   // the path exists, perhaps with another method
+	known   bool   // the path exists, though perhaps not with this method
 	user    string // X-User-Id
 	target  string // the id of the device or lock, as it was sent
 	body    []byte
 	bodyErr error
 
 	arrived time.Time     // by the server's clock
-	skew    time.Duration // by how much a fault puts that clock off
+	skew    time.Duration // what a fault adds to that clock
 	fault   string        // the name of the fault that applies
 }
 
-// now is the server's time as the caller sees it, and as X-Date is checked
-// against it.
+// now is the time that the caller sees and is judged by.
 func (x *exchange) now() time.Time { return x.arrived.Add(x.skew) }
 
 func receive(w http.ResponseWriter, r *http.Request, now time.Time) *exchange {
@@ -57,37 +57,29 @@ func receive(w http.ResponseWriter, r *http.Request, now time.Time) *exchange {
 	if x.call == CallRelease || x.call == CallRenew {
 		x.target = r.Header.Get(lockHeader)
 	}
-	// The body is read in any case. net/http notices only then that a caller is
-	// gone, and faults that wait depend on that.
+	// The body is read whatever the call: net/http notices that a caller has gone
+	// only after the body was read, and faults that wait depend on that.
 	x.body, x.bodyErr = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	return x
 }
 
-// route returns which call a request is, and the device that its path names. It
-// takes the escaped path, so that an escaped slash stays part of an id.
+// devicePath is followed by the device's id.
+const devicePath = pathPrefix + "/device/"
+
+// routes maps each path to the calls that its methods make.
+var routes = map[string]map[string]string{
+	pathPrefix + "/device": {http.MethodGet: CallList, http.MethodPost: CallBind},
+	pathPrefix + "/lock":   {http.MethodPost: CallLock, http.MethodPatch: CallRenew, http.MethodDelete: CallRelease},
+	devicePath:             {http.MethodDelete: CallUnbind},
+}
+
+// route tells which call a request is, and the device that its path names.
+// The path is the escaped one, so that an escaped slash stays part of an id.
 func route(method, escaped string) (call, device string, known bool) {
-	rest, ours := strings.CutPrefix(escaped, pathPrefix)
-	if !ours {
-		return CallOther, "", false
+	if segment, ok := strings.CutPrefix(escaped, devicePath); ok && !strings.Contains(segment, "/") {
+		device, _ = url.PathUnescape(segment) // EscapedPath returns no malformed path
+		escaped = devicePath
 	}
-	var calls map[string]string
-	switch {
-	case rest == "/device":
-		calls = map[string]string{http.MethodGet: CallList, http.MethodPost: CallBind}
-	case rest == "/lock":
-		calls = map[string]string{http.MethodPost: CallLock, http.MethodPatch: CallRenew, http.MethodDelete: CallRelease}
-	case strings.HasPrefix(rest, "/device/") && strings.Count(rest, "/") == 2:
-		calls = map[string]string{http.MethodDelete: CallUnbind}
-		segment := strings.TrimPrefix(rest, "/device/")
-		var err error
-		if device, err = url.PathUnescape(segment); err != nil {
-			device = segment // fails the check of its format
-		}
-	default:
-		return CallOther, "", false
-	}
-	if call, known = calls[method]; !known {
-		return CallOther, device, true
-	}
-	return call, device, true
+	calls, known := routes[escaped]
+	return cmp.Or(calls[method], CallOther), device, known
 }

@@ -9,43 +9,44 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/answers"
 )
 
-// The kinds of faults that concern the connection. Every other kind is the name of
-// an answer in answers.All, which is then given without doing the work.
+// The kinds of faults that concern the wire. Every other kind is the name of
+// an answer in answers.All; that answer is given and the call is not performed.
 const (
-	// KindSlow does the work at once and answers after Delay. A caller that gives
-	// up early finds the work done when it tries again.
+	// KindSlow performs the call at once and answers after Delay: a caller who
+	// gives up early and tries again finds that the call was performed.
 	KindSlow = "slow"
-	// KindHang neither works nor answers until the caller gives up, or until the
-	// base context of the server ends because it shuts down.
+	// KindHang does nothing and answers nothing until the caller gives up, or
+	// until the base context of a server that shuts down ends.
 	KindHang = "hang"
-	// KindResetBefore resets the connection before the work is done.
+	// KindResetBefore resets the connection and does not perform the call.
 	KindResetBefore = "reset-before"
-	// KindResetAfter resets the connection after the work is done, without an
+	// KindResetAfter performs the call and resets the connection without an
 	// answer.
 	KindResetAfter = "reset-after"
-	// KindTruncate does the work, announces the whole answer, and breaks the
+	// KindTruncate performs the call, announces the whole answer and breaks the
 	// connection after half of it.
 	KindTruncate = "truncate"
-	// KindTruncateClean does the work and sends half of the answer as if it were
-	// the whole: Content-Length is right, the JSON is not.
+	// KindTruncateClean performs the call and sends half of the answer as if it
+	// were the whole: Content-Length is right, the JSON is not.
 	KindTruncateClean = "truncate-clean"
 )
 
-// Fault is something that goes wrong. Kind, Status, Delay or Skew must say what.
-// The other fields say which requests it concerns and how often. ParseFault
-// describes the text form.
+// Fault is one entry of the fault plan. It must say what goes wrong by Kind,
+// Status, Delay or Skew. Its other fields say whom it hits and how often.
+// ParseFault describes the text form.
 type Fault struct {
 	// Name is shown in Stats and in the log. Default: the kind, else what the
 	// fault does, such as "status-503".
 	Name string
-	// Match says which requests it concerns. The zero value matches all.
+	// Match says which requests are concerned. The zero value matches all.
 	Match Match
-	// Kind is one of the kinds above or the name of an answer. If it is empty, a
-	// Status stands for the literal answer below. Without Status the work is done
-	// and answered as usual, except for Delay, Skew, Header and RetryAfter.
+	// Kind is one of the kinds above or the name of an answer. If it is empty
+	// and there is a Status, the fault gives the fixed answer below. If both are
+	// empty, the call is performed and answered as usual, but for Delay, Skew,
+	// Header and RetryAfter.
 	Kind string
-	// Status, 200 to 599, and Body make up a literal answer, which is given
-	// without doing the work. The body is sent as application/json unless Header
+	// Status, 200 to 599, and Body make up a fixed answer, given instead of
+	// performing the call. The body is sent as application/json unless Header
 	// says otherwise.
 	Status int
 	Body   string
@@ -55,25 +56,25 @@ type Fault struct {
 	RetryAfter time.Duration
 	// Delay is the time before the answer, or before the connection breaks.
 	Delay time.Duration
-	// Times is how many requests the fault applies to before it is used up; 0 is
-	// no limit. With PerTarget it is that many for each device or lock, and for
-	// each user if a request names neither.
+	// Times is how many requests the fault applies to; 0 is no limit. With
+	// PerTarget it applies to that many for each device or lock, and for each
+	// user if a request names neither.
 	Times     int
 	PerTarget bool
-	// Rate is the share of matching requests that the fault applies to, above 0
-	// and at most 1; 0 means all. The next faults may apply to the others.
+	// Rate is the share of matching requests that are hit, above 0 to 1. 0
+	// means 1: all of them. The faults that follow may hit the others.
 	Rate float64
-	// Skew is how far the server's clock is off for the Date header and the check
-	// of X-Date.
+	// Skew is added to the server's clock for the Date header and the check of
+	// X-Date.
 	Skew time.Duration
 }
 
-// Match says which requests a fault concerns. Each empty member matches all.
+// Match says which requests a fault concerns. Each empty field matches all.
 type Match struct {
 	// Call is one of CallUnbind and so on.
 	Call string
-	// User and Target are the id of the user and that of the device or lock, or
-	// a pattern of path.Match for it.
+	// User is the user's id, and Target that of the device or lock. Both are
+	// compared literally, and as patterns of path.Match.
 	User, Target string
 }
 
@@ -89,7 +90,7 @@ func matchID(pattern, id string) bool {
 	return ok && err == nil
 }
 
-// FaultKinds lists every kind: those of the connection, then the named answers.
+// FaultKinds lists every kind: those of the wire, then the names of answers.
 func FaultKinds() []string {
 	kinds := []string{KindSlow, KindHang, KindResetBefore, KindResetAfter, KindTruncate, KindTruncateClean}
 	for _, a := range answers.All() {
@@ -98,7 +99,7 @@ func FaultKinds() []string {
 	return kinds
 }
 
-// performsCall reports whether the call is carried out in spite of the fault.
+// performsCall reports whether the fault lets the call be performed.
 func (f Fault) performsCall() bool {
 	switch f.Kind {
 	case "":
@@ -110,7 +111,7 @@ func (f Fault) performsCall() bool {
 	}
 }
 
-// fixedReply is the answer that the fault gives without doing the work, or nil.
+// fixedReply is what the fault answers instead of performing the call, or nil.
 func (f Fault) fixedReply() *reply {
 	if a, ok := answers.ByName(f.Kind); ok {
 		return &reply{status: a.Status, header: a.Header, body: []byte(a.Body)}
@@ -128,14 +129,6 @@ func (f Fault) fixedReply() *reply {
 // silent reports whether the fault sends no answer at all.
 func (f Fault) silent() bool {
 	return f.Kind == KindHang || f.Kind == KindResetBefore || f.Kind == KindResetAfter
-}
-
-// visibleStatus is the status that the caller sees, 0 if there is no answer.
-func (f Fault) visibleStatus(rep *reply) int {
-	if rep == nil || f.silent() {
-		return 0
-	}
-	return rep.status
 }
 
 func (f Fault) title() string {

@@ -13,7 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestFault_EveryAnswerByName(t *testing.T) {
+func TestFault_EveryNamedAnswer(t *testing.T) {
 	t.Parallel()
 	for _, want := range answers.All() {
 		t.Run(want.Name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestFault_EveryAnswerByName(t *testing.T) {
 				t.Errorf("Date is %q; want the simulator's clock", got.Header.Get("Date"))
 			}
 			if len(b.Devices(user)) != 1 {
-				t.Error("the device was unbound; an answer by name does no work")
+				t.Error("the device was unbound; want a named answer to leave it bound")
 			}
 			if st := b.Stats(); st.Faults[want.Name] != 1 || st.Answers[want.Status] != 1 {
 				t.Errorf("stats are %+v; want the fault and its status counted", st)
@@ -42,7 +42,7 @@ func TestFault_EveryAnswerByName(t *testing.T) {
 	}
 }
 
-func TestFault_FixedReply(t *testing.T) {
+func TestFault_FixedAnswer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, `status=503,retry-after=1500ms,header.X-Cache=MISS,body={"code":1,"msg":"a, b"}`)})
 	got := b.unbind("d")
@@ -57,7 +57,7 @@ func TestFault_FixedReply(t *testing.T) {
 	}
 }
 
-func TestFaultPlan_FirstMatchWins(t *testing.T) {
+func TestFaultPlan_FirstMatchApplies(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t,
 		"forbidden,call=unbind,target=vip-*",
@@ -73,13 +73,13 @@ func TestFaultPlan_FirstMatchWins(t *testing.T) {
 	r.Header.Set("X-User-Id", "u-3")
 	b.mustSend(r).wantKooDrive(t, 200, 0)
 	if st := b.Stats(); st.Faults["outage"] != 2 || st.Faults["throttled"] != 1 || st.Faults["forbidden"] != 1 {
-		t.Errorf("got the served faults %v, want outage twice and the others once", st.Faults)
+		t.Errorf("faults served are %v; want outage twice, throttled and forbidden once", st.Faults)
 	}
 	b.ClearFaults()
 	b.unbind(device.DeviceID).wantKooDrive(t, 200, 0)
 }
 
-func TestFaultPlan_PerTarget(t *testing.T) {
+func TestFaultPlan_TimesPerTarget(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "upstream-200,call=unbind,times=2,per-target")})
 	for _, id := range []string{"d-1", "d-2"} {
@@ -96,14 +96,17 @@ func TestFaultPlan_PerTarget(t *testing.T) {
 	b.mustSend(r).wantKooDrive(t, 200, 13000201)
 }
 
-func TestMatch_Lock(t *testing.T) {
+func TestFaultPlan_MatchesLockID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{Faults: faults(t, "forbidden,call=release,target=*@101")})
-	b.lockCall(http.MethodDelete, b.TakeLock(user, "101")).wantKooDrive(t, 403, 13000410)
-	b.lockCall(http.MethodDelete, b.TakeLock(user, "102")).wantKooDrive(t, 200, 0)
+	for _, id := range []string{"l@101", "l@102"} {
+		b.AddLock(user, id, b.clock.Now().Add(time.Minute))
+	}
+	b.lockCall(http.MethodDelete, "l@101").wantKooDrive(t, 403, 13000410)
+	b.lockCall(http.MethodDelete, "l@102").wantKooDrive(t, 200, 0)
 }
 
-func TestFaultPlan_Rate(t *testing.T) {
+func TestFaultPlan_RateRepeatsWithSeed(t *testing.T) {
 	t.Parallel()
 	run := func() (hits []bool) {
 		b := setup(t, simulator.Config{Seed: 7, Faults: faults(t, "throttled,rate=0.3")})
@@ -118,7 +121,7 @@ func TestFaultPlan_Rate(t *testing.T) {
 		return hits
 	}
 	if !slices.Equal(run(), run()) {
-		t.Error("the same seed hits other requests")
+		t.Error("two runs with one seed hit different requests; want the same")
 	}
 }
 
@@ -139,9 +142,9 @@ func TestFault_Skew(t *testing.T) {
 	}
 }
 
-// The test runs without a server: in a synctest bubble time passes by itself, but
-// not while somebody waits for the network.
-func TestFault_Slow(t *testing.T) {
+// TestFault_SlowPerformsCallAtOnce runs without a server: in a synctest
+// bubble time passes by itself, but not while a goroutine waits for the network.
+func TestFault_SlowPerformsCallAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim, err := simulator.New(simulator.Config{Faults: faults(t, "slow,delay=90s")})
@@ -157,7 +160,7 @@ func TestFault_Slow(t *testing.T) {
 		}()
 		synctest.Wait()
 		if st := sim.Stats(); st.Unbound != 1 || st.InFlight != 1 || len(st.Answers) != 0 {
-			t.Errorf("while waiting stats are %+v; want the work done and no answer yet", st)
+			t.Errorf("stats are %+v during the delay; want the call performed and no answer yet", st)
 		}
 		<-done
 		if got := time.Since(start); got != 90*time.Second || w.Code != http.StatusOK {
@@ -174,7 +177,7 @@ func unbindRequest(t *testing.T, now time.Time) *http.Request {
 	return r
 }
 
-func TestAddFault_Refused(t *testing.T) {
+func TestAddFault_Refuses(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
 	for want, f := range map[string]simulator.Fault{

@@ -13,9 +13,9 @@ import (
 
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
-// Validate reports the first thing that is wrong with a fault, and what would be
-// right.
-func (f Fault) Validate() error {
+// validate names the first setting of a fault that makes no sense, and what would
+// make sense.
+func (f Fault) validate() error {
 	switch {
 	case f.Kind != "" && !slices.Contains(FaultKinds(), f.Kind):
 		return fmt.Errorf("kind %q is not known; want one of %s", f.Kind, strings.Join(FaultKinds(), ", "))

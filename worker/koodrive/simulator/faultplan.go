@@ -5,24 +5,29 @@ import (
 	"sync"
 )
 
-// faultPlan is the list of faults, with what is left of each.
+// faultPlan is the list of faults, with how often each was served.
 type faultPlan struct {
 	mu     sync.Mutex
 	rand   *rand.Rand
 	faults []*plannedFault
 }
 
-// plannedFault is a fault in the plan. The fault and its reply do not change; the
-// counts belong to the plan's mutex.
+// plannedFault is a fault in the plan, in JSON as the control face shows it. The
+// plan's mutex guards the counts; the rest does not change.
 type plannedFault struct {
+	Text   string `json:"fault"`
+	Name   string `json:"name"`
+	Served int    `json:"served"`
+
 	fault      Fault
-	fixedReply *reply
-	served     int
-	targets    map[target]int // how often each was hit; nil unless PerTarget
+	fixedReply *reply // shared by the requests that get it
+	// used counts the requests that were hit, by target if the fault counts per
+	// target, else under the zero target.
+	used map[target]int
 }
 
-// target is what PerTarget counts by. A device of another user is another target,
-// even if the ids are the same.
+// target is what PerTarget counts by. A device of another user is another
+// target, even if the ids are alike.
 type target struct{ user, id string }
 
 func newFaultPlan(seed uint64) *faultPlan {
@@ -30,14 +35,11 @@ func newFaultPlan(seed uint64) *faultPlan {
 }
 
 func (p *faultPlan) add(f Fault) error {
-	if err := f.Validate(); err != nil {
+	if err := f.validate(); err != nil {
 		return err
 	}
 	f.Header = f.Header.Clone()
-	planned := &plannedFault{fault: f, fixedReply: f.fixedReply()}
-	if f.PerTarget {
-		planned.targets = make(map[target]int)
-	}
+	planned := &plannedFault{Text: f.String(), Name: f.title(), fault: f, fixedReply: f.fixedReply(), used: make(map[target]int)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = append(p.faults, planned)
@@ -50,52 +52,40 @@ func (p *faultPlan) clear() {
 	p.faults = nil
 }
 
-// pick returns the fault that applies to a request and counts it as served. It
-// returns nil if none applies.
+// pick returns the fault that applies to a request and counts it as served, or
+// returns nil.
 func (p *faultPlan) pick(x *exchange) *plannedFault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range p.faults {
-		if !f.fault.Match.matches(x) || !f.mayApply(x) {
+	for _, planned := range p.faults {
+		f := &planned.fault
+		if !f.Match.matches(x) {
 			continue
 		}
-		if rate := f.fault.Rate; rate > 0 && p.rand.Float64() >= rate {
+		var counted target
+		if f.PerTarget {
+			counted = target{x.user, x.target}
+		}
+		if f.Times > 0 && planned.used[counted] >= f.Times {
 			continue
 		}
-		f.served++
-		if f.targets != nil {
-			f.targets[target{x.user, x.target}]++
+		if f.Rate > 0 && p.rand.Float64() >= f.Rate {
+			continue
 		}
-		return f
+		planned.Served++
+		planned.used[counted]++
+		return planned
 	}
 	return nil
 }
 
-// mayApply reports whether the fault is not used up for this request.
-func (f *plannedFault) mayApply(x *exchange) bool {
-	switch {
-	case f.fault.Times == 0:
-		return true
-	case f.targets != nil:
-		return f.targets[target{x.user, x.target}] < f.fault.Times
-	default:
-		return f.served < f.fault.Times
-	}
-}
-
-// faultView is a fault in the plan as Control shows it.
-type faultView struct {
-	Fault  Fault  `json:"fault"`
-	Name   string `json:"name"`
-	Served int    `json:"served"`
-}
-
-func (p *faultPlan) list() []faultView {
+// list returns copies of the planned faults, for the control face.
+func (p *faultPlan) list() []plannedFault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := make([]faultView, len(p.faults))
-	for i, f := range p.faults {
-		list[i] = faultView{Fault: f.fault, Name: f.fault.title(), Served: f.served}
+	list := make([]plannedFault, len(p.faults))
+	for i, planned := range p.faults {
+		list[i] = *planned
 	}
 	return list
 }

@@ -1,19 +1,19 @@
 package simulator
 
 import (
-	"encoding"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+	"unicode"
 )
 
-var (
-	_ fmt.Stringer             = Fault{}
-	_ encoding.TextMarshaler   = Fault{}
-	_ encoding.TextUnmarshaler = (*Fault)(nil)
-)
+var _ fmt.Stringer = Fault{}
 
 // ParseFault reads a fault from text, as the command line's --fault takes it:
 //
@@ -24,29 +24,29 @@ var (
 //	skew=-20m
 //	status=503,header.X-Cache=MISS,body={"code":13000201,"msg":"busy, come back"}
 //
-// Fields are separated by commas and may come in any order. A bare word is the
-// kind (see FaultKinds) or the flag per-target; everything else is key=value:
+// Fields are separated by commas and may come in any order. A word without = is
+// the kind (see FaultKinds) or the flag per-target. The others are key=value:
 //
 //	name=WORD          the name in the statistics
 //	call=CALL          unbind, release, list, bind, lock, renew or other
 //	user=PATTERN       the user's id; * ? [a-z] as in path.Match
 //	target=PATTERN     the id of the device or lock
-//	status=NUMBER      a literal answer
+//	status=NUMBER      a fixed answer
 //	header.NAME=VALUE  a header of the answer; may be repeated
 //	retry-after=TIME   the Retry-After header, such as 2s
 //	delay=TIME         the time before the answer
-//	times=NUMBER       how often; without it, without end
-//	rate=SHARE         above 0 to 1; without it, always
+//	times=NUMBER       how often; without it, without limit
+//	rate=SHARE         above 0 to 1; without it always
 //	skew=TIME          how far the server's clock is ahead, or behind if negative
-//	body=TEXT          the body of a literal answer
+//	body=TEXT          the body of a fixed answer
 //
 // A value that holds a comma, or spaces at its ends, is written as a Go string
-// in double quotes. body comes last and takes everything that follows as it
-// stands, so that JSON needs no quoting.
+// in double quotes. body comes last and takes all of the text that follows
+// unchanged, so that JSON needs no quoting.
 func ParseFault(text string) (Fault, error) {
-	f, err := parseFault(text)
+	f, err := parseFields(text)
 	if err == nil {
-		err = f.Validate()
+		err = f.validate()
 	}
 	if err != nil {
 		return Fault{}, fmt.Errorf("fault %q: %w", text, err)
@@ -60,15 +60,162 @@ const (
 	bodyPrefix    = "body="
 )
 
+// parseFields reads the fields one by one and does not check the fault as a whole.
+func parseFields(text string) (f Fault, err error) {
+	for rest, more := text, true; more; {
+		rest = strings.TrimLeftFunc(rest, unicode.IsSpace)
+		if body, ok := strings.CutPrefix(rest, bodyPrefix); ok {
+			f.Body = body
+			return f, nil
+		}
+		end := strings.IndexAny(rest, "=,")
+		if end < 0 || rest[end] == ',' {
+			var word string
+			word, rest, more = strings.Cut(rest, ",")
+			err = setWord(&f, strings.TrimSpace(word))
+		} else {
+			key := strings.TrimSpace(rest[:end])
+			var value string
+			value, rest, more, err = cutValue(key, rest[end+1:])
+			if err == nil {
+				err = setKey(&f, key, value)
+			}
+		}
+		if err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// cutValue cuts the value of a key off. More tells whether a comma followed it,
+// after which another field must come.
+func cutValue(key, text string) (value, rest string, more bool, err error) {
+	text = strings.TrimLeftFunc(text, unicode.IsSpace)
+	if !strings.HasPrefix(text, `"`) {
+		value, rest, more = strings.Cut(text, ",")
+		return strings.TrimSpace(value), rest, more, nil
+	}
+	quoted, err := strconv.QuotedPrefix(text)
+	if err == nil {
+		value, err = strconv.Unquote(quoted)
+	}
+	if err != nil {
+		return "", "", false, fmt.Errorf("%s has a malformed value in quotes; want a Go string", key)
+	}
+	rest, more = strings.CutPrefix(strings.TrimLeftFunc(text[len(quoted):], unicode.IsSpace), ",")
+	if rest != "" && !more {
+		return "", "", false, fmt.Errorf("%s goes on after its value in quotes; want a comma", key)
+	}
+	return value, rest, more, nil
+}
+
+// quote writes a value so that cutValue reads it back.
+func quote(value string) string {
+	quoted := strconv.Quote(value)
+	if quoted == `"`+value+`"` && !strings.Contains(value, ",") && strings.TrimSpace(value) == value {
+		return value
+	}
+	return quoted
+}
+
+// setWord sets what a word without = says.
+func setWord(f *Fault, word string) error {
+	switch {
+	case word == "":
+		return errors.New("a field is empty; want a kind such as forbidden, or key=value")
+	case word == flagPerTarget:
+		f.PerTarget = true
+	case f.Kind != "":
+		return fmt.Errorf("two kinds, %q and %q; want one", f.Kind, word)
+	default:
+		f.Kind = word // validate says whether it is known
+	}
+	return nil
+}
+
+// setKey sets what key=value says.
+func setKey(f *Fault, key, value string) error {
+	if name, ok := strings.CutPrefix(key, headerPrefix); ok {
+		if f.Header == nil {
+			f.Header = make(http.Header)
+		}
+		f.Header.Add(name, value)
+		return nil
+	}
+	var known []string
+	for _, o := range options(f) {
+		known = append(known, o.key)
+		switch {
+		case o.key != key:
+		case o.isSet():
+			return fmt.Errorf("%s is given twice", key)
+		default:
+			return o.set(value)
+		}
+	}
+	return fmt.Errorf("key %q is not known; want %s, %sNAME, body, %s or a kind", key, strings.Join(known, ", "), headerPrefix, flagPerTarget)
+}
+
+// option is a key of the text form, and a pointer to the field of a fault that it
+// sets.
+type option struct {
+	key   string
+	field any // *string, *int, *time.Duration or *float64
+}
+
+// options lists the keys in the order in which String writes them. Headers, the
+// body and the words without = are not among them.
+func options(f *Fault) []option {
+	return []option{
+		{"name", &f.Name},
+		{"call", &f.Match.Call},
+		{"user", &f.Match.User},
+		{"target", &f.Match.Target},
+		{"status", &f.Status},
+		{"retry-after", &f.RetryAfter},
+		{"delay", &f.Delay},
+		{"times", &f.Times},
+		{"rate", &f.Rate},
+		{"skew", &f.Skew},
+	}
+}
+
+func (o option) isSet() bool { return !reflect.ValueOf(o.field).Elem().IsZero() }
+
+func (o option) set(value string) error {
+	var (
+		ok   bool
+		want string
+	)
+	switch field := o.field.(type) {
+	case *string:
+		*field, ok, want = value, value != "", "a word"
+	case *int:
+		n, err := strconv.Atoi(value)
+		*field, ok, want = n, err == nil && n > 0, "a number from 1"
+	case *time.Duration:
+		d, err := time.ParseDuration(value)
+		*field, ok, want = d, err == nil && d != 0, "a time such as 1.5s or 2m"
+	case *float64:
+		share, err := strconv.ParseFloat(value, 64)
+		*field, ok, want = share, err == nil && share > 0 && share <= 1, "a share above 0, at most 1, such as 0.25"
+	}
+	if !ok {
+		return fmt.Errorf("%s is %q; want %s", o.key, value, want)
+	}
+	return nil
+}
+
 // String writes the fault as ParseFault reads it.
 func (f Fault) String() string {
 	var fields []string
 	if f.Kind != "" {
 		fields = append(fields, f.Kind)
 	}
-	for _, o := range options() {
-		if value := o.get(&f); value != "" {
-			fields = append(fields, o.key+"="+quote(value))
+	for _, o := range options(&f) {
+		if o.isSet() {
+			fields = append(fields, o.key+"="+quote(fmt.Sprint(reflect.ValueOf(o.field).Elem())))
 		}
 	}
 	if f.PerTarget {
@@ -83,52 +230,4 @@ func (f Fault) String() string {
 		fields = append(fields, bodyPrefix+f.Body)
 	}
 	return strings.Join(fields, ",")
-}
-
-// MarshalText implements encoding.TextMarshaler, for JSON.
-func (f Fault) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler, for JSON and for flags.
-func (f *Fault) UnmarshalText(text []byte) error {
-	parsed, err := ParseFault(string(text))
-	if err != nil {
-		return err
-	}
-	*f = parsed
-	return nil
-}
-
-// apply sets what one field of the text form says.
-func apply(f *Fault, next field) error {
-	switch {
-	case next.bare && next.key == flagPerTarget:
-		f.PerTarget = true
-		return nil
-	case next.bare && f.Kind != "":
-		return fmt.Errorf("two kinds, %q and %q; want one", f.Kind, next.key)
-	case next.bare:
-		f.Kind = next.key // Validate checks whether it is known
-		return nil
-	case strings.HasPrefix(next.key, headerPrefix):
-		if f.Header == nil {
-			f.Header = make(http.Header)
-		}
-		f.Header.Add(strings.TrimPrefix(next.key, headerPrefix), next.value)
-		return nil
-	}
-	var known []string
-	for _, o := range options() {
-		known = append(known, o.key)
-		if o.key != next.key {
-			continue
-		}
-		if o.get(f) != "" {
-			return fmt.Errorf("%s is given twice", o.key)
-		}
-		if err := o.set(f, next.value); err != nil {
-			return fmt.Errorf("%s is %q; want %w", o.key, next.value, err)
-		}
-		return nil
-	}
-	return fmt.Errorf("key %q is not known; want %s, %sNAME, body, %s or a kind", next.key, strings.Join(known, ", "), headerPrefix, flagPerTarget)
 }

@@ -1,7 +1,6 @@
 package simulator_test
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func TestParseFault_ReadsWhatStringWrites(t *testing.T) {
 	for text, want := range faultTexts {
 		got, err := simulator.ParseFault(text)
 		if err != nil {
-			t.Errorf("ParseFault: got %v, want no error", err)
+			t.Errorf("ParseFault: %v", err)
 			continue
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -42,12 +41,12 @@ func TestParseFault_ReadsWhatStringWrites(t *testing.T) {
 		}
 		again, err := simulator.ParseFault(got.String())
 		if diff := cmp.Diff(got, again); diff != "" || err != nil {
-			t.Errorf("%s comes back from %s otherwise: %v\n%s", text, got, err, diff)
+			t.Errorf("%s is read again from %s with a difference: %v (-first +second):\n%s", text, got, err, diff)
 		}
 	}
 }
 
-func TestParseFault_SpacesAndOrder(t *testing.T) {
+func TestParseFault_AnySpacesAndOrder(t *testing.T) {
 	t.Parallel()
 	got, err := simulator.ParseFault(` per-target , times = 2 ,user= "u,1" , forbidden `)
 	want := simulator.Fault{Kind: "forbidden", Match: simulator.Match{User: "u,1"}, Times: 2, PerTarget: true}
@@ -56,7 +55,7 @@ func TestParseFault_SpacesAndOrder(t *testing.T) {
 	}
 }
 
-func TestParseFault_Errors(t *testing.T) {
+func TestParseFault_ErrorSaysWhatToWrite(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                           "a field is empty",
@@ -86,28 +85,11 @@ func TestParseFault_Errors(t *testing.T) {
 	}
 }
 
-func TestFaultKinds_CanBeParsed(t *testing.T) {
+func TestFaultKinds_CanBeWrittenInText(t *testing.T) {
 	t.Parallel()
 	for _, kind := range simulator.FaultKinds() {
 		if strings.ContainsAny(kind, `,=" `) || kind == "per-target" {
 			t.Errorf("kind %q cannot be written in a fault's text", kind)
-		}
-	}
-}
-
-func TestFault_JSON(t *testing.T) {
-	t.Parallel()
-	for _, want := range faultTexts {
-		text, err := json.Marshal(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got simulator.Fault
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
 	}
 }

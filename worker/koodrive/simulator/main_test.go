@@ -59,26 +59,26 @@ func setup(t *testing.T, cfg simulator.Config) *bundle {
 	}
 	server := httptest.NewServer(sim)
 	t.Cleanup(server.Close)
-	// Some answers are redirects. The tests look at them and do not follow them.
+	// Redirects are among the answers, and are to be seen, not followed.
 	server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &bundle{Simulator: sim, t: t, clock: c, server: server}
 }
 
-// faults parses faults, one in each line.
-func faults(t *testing.T, lines ...string) []simulator.Fault {
+// faults parses the texts of faults.
+func faults(t *testing.T, texts ...string) []simulator.Fault {
 	t.Helper()
-	parsed := make([]simulator.Fault, len(lines))
-	for i, text := range lines {
+	plan := make([]simulator.Fault, len(texts))
+	for i, text := range texts {
 		f, err := simulator.ParseFault(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		parsed[i] = f
+		plan[i] = f
 	}
-	return parsed
+	return plan
 }
 
-// answer is a complete answer.
+// answer is what came back, read in full.
 type answer struct {
 	Status int
 	Header http.Header

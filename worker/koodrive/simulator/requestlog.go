@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,35 +12,35 @@ import (
 type Stats struct {
 	// Requests counts by call: CallUnbind and so on.
 	Requests map[string]int `json:"requests"`
-	// Answers counts by HTTP status; 0 is for requests that ended without an
-	// answer.
+	// Answers counts by HTTP status; 0 stands for requests that ended without
+	// an answer.
 	Answers map[int]int `json:"answers"`
-	// Faults counts by the fault's name. A fault that was removed keeps its
-	// count.
+	// Faults counts by the fault's name. A fault that was removed from the plan
+	// keeps its count.
 	Faults map[string]int `json:"faults"`
 
-	// Work that was done on request, whether or not the answer arrived.
+	// Calls that were performed, whether or not the answer arrived.
 	Unbound  int `json:"unbound"`
 	Released int `json:"released"`
 	Bound    int `json:"bound"`
 	Locked   int `json:"locked"`
 	Renewed  int `json:"renewed"`
 
-	// AuthRefusals counts the requests that failed the checks of Authorization and
-	// X-Date. Faults with the same answer are not counted.
+	// AuthRefusals counts what failed the checks of Authorization and X-Date.
+	// It does not count faults that give the same answers.
 	AuthRefusals int `json:"authRefusals"`
-	// Throttled counts the requests that exceeded Config.RateLimit.
+	// Throttled counts what exceeded Config.RateLimit.
 	Throttled int `json:"throttled"`
-	// InFlight is the number of requests under way, and PeakInFlight the
-	// highest that it ever was.
+	// InFlight is the number of requests in flight, and PeakInFlight the highest
+	// that it ever was.
 	InFlight     int `json:"inFlight"`
 	PeakInFlight int `json:"peakInFlight"`
-	// Seed repeats the run's random choices, given to Config.Seed.
+	// Seed, given to Config.Seed, repeats the run's random choices.
 	Seed uint64 `json:"seed"`
 }
 
-// Entry is a request in the log. It never holds a credential: neither the
-// Authorization header nor a body nor a query is kept.
+// Entry is a request in the log. It never holds a credential: it keeps neither
+// the Authorization header nor a body nor a query.
 type Entry struct {
 	At     time.Time `json:"at"` // by the server's clock
 	Method string    `json:"method"`
@@ -52,31 +53,22 @@ type Entry struct {
 	Status int       `json:"status"`           // 0: no answer was given
 }
 
-// requestLog remembers what happened. It has a lock of its own, so that reading
-// the statistics delays a request no longer than a copy takes.
+// logSize is how many of the last requests Simulator.Log can show.
+const logSize = 1000
+
+// requestLog counts requests and remembers the last ones. It has a mutex of its
+// own, so that reading statistics delays a request by no more than a copy takes.
 type requestLog struct {
-	mu    sync.Mutex
-	stats Stats
-	size  int
-	ring  []Entry
-	next  int // where the next entry goes once the ring is full
+	mu      sync.Mutex
+	stats   Stats
+	entries []Entry // oldest first; at most twice logSize
 }
 
-func newRequestLog(size int, seed uint64) *requestLog {
-	return &requestLog{size: size, stats: Stats{
+func newRequestLog(seed uint64) *requestLog {
+	return &requestLog{entries: []Entry{}, stats: Stats{
 		Requests: make(map[string]int), Answers: make(map[int]int), Faults: make(map[string]int), Seed: seed,
 	}}
 }
-
-func (l *requestLog) enter(x *exchange) {
-	l.count(func(st *Stats) {
-		st.Requests[x.call]++
-		st.InFlight++
-		st.PeakInFlight = max(st.PeakInFlight, st.InFlight)
-	})
-}
-
-func (l *requestLog) leave() { l.count(func(st *Stats) { st.InFlight-- }) }
 
 func (l *requestLog) count(change func(*Stats)) {
 	l.mu.Lock()
@@ -84,20 +76,23 @@ func (l *requestLog) count(change func(*Stats)) {
 	change(&l.stats)
 }
 
-func (l *requestLog) record(x *exchange, status int) {
+// record logs a request with its answer, which is nil if none was given.
+func (l *requestLog) record(x *exchange, rep *reply) {
 	e := Entry{
 		At: x.arrived, Method: clip(x.Method), Path: clip(x.URL.EscapedPath()), Call: x.call, UserID: clip(x.user),
-		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault, Status: status,
+		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault,
+	}
+	if rep != nil {
+		e.Status = rep.status
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stats.Answers[status]++
-	if len(l.ring) < l.size {
-		l.ring = append(l.ring, e)
-		return
+	l.stats.Answers[e.Status]++
+	// Half of the entries go at a time, so that few requests pay for the move.
+	if len(l.entries) == 2*logSize {
+		l.entries = slices.Delete(l.entries, 0, logSize)
 	}
-	l.ring[l.next] = e
-	l.next = (l.next + 1) % l.size
+	l.entries = append(l.entries, e)
 }
 
 func (l *requestLog) snapshot() Stats {
@@ -108,17 +103,17 @@ func (l *requestLog) snapshot() Stats {
 	return st
 }
 
+// last returns the last n entries, or all logSize of them if n is not positive.
 func (l *requestLog) last(n int) []Entry {
+	if n <= 0 || n > logSize {
+		n = logSize
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := append(append(make([]Entry, 0, len(l.ring)), l.ring[l.next:]...), l.ring[:l.next]...)
-	if n > 0 && n < len(all) {
-		all = all[len(all)-n:]
-	}
-	return all
+	return slices.Clone(l.entries[max(0, len(l.entries)-n):])
 }
 
-// clip shortens what a caller sends, so that the ring stays small.
+// clip keeps the log small whatever a caller sends.
 func clip(s string) string {
 	const most = 200
 	if len(s) > most {

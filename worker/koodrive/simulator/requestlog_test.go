@@ -14,32 +14,32 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-func TestLog_NoCredentials(t *testing.T) {
+func TestLog_LastRequestsWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cret"
-	b := setup(t, simulator.Config{LogSize: 3, Auth: simulator.Auth{Mode: simulator.AuthToken}, Faults: faults(t, "forbidden,target=d-4")})
-	for i := range 5 {
+	b := setup(t, simulator.Config{Auth: simulator.Auth{Mode: simulator.AuthToken}, Faults: faults(t, "forbidden,target=d-2500")})
+	for i := range 2501 {
 		r := b.request(http.MethodDelete, fmt.Sprintf("%s/device/d-%d?token=%s", prefix, i, secret), secret)
 		r.Header.Set("Authorization", "Bearer+"+secret)
-		b.mustSend(r)
+		b.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	log := b.Log(0)
-	if len(log) != 3 || log[0].Target != "d-2" || len(b.Log(2)) != 2 || b.Log(2)[0].Target != "d-3" {
-		t.Fatalf("log is %+v; want the last three, oldest first", log)
+	if len(log) != 1000 || log[0].Target != "d-1501" || len(b.Log(2)) != 2 || b.Log(2)[0].Target != "d-2499" {
+		t.Fatalf("log has %d entries, at its end %+v; want the last 1000 requests, oldest first", len(log), b.Log(2))
 	}
 	want := simulator.Entry{
-		At: b.clock.Now(), Method: "DELETE", Path: prefix + "/device/d-4", Call: "unbind", UserID: user,
-		XDate: "20260131T083000Z", Target: "d-4", Fault: "forbidden", Status: 403,
+		At: b.clock.Now(), Method: "DELETE", Path: prefix + "/device/d-2500", Call: "unbind", UserID: user,
+		XDate: "20260131T083000Z", Target: "d-2500", Fault: "forbidden", Status: 403,
 	}
-	if diff := cmp.Diff(want, log[2]); diff != "" {
+	if diff := cmp.Diff(want, log[999]); diff != "" {
 		t.Errorf("last entry (-want +got):\n%s", diff)
 	}
 	if text := fmt.Sprintf("%+v %+v", log, b.Stats()); strings.Contains(text, secret) {
-		t.Errorf("a credential is in the log: %s", text)
+		t.Error("the log or the stats hold a credential; want none")
 	}
 }
 
-func TestSimulator_ConcurrentCallers(t *testing.T) {
+func TestServeHTTP_ConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	const callers, each = 16, 50
 	sim, err := simulator.New(simulator.Config{Faults: faults(t, "throttled,times=1,per-target", "slow,delay=1us,rate=0.1")})

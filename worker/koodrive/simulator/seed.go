@@ -2,10 +2,10 @@ package simulator
 
 import "time"
 
-// Bind binds a device to a user without a request, and returns it with the fields
-// that it lacked: an id of 19 digits, a machine code, the time. If it has no id and
-// its machine is bound already, Bind returns the bound device. If it has an id, it
-// replaces the device of that id; so a test lets a user bind a device again.
+// Bind binds a device to a user without a request, and returns it with what it
+// lacked: an id of 19 digits, a machine code, the time. If a device has no id
+// and its machine is bound already, Bind returns the bound device. A device with
+// an id replaces the one of that id: so a test lets a user bind a device again.
 func (s *Simulator) Bind(userID string, d Device) Device {
 	bound, _ := s.state.bind(userID, d, s.cfg.Clock())
 	return bound
@@ -14,14 +14,7 @@ func (s *Simulator) Bind(userID string, d Device) Device {
 // Devices returns the devices that are bound to a user now, oldest first.
 func (s *Simulator) Devices(userID string) []Device { return s.state.devicesOf(userID) }
 
-// TakeLock takes a lock of full life for a user without a request, and returns
-// its id. The module is usually 100 (folder), 101 (album) or 102 (address
-// book).
-func (s *Simulator) TakeLock(userID, module string) (lockID string) {
-	return s.state.takeLock(userID, module, s.cfg.Clock().Add(s.cfg.LockLife))
-}
-
-// AddLock adds a lock with an id and an expiry, or changes the expiry of a lock.
+// AddLock gives a user a lock, or moves the end of a lock that the user holds.
 func (s *Simulator) AddLock(userID, lockID string, expires time.Time) {
 	s.state.addLock(userID, lockID, expires)
 }
@@ -33,6 +26,7 @@ func (s *Simulator) Locks(userID string) []Lock { return s.state.locksOf(userID,
 // Stats returns what has happened so far.
 func (s *Simulator) Stats() Stats { return s.log.snapshot() }
 
-// Log returns the last n requests that were answered, or that ended without an
-// answer, oldest first. If n is not positive, it returns all that are remembered.
+// Log returns the last n requests that have ended, with or without an answer,
+// oldest first. If n is not positive, it returns all that it remembers, 1000 at
+// most.
 func (s *Simulator) Log(n int) []Entry { return s.log.last(n) }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,9 +16,8 @@ import (
 // Simulator is the KooDrive backup API. It is safe for concurrent use.
 type Simulator struct {
 	cfg     Config
-	auth    authorizer
-	tokens  *tokenAuth // nil unless callers authorize with a token
-	limiter *rate.Limiter
+	token   atomic.Pointer[string] // Config.Auth.Token, until SetToken changes it
+	limiter *rate.Limiter          // nil without Config.RateLimit
 	plan    *faultPlan
 	state   *state
 	log     *requestLog
@@ -25,8 +25,8 @@ type Simulator struct {
 
 var _ http.Handler = (*Simulator)(nil)
 
-// New returns a Simulator without users. An error says which setting is wrong and
-// what would be right.
+// New returns a Simulator without users. The error says which setting is wrong
+// and what would be right.
 func New(cfg Config) (*Simulator, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -38,18 +38,10 @@ func New(cfg Config) (*Simulator, error) {
 	s := &Simulator{
 		cfg:   cfg,
 		plan:  newFaultPlan(cfg.Seed),
-		state: newState(),
-		log:   newRequestLog(cfg.LogSize, cfg.Seed),
+		state: &state{accounts: make(map[string]account)},
+		log:   newRequestLog(cfg.Seed),
 	}
-	switch cfg.Auth.Mode {
-	case AuthToken:
-		s.tokens = newTokenAuth(cfg.Auth)
-		s.auth = s.tokens
-	case AuthApp:
-		s.auth = appAuth{id: cfg.Auth.AppID, secret: cfg.Auth.AppSecret}
-	default:
-		s.auth = noAuth{}
-	}
+	s.SetToken(cfg.Auth.Token)
 	if cfg.RateLimit > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), int(math.Ceil(cfg.RateLimit)))
 	}
@@ -61,8 +53,9 @@ func New(cfg Config) (*Simulator, error) {
 	return s, nil
 }
 
-// AddFault appends a fault. Of the faults that match a request, are not used up and
-// are chosen by their Rate, the first applies.
+// AddFault appends a fault to the fault plan. Of the faults that match a request,
+// have not served all of their Times and are chosen by their Rate, the first
+// applies.
 func (s *Simulator) AddFault(f Fault) error {
 	if err := s.plan.add(f); err != nil {
 		return fmt.Errorf("simulator: %w", err)
@@ -70,70 +63,64 @@ func (s *Simulator) AddFault(f Fault) error {
 	return nil
 }
 
-// ClearFaults removes all faults. A request that a fault delays stays delayed.
+// ClearFaults empties the fault plan. Requests that a fault delays stay delayed.
 func (s *Simulator) ClearFaults() { s.plan.clear() }
 
-// SetToken changes the token that is expected from now on, as if tokens expired or
-// were rotated. If it is empty, any token is accepted. It has no effect unless
-// callers authorize with a token.
-func (s *Simulator) SetToken(token string) {
-	if s.tokens != nil {
-		s.tokens.set(token)
-	}
-}
+// SetToken changes the token that is expected from now on, as when tokens
+// expire or are rotated. If it is empty, any token will do. It has no effect
+// unless callers authorize with a token.
+func (s *Simulator) SetToken(token string) { s.token.Store(&token) }
 
 // ServeHTTP answers one request. It panics with http.ErrAbortHandler if a fault
-// breaks the connection.
+// demands that the caller see a broken connection.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := receive(w, r, s.cfg.Clock())
-	s.log.enter(x)
-	defer s.log.leave()
+	s.log.count(func(st *Stats) {
+		st.Requests[x.call]++
+		st.InFlight++
+		st.PeakInFlight = max(st.PeakInFlight, st.InFlight)
+	})
+	defer s.log.count(func(st *Stats) { st.InFlight-- })
 
-	rep, fault := s.throttle(x), Fault{}
-	if rep == nil {
-		rep, fault = s.respond(x)
-	}
+	rep, fault := s.respond(x)
 	if !wait(r.Context(), fault) {
-		s.log.record(x, 0)
-		// The caller is gone or the server shuts down. If this returned, a caller
-		// that still waits would get an empty 200.
+		s.log.record(x, nil)
+		// The caller is gone or the server shuts down. A return would send an
+		// empty 200 to a caller who still listens.
 		panic(http.ErrAbortHandler)
 	}
-	// The log has the request before the caller has the answer.
-	s.log.record(x, fault.visibleStatus(rep))
-	deliver(w, rep, fault.Kind)
+	// Recorded before it is sent: a caller who has the answer finds it in the log.
+	s.log.record(x, rep)
+	deliver(w, rep, fault, x.now())
 }
 
-// throttle answers a request that exceeds the limit, as the gateway does.
-func (s *Simulator) throttle(x *exchange) *reply {
-	if s.limiter == nil || s.limiter.AllowN(x.arrived, 1) {
-		return nil
-	}
-	s.log.count(func(st *Stats) { st.Throttled++ })
-	rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
-	rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
-	return rep.dated(x.now())
-}
-
-// respond finds the fault that applies, if any, and the answer: that of the fault,
-// or that of the checks and the work. If the answer is nil, none is sent.
+// respond returns the answer to a request, nil if none is to be sent, and the
+// fault that applies, if any.
 func (s *Simulator) respond(x *exchange) (*reply, Fault) {
+	if s.limiter != nil && !s.limiter.AllowN(x.arrived, 1) {
+		s.log.count(func(st *Stats) { st.Throttled++ })
+		rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
+		rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
+		return rep, Fault{}
+	}
 	planned := s.plan.pick(x)
 	if planned == nil {
-		return s.answer(x).dated(x.now()), Fault{}
+		return s.answer(x), Fault{}
 	}
-	x.fault = planned.fault.title()
-	x.skew = planned.fault.Skew
-	s.log.count(func(st *Stats) { st.Faults[x.fault]++ })
+	x.fault, x.skew = planned.Name, planned.fault.Skew
+	s.log.count(func(st *Stats) { st.Faults[planned.Name]++ })
 	rep := planned.fixedReply
 	if planned.fault.performsCall() {
 		rep = s.answer(x)
 	}
-	return rep.dressed(planned.fault).dated(x.now()), planned.fault
+	if planned.fault.silent() {
+		rep = nil
+	}
+	return rep, planned.fault
 }
 
-// wait delays an answer as its fault says, and reports whether the answer should
-// still be sent. It holds no lock.
+// wait delays the answer for as long as its fault wants, and reports whether the
+// answer is still to be given. It holds no lock.
 func wait(ctx context.Context, f Fault) bool {
 	if f.Kind == KindHang {
 		<-ctx.Done()
@@ -142,10 +129,8 @@ func wait(ctx context.Context, f Fault) bool {
 	if f.Delay <= 0 {
 		return true
 	}
-	timer := time.NewTimer(f.Delay)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(f.Delay):
 		return true
 	case <-ctx.Done():
 		return false

@@ -21,7 +21,7 @@ type Device struct {
 	CreateTime string `json:"createTime"`
 }
 
-// Lock is a backup lock that somebody holds.
+// Lock is a backup lock that a user holds.
 type Lock struct {
 	LockID     string    `json:"lockId"`
 	ModuleCode string    `json:"moduleCode"`
@@ -43,53 +43,40 @@ const firstDevice = 1775406005920779393
 // state is what KooDrive remembers.
 type state struct {
 	mu       sync.Mutex
-	accounts map[string]*account
-	issued   int64 // device ids generated so far
+	accounts map[string]account // by user, without users who have nothing
+	issued   int64              // device ids generated so far
 }
 
 // account is what belongs to one user. Its maps are made when they are needed,
-// since a run may have a million users.
+// because a run may have a million users.
 type account struct {
 	devices  map[string]*Device
 	machines map[string]*Device
 	locks    map[string]time.Time // when each expires
 }
 
-func newState() *state { return &state{accounts: make(map[string]*account)} }
-
-// open returns a user's account, and creates it if there is none. The caller holds
-// the mutex.
-func (s *state) open(user string) *account {
-	a := s.accounts[user]
-	if a == nil {
-		a = &account{}
-		s.accounts[user] = a
-	}
-	return a
-}
-
-// tidy removes the account of a user who has nothing any more. The caller holds the
-// mutex.
-func (s *state) tidy(user string, a *account) {
-	if len(a.devices) == 0 && len(a.locks) == 0 {
+// tidy forgets a user who has nothing left. The caller holds the mutex.
+func (s *state) tidy(user string) {
+	if a := s.accounts[user]; len(a.devices) == 0 && len(a.locks) == 0 {
 		delete(s.accounts, user)
 	}
 }
 
-// bind adds a device and generates the fields that it lacks. If it has no id and its
-// machine is bound already, nothing is added, and bind returns the bound device. If
-// it has an id, it replaces the devices that had its id or its machine.
+// bind adds a device and generates what it lacks. If a device has no id and its
+// machine is bound already, bind returns the bound device and adds nothing. A
+// device with an id replaces the devices that have its id or its machine.
 func (s *state) bind(user string, d Device, now time.Time) (bound Device, added bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.open(user)
+	a := s.accounts[user]
 	if a.devices == nil {
 		a.devices, a.machines = make(map[string]*Device), make(map[string]*Device)
+		s.accounts[user] = a
 	}
 	if known := a.machines[d.MachineCode]; known != nil && d.DeviceID == "" {
 		return *known, false
 	}
-	for d.DeviceID == "" { // once, unless somebody chose the same id
+	for d.DeviceID == "" { // a second time only if a caller once chose the id that is next
 		id := strconv.FormatInt(firstDevice+s.issued, 10)
 		s.issued++
 		if a.devices[id] == nil && a.machines["m"+id] == nil {
@@ -104,35 +91,31 @@ func (s *state) bind(user string, d Device, now time.Time) (bound Device, added 
 	return d, true
 }
 
-func (a *account) drop(d *Device) {
+func (a account) drop(d *Device) {
 	if d != nil {
 		delete(a.devices, d.DeviceID)
 		delete(a.machines, d.MachineCode)
 	}
 }
 
-func (s *state) unbind(user, id string) (Device, bool) {
+// unbind removes a device, and returns nil if the user has no such device.
+func (s *state) unbind(user, id string) *Device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.accounts[user]
-	if a == nil || a.devices[id] == nil {
-		return Device{}, false
-	}
 	d := a.devices[id]
 	a.drop(d)
-	s.tidy(user, a)
-	return *d, true
+	s.tidy(user)
+	return d
 }
 
-// devicesOf lists a user's devices, oldest first. The list is never nil, since a
-// user without devices gets an empty list as answer.
+// devicesOf lists a user's devices, oldest first. It is never nil, because the
+// answer for a user without devices is an empty list.
 func (s *state) devicesOf(user string) []Device {
-	s.mu.Lock()
 	list := []Device{}
-	if a := s.accounts[user]; a != nil {
-		for _, d := range a.devices {
-			list = append(list, *d)
-		}
+	s.mu.Lock()
+	for _, d := range s.accounts[user].devices {
+		list = append(list, *d)
 	}
 	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b Device) int {
@@ -141,55 +124,49 @@ func (s *state) devicesOf(user string) []Device {
 	return list
 }
 
-func (s *state) takeLock(user, module string, expires time.Time) string {
-	id := uuid.NewString() + "@" + module
-	s.addLock(user, id, expires)
-	return id
-}
+func newLockID(module string) string { return uuid.NewString() + "@" + module }
 
 func (s *state) addLock(user, id string, expires time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.open(user)
+	a := s.accounts[user]
 	if a.locks == nil {
 		a.locks = make(map[string]time.Time)
+		s.accounts[user] = a
 	}
 	a.locks[id] = expires
 }
 
+// release removes a lock, and reports whether the user held it until now.
 func (s *state) release(user, id string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.accounts[user]
-	if a == nil {
-		return false
-	}
-	expires, held := a.locks[id]
-	delete(a.locks, id)
-	s.tidy(user, a)
-	return held && expires.After(now)
+	locks := s.accounts[user].locks
+	held := locks[id].After(now)
+	delete(locks, id)
+	s.tidy(user)
+	return held
 }
 
+// renew moves the end of a lock, and reports whether the user holds it.
 func (s *state) renew(user, id string, now, expires time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.accounts[user]
-	if a == nil || !a.locks[id].After(now) {
-		return false
+	locks := s.accounts[user].locks
+	held := locks[id].After(now)
+	if held {
+		locks[id] = expires
 	}
-	a.locks[id] = expires
-	return true
+	return held
 }
 
 // locksOf lists the locks that a user holds, the first to expire first.
 func (s *state) locksOf(user string, now time.Time) []Lock {
-	s.mu.Lock()
 	list := []Lock{}
-	if a := s.accounts[user]; a != nil {
-		for id, expires := range a.locks {
-			if expires.After(now) {
-				list = append(list, newLock(id, expires))
-			}
+	s.mu.Lock()
+	for id, expires := range s.accounts[user].locks {
+		if expires.After(now) {
+			list = append(list, newLock(id, expires))
 		}
 	}
 	s.mu.Unlock()

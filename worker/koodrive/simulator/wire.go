@@ -2,17 +2,15 @@ package simulator
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
 
-// KooDrive's codes. codeUnauthenticated is not a published one: the reference gives
-// no code for a wrong X-Date, and a client has to read the message.
+// KooDrive's codes. codeUnauthenticated is not a published one: the reference
+// gives no code for a wrong X-Date, so that a client must go by the message.
 const (
 	codeSuccess         = 0
 	codeBadRequest      = 13000101
@@ -35,21 +33,8 @@ type gatewayError struct {
 	RequestID string `json:"request_id"`
 }
 
-type bindRequest struct {
-	MachineCode string `json:"machineCode"`
-	DeviceName  string `json:"deviceName"`
-	DeviceOS    string `json:"deviceOS"`
-}
-
-type lockRequest struct {
-	ModuleCode string `json:"moduleCode"`
-}
-
-type lockData struct {
-	LockID string `json:"lockId"`
-}
-
-// reply is an answer before it is sent. A fault may still spoil it.
+// reply is an answer before a fault adds to it or breaks it off. Many requests
+// share the answers of the fault plan, so nothing may modify these.
 type reply struct {
 	status int
 	header http.Header
@@ -75,38 +60,4 @@ func jsonReply(status int, v any) *reply {
 		status, body = http.StatusInternalServerError, []byte(strconv.Quote(err.Error()))
 	}
 	return &reply{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
-}
-
-// dated returns the reply with the server's time as its Date. A Date that a fault
-// has set stays.
-func (r *reply) dated(now time.Time) *reply {
-	if r == nil || r.header.Get("Date") != "" {
-		return r
-	}
-	r = r.clone()
-	r.header.Set("Date", now.UTC().Format(http.TimeFormat))
-	return r
-}
-
-// dressed returns the reply with the headers that a fault adds.
-func (r *reply) dressed(f Fault) *reply {
-	if r == nil {
-		return nil
-	}
-	r = r.clone()
-	maps.Copy(r.header, f.Header.Clone())
-	if f.RetryAfter > 0 {
-		seconds := int64((f.RetryAfter + time.Second - 1) / time.Second)
-		r.header.Set("Retry-After", strconv.FormatInt(seconds, 10))
-	}
-	return r
-}
-
-// clone protects the replies of faults, which many requests share.
-func (r *reply) clone() *reply {
-	header := r.header.Clone()
-	if header == nil {
-		header = make(http.Header)
-	}
-	return &reply{status: r.status, header: header, body: r.body}
 }

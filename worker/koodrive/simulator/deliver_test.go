@@ -17,8 +17,8 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// raw sends an unbind of d-1 over a connection of its own. It returns what it read
-// until the connection ended, and how it ended.
+// raw sends an unbind of d-1 over a connection of its own and returns what the
+// wire said until it ended, and how it ended.
 func (b *bundle) raw() (string, error) {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.server.Listener.Addr().String())
@@ -36,7 +36,7 @@ func (b *bundle) raw() (string, error) {
 	return string(got), err
 }
 
-func TestReset_TCP(t *testing.T) {
+func TestFault_ResetIsTCPReset(t *testing.T) {
 	t.Parallel()
 	for kind, left := range map[string]int{simulator.KindResetBefore: 1, simulator.KindResetAfter: 0} {
 		t.Run(kind, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestReset_TCP(t *testing.T) {
 	}
 }
 
-func TestReset_TLSAndHTTP2(t *testing.T) {
+func TestFault_ResetUnderTLSAndHTTP2(t *testing.T) {
 	t.Parallel()
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("http2=%v", h2), func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestReset_TLSAndHTTP2(t *testing.T) {
 	}
 }
 
-func TestTruncate(t *testing.T) {
+func TestFault_Truncate(t *testing.T) {
 	t.Parallel()
 	for kind, wantErr := range map[string]error{
 		simulator.KindTruncate:      io.ErrUnexpectedEOF,
@@ -112,13 +112,13 @@ func TestTruncate(t *testing.T) {
 				t.Errorf("body is %s; want half of a success", body)
 			}
 			if n := len(b.Devices(user)); n != 0 {
-				t.Errorf("%d devices are bound; want the work done", n)
+				t.Errorf("%d devices are bound; want the call performed", n)
 			}
 		})
 	}
 }
 
-func TestFault_WaitEndsWithTheCaller(t *testing.T) {
+func TestFault_WaitEndsWithCaller(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{"hang", "slow,delay=1h", "forbidden,delay=1h"} {
 		t.Run(fault, func(t *testing.T) {
