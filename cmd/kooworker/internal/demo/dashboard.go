@@ -15,11 +15,11 @@ import (
 func (d *demo) stay(ctx context.Context) error {
 	dashboard := asynqmon.New(asynqmon.Options{RedisConnOpt: asynq.RedisClientOpt{Addr: d.redis.addr}})
 	defer func() { _ = dashboard.Close() }()
-	addr, stop, err := serve(ctx, dashboard)
+	server, err := serve(ctx, dashboard)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer func() { _ = server.Close() }()
 	fmt.Fprintf(d.out, `
 Dashboard  http://%s
 KooDrive   %s
@@ -32,25 +32,19 @@ Try, in another terminal:
   kooworker enqueue unbind --user-id u --device-id d --redis-url redis://%[3]s/0
 
 Press Ctrl-C to end it.
-`, addr, d.url, d.redis.addr)
+`, server.Addr, d.url, d.redis.addr)
 	<-ctx.Done()
 	return nil
 }
 
-// serve serves HTTP on a free port of loopback until stop is called.
-func serve(ctx context.Context, handler http.Handler) (addr string, stop func(), err error) {
+// serve serves HTTP on a free port of loopback until the server is closed. The
+// server's Addr is the address.
+func serve(ctx context.Context, handler http.Handler) (*http.Server, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener) // ends with an error when stop closes the server
-	}()
-	return listener.Addr().String(), func() {
-		_ = server.Close()
-		<-done
-	}, nil
+	server := &http.Server{Addr: listener.Addr().String(), Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }() // ends with an error when the server is closed
+	return server, nil
 }
