@@ -70,7 +70,7 @@ func startProcess(ctx context.Context, bin string) (*redisServer, error) {
 		Addr: addr, ContextTimeoutEnabled: true, MaxRetries: math.MaxInt, MinRetryBackoff: interval, MaxRetryBackoff: interval, DialerRetries: 1,
 	})
 	defer func() { _ = rdb.Close() }()
-	if err := rdb.Ping(starting).Err(); err != nil {
+	if err := rdb.Ping(starting).Err(); err != nil { // after many tries: the server is slow, or has exited
 		r.stop()
 		return nil, err
 	}
