@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/tasks"
@@ -145,7 +146,7 @@ func (c *workerCmd) Run(e *env) error {
 		return err
 	}
 	newRedis := func() redis.UniversalClient {
-		client, _ := e.flags.Redis.address().Client(poolSize) // succeeds, as it did for shared
+		client, _ := redisurl.Address(e.flags.Redis).Client(poolSize) // succeeds, as it did for shared
 		return client
 	}
 	webhook, err := c.Webhook.sender()
