@@ -183,7 +183,7 @@ func (c *workerCmd) Run(e *env) error {
 		defer func() { stop(); <-ended }()
 	}
 	err = w.Run(ctx)
-	if _, unfit := errors.AsType[*redischeck.Error](err); unfit {
+	if is[*redischeck.Error](err) {
 		return usageError(err)
 	}
 	return err
