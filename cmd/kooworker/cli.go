@@ -111,22 +111,17 @@ func gracePeriod(command string) time.Duration {
 // period after an interrupt, it is abandoned: it waits for a Redis that hangs, and
 // go-redis would wait until its own time-out.
 func runInterruptible(ctx context.Context, grace time.Duration, command func() error) error {
-	if grace == 0 {
-		return command()
+	abandoned := make(chan struct{})
+	if grace > 0 {
+		stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { close(abandoned) }) })
+		defer stop()
 	}
 	done := make(chan error, 1)
 	go func() { done <- command() }()
 	select {
 	case err := <-done:
 		return err
-	case <-ctx.Done():
-	}
-	limit := time.NewTimer(grace)
-	defer limit.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-limit.C:
+	case <-abandoned:
 		return errors.New("interrupted while Redis did not answer")
 	}
 }

@@ -24,13 +24,10 @@ type env struct {
 	clients []redis.UniversalClient // are closed when the command ends
 }
 
+// redisFlags are a redisurl.Address.
 type redisFlags struct {
-	RedisURL     string   `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" placeholder:"URL" help:"Redis: redis://, rediss://, redis-socket://PATH or redis-sentinel://HOST,HOST?master=NAME (${default})."`
-	RedisCluster []string `name:"redis-cluster" env:"REDIS_CLUSTER_NODES" placeholder:"HOST:PORT" help:"Nodes of a Redis cluster, separated by commas. They replace the host in the URL; the URL's user and password are used."`
-}
-
-func (f redisFlags) address() redisurl.Address {
-	return redisurl.Address{URL: f.RedisURL, Cluster: f.RedisCluster}
+	URL     string   `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" placeholder:"URL" help:"Redis: redis://, rediss://, redis-socket://PATH or redis-sentinel://HOST,HOST?master=NAME (${default})."`
+	Cluster []string `name:"redis-cluster" env:"REDIS_CLUSTER_NODES" placeholder:"HOST:PORT" help:"Nodes of a Redis cluster, separated by commas. They replace the host in the URL; the URL's user and password are used."`
 }
 
 // smallPool is the number of connections of a command that does one thing at a time.
@@ -38,7 +35,7 @@ const smallPool = 4
 
 // redis returns a client, which is closed when the command ends.
 func (e *env) redis(poolSize int) (redis.UniversalClient, error) {
-	client, err := e.flags.Redis.address().Client(poolSize)
+	client, err := redisurl.Address(e.flags.Redis).Client(poolSize)
 	if err != nil {
 		return nil, usageError(err)
 	}

@@ -40,10 +40,7 @@ func (f *logFlags) quiet(w io.Writer) {
 }
 
 func (f *logFlags) build(w io.Writer) *zap.Logger {
-	level, err := zapcore.ParseLevel(f.LogLevel)
-	if err != nil { // cannot happen: the flag is an enum
-		level = zapcore.InfoLevel
-	}
+	level, _ := zapcore.ParseLevel(f.LogLevel) // succeeds, because the flag is an enum
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime, cfg.EncodeDuration = zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
 	encoder := zapcore.NewJSONEncoder(cfg)

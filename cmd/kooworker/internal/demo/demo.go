@@ -13,10 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -42,7 +45,7 @@ const (
 type Options struct {
 	Tasks int         // how many tasks are enqueued, 60 to 1,000,000
 	Stay  bool        // keep everything up, with a dashboard, until the context ends
-	Out   io.Writer   // receives the progress, the closing table and, with Stay, what to try; default: nothing does
+	Out   io.Writer   // receives the progress, the closing table and, with Stay, what to try
 	Log   *zap.Logger // the worker's log; default: none
 }
 
@@ -66,17 +69,11 @@ type demo struct {
 }
 
 // Run runs the demo. It returns an error if the counts of the worker, the
-// simulator and Redis do not agree.
+// simulator and Redis do not agree. The options must be valid.
 func Run(ctx context.Context, o Options) (Report, error) {
-	if err := o.Validate(); err != nil {
-		return Report{}, err
-	}
-	if o.Out == nil {
-		o.Out = io.Discard
-	}
-	script := newScript(o.Tasks)
+	unbinds, releases := o.Tasks-o.Tasks/6, o.Tasks/6
 	d := &demo{out: o.Out, observer: &observer{report: Report{
-		Enqueued: map[tasks.Kind]int{tasks.KindDeviceUnbind: script.unbinds, tasks.KindLockRelease: script.releases},
+		Enqueued: map[tasks.Kind]int{tasks.KindDeviceUnbind: unbinds, tasks.KindLockRelease: releases},
 		Finished: map[Result]int{},
 	}}}
 	var err error
@@ -96,12 +93,12 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	addr, stopSimulator, err := serve(ctx, d.sim)
+	server, err := serve(ctx, d.sim)
 	if err != nil {
 		return Report{}, err
 	}
-	defer stopSimulator()
-	d.url = "http://" + addr
+	defer func() { _ = server.Close() }()
+	d.url = "http://" + server.Addr
 	w, err := d.newWorker(token, o.Log)
 	if err != nil {
 		return Report{}, err
@@ -114,20 +111,20 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	defer stopWorker()
 	workerDone := make(chan error, 1)
 	go func() { workerDone <- w.Run(workerCtx) }()
-	err = d.play(ctx, o, script)
+	err = d.play(ctx, o, unbinds, releases)
 	stopWorker()
 	return d.observer.snapshot(), errors.Join(err, <-workerDone)
 }
 
 // play does what the demo shows, in order.
-func (d *demo) play(ctx context.Context, o Options, script script) error {
+func (d *demo) play(ctx context.Context, o Options, unbinds, releases int) error {
 	limited, cancel := context.WithTimeout(ctx, timeout+time.Duration(o.Tasks)*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if err := d.enqueue(limited, script); err != nil {
+	if err := d.enqueue(limited, unbinds, releases); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "Enqueued %d unbinds and %d releases in %.1f s.\n", script.unbinds, script.releases, time.Since(start).Seconds())
+	fmt.Fprintf(d.out, "Enqueued %d unbinds and %d releases in %.1f s.\n", unbinds, releases, time.Since(start).Seconds())
 	if err := d.await(limited, o.Tasks); err != nil {
 		return fmt.Errorf("the demo did not finish: %w", err)
 	}
@@ -188,19 +185,6 @@ func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) 
 	})
 }
 
-func (d *demo) enqueue(ctx context.Context, s script) error {
-	for t := range s.tasks(d.sim) {
-		res, err := d.producer.Enqueue(ctx, t)
-		if err != nil {
-			return err
-		}
-		if res.Status != enqueue.Enqueued {
-			return fmt.Errorf("%s is a duplicate", res.ID)
-		}
-	}
-	return nil
-}
-
 // await shows the progress until all tasks have an outcome and the queues are idle.
 func (d *demo) await(ctx context.Context, total int) error {
 	progress := terminal.StartProgress(d.out, terminal.ProgressOptions{Unit: "done", Total: int64(total), Every: time.Second})
@@ -235,4 +219,42 @@ func (d *demo) idle() bool {
 		}
 	}
 	return true
+}
+
+// stay serves asynqmon on loopback, says what to try, and waits until ctx ends.
+func (d *demo) stay(ctx context.Context) error {
+	dashboard := asynqmon.New(asynqmon.Options{RedisConnOpt: asynq.RedisClientOpt{Addr: d.redis.addr}})
+	defer func() { _ = dashboard.Close() }()
+	server, err := serve(ctx, dashboard)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close() }()
+	fmt.Fprintf(d.out, `
+Dashboard  http://%s
+KooDrive   %s
+Redis      redis://%[3]s/0
+
+Try, in another terminal:
+  kooworker dead stats --redis-url redis://%[3]s/0
+  kooworker dead list --limit 5 --redis-url redis://%[3]s/0
+  kooworker dead replay --all --redis-url redis://%[3]s/0
+  kooworker enqueue unbind --user-id u --device-id d --redis-url redis://%[3]s/0
+
+Press Ctrl-C to end it.
+`, server.Addr, d.url, d.redis.addr)
+	<-ctx.Done()
+	return nil
+}
+
+// serve serves HTTP on a free port of loopback until the server is closed. The
+// server's Addr is the address.
+func serve(ctx context.Context, handler http.Handler) (*http.Server, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Addr: listener.Addr().String(), Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }() // ends with an error when the server is closed
+	return server, nil
 }

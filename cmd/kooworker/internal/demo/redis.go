@@ -2,8 +2,8 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/cenkalti/backoff/v4"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -49,10 +48,13 @@ func startProcess(ctx context.Context, bin string) (*redisServer, error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
+	starting, stopWaiting := context.WithTimeout(ctx, 5*time.Second)
+	defer stopWaiting()
 	exited := make(chan struct{})
 	go func() {
 		_ = cmd.Wait()
 		close(exited)
+		stopWaiting()
 	}()
 	r := &redisServer{
 		addr: addr,
@@ -63,27 +65,16 @@ func startProcess(ctx context.Context, bin string) (*redisServer, error) {
 			_ = os.RemoveAll(dir)
 		},
 	}
-	if err := awaitPong(ctx, r.addr, exited); err != nil {
+	const interval = 5 * time.Millisecond
+	rdb := redis.NewClient(&redis.Options{
+		Addr: addr, ContextTimeoutEnabled: true, MaxRetries: math.MaxInt, MinRetryBackoff: interval, MaxRetryBackoff: interval, DialerRetries: 1,
+	})
+	defer func() { _ = rdb.Close() }()
+	if err := rdb.Ping(starting).Err(); err != nil { // after many tries: the server is slow, or has exited
 		r.stop()
 		return nil, err
 	}
 	return r, nil
-}
-
-// awaitPong waits until the server answers, for at most 5 seconds.
-func awaitPong(ctx context.Context, addr string, exited <-chan struct{}) error {
-	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
-	defer func() { _ = rdb.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return backoff.Retry(func() error {
-		select {
-		case <-exited:
-			return backoff.Permanent(errors.New("redis-server exited"))
-		default:
-			return rdb.Ping(ctx).Err()
-		}
-	}, backoff.WithContext(backoff.NewConstantBackOff(5*time.Millisecond), ctx))
 }
 
 // startMiniredis also moves the clock of miniredis, which does not move by itself:
@@ -94,9 +85,8 @@ func startMiniredis() (*redisServer, error) {
 		return nil, fmt.Errorf("start a Redis: %w", err)
 	}
 	const step = 200 * time.Millisecond
-	quit, stopped := make(chan struct{}), make(chan struct{})
+	quit := make(chan struct{})
 	go func() {
-		defer close(stopped)
 		tick := time.NewTicker(step)
 		defer tick.Stop()
 		for {
@@ -113,7 +103,6 @@ func startMiniredis() (*redisServer, error) {
 		kind: "miniredis, in this process (no redis-server on PATH)",
 		stop: func() {
 			close(quit)
-			<-stopped
 			server.Close()
 		},
 	}, nil

@@ -1,19 +1,13 @@
 package demo
 
 import (
+	"context"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
-
-// script is what the demo enqueues.
-type script struct{ unbinds, releases int }
-
-// newScript makes one release for each five unbinds.
-func newScript(n int) script { return script{unbinds: n - n/6, releases: n / 6} }
 
 // scenario is what happens to a task. The target's ID begins with the scenario's
 // name, so that the simulator's faults match it.
@@ -55,28 +49,27 @@ func faults() []simulator.Fault {
 	}
 }
 
-// tasks yields the tasks. It puts the device or lock of each into the simulator
+// enqueue enqueues the tasks. It puts the device or lock of each into the simulator
 // first.
-func (s script) tasks(sim *simulator.Simulator) iter.Seq[tasks.Task] {
-	expires := time.Now().Add(time.Hour)
-	return func(yield func(tasks.Task) bool) {
-		for i := range s.unbinds {
-			t := tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("%s-%d", scenarioOf(i), i)}
-			if scenarioOf(i) != gone {
-				sim.Bind(t.UserID, simulator.Device{DeviceID: t.DeviceID})
-			}
-			if !yield(t) {
-				return
-			}
+func (d *demo) enqueue(ctx context.Context, unbinds, releases int) error {
+	for i := range unbinds {
+		t := tasks.DeviceUnbind{UserID: fmt.Sprintf("user-%d", i/3), DeviceID: fmt.Sprintf("%s-%d", scenarioOf(i), i)}
+		if scenarioOf(i) != gone {
+			d.sim.Bind(t.UserID, simulator.Device{DeviceID: t.DeviceID})
 		}
-		for i := range s.releases {
-			t := tasks.LockRelease{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("%s-%d@102", scenarioOf(i), i)}
-			if scenarioOf(i) != gone {
-				sim.AddLock(t.UserID, t.LockID, expires)
-			}
-			if !yield(t) {
-				return
-			}
+		if _, err := d.producer.Unbind(ctx, t); err != nil {
+			return err
 		}
 	}
+	expires := time.Now().Add(time.Hour)
+	for i := range releases {
+		t := tasks.LockRelease{UserID: fmt.Sprintf("user-%d", i), LockID: fmt.Sprintf("%s-%d@102", scenarioOf(i), i)}
+		if scenarioOf(i) != gone {
+			d.sim.AddLock(t.UserID, t.LockID, expires)
+		}
+		if _, err := d.producer.Release(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }

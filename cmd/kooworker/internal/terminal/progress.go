@@ -27,9 +27,10 @@ type ProgressOptions struct {
 // Finish are cheap.
 type Progress struct {
 	unit string
-	out  io.Writer // accepts whole lines at any time
-	end  func()    // shows the last state, and stops the display
-	once sync.Once // guards end
+	out  io.Writer
+	bar  *mpb.Progress // nil: there is no bar
+	end  func()        // shows the last state, and stops the display
+	once sync.Once     // guards end
 
 	mu      sync.Mutex // guards the fields below
 	total   int64      // 0: not known
@@ -93,7 +94,14 @@ func (p *Progress) update(change func()) {
 
 // Write writes whole lines, above the bar if there is one. Until Finish, lines
 // that are written to the same terminal in another way damage the bar.
-func (p *Progress) Write(lines []byte) (int, error) { return p.out.Write(lines) }
+func (p *Progress) Write(lines []byte) (int, error) {
+	if p.bar != nil {
+		if n, err := p.bar.Write(lines); !errors.Is(err, mpb.ErrDone) {
+			return n, err
+		}
+	}
+	return p.out.Write(lines)
+}
 
 // Finish shows the last state and stops the display. Further calls do nothing.
 func (p *Progress) Finish() {
@@ -108,7 +116,7 @@ func (p *Progress) Finish() {
 func (p *Progress) writeLines(out io.Writer, every time.Duration) {
 	p.out = zapcore.Lock(zapcore.AddSync(out))
 	ending, ended := make(chan struct{}), make(chan struct{})
-	written := false
+	showEnd := false
 	go func() {
 		defer close(ended)
 		tick := time.NewTicker(every)
@@ -117,7 +125,7 @@ func (p *Progress) writeLines(out io.Writer, every time.Duration) {
 			select {
 			case <-tick.C:
 				fmt.Fprintln(p, p.line())
-				written = true
+				showEnd = true
 			case <-ending:
 				return
 			}
@@ -126,16 +134,11 @@ func (p *Progress) writeLines(out io.Writer, every time.Duration) {
 	p.end = func() {
 		close(ending)
 		<-ended
-		if written || p.anyDone() {
+		p.update(func() { showEnd = showEnd || p.done != p.before })
+		if showEnd {
 			fmt.Fprintln(p, p.line())
 		}
 	}
-}
-
-func (p *Progress) anyDone() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done != p.before
 }
 
 // drawBar draws a bar while the done share is known, and a spinner while it is
@@ -156,29 +159,12 @@ func (p *Progress) drawBar(out io.Writer, more ...mpb.ContainerOption) {
 		return bar.Fill(w, s)
 	})
 	text := decor.Any(func(decor.Statistics) string { return " " + p.line() })
-	container := mpb.New(append(more, mpb.WithOutput(out))...)
-	drawn := container.MustAdd(0, filler, mpb.BarFillerTrim(), mpb.AppendDecorators(text))
-	p.out = aboveBar{container, out}
+	p.out, p.bar = out, mpb.New(append(more, mpb.WithOutput(out))...)
+	drawn := p.bar.MustAdd(0, filler, mpb.BarFillerTrim(), mpb.AppendDecorators(text))
 	p.end = func() {
 		drawn.Abort(false) // false: the last state stays on the terminal
-		container.Wait()
+		p.bar.Wait()
 	}
-}
-
-// aboveBar writes above the bar, or straight to the terminal once the bar has
-// ended.
-type aboveBar struct {
-	bar      *mpb.Progress
-	terminal io.Writer
-}
-
-// Write implements io.Writer.
-func (a aboveBar) Write(lines []byte) (int, error) {
-	n, err := a.bar.Write(lines)
-	if errors.Is(err, mpb.ErrDone) {
-		return a.terminal.Write(lines)
-	}
-	return n, err
 }
 
 // doneShare returns which share is done, from 0 to 1. The caller holds p.mu.
