@@ -34,10 +34,7 @@ func NewExternal(list source.Source, swept *enqueuelocks.SweptStore) *External {
 }
 
 // ListError means that the list could not be read to its end.
-type ListError struct {
-	Source tasks.Source
-	Err    error
-}
+type ListError struct{ Err error }
 
 // Error implements error.
 func (e *ListError) Error() string { return e.Err.Error() }
@@ -47,11 +44,8 @@ func (e *ListError) Unwrap() error { return e.Err }
 
 // Hint says what to do about it; it may be empty.
 func (e *ListError) Hint() string {
-	if h, ok := errors.AsType[interface {
-		error
-		Hint() string
-	}](e.Err); ok {
-		return h.Hint()
+	if failed, ok := errors.AsType[*source.Error](e.Err); ok {
+		return failed.Hint()
 	}
 	return ""
 }
@@ -94,7 +88,7 @@ func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) 
 			continue
 		}
 		if err != nil {
-			return Stats{}, &ListError{e.Kind(), err}
+			return Stats{}, &ListError{err}
 		}
 		stats.Total++
 		if lock.ExpiresAt.Add(grace).After(now) {
@@ -154,7 +148,7 @@ func (e *External) Lookup(ctx context.Context, t tasks.LockRelease) (refused str
 	state, err := e.lookups.lookup(ctx, tasks.LockID{UserID: t.UserID, LockID: t.LockID})
 	switch {
 	case err != nil:
-		return "", &ListError{e.Kind(), err}
+		return "", &ListError{err}
 	case state.Err != nil:
 		// Once the lock can be read again, a sweep has to take it again. If the process
 		// dies before this line, the task runs again.

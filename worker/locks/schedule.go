@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/robfig/cron/v3"
+
+	"github.com/kooworker/kooworker/worker/locks/source"
 )
 
 // Schedule says when to sweep: one of Every and Cron.
@@ -85,34 +87,14 @@ func (p parsedSchedule) next(after time.Time) time.Time {
 	// the hour that they repeat. So it is asked for the ticks of a clock in UTC, which
 	// does neither, beginning before any change of clocks.
 	const maxChange = 2 * time.Hour // clocks are never changed by more
-	for clock := p.cron.Next(p.localClock(after).Add(-maxChange)); !clock.IsZero(); clock = p.cron.Next(clock) {
-		if tick := p.resolveLocal(clock); tick.After(after) {
+	_, offset := after.In(p.loc).Zone()
+	clock := after.UTC().Add(time.Duration(offset)*time.Second - maxChange)
+	for clock = p.cron.Next(clock); !clock.IsZero(); clock = p.cron.Next(clock) {
+		if tick, _ := source.LocalTimes(clock, p.loc); tick.After(after) {
 			return tick
 		}
 	}
 	return time.Time{}
-}
-
-// localClock returns what a clock in the schedule's zone shows, as if it were UTC.
-func (p parsedSchedule) localClock(at time.Time) time.Time {
-	_, offset := at.In(p.loc).Zone()
-	return at.UTC().Add(time.Duration(offset) * time.Second)
-}
-
-// resolveLocal is the inverse of localClock. If the clock shows a time twice it
-// returns the first. If the clock skips a time it returns a time that is later by
-// as much as the clock is put forward.
-func (p parsedSchedule) resolveLocal(clock time.Time) time.Time {
-	withOffsetAt := func(distance time.Duration) time.Time { // the zone's offset so far from the clock's time
-		_, offset := clock.Add(distance).In(p.loc).Zone()
-		return clock.Add(-time.Duration(offset) * time.Second)
-	}
-	const day = 24 * time.Hour
-	before, after := withOffsetAt(-day), withOffsetAt(day)
-	if p.localClock(after).Equal(clock) && !p.localClock(before).Equal(clock) {
-		return after
-	}
-	return before
 }
 
 // tickAt returns the latest tick that is due at a time, however late it is. Every

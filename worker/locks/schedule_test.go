@@ -299,7 +299,7 @@ func TestCatchUp(t *testing.T) {
 			rdb.HSet(t.Context(), lastTicksKey, s.name(), tc.recorded)
 		}
 		for range 2 { // the second finds nothing to do
-			if err := s.catchUp(t.Context(), []byte("{}"), tc.start); err != nil {
+			if err := s.catchUp(t.Context(), tc.start); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -339,7 +339,7 @@ func TestCatchUp_TickThatWasNotRecorded(t *testing.T) {
 	if _, err := s.client.EnqueueContext(ctx, done); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.catchUp(ctx, []byte("{}"), true); err != nil {
+	if err := s.catchUp(ctx, true); err != nil {
 		t.Fatal(err)
 	}
 	if n := rdb.LLen(ctx, "asynq:{"+tasks.QueueSweep+"}:pending").Val(); n != 1 {

@@ -41,12 +41,10 @@ const maxClockSkew = 5 * time.Minute
 // than maxClockSkew double ticks. Even then sweeps do not overlap: the Sweeper has
 // its lease.
 type Scheduler struct {
-	rdb      redis.UniversalClient
+	cfg      SchedulerConfig
 	client   *asynq.Client
-	sweep    tasks.LockSweep
 	schedule parsedSchedule
-	log      *zap.Logger
-	asynq    asynq.Logger
+	payload  []byte // of each tick's task
 	now      func() time.Time
 }
 
@@ -68,13 +66,11 @@ func NewScheduler(cfg SchedulerConfig) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.Sweep.Validate(); err != nil {
+	payload, err := tasks.Encode(cfg.Sweep, tasks.Intent{})
+	if err != nil {
 		return nil, err
 	}
-	return &Scheduler{
-		rdb: cfg.Redis, client: asynq.NewClientFromRedisClient(cfg.Redis), sweep: cfg.Sweep, schedule: schedule,
-		log: cfg.Logger, asynq: cfg.AsynqLogger, now: time.Now,
-	}, nil
+	return &Scheduler{cfg: cfg, client: asynq.NewClientFromRedisClient(cfg.Redis), schedule: schedule, payload: payload, now: time.Now}, nil
 }
 
 // lastTicksKey is a hash: schedule by the ms of its last tick.
@@ -86,11 +82,7 @@ const catchUpEvery = 10 * time.Second
 // Run enqueues a sweep at each tick until ctx ends. If ticks were missed while no
 // Scheduler ran, it enqueues one of them at once, however many there were.
 func (s *Scheduler) Run(ctx context.Context) error {
-	payload, err := tasks.Encode(s.sweep, tasks.Intent{})
-	if err != nil {
-		return err
-	}
-	if err := s.catchUp(ctx, payload, true); err != nil {
+	if err := s.catchUp(ctx, true); err != nil {
 		return err
 	}
 	const heartbeat = 2 * time.Second // asynqmon lists a scheduler after its first heartbeat
@@ -104,8 +96,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		at      time.Time
 		options = s.tickOptions(time.Time{})
 	)
-	scheduler := asynq.NewSchedulerFromRedisClient(s.rdb, &asynq.SchedulerOpts{
-		Location: s.schedule.loc, HeartbeatInterval: heartbeat, Logger: s.asynq,
+	scheduler := asynq.NewSchedulerFromRedisClient(s.cfg.Redis, &asynq.SchedulerOpts{
+		Location: s.schedule.loc, HeartbeatInterval: heartbeat, Logger: s.cfg.AsynqLogger,
 		PreEnqueueFunc: func(*asynq.Task, []asynq.Option) {
 			mu.Lock()
 			at = s.now()
@@ -115,19 +107,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			enqueuedAt := at
 			mu.Unlock()
 			if err := s.recordEnqueued(context.WithoutCancel(ctx), enqueuedAt, time.Time{}, err); err != nil {
-				s.log.Warn("a tick was not enqueued or not recorded; the scheduler tries again when Redis is back", zap.Time("tick", s.schedule.tickAt(enqueuedAt)), zap.Error(err))
+				s.cfg.Logger.Warn("a tick was not enqueued or not recorded; the scheduler tries again when Redis is back", zap.Time("tick", s.schedule.tickAt(enqueuedAt)), zap.Error(err))
 			}
 		},
 	})
-	task := asynq.NewTask(string(s.sweep.Kind()), payload, options...)
-	if _, err := scheduler.Register(s.schedule.spec, task, s.taskOptions()...); err != nil {
+	if _, err := scheduler.Register(s.schedule.spec, s.task(options...), asynqx.QueueOptions(s.cfg.Sweep.Queue())...); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	if err := scheduler.Start(); err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	defer scheduler.Shutdown()
-	s.log.Info("sweeps are scheduled", zap.String("schedule", s.schedule.name))
+	s.cfg.Logger.Info("sweeps are scheduled", zap.String("schedule", s.schedule.name))
 	check := time.NewTicker(catchUpEvery)
 	defer check.Stop()
 	for {
@@ -135,8 +126,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-check.C:
-			if err := s.catchUp(ctx, payload, false); err != nil && ctx.Err() == nil {
-				s.log.Warn("missed ticks are not caught up yet", zap.Error(err))
+			if err := s.catchUp(ctx, false); err != nil && ctx.Err() == nil {
+				s.cfg.Logger.Warn("missed ticks are not caught up yet", zap.Error(err))
 			}
 		}
 	}
@@ -145,12 +136,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // name names the source and the schedule. It is part of task IDs, which asynqmon
 // has in its URLs; there a slash would separate.
 func (s *Scheduler) name() string {
-	return string(cmp.Or(s.sweep.Source, tasks.SourceLedger)) + ":" + strings.ReplaceAll(s.schedule.name, "/", "|")
+	return string(cmp.Or(s.cfg.Sweep.Source, tasks.SourceLedger)) + ":" + strings.ReplaceAll(s.schedule.name, "/", "|")
 }
 
 // taskID is the task ID of a tick.
 func (s *Scheduler) taskID(tick time.Time) string {
-	return string(s.sweep.Kind()) + ":" + s.name() + ":" + tick.UTC().Format(time.RFC3339)
+	return string(s.cfg.Sweep.Kind()) + ":" + s.name() + ":" + tick.UTC().Format(time.RFC3339)
 }
 
 // TickOf returns the tick that the ID of a sweep's task names. A sweep that was not
@@ -169,9 +160,8 @@ func (s *Scheduler) tickOptions(tick time.Time) []asynq.Option {
 	return []asynq.Option{asynq.TaskID(s.taskID(tick)), asynq.Retention(s.schedule.retention(tick))}
 }
 
-// taskOptions are the options that every tick's task has.
-func (s *Scheduler) taskOptions() []asynq.Option {
-	return asynqx.QueueOptions(s.sweep.Queue())
+func (s *Scheduler) task(options ...asynq.Option) *asynq.Task {
+	return asynq.NewTask(string(s.cfg.Sweep.Kind()), s.payload, options...)
 }
 
 // recordEnqueued records the tick that was due at a time and is enqueued, by this
@@ -185,14 +175,14 @@ func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err 
 	}
 	tick := s.schedule.tickAt(at)
 	if err == nil {
-		s.log.Debug("a sweep is enqueued", zap.Time("tick", tick))
+		s.cfg.Logger.Debug("a sweep is enqueued", zap.Time("tick", tick))
 	}
 	recorded, recordErr := s.record(ctx, tick)
 	if last.IsZero() {
 		last = recorded
 	}
 	if err == nil && last.Before(tick) && s.schedule.missed(last, at) {
-		s.log.Info("a missed sweep is caught up", zap.Time("tick", tick), zap.Time("last", last))
+		s.cfg.Logger.Info("a missed sweep is caught up", zap.Time("tick", tick), zap.Time("last", last))
 	}
 	return recordErr
 }
@@ -220,7 +210,7 @@ return last
 
 // record records a tick, and returns the tick that was recorded before.
 func (s *Scheduler) record(ctx context.Context, tick time.Time) (last time.Time, err error) {
-	text, err := recordTickCmd.Run(ctx, s.rdb, []string{lastTicksKey}, s.name(), tick.UnixMilli(), maxClockSkew.Milliseconds()).Text()
+	text, err := recordTickCmd.Run(ctx, s.cfg.Redis, []string{lastTicksKey}, s.name(), tick.UnixMilli(), maxClockSkew.Milliseconds()).Text()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("record a tick: %w", err)
 	}
@@ -230,7 +220,7 @@ func (s *Scheduler) record(ctx context.Context, tick time.Time) (last time.Time,
 // lastTick returns the latest tick that is recorded; zero if there is none, or if
 // it comes from a clock that was wrong.
 func (s *Scheduler) lastTick(ctx context.Context) (time.Time, error) {
-	text, err := s.rdb.HGet(ctx, lastTicksKey, s.name()).Result()
+	text, err := s.cfg.Redis.HGet(ctx, lastTicksKey, s.name()).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return time.Time{}, fmt.Errorf("check for missed ticks: %w", err)
 	}
@@ -248,7 +238,7 @@ func (s *Scheduler) parseTick(text string) time.Time {
 // catchUp enqueues the latest tick that is due: at the start if it is not recorded,
 // and later only if a tick was missed. When a schedule begins there is nothing to
 // catch up.
-func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) error {
+func (s *Scheduler) catchUp(ctx context.Context, start bool) error {
 	last, err := s.lastTick(ctx)
 	if err != nil {
 		return err
@@ -262,6 +252,6 @@ func (s *Scheduler) catchUp(ctx context.Context, payload []byte, start bool) err
 	if !tick.After(last) || !start && !s.schedule.missed(last, now) {
 		return nil
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(s.sweep.Kind()), payload), append(s.taskOptions(), s.tickOptions(tick)...)...)
+	_, err = s.client.EnqueueContext(ctx, s.task(), append(asynqx.QueueOptions(s.cfg.Sweep.Queue()), s.tickOptions(tick)...)...)
 	return s.recordEnqueued(ctx, now, last, err)
 }

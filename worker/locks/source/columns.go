@@ -108,7 +108,7 @@ func (c *columns) expiry() (time.Time, error) {
 	const column = len(columnNames) - 1
 	if at, ok := c.values[column].(time.Time); ok {
 		if c.location != nil {
-			at = wallClock(at, c.location)
+			_, at = LocalTimes(at, c.location) // the later one keeps the lock longer
 		}
 		return at, nil
 	}

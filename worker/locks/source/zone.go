@@ -2,30 +2,24 @@ package source
 
 import "time"
 
-// wallClock returns the time at which a clock in location shows wall, which is
-// given as if it were UTC. If there are two such times, it returns the later one.
-// If the clock skips wall, it uses the offset from before the clock was put forward.
-// Both choices keep a lock longer.
-func wallClock(wall time.Time, location *time.Location) time.Time {
-	const maxOffset = 24 * time.Hour // no zone is that far from UTC
-	const none = int(maxOffset / time.Second)
-	at := func(offset int) time.Time { return wall.Add(-time.Duration(offset) * time.Second) }
-	// The smallest offset, in seconds east of UTC, gives the latest time.
-	shown, around := none, none
-	for t := wall.Add(-maxOffset).In(location); ; {
-		_, offset := t.Zone()
-		around = min(around, offset)
-		if _, then := at(offset).In(location).Zone(); then == offset {
-			shown = min(shown, offset)
-		}
-		_, until := t.ZoneBounds()
-		if until.IsZero() || until.After(wall.Add(maxOffset)) {
-			break
-		}
-		t = until
+// LocalTimes returns when a clock in a zone shows a time, which is given as if it
+// were UTC. first and last differ if the clock shows it twice, because it is put
+// back. If the clock is put forward past it, it is counted from before the change:
+// both are as much later than it as the clock is put forward.
+func LocalTimes(clock time.Time, zone *time.Location) (first, last time.Time) {
+	const day = 24 * time.Hour // no zone is further from UTC, and none changes its clocks twice within two days
+	offset := func(at time.Time) time.Duration {
+		_, seconds := at.In(zone).Zone()
+		return time.Duration(seconds) * time.Second
 	}
-	if shown == none {
-		return at(around)
+	isShownAt := func(at time.Time) bool { return at.Add(offset(at)).Equal(clock) }
+	before, after := clock.Add(-offset(clock.Add(-day))), clock.Add(-offset(clock.Add(day)))
+	switch {
+	case !isShownAt(after):
+		return before, before
+	case !isShownAt(before):
+		return after, after
+	default:
+		return before, after
 	}
-	return at(shown)
 }

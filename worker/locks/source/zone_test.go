@@ -19,7 +19,7 @@ func zone(t *testing.T, name string) *time.Location {
 	return z
 }
 
-func TestWallClock(t *testing.T) {
+func TestLocalTimes_Last(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ zone, wall, want string }{
 		{"UTC", "2026-07-01 08:30:16.25", "2026-07-01T08:30:16.25Z"},
@@ -51,15 +51,15 @@ func TestWallClock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := wallClock(wall, zone(t, c.zone)).UTC().Format(time.RFC3339Nano); got != c.want {
-			t.Errorf("%s in %s: got %s, want %s", c.wall, c.zone, got, c.want)
+		if _, last := LocalTimes(wall, zone(t, c.zone)); last.UTC().Format(time.RFC3339Nano) != c.want {
+			t.Errorf("%s in %s: got %s, want %s", c.wall, c.zone, last, c.want)
 		}
 	}
 }
 
-// Every time is read back from its local form as itself, or as a later time with the
-// same local form.
-func FuzzWallClock(f *testing.F) {
+// Every time is read back from its local form as itself, or as another time with the
+// same local form: an earlier one is the first, and a later one the last.
+func FuzzLocalTimes(f *testing.F) {
 	zones := []string{"UTC", "America/New_York", "Europe/Dublin", "Africa/Casablanca", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu"}
 	f.Add(int64(1793511000), uint8(1))
 	f.Add(int64(1325196000), uint8(5))
@@ -69,9 +69,12 @@ func FuzzWallClock(f *testing.F) {
 		z := zone(t, zones[int(i)%len(zones)])
 		at := time.Unix(unix, 0).In(z)
 		wall := time.Date(at.Year(), at.Month(), at.Day(), at.Hour(), at.Minute(), at.Second(), 0, time.UTC)
-		got := wallClock(wall, z)
-		if got.Before(at) || got.In(z).Format(time.DateTime) != at.Format(time.DateTime) {
-			t.Errorf("%s in %s is read as %s", at, z, got)
+		first, last := LocalTimes(wall, z)
+		if last.Before(at) || last.In(z).Format(time.DateTime) != at.Format(time.DateTime) {
+			t.Errorf("%s in %s: got the last time %s", at, z, last)
+		}
+		if first.After(at) || first.In(z).Format(time.DateTime) != at.Format(time.DateTime) {
+			t.Errorf("%s in %s: got the first time %s", at, z, first)
 		}
 	})
 }
