@@ -127,11 +127,11 @@ end
 // ARGV[6] -> number of items in a full chunk
 // ARGV[7] -> number of indexes that a batch may have
 //
-// Returns a word first. "ok" is followed by the number of known items, their
-// digest, the index of the chunk's first item, and the states from there on.
-// "compare" means that more, fewer or other items are known, which the caller must
-// compare first; it is followed by their number and their digest. "gone", "lost"
-// (the chunk before this one), "sealed" and "full" stand alone.
+// Returns a word first. "ok" is followed by the index of the chunk's first item and
+// the states from there on. "compare" means that more, fewer or other items are
+// known, which the caller must compare first; it is followed by their number and
+// their digest. "gone", "lost" (the chunk before this one), "sealed" and "full"
+// stand alone.
 var claimCmd = redis.NewScript(slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return {"gone"}
@@ -163,7 +163,7 @@ if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
 	end
 	redis.call("SETRANGE", KEYS[3], at, writeSlot(start, tonumber(ARGV[2]), ARGV[3]))
 end
-return {"ok", tonumber(ARGV[2]), ARGV[3], start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
+return {"ok", start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
 `)
 
 // Chunk is a part of the input. It is claimed if Need is 0.
@@ -191,7 +191,7 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 		return Chunk{}, fmt.Errorf("batch %s: claim chunk %d with %d items; want 1 to %d items of a chunk from 0 on", id, n, len(digests), ChunkSize)
 	}
 	k := keysOf(id)
-	known, knownDigest := 0, ""
+	known, knownDigest := int64(0), ""
 	const tries = 5 // another try is needed only if another producer claims the same chunk
 	for range tries {
 		last := digests[len(digests)-1]
@@ -209,25 +209,25 @@ func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest)
 			return Chunk{}, &FullError{ID: id}
 		case word == "sealed":
 			return Chunk{}, &InputError{ID: id, First: n*ChunkSize + 1, Problem: "this one is longer"}
-		case word == "ok" && len(reply) == 5:
+		case word == "ok" && len(reply) == 3:
 			c := Chunk{number: n}
-			c.first, _ = reply[3].(int64)
-			c.states, _ = reply[4].(string)
+			c.first, _ = reply[1].(int64)
+			c.states, _ = reply[2].(string)
 			return c, nil
 		case word != "compare" || len(reply) != 3:
 			return Chunk{}, fmt.Errorf("batch %s: claim: unexpected reply %v", id, reply)
 		}
-		knownItems, _ := reply[1].(int64)
+		known, _ = reply[1].(int64)
 		knownDigest, _ = reply[2].(string)
-		switch known = int(knownItems); {
+		switch {
 		case known == 0: // the batch was deleted and made again meanwhile
 			continue
-		case known > len(digests):
-			return Chunk{Need: known}, nil
+		case known > int64(len(digests)):
+			return Chunk{Need: int(known)}, nil
 		}
 		if same := digests[known-1]; knownDigest != string(same[:]) {
 			first := n*ChunkSize + 1
-			end := first + knownItems - 1
+			end := first + known - 1
 			return Chunk{}, &InputError{ID: id, First: first, Last: end, Problem: fmt.Sprintf("the first difference is among the items %d to %d", first, end)}
 		}
 	}
