@@ -180,8 +180,19 @@ type Chunk struct {
 // Index returns the index of the chunk's i'th item.
 func (c Chunk) Index(i int) int64 { return c.first + int64(i) }
 
-// State returns the state that the chunk's i'th item had when it was claimed.
-func (c Chunk) State(i int) State { return stateAt(c.states, int64(i)) }
+// State returns the state that the chunk's i'th item had when it was claimed. A
+// chunk begins with an even index, and Redis puts even indexes into the upper half
+// of a byte.
+func (c Chunk) State(i int) State {
+	if i/2 >= len(c.states) {
+		return Absent
+	}
+	b := c.states[i/2]
+	if i%2 == 0 {
+		return State(b >> 4)
+	}
+	return State(b & 0x0f)
+}
 
 // Claim claims the n'th chunk of the input. digests holds the rolling digest of
 // the whole input after each item of the chunk that was read so far. A chunk may
