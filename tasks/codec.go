@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -152,10 +153,10 @@ type members struct {
 	err    error
 }
 
+func (m *members) keep(err error) { m.err = cmp.Or(m.err, err) }
+
 func (m *members) fail(name, format string, args ...any) {
-	if m.err == nil {
-		m.err = &FieldError{Field: name, Problem: fmt.Sprintf(format, args...)}
-	}
+	m.keep(&FieldError{Field: name, Problem: fmt.Sprintf(format, args...)})
 }
 
 func (m *members) has(name string) bool {
@@ -243,9 +244,7 @@ func (m *members) source() Source {
 		return ""
 	}
 	s := Source(m.text("source"))
-	if err := s.validate(); err != nil && m.err == nil {
-		m.err = err
-	}
+	m.keep(s.validate())
 	return s
 }
 
@@ -258,9 +257,7 @@ func (m *members) batchRef() BatchRef {
 	if !m.has("index") {
 		m.fail("index", "is missing; a task of a batch has one")
 	}
-	if err := r.validate(); err != nil && m.err == nil {
-		m.err = err
-	}
+	m.keep(r.validate())
 	return r
 }
 
