@@ -161,19 +161,14 @@ func (c *chunker) flush(writing context.Context) error {
 
 // claim claims the items of the current chunk that were read so far. It sets need.
 func (c *chunker) claim(writing context.Context) (batch.Chunk, error) {
-	type claim struct {
-		chunk batch.Chunk
-		need  int
-	}
-	var claimed claim
+	var chunk batch.Chunk
 	number, digests := (c.itemsRead-1)/batch.ChunkSize, slices.Clone(c.digests)
 	err := c.bulk.withRetry(writing, func(ctx context.Context) (err error) {
-		claimed, err = cancelable.Call(ctx, func() (claim, error) {
-			chunk, need, err := c.bulk.store.Claim(ctx, c.bulk.result.Batch, number, digests)
-			return claim{chunk, need}, err
+		chunk, err = cancelable.Call(ctx, func() (batch.Chunk, error) {
+			return c.bulk.store.Claim(ctx, c.bulk.result.Batch, number, digests)
 		})
 		return err
 	})
-	c.need = claimed.need
-	return claimed.chunk, err
+	c.need = chunk.Need
+	return chunk, err
 }

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ var ErrUnknownKind = errors.New("unknown kind")
 // Decode reads a payload of the given kind. The error is ErrUnknownKind, or a
 // *FieldError that names the wrong member.
 func Decode(kind Kind, p []byte) (Task, Intent, error) {
-	names, known := memberNames(kind)
+	names, known := memberNames[kind]
 	if !known {
 		return nil, Intent{}, fmt.Errorf("%w %s: want one of %v", ErrUnknownKind, excerpt(string(kind)), Kinds())
 	}
@@ -74,7 +75,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	case KindUserOffboard:
 		t = UserOffboard{UserID: m.text("user_id")}
 	case KindLockSweep:
-		t = LockSweep{Source: m.source(), Grace: m.duration("grace"), Max: m.integer("max"), MaxShare: m.number("max_share"), Force: m.boolean("force")}
+		t = LockSweep{Source: m.source(), Grace: m.duration("grace"), Max: m.integer("max"), MaxShare: number(m, "max_share", "a number", json.Number.Float64), Force: m.boolean("force")}
 	case KindBatchWebhook:
 		t = BatchWebhook{BatchID: m.text("batch_id")}
 	}
@@ -88,22 +89,13 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	return t, in, nil
 }
 
-// memberNames returns the names of the members that only this kind has.
-func memberNames(kind Kind) (names []string, known bool) {
-	switch kind {
-	case KindDeviceUnbind:
-		return []string{"user_id", "device_id"}, true
-	case KindLockRelease:
-		return []string{"user_id", "lock_id", "source", "expired_at"}, true
-	case KindUserOffboard:
-		return []string{"user_id"}, true
-	case KindLockSweep:
-		return []string{"source", "grace", "max", "max_share", "force"}, true
-	case KindBatchWebhook:
-		return []string{"batch_id"}, true
-	default:
-		return nil, false
-	}
+// memberNames are the names of the members that only this kind has.
+var memberNames = map[Kind][]string{
+	KindDeviceUnbind: {"user_id", "device_id"},
+	KindLockRelease:  {"user_id", "lock_id", "source", "expired_at"},
+	KindUserOffboard: {"user_id"},
+	KindLockSweep:    {"source", "grace", "max", "max_share", "force"},
+	KindBatchWebhook: {"batch_id"},
 }
 
 // readObject reads one flat JSON object that has only members of these names.
@@ -161,10 +153,10 @@ type members struct {
 	err    error
 }
 
+func (m *members) keep(err error) { m.err = cmp.Or(m.err, err) }
+
 func (m *members) fail(name, format string, args ...any) {
-	if m.err == nil {
-		m.err = &FieldError{Field: name, Problem: fmt.Sprintf(format, args...)}
-	}
+	m.keep(&FieldError{Field: name, Problem: fmt.Sprintf(format, args...)})
 }
 
 func (m *members) has(name string) bool {
@@ -202,28 +194,21 @@ func (m *members) boolean(name string) bool {
 	return b
 }
 
-func (m *members) integer(name string) int64 {
+// number reads a number with parse, which accepts what want says.
+func number[T int64 | float64](m *members, name, want string, parse func(json.Number) (T, error)) T {
 	if !m.has(name) {
 		return 0
 	}
-	number, _ := m.values[name].(json.Number)
-	n, err := strconv.ParseInt(number.String(), 10, 64)
+	text, _ := m.values[name].(json.Number)
+	n, err := parse(text)
 	if err != nil {
-		m.fail(name, "is %s; want a whole number", excerpt(fmt.Sprint(m.values[name])))
+		m.fail(name, "is %s; want %s", excerpt(fmt.Sprint(m.values[name])), want)
 	}
 	return n
 }
 
-func (m *members) number(name string) float64 {
-	if !m.has(name) {
-		return 0
-	}
-	number, _ := m.values[name].(json.Number)
-	f, err := strconv.ParseFloat(number.String(), 64)
-	if err != nil {
-		m.fail(name, "is %s; want a number", excerpt(fmt.Sprint(m.values[name])))
-	}
-	return f
+func (m *members) integer(name string) int64 {
+	return number(m, name, "a whole number", json.Number.Int64)
 }
 
 func (m *members) duration(name string) time.Duration {
@@ -259,9 +244,7 @@ func (m *members) source() Source {
 		return ""
 	}
 	s := Source(m.text("source"))
-	if err := s.validate(); err != nil && m.err == nil {
-		m.err = err
-	}
+	m.keep(s.validate())
 	return s
 }
 
@@ -274,9 +257,7 @@ func (m *members) batchRef() BatchRef {
 	if !m.has("index") {
 		m.fail("index", "is missing; a task of a batch has one")
 	}
-	if err := r.validate(); err != nil && m.err == nil {
-		m.err = err
-	}
+	m.keep(r.validate())
 	return r
 }
 

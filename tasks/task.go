@@ -164,14 +164,6 @@ type BatchWebhook struct {
 	BatchID string
 }
 
-var (
-	_ Task = DeviceUnbind{}
-	_ Task = LockRelease{}
-	_ Task = UserOffboard{}
-	_ Task = LockSweep{}
-	_ Task = BatchWebhook{}
-)
-
 // Kind returns KindDeviceUnbind.
 func (DeviceUnbind) Kind() Kind { return KindDeviceUnbind }
 

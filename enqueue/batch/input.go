@@ -127,11 +127,11 @@ end
 // ARGV[6] -> number of items in a full chunk
 // ARGV[7] -> number of indexes that a batch may have
 //
-// Returns a word first. "ok" is followed by the number of known items, their
-// digest, the index of the chunk's first item, and the states from there on.
-// "compare" means that more, fewer or other items are known, which the caller must
-// compare first; it is followed by their number and their digest. "gone", "lost"
-// (the chunk before this one), "sealed" and "full" stand alone.
+// Returns a word first. "ok" is followed by the index of the chunk's first item and
+// the states from there on. "compare" means that more, fewer or other items are
+// known, which the caller must compare first; it is followed by their number and
+// their digest. "gone", "lost" (the chunk before this one), "sealed" and "full"
+// stand alone.
 var claimCmd = redis.NewScript(slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return {"gone"}
@@ -163,11 +163,15 @@ if not (known == tonumber(ARGV[2]) and digest == ARGV[3]) then
 	end
 	redis.call("SETRANGE", KEYS[3], at, writeSlot(start, tonumber(ARGV[2]), ARGV[3]))
 end
-return {"ok", tonumber(ARGV[2]), ARGV[3], start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
+return {"ok", start, redis.call("GETRANGE", KEYS[2], start / 2, start / 2 + math.floor((ARGV[2] + 1) / 2) - 1)}
 `)
 
-// Chunk is a claimed part of the input.
+// Chunk is a part of the input. It is claimed if Need is 0.
 type Chunk struct {
+	// Need is how many items of the chunk the ledger knows. It can compare them with
+	// the input only when the caller has read as many.
+	Need int
+
 	number int64
 	first  int64  // index of its first item
 	states string // of its items, when it was claimed
@@ -176,62 +180,69 @@ type Chunk struct {
 // Index returns the index of the chunk's i'th item.
 func (c Chunk) Index(i int) int64 { return c.first + int64(i) }
 
-// State returns the state that the chunk's i'th item had when it was claimed.
-func (c Chunk) State(i int) State { return stateAt(c.states, int64(i)) }
+// State returns the state that the chunk's i'th item had when it was claimed. A
+// chunk begins with an even index, and Redis puts even indexes into the upper half
+// of a byte.
+func (c Chunk) State(i int) State {
+	if i/2 >= len(c.states) {
+		return Absent
+	}
+	b := c.states[i/2]
+	if i%2 == 0 {
+		return State(b >> 4)
+	}
+	return State(b & 0x0f)
+}
 
 // Claim claims the n'th chunk of the input. digests holds the rolling digest of
 // the whole input after each item of the chunk that was read so far. A chunk may
 // be claimed again when more of its items were read.
-//
-// need is 0 if the chunk was claimed. Otherwise the ledger knows this many items
-// of the chunk, and can compare them with the input only when the caller has read
-// as many.
-func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest) (c Chunk, need int, err error) {
+func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest) (Chunk, error) {
 	if n < 0 || len(digests) == 0 || len(digests) > ChunkSize {
-		return Chunk{}, 0, fmt.Errorf("batch %s: claim chunk %d with %d items; want 1 to %d items of a chunk from 0 on", id, n, len(digests), ChunkSize)
+		return Chunk{}, fmt.Errorf("batch %s: claim chunk %d with %d items; want 1 to %d items of a chunk from 0 on", id, n, len(digests), ChunkSize)
 	}
 	k := keysOf(id)
-	known, knownDigest := 0, ""
+	known, knownDigest := int64(0), ""
 	const tries = 5 // another try is needed only if another producer claims the same chunk
 	for range tries {
 		last := digests[len(digests)-1]
 		reply, err := claimCmd.Run(ctx, s.rdb, []string{k.meta, k.states, k.slots},
 			n, len(digests), last[:], known, knownDigest, ChunkSize, tasks.MaxIndex+1).Slice()
 		if err != nil {
-			return Chunk{}, 0, fmt.Errorf("batch %s: claim: %w", id, err)
+			return Chunk{}, fmt.Errorf("batch %s: claim: %w", id, err)
 		}
 		switch word, _ := reply[0].(string); {
 		case word == "gone":
-			return Chunk{}, 0, &NotFoundError{ID: id}
+			return Chunk{}, &NotFoundError{ID: id}
 		case word == "lost":
-			return Chunk{}, 0, &DataLossError{ID: id}
+			return Chunk{}, &DataLossError{ID: id}
 		case word == "full":
-			return Chunk{}, 0, &FullError{ID: id}
+			return Chunk{}, &FullError{ID: id}
 		case word == "sealed":
-			return Chunk{}, 0, &InputError{ID: id, First: n*ChunkSize + 1, Problem: "this one is longer"}
-		case word == "ok" && len(reply) == 5:
-			c.number = n
-			c.first, _ = reply[3].(int64)
-			c.states, _ = reply[4].(string)
-			return c, 0, nil
+			return Chunk{}, &InputError{ID: id, First: n*ChunkSize + 1, Problem: "this one is longer"}
+		case word == "ok" && len(reply) == 3:
+			c := Chunk{number: n}
+			c.first, _ = reply[1].(int64)
+			c.states, _ = reply[2].(string)
+			return c, nil
 		case word != "compare" || len(reply) != 3:
-			return Chunk{}, 0, fmt.Errorf("batch %s: claim: unexpected reply %v", id, reply)
+			return Chunk{}, fmt.Errorf("batch %s: claim: unexpected reply %v", id, reply)
 		}
-		knownItems, _ := reply[1].(int64)
+		known, _ = reply[1].(int64)
 		knownDigest, _ = reply[2].(string)
-		switch known = int(knownItems); {
+		switch {
 		case known == 0: // the batch was deleted and made again meanwhile
 			continue
-		case known > len(digests):
-			return Chunk{}, known, nil
+		case known > int64(len(digests)):
+			return Chunk{Need: int(known)}, nil
 		}
 		if same := digests[known-1]; knownDigest != string(same[:]) {
 			first := n*ChunkSize + 1
-			end := first + knownItems - 1
-			return Chunk{}, 0, &InputError{ID: id, First: first, Last: end, Problem: fmt.Sprintf("the first difference is among the items %d to %d", first, end)}
+			end := first + known - 1
+			return Chunk{}, &InputError{ID: id, First: first, Last: end, Problem: fmt.Sprintf("the first difference is among the items %d to %d", first, end)}
 		}
 	}
-	return Chunk{}, 0, fmt.Errorf("batch %s: claim: another producer claims the same chunk", id)
+	return Chunk{}, fmt.Errorf("batch %s: claim: another producer claims the same chunk", id)
 }
 
 // closeCmd records that the whole input is in the batch.

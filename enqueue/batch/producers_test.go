@@ -28,14 +28,14 @@ func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int)
 		part := chunkOf(all, n)
 		for known, least := 0, 0; known < len(part); {
 			try := min(max(known+step, least), len(part))
-			c, need, err := b.store.Claim(tb.Context(), id, int64(n), part[:try])
+			c, err := b.store.Claim(tb.Context(), id, int64(n), part[:try])
 			switch {
 			case err != nil && strings.Contains(err.Error(), "another producer claims the same chunk"):
 				continue
-			case err == nil && need > len(part):
-				err = fmt.Errorf("the ledger knows %d items; this input is shorter", need)
-			case err == nil && need > 0:
-				least = need
+			case err == nil && c.Need > len(part):
+				err = fmt.Errorf("the ledger knows %d items; this input is shorter", c.Need)
+			case err == nil && c.Need > 0:
+				least = c.Need
 				continue
 			}
 			if err != nil {

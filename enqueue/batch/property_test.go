@@ -83,7 +83,7 @@ func (m *machine) claims(rt *rapid.T) {
 	if anotherInput {
 		part = chunkOf(one.other, n)
 	}
-	c, need, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
+	c, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
 	if !one.open {
 		missing(rt, err)
 		return
@@ -96,15 +96,15 @@ func (m *machine) claims(rt *rapid.T) {
 	}
 	switch ok, known := one.claim(n, items); {
 	case !ok && items < known:
-		if need != known || err != nil {
-			rt.Fatalf("need %d, %v; want need %d", need, err, known)
+		if c.Need != known || err != nil {
+			rt.Fatalf("need %d, %v; want need %d", c.Need, err, known)
 		}
 	case !ok: // the input is closed
 		if _, other := errors.AsType[*batch.InputError](err); !other {
 			rt.Fatalf("claim more items than the %d of a closed input: %v; want an InputError", known, err)
 		}
-	case err != nil || need != 0:
-		rt.Fatalf("need %d, %v; want the chunk claimed", need, err)
+	case err != nil || c.Need != 0:
+		rt.Fatalf("need %d, %v; want the chunk claimed", c.Need, err)
 	default:
 		for i := range items {
 			index := one.starts[n] + int64(i)

@@ -46,19 +46,6 @@ func stateOf(o tasks.Outcome) (State, error) {
 	return 0, fmt.Errorf("batch: %q is not an outcome", o)
 }
 
-// stateAt reads the state of index i. Redis puts even indexes into the upper half
-// of a byte.
-func stateAt(states string, i int64) State {
-	if i/2 >= int64(len(states)) {
-		return Absent
-	}
-	b := states[i/2]
-	if i%2 == 0 {
-		return State(b >> 4)
-	}
-	return State(b & 0x0f)
-}
-
 // ledgerLua begins every script that changes states. The first six KEYS of such a
 // script are meta, states, receipts, revised, slots and used.
 //

@@ -10,8 +10,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// stateAt and count read what Redis writes with BITFIELD.
-func TestStateAt_MatchesBitfield(t *testing.T) {
+// Chunk.State and count read what Redis writes with BITFIELD.
+func TestChunk_StateMatchesBitfield(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t).Client()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -32,7 +32,7 @@ func TestStateAt_MatchesBitfield(t *testing.T) {
 		states := rdb.Get(t.Context(), "states").Val()
 		var counts [16]int64
 		for i, read := range rdb.BitField(t.Context(), "states", reads...).Val() {
-			if got := stateAt(states, int64(i)); got != State(want[int64(i)]) || int64(got) != read {
+			if got := (Chunk{states: states}).State(i); got != State(want[int64(i)]) || int64(got) != read {
 				rt.Fatalf("index %d has the state %d, and Redis says %d; want %d", i, got, read, want[int64(i)])
 			}
 			counts[want[int64(i)]]++

@@ -58,9 +58,6 @@ func childrenKey(ref tasks.BatchRef, identity string) string {
 // cannot be used again.
 const nameReservation = 90 * 24 * time.Hour
 
-// DefaultKeep is how long a batch is kept after its completion.
-const DefaultKeep = 30 * 24 * time.Hour
-
 // Spec describes a batch. Whoever resumes a batch must ask for the same one.
 type Spec struct {
 	// ID names the batch; see tasks.BatchRef. Empty: a new ID is generated, which
@@ -70,8 +67,8 @@ type Spec struct {
 	NoReceipts bool
 	// NoGuard says whether the tasks are unguarded; see enqueue.NoGuard.
 	NoGuard bool
-	// Keep is how long the batch is kept after its completion. At least a
-	// minute. Default DefaultKeep. Resuming a batch does not change it.
+	// Keep is how long the batch is kept after its completion. At least a minute.
+	// Default 30 days. Resuming a batch does not change it.
 	Keep time.Duration
 }
 
@@ -157,7 +154,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 	if err := tasks.ValidateBatchID(spec.ID); err != nil {
 		return "", false, err
 	}
-	spec.Keep = cmp.Or(spec.Keep, DefaultKeep)
+	spec.Keep = cmp.Or(spec.Keep, 30*24*time.Hour)
 	if spec.Keep < time.Minute {
 		return "", false, fmt.Errorf("batch: the time to keep it is %s; want at least 1m", spec.Keep)
 	}

@@ -12,6 +12,7 @@ package enqueuetest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -85,42 +86,24 @@ func outstanding(tb testing.TB, rdb redis.UniversalClient) []Enqueued {
 		for _, read := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
 			inspector.ListPendingTasks, inspector.ListScheduledTasks, inspector.ListRetryTasks, inspector.ListActiveTasks,
 		} {
-			found, err := readAll(read, queue)
-			if err != nil {
+			infos, err := read(queue, asynq.PageSize(math.MaxInt32)) // the first page has all tasks
+			if err != nil && !errors.Is(err, asynq.ErrQueueNotFound) {
 				tb.Fatalf("read queue %s: %v", queue, err)
 			}
-			out = append(out, found...)
+			for _, info := range infos {
+				task, intent, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
+				if err != nil {
+					tb.Fatalf("read queue %s: task %s: %v", queue, info.ID, err)
+				}
+				e := Enqueued{ID: info.ID, Task: task, Intent: intent}
+				if info.State == asynq.TaskStateScheduled || info.State == asynq.TaskStateRetry {
+					e.RunAt = info.NextProcessAt
+				}
+				out = append(out, e)
+			}
 		}
 	}
 	return out
-}
-
-func readAll(read func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error), queue string) ([]Enqueued, error) {
-	const pageSize = 1000
-	var out []Enqueued
-	for page := 1; ; page++ {
-		infos, err := read(queue, asynq.Page(page), asynq.PageSize(pageSize))
-		if errors.Is(err, asynq.ErrQueueNotFound) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, info := range infos {
-			task, intent, err := tasks.Decode(tasks.Kind(info.Type), info.Payload)
-			if err != nil {
-				return nil, fmt.Errorf("task %s: %w", info.ID, err)
-			}
-			e := Enqueued{ID: info.ID, Task: task, Intent: intent}
-			if info.State == asynq.TaskStateScheduled || info.State == asynq.TaskStateRetry {
-				e.RunAt = info.NextProcessAt
-			}
-			out = append(out, e)
-		}
-		if len(infos) < pageSize {
-			return out, nil
-		}
-	}
 }
 
 // list returns the IDs of some tasks, for a message.

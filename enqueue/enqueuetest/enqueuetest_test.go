@@ -80,7 +80,7 @@ func TestRequireNone(t *testing.T) {
 	client, rdb := setup(t)
 	enqueuetest.RequireNone(t, rdb)
 	var input iter.Seq2[tasks.Task, error] = func(yield func(tasks.Task, error) bool) {
-		for i := range 1500 { // more than a page
+		for i := range 1500 {
 			if !yield(tasks.DeviceUnbind{UserID: "u", DeviceID: fmt.Sprintf("d-%04d", i)}, nil) {
 				return
 			}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -34,17 +33,13 @@ func (s schema) parseObject(line []byte) (rec record, err error) {
 		}
 	}
 	if s.parseExpiry != nil && (s.expiryRequired || m.has(expiryColumn)) {
-		rec.expiresAt, rec.expiryErr = s.expiryMember(m)
+		text, err := m.text(expiryColumn)
+		if err == nil {
+			rec.expiresAt, err = s.parseExpiry(text)
+		}
+		rec.expiryErr = err
 	}
 	return rec, nil
-}
-
-func (s schema) expiryMember(m members) (time.Time, error) {
-	text, err := m.text(expiryColumn)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return s.parseExpiry(text)
 }
 
 // members are the members of a JSON object, with their values unparsed.

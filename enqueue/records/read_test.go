@@ -210,8 +210,8 @@ func checkLines[T comparable](t *testing.T, in string, headers int, read func(io
 	if compressed := strings.HasPrefix(in, "\x1f\x8b"); complete && !compressed && lines != nonBlank(in) {
 		t.Fatalf("%q: got %d lines, want %d", in, lines, nonBlank(in))
 	}
-	if err := rejects.Flush(); err != nil || rejects.Count() != int64(len(refused)) {
-		t.Fatalf("%d of %d refused lines written, %v", rejects.Count(), len(refused), err)
+	if err := rejects.Flush(); err != nil {
+		t.Fatal(err)
 	}
 	if len(refused) == 0 {
 		if file.Len() > 0 {

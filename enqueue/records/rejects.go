@@ -13,8 +13,8 @@ import (
 // that read the first file reads this one. It is not safe for concurrent use.
 type Rejects struct {
 	out    *bufio.Writer
+	begun  bool // the header was written
 	header string
-	count  int64
 }
 
 // NewRejects writes to w. The caller closes w after Flush. If no line is refused,
@@ -24,12 +24,11 @@ func NewRejects(w io.Writer) *Rejects { return &Rejects{out: bufio.NewWriter(w)}
 // Add writes the next refused line. Of a truncated line it writes what there is,
 // which will be refused again.
 func (r *Rejects) Add(bad *LineError) error {
-	first := r.count == 0
+	first := !r.begun
 	if !first && bad.Header != r.header {
 		return errors.New("a file of rejected lines has one header, and this line was read below another")
 	}
-	r.header = bad.Header
-	r.count++
+	r.begun, r.header = true, bad.Header
 	lines := []string{bad.Text}
 	if first && bad.Header != "" {
 		lines = []string{bad.Header, bad.Text}
@@ -50,9 +49,6 @@ func (r *Rejects) Add(bad *LineError) error {
 	}
 	return nil
 }
-
-// Count returns how many lines were added.
-func (r *Rejects) Count() int64 { return r.count }
 
 // Flush writes what is buffered.
 func (r *Rejects) Flush() error {
