@@ -70,7 +70,7 @@ func TestBreaker_WhatOpensIt(t *testing.T) {
 func TestBreaker_TimeoutsLongerThanWindowOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{Window: 10 * time.Second})
+		b := setup(t, Config{})
 		b.latency, b.answer = 30*time.Second, always(tasks.TimedOut)
 		b.load(t.Context(), 10, 31*time.Second)
 		if s := b.Status(); s.State == Closed || s.Reason != tasks.TimedOut {

@@ -14,9 +14,7 @@ import (
 // holds at most the calls of a tenth of a second: enough to make up for a timer
 // that fires late, too few to be seen as a burst.
 type pacer struct {
-	rate     float64 // of the fleet; 0 for no limit
-	rampFrom float64 // of the fleet, calls per second
-
+	rate        float64 // of the fleet; 0 for no limit
 	live        int
 	share       float64   // this worker's, of rate
 	pendingLive int       // fewer live workers than the share was made for; 0: none
@@ -31,13 +29,16 @@ const (
 	// worker takes a larger share. Within it the others must learn of a new
 	// worker.
 	raiseDelay = time.Second
+	// rampFrom is the number of calls a second with which the fleet starts again
+	// after an outage. It doubles every second.
+	rampFrom = 10
 	// rampSteps is how often a ramp doubles before it is over: from 10 to
 	// 10,240 calls a second, more than one process makes.
 	rampSteps = 10
 )
 
-func newPacer(cfg Config) *pacer {
-	return &pacer{rate: cfg.Rate, rampFrom: cfg.RampFrom, live: 1, bucket: rate.NewLimiter(0, 0), current: -1}
+func newPacer(fleetRate float64) *pacer {
+	return &pacer{rate: fleetRate, live: 1, bucket: rate.NewLimiter(0, 0), current: -1}
 }
 
 // setLive takes the number of live workers. A gate without a fleet has the whole
@@ -65,7 +66,7 @@ func (p *pacer) rampLimit(now time.Time) float64 {
 	if p.rampBegan.IsZero() || step >= rampSteps {
 		return math.Inf(1)
 	}
-	return max(p.rampFrom/float64(p.live), 1) * math.Exp2(max(step, 0))
+	return max(rampFrom/float64(p.live), 1) * math.Exp2(max(step, 0))
 }
 
 // nextDoubling returns when the ramp doubles.

@@ -98,6 +98,10 @@ func (p *Permit) cancel() {
 	p.gate.admit()
 }
 
+// throttleCap bounds the pause that an answer may ask for. After it the API is
+// called again.
+const throttleCap = 15 * time.Minute
+
 // throttle pauses this worker, and returns how long the whole fleet has to
 // pause, 0 if the fleet need not be told. If one call in flight is throttled,
 // most of the others are, too: their answers change nothing, unless they name a
@@ -111,7 +115,7 @@ func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
 		}
 		wait = randDuration(g.cfg.ThrottleMin, g.cfg.ThrottleMax)
 	}
-	wait = min(wait, g.cfg.ThrottleCap)
+	wait = min(wait, throttleCap)
 	const clearly = time.Second // Retry-After is in whole seconds
 	if paused && now.Add(wait).Before(g.throttledUntil.Add(clearly)) {
 		return 0
