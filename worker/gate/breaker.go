@@ -73,11 +73,11 @@ func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:   goodProbes,
 		Interval:      window,
-		BucketPeriod:  window / 10,
+		BucketPeriod:  window / 10,     // the step in which it moves on
 		Timeout:       time.Nanosecond, // 0 would mean a minute
 		ReadyToTrip:   b.readyToTrip,
 		IsExcluded:    func(err error) bool { return errors.Is(err, errNeutral) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { b.stateChanged(State(to)) },
+		OnStateChange: func(_ string, _, to State) { b.stateChanged(to) },
 	})
 	return b
 }

@@ -29,7 +29,7 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: newPacer(cfg.Rate), counters: Counters{Refused: make(map[Cause]uint64)}}
+	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1, current: -1}, counters: Counters{Refused: make(map[Cause]uint64)}}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }

@@ -37,10 +37,6 @@ const (
 	rampSteps = 10
 )
 
-func newPacer(fleetRate float64) *pacer {
-	return &pacer{rate: fleetRate, live: 1, bucket: rate.NewLimiter(0, 0), current: -1}
-}
-
 // setLive takes the number of live workers. A gate without a fleet has the whole
 // rate from the start.
 func (p *pacer) setLive(now time.Time, live int, isSolo bool) {
