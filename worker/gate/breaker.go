@@ -21,11 +21,11 @@ const (
 	systemicFailures = 3
 	// goodProbes is the number of good probes in a row that closes the breaker.
 	goodProbes = 3
-	// probeMin and probeMax bound the delay before a probe. Delays double from the
-	// one to the other, give or take a half. No delay is shorter than probeMin for
-	// each live worker.
-	probeMin = time.Second
-	probeMax = time.Minute
+	// minProbeDelay and maxProbeDelay bound the delay before a probe. Delays double
+	// from the one to the other, give or take a half. No delay is shorter than
+	// minProbeDelay for each live worker.
+	minProbeDelay = time.Second
+	maxProbeDelay = time.Minute
 )
 
 // breaker decides whether KooDrive is in a state to be called. The gate's lock
@@ -62,10 +62,10 @@ type breaker struct {
 func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 	b := &breaker{
 		delays: backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(probeMin),
+			backoff.WithInitialInterval(minProbeDelay),
 			backoff.WithRandomizationFactor(0.5),
 			backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(probeMax),
+			backoff.WithMaxInterval(maxProbeDelay),
 			backoff.WithMaxElapsedTime(0), // never give up
 		),
 		cfg: cfg, onClosed: onClosed, live: 1, since: time.Now(),
@@ -177,7 +177,7 @@ func (b *breaker) stateChanged(to State) {
 	case Open:
 		b.reason = b.lastFailure
 		if from == Closed {
-			if now.Sub(b.since) >= probeMax {
+			if now.Sub(b.since) >= maxProbeDelay {
 				b.delays.Reset() // it is a new outage; in the same one delays go on growing
 			}
 			b.since = now
@@ -197,7 +197,7 @@ func (b *breaker) stateChanged(to State) {
 // probeDelay returns the time until the next probe: the shortest after a good
 // probe.
 func (b *breaker) probeDelay(good bool) time.Duration {
-	shortest := probeMin * time.Duration(b.live)
+	shortest := minProbeDelay * time.Duration(b.live)
 	if good {
 		return shortest
 	}

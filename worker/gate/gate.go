@@ -18,7 +18,7 @@ type Gate struct {
 	blockedBy      blocker   // what the waiters wait for
 	timer          *time.Timer
 	inFlight       int
-	throttledUntil time.Time // zero if KooDrive has not asked for a pause
+	throttledUntil time.Time // the end of the pause that KooDrive asked for; zero or past: no pause
 	stopped        bool
 	counters       Counters
 }
@@ -29,7 +29,7 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1, current: -1}, counters: Counters{Refused: make(map[Cause]uint64)}}
+	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1}, counters: Counters{Refused: make(map[Cause]uint64)}}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }
@@ -65,8 +65,6 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.counters.Waits++
-	g.counters.Waited += now.Sub(start)
 	permit, refusal := g.endWait(ctx, w, now)
 	if permit != nil {
 		permit.waited = now.Sub(start)

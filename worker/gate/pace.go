@@ -16,12 +16,11 @@ import (
 type pacer struct {
 	rate        float64 // of the fleet; 0 for no limit
 	live        int
-	share       float64   // this worker's, of rate
-	pendingLive int       // fewer live workers than the share was made for; 0: none
-	raiseAt     time.Time // when the share is made for pendingLive, if that stays
-	rampBegan   time.Time // the latest ramp; zero for never
-	bucket      *rate.Limiter
-	current     float64 // the bucket's limit; negative: a new bucket is needed
+	share       float64       // this worker's, of rate
+	pendingLive int           // fewer live workers than the share was made for; 0: none
+	raiseAt     time.Time     // when the share is made for pendingLive, if that stays
+	rampBegan   time.Time     // the latest ramp; zero for never
+	bucket      *rate.Limiter // nil: a new one is needed
 }
 
 const (
@@ -53,7 +52,7 @@ func (p *pacer) setLive(now time.Time, live int, isSolo bool) {
 }
 
 // restart begins a ramp.
-func (p *pacer) restart(at time.Time) { p.rampBegan, p.current = at, -1 }
+func (p *pacer) restart(at time.Time) { p.rampBegan, p.bucket = at, nil }
 
 // rampLimit returns the calls per second that the ramp allows now, or Inf. A
 // worker starts with its share of the ramp, and with at least one call a second.
@@ -88,7 +87,7 @@ func (p *pacer) take(now time.Time) time.Duration {
 	limit := p.limit(now)
 	switch {
 	case math.IsInf(limit, 1):
-		p.current = -1
+		p.bucket = nil
 		return 0
 	case limit == 0:
 		return max(p.raiseAt.Sub(now), time.Millisecond)
@@ -106,12 +105,11 @@ func (p *pacer) take(now time.Time) time.Duration {
 func (p *pacer) setLimit(now time.Time, limit float64) {
 	burst := max(1, int(math.Ceil(limit/10)))
 	switch {
-	case p.current < 0:
+	case p.bucket == nil:
 		p.bucket = rate.NewLimiter(rate.Limit(limit), burst)
 		p.bucket.AllowN(now, burst)
-	case p.current != limit:
+	case p.bucket.Limit() != rate.Limit(limit):
 		p.bucket.SetLimitAt(now, rate.Limit(limit))
 		p.bucket.SetBurstAt(now, burst)
 	}
-	p.current = limit
 }

@@ -107,7 +107,6 @@ const throttleCap = 15 * time.Minute
 // most of the others are, too: their answers change nothing, unless they name a
 // time that is clearly later.
 func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
-	g.counters.Throttled++
 	paused := now.Before(g.throttledUntil)
 	if wait <= 0 {
 		if paused {

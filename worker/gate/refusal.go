@@ -79,10 +79,8 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 		return "more tasks wait than the rate allows", "raise --rate if KooDrive can take more"
 	case ByRamp:
 		return "KooDrive has just come back, and the number of calls grows step by step", ""
-	case ByInterrupt:
+	default: // ByInterrupt
 		return "interrupted before its call was made", ""
-	default:
-		return string(b.cause), ""
 	}
 }
 

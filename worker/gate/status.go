@@ -24,12 +24,9 @@ type Status struct {
 
 // Counters only grow.
 type Counters struct {
-	Calls     uint64 // calls that have ended, probes included
-	Probes    uint64 // probes that have ended
-	Throttled uint64 // answers that were "too many requests"
-	Waits     uint64 // tasks that waited in line
-	Waited    time.Duration
-	Refused   map[Cause]uint64
+	Calls   uint64 // calls that have ended, probes included
+	Probes  uint64 // probes that have ended
+	Refused map[Cause]uint64
 }
 
 // Status returns the gate's state and counters.
