@@ -20,7 +20,8 @@ type Gate struct {
 	inFlight       int
 	throttledUntil time.Time // the end of the pause that KooDrive asked for; zero or past: no pause
 	stopped        bool
-	counters       Counters
+	calls          uint64           // that have ended
+	refused        map[Cause]uint64 // tasks
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -29,7 +30,7 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1}, counters: Counters{Refused: make(map[Cause]uint64)}}
+	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1}, refused: make(map[Cause]uint64)}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }

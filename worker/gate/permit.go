@@ -74,7 +74,7 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause 
 	p.ended = true
 	now := time.Now()
 	g.inFlight--
-	g.counters.Calls++
+	g.calls++
 	outage := g.breaker.report(now, p, reason)
 	switch {
 	case reason == tasks.Throttled:

@@ -49,7 +49,7 @@ func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 		r.Delay = max(b.until.Sub(now), 0) + randDuration(time.Second, g.cfg.Jitter)
 	}
 	r.Message, r.Hint = g.explain(b)
-	g.counters.Refused[b.cause]++
+	g.refused[b.cause]++
 	return r
 }
 
