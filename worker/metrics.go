@@ -24,10 +24,7 @@ type metrics struct {
 	sweeps   *prometheus.GaugeVec
 }
 
-var (
-	_ pipeline.Observer = (*metrics)(nil)
-	_ recovery.Observer = (*metrics)(nil)
-)
+var _ pipeline.Observer = (*metrics)(nil)
 
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
@@ -99,8 +96,8 @@ func (m *metrics) observeSweep(r locks.Report) {
 	}
 }
 
-// Repaired implements recovery.Observer.
-func (m *metrics) Repaired(queue string, repair recovery.Repair, n int) {
+// repaired counts repairs.
+func (m *metrics) repaired(queue string, repair recovery.Repair, n int) {
 	m.repairs.WithLabelValues(queue, string(repair)).Add(float64(n))
 }
 

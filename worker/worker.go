@@ -99,7 +99,7 @@ func (w *Worker) build() (err error) {
 	}
 	w.repairer, err = recovery.New(recovery.Config{
 		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes,
-		Logger: w.log.Named("recovery"), Observer: metrics,
+		Logger: w.log.Named("recovery"), OnRepair: metrics.repaired,
 	})
 	if err != nil {
 		return err

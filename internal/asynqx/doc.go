@@ -4,7 +4,7 @@
 // logger that its servers need.
 //
 // It is called by packages enqueue and worker, by those below worker that use
-// asynq (deadletter, locks, recovery), and by the command line. It imports asynq
+// asynq (deadletter, jobs, locks, recovery), and by the command line. It imports asynq
 // and its codec, go-redis, zap and our package tasks, and must not import anything
 // else of ours.
 //

@@ -2,6 +2,7 @@ package asynqx
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,20 +83,13 @@ func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// serverErrors are what the errors of a Redis begin with that answers, and
-// cannot serve.
+// serverErrors are the beginnings of the errors of a Redis that answers but cannot
+// serve.
 var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
 
 func isServerError(err error) bool {
-	if err == nil {
-		return false
-	}
-	text := err.Error()
-	for _, prefix := range serverErrors {
+	return err != nil && slices.ContainsFunc(serverErrors, func(prefix string) bool {
 		// A script's error may be wrapped in the name of the script.
-		if strings.HasPrefix(text, prefix) || strings.Contains(text, "-"+prefix) {
-			return true
-		}
-	}
-	return false
+		return strings.HasPrefix(err.Error(), prefix) || strings.Contains(err.Error(), "-"+prefix)
+	})
 }

@@ -26,7 +26,7 @@ func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Letter, error] {
 			}
 			for _, e := range page {
 				l := e.letter()
-				if !f.Match(l) {
+				if !f.matches(l) {
 					continue
 				}
 				if !yield(l, nil) {
@@ -209,7 +209,7 @@ func filterMatching(page []entry, f Filter, res *Result) []entry {
 		if f.Limit > 0 && res.Matched >= f.Limit {
 			break
 		}
-		if !f.Match(e.letter()) {
+		if !f.matches(e.letter()) {
 			continue
 		}
 		res.Matched++

@@ -27,8 +27,8 @@ func (f Filter) Empty() bool {
 		f.DeadBefore.IsZero() && f.DeadAfter.IsZero() && f.Limit == 0
 }
 
-// Match reports whether the filter selects a letter. It ignores Limit.
-func (f Filter) Match(l Letter) bool {
+// matches reports whether the filter selects a letter. It ignores Limit.
+func (f Filter) matches(l Letter) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.ID),
 		len(f.Kinds) > 0 && !slices.Contains(f.Kinds, l.Kind),

@@ -67,29 +67,26 @@ const envelopeVersion = 1
 // payload is kept byte for byte: as a string if it is UTF-8, as every payload of
 // ours is, and otherwise in base64.
 type envelope struct {
-	Version    int        `json:"v"`
-	Reason     string     `json:"reason"`
-	Error      string     `json:"error"`
-	Attempts   int        `json:"attempts"`
-	DeadAt     time.Time  `json:"dead_at"`
-	EnqueuedAt *time.Time `json:"enqueued_at,omitempty"`
-	UserID     string     `json:"user_id,omitempty"`
-	Target     string     `json:"target,omitempty"`
-	Queue      string     `json:"queue"`
-	Batch      string     `json:"batch,omitempty"`
-	Payload    *string    `json:"payload,omitempty"`
-	Base64     *string    `json:"payload_base64,omitempty"`
+	Version    int          `json:"v"`
+	Reason     tasks.Reason `json:"reason"`
+	Error      string       `json:"error"`
+	Attempts   int          `json:"attempts"`
+	DeadAt     time.Time    `json:"dead_at"`
+	EnqueuedAt time.Time    `json:"enqueued_at,omitzero"`
+	UserID     string       `json:"user_id,omitempty"`
+	Target     string       `json:"target,omitempty"`
+	Queue      string       `json:"queue"`
+	Batch      string       `json:"batch,omitempty"`
+	Payload    *string      `json:"payload,omitempty"`
+	Base64     *string      `json:"payload_base64,omitempty"`
 }
 
 // encode writes the envelope.
 func (l Letter) encode() ([]byte, error) {
 	e := envelope{
-		Version: envelopeVersion, Reason: string(l.Reason), Error: l.Error, Attempts: l.Attempts, DeadAt: l.DeadAt.UTC(),
+		Version: envelopeVersion, Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
+		DeadAt: l.DeadAt.UTC(), EnqueuedAt: l.EnqueuedAt.UTC(),
 		UserID: l.UserID, Target: l.Target, Queue: l.Queue, Batch: l.Batch,
-	}
-	if !l.EnqueuedAt.IsZero() {
-		at := l.EnqueuedAt.UTC()
-		e.EnqueuedAt = &at
 	}
 	if s := string(l.Payload); utf8.ValidString(s) {
 		e.Payload = &s
@@ -110,37 +107,32 @@ func (l Letter) encode() ([]byte, error) {
 // queue. It does not fail. From bytes that are no envelope it makes a letter that
 // has them as its payload, and the reason undecodable.
 func Decode(id, kind string, data []byte) Letter {
-	l := Letter{ID: id, Kind: tasks.Kind(kind)}
 	var e envelope
-	payload, err := []byte(nil), json.Unmarshal(data, &e)
-	if err == nil && e.Version != envelopeVersion {
-		err = fmt.Errorf("version %d; this version reads %d", e.Version, envelopeVersion)
+	err := json.Unmarshal(data, &e)
+	payload, ok := e.payload()
+	if err != nil || e.Version != envelopeVersion || !ok {
+		return Letter{
+			ID: id, Kind: tasks.Kind(kind), Queue: tasks.QueueDeadLetter, Payload: data, Reason: tasks.Undecodable,
+			Error: string(tasks.Undecodable) + ": not a dead letter's envelope",
+		}
 	}
-	if err == nil {
-		payload, err = e.payload()
+	return Letter{
+		ID: id, Kind: tasks.Kind(kind), Queue: e.Queue, Payload: payload, UserID: e.UserID, Target: e.Target, Batch: e.Batch,
+		Reason: e.Reason, Error: e.Error, Attempts: e.Attempts, EnqueuedAt: e.EnqueuedAt, DeadAt: e.DeadAt,
 	}
-	if err != nil {
-		l.Queue, l.Payload, l.Reason = tasks.QueueDeadLetter, data, tasks.Undecodable
-		l.Error = string(tasks.Undecodable) + ": not a dead letter's envelope"
-		return l
-	}
-	l.Queue, l.Payload, l.Batch = e.Queue, payload, e.Batch
-	l.UserID, l.Target = e.UserID, e.Target
-	l.Reason, l.Error, l.Attempts, l.DeadAt = tasks.Reason(e.Reason), e.Error, e.Attempts, e.DeadAt
-	if e.EnqueuedAt != nil {
-		l.EnqueuedAt = *e.EnqueuedAt
-	}
-	return l
 }
 
-func (e envelope) payload() ([]byte, error) {
+// payload returns the dead task's own payload. It is not ok unless the envelope
+// has exactly one.
+func (e envelope) payload() (data []byte, ok bool) {
 	switch {
 	case e.Payload != nil && e.Base64 == nil:
-		return []byte(*e.Payload), nil
+		return []byte(*e.Payload), true
 	case e.Base64 != nil && e.Payload == nil:
-		return base64.StdEncoding.DecodeString(*e.Base64)
+		data, err := base64.StdEncoding.DecodeString(*e.Base64)
+		return data, err == nil
 	default:
-		return nil, fmt.Errorf("want one of payload and payload_base64")
+		return nil, false
 	}
 }
 

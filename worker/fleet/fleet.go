@@ -119,9 +119,6 @@ func (f *Fleet) heartbeat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	answer, err := heartbeatCmd.Run(ctx, f.rdb, []string{workersKey, pausedKey}, f.id, heartbeatTTL.Milliseconds()).Int64Slice()
-	if err == nil && len(answer) != 2 {
-		err = fmt.Errorf("%d values; want 2", len(answer))
-	}
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			f.log.Warn("cannot read the state of the fleet from Redis; the last known state stays in use", zap.Error(err))
@@ -130,7 +127,7 @@ func (f *Fleet) heartbeat(ctx context.Context) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.live = max(int(answer[0]), 1)
+	f.live = int(answer[0])
 	if left := time.Duration(answer[1]) * time.Millisecond; left > 0 {
 		until := time.Now().Add(left)
 		if until.After(f.pausedUntil.Add(time.Second)) {

@@ -10,6 +10,24 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
+const (
+	// window is how far back the breaker counts.
+	window = 10 * time.Second
+	// minCalls is the least number of calls of which a half must have failed to
+	// open the breaker.
+	minCalls = 20
+	// systemicFailures is the number of answers in a row that opens the breaker if
+	// they are all unauthorized, or all misrouted: both affect every task alike.
+	systemicFailures = 3
+	// goodProbes is the number of good probes in a row that closes the breaker.
+	goodProbes = 3
+	// minProbeDelay and maxProbeDelay bound the delay before a probe. Delays double
+	// from the one to the other, give or take a half. No delay is shorter than
+	// minProbeDelay for each live worker.
+	minProbeDelay = time.Second
+	maxProbeDelay = time.Minute
+)
+
 // breaker decides whether KooDrive is in a state to be called. The gate's lock
 // guards it.
 //
@@ -44,28 +62,25 @@ type breaker struct {
 func newBreaker(cfg Config, onClosed func(at time.Time)) *breaker {
 	b := &breaker{
 		delays: backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(cfg.ProbeMin),
+			backoff.WithInitialInterval(minProbeDelay),
 			backoff.WithRandomizationFactor(0.5),
 			backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(cfg.ProbeMax),
+			backoff.WithMaxInterval(maxProbeDelay),
 			backoff.WithMaxElapsedTime(0), // never give up
 		),
 		cfg: cfg, onClosed: onClosed, live: 1, since: time.Now(),
 	}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests:   uint32(cfg.Probes), //nolint:gosec // at most maxCount
-		Interval:      cfg.Window,
-		BucketPeriod:  cfg.Window / windowBuckets,
+		MaxRequests:   goodProbes,
+		Interval:      window,
+		BucketPeriod:  window / 10,     // the step in which it moves on
 		Timeout:       time.Nanosecond, // 0 would mean a minute
 		ReadyToTrip:   b.readyToTrip,
 		IsExcluded:    func(err error) bool { return errors.Is(err, errNeutral) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { b.stateChanged(State(to)) },
+		OnStateChange: func(_ string, _, to State) { b.stateChanged(to) },
 	})
 	return b
 }
-
-// windowBuckets is the number of steps in which the window moves on.
-const windowBuckets = 10
 
 // readyToTrip reports whether the breaker must open. gobreaker calls it after
 // each failure.
@@ -73,10 +88,10 @@ func (b *breaker) readyToTrip(n gobreaker.Counts) bool {
 	failures, inARow := int(n.TotalFailures), int(n.ConsecutiveFailures)
 	ended := failures + int(n.TotalSuccesses)
 	return inARow >= b.cfg.ConsecutiveFailures && time.Since(b.failingSince) >= b.cfg.MinFailureTime ||
-		ended >= b.cfg.MinCalls && float64(failures) >= b.cfg.Ratio*float64(ended) ||
+		ended >= minCalls && 2*failures >= ended ||
 		// The streak knows neither the window nor successes, and gobreaker's count
 		// knows no reason.
-		isSystemic(b.lastFailure) && min(inARow, b.streak) >= b.cfg.SystemicFailures
+		isSystemic(b.lastFailure) && min(inARow, b.streak) >= systemicFailures
 }
 
 // blocked reports whether no call may be made now, and until when. The time is
@@ -162,7 +177,7 @@ func (b *breaker) stateChanged(to State) {
 	case Open:
 		b.reason = b.lastFailure
 		if from == Closed {
-			if now.Sub(b.since) >= b.cfg.ProbeMax {
+			if now.Sub(b.since) >= maxProbeDelay {
 				b.delays.Reset() // it is a new outage; in the same one delays go on growing
 			}
 			b.since = now
@@ -182,7 +197,7 @@ func (b *breaker) stateChanged(to State) {
 // probeDelay returns the time until the next probe: the shortest after a good
 // probe.
 func (b *breaker) probeDelay(good bool) time.Duration {
-	shortest := b.cfg.ProbeMin * time.Duration(b.live)
+	shortest := minProbeDelay * time.Duration(b.live)
 	if good {
 		return shortest
 	}

@@ -8,17 +8,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestState_MatchesGobreaker(t *testing.T) {
+func TestState_Words(t *testing.T) {
 	t.Parallel()
-	for _, s := range []gobreaker.State{gobreaker.StateClosed, gobreaker.StateHalfOpen, gobreaker.StateOpen} {
-		if State(s).String() != s.String() {
-			t.Errorf("gobreaker's %s is %s; want the same state", s, State(s))
-		}
+	if words := fmt.Sprint(Closed, HalfOpen, Open); words != "closed half-open open" {
+		t.Errorf("the states are %s; want closed half-open open", words)
 	}
 }
 
@@ -70,7 +67,7 @@ func TestBreaker_WhatOpensIt(t *testing.T) {
 func TestBreaker_TimeoutsLongerThanWindowOpenIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{Window: 10 * time.Second})
+		b := setup(t, Config{})
 		b.latency, b.answer = 30*time.Second, always(tasks.TimedOut)
 		b.load(t.Context(), 10, 31*time.Second)
 		if s := b.Status(); s.State == Closed || s.Reason != tasks.TimedOut {

@@ -18,9 +18,10 @@ type Gate struct {
 	blockedBy      blocker   // what the waiters wait for
 	timer          *time.Timer
 	inFlight       int
-	throttledUntil time.Time // zero if KooDrive has not asked for a pause
+	throttledUntil time.Time // the end of the pause that KooDrive asked for; zero or past: no pause
 	stopped        bool
-	counters       Counters
+	calls          uint64           // that have ended
+	refused        map[Cause]uint64 // tasks
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -29,7 +30,7 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: newPacer(cfg), counters: Counters{Refused: make(map[Cause]uint64)}}
+	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1}, refused: make(map[Cause]uint64)}
 	g.breaker = newBreaker(cfg, g.pacer.restart)
 	return g, nil
 }
@@ -65,8 +66,6 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.counters.Waits++
-	g.counters.Waited += now.Sub(start)
 	permit, refusal := g.endWait(ctx, w, now)
 	if permit != nil {
 		permit.waited = now.Sub(start)

@@ -3,35 +3,23 @@ package gate
 import (
 	"errors"
 
+	"github.com/sony/gobreaker/v2"
+
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// State is the breaker's. The values are gobreaker's.
-type State int
+// State is the breaker's. Its String is the word for logs and metrics.
+type State = gobreaker.State
 
 // The states.
 const (
 	// Closed: calls pass.
-	Closed State = iota
+	Closed = gobreaker.StateClosed
 	// HalfOpen: a probe is under way, or the last probes were good.
-	HalfOpen
+	HalfOpen = gobreaker.StateHalfOpen
 	// Open: no call is made before the next probe.
-	Open
+	Open = gobreaker.StateOpen
 )
-
-// String returns the word for logs and metrics.
-func (s State) String() string {
-	switch s {
-	case Closed:
-		return "closed"
-	case HalfOpen:
-		return "half-open"
-	case Open:
-		return "open"
-	default:
-		return "unknown"
-	}
-}
 
 // health is what an answer says about KooDrive, whatever it says about the task.
 type health int

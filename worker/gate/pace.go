@@ -14,16 +14,13 @@ import (
 // holds at most the calls of a tenth of a second: enough to make up for a timer
 // that fires late, too few to be seen as a burst.
 type pacer struct {
-	rate     float64 // of the fleet; 0 for no limit
-	rampFrom float64 // of the fleet, calls per second
-
+	rate        float64 // of the fleet; 0 for no limit
 	live        int
-	share       float64   // this worker's, of rate
-	pendingLive int       // fewer live workers than the share was made for; 0: none
-	raiseAt     time.Time // when the share is made for pendingLive, if that stays
-	rampBegan   time.Time // the latest ramp; zero for never
-	bucket      *rate.Limiter
-	current     float64 // the bucket's limit; negative: a new bucket is needed
+	share       float64       // this worker's, of rate
+	pendingLive int           // fewer live workers than the share was made for; 0: none
+	raiseAt     time.Time     // when the share is made for pendingLive, if that stays
+	rampBegan   time.Time     // the latest ramp; zero for never
+	bucket      *rate.Limiter // nil: a new one is needed
 }
 
 const (
@@ -31,14 +28,13 @@ const (
 	// worker takes a larger share. Within it the others must learn of a new
 	// worker.
 	raiseDelay = time.Second
+	// rampFrom is the number of calls a second with which the fleet starts again
+	// after an outage. It doubles every second.
+	rampFrom = 10
 	// rampSteps is how often a ramp doubles before it is over: from 10 to
 	// 10,240 calls a second, more than one process makes.
 	rampSteps = 10
 )
-
-func newPacer(cfg Config) *pacer {
-	return &pacer{rate: cfg.Rate, rampFrom: cfg.RampFrom, live: 1, bucket: rate.NewLimiter(0, 0), current: -1}
-}
 
 // setLive takes the number of live workers. A gate without a fleet has the whole
 // rate from the start.
@@ -56,7 +52,7 @@ func (p *pacer) setLive(now time.Time, live int, isSolo bool) {
 }
 
 // restart begins a ramp.
-func (p *pacer) restart(at time.Time) { p.rampBegan, p.current = at, -1 }
+func (p *pacer) restart(at time.Time) { p.rampBegan, p.bucket = at, nil }
 
 // rampLimit returns the calls per second that the ramp allows now, or Inf. A
 // worker starts with its share of the ramp, and with at least one call a second.
@@ -65,7 +61,7 @@ func (p *pacer) rampLimit(now time.Time) float64 {
 	if p.rampBegan.IsZero() || step >= rampSteps {
 		return math.Inf(1)
 	}
-	return max(p.rampFrom/float64(p.live), 1) * math.Exp2(max(step, 0))
+	return max(rampFrom/float64(p.live), 1) * math.Exp2(max(step, 0))
 }
 
 // nextDoubling returns when the ramp doubles.
@@ -91,7 +87,7 @@ func (p *pacer) take(now time.Time) time.Duration {
 	limit := p.limit(now)
 	switch {
 	case math.IsInf(limit, 1):
-		p.current = -1
+		p.bucket = nil
 		return 0
 	case limit == 0:
 		return max(p.raiseAt.Sub(now), time.Millisecond)
@@ -109,12 +105,11 @@ func (p *pacer) take(now time.Time) time.Duration {
 func (p *pacer) setLimit(now time.Time, limit float64) {
 	burst := max(1, int(math.Ceil(limit/10)))
 	switch {
-	case p.current < 0:
+	case p.bucket == nil:
 		p.bucket = rate.NewLimiter(rate.Limit(limit), burst)
 		p.bucket.AllowN(now, burst)
-	case p.current != limit:
+	case p.bucket.Limit() != rate.Limit(limit):
 		p.bucket.SetLimitAt(now, rate.Limit(limit))
 		p.bucket.SetBurstAt(now, burst)
 	}
-	p.current = limit
 }

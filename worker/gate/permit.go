@@ -74,7 +74,7 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause 
 	p.ended = true
 	now := time.Now()
 	g.inFlight--
-	g.counters.Calls++
+	g.calls++
 	outage := g.breaker.report(now, p, reason)
 	switch {
 	case reason == tasks.Throttled:
@@ -98,12 +98,15 @@ func (p *Permit) cancel() {
 	p.gate.admit()
 }
 
+// throttleCap bounds the pause that an answer may ask for. After it the API is
+// called again.
+const throttleCap = 15 * time.Minute
+
 // throttle pauses this worker, and returns how long the whole fleet has to
 // pause, 0 if the fleet need not be told. If one call in flight is throttled,
 // most of the others are, too: their answers change nothing, unless they name a
 // time that is clearly later.
 func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
-	g.counters.Throttled++
 	paused := now.Before(g.throttledUntil)
 	if wait <= 0 {
 		if paused {
@@ -111,7 +114,7 @@ func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
 		}
 		wait = randDuration(g.cfg.ThrottleMin, g.cfg.ThrottleMax)
 	}
-	wait = min(wait, g.cfg.ThrottleCap)
+	wait = min(wait, throttleCap)
 	const clearly = time.Second // Retry-After is in whole seconds
 	if paused && now.Add(wait).Before(g.throttledUntil.Add(clearly)) {
 		return 0

@@ -75,7 +75,7 @@ func TestPermit_EndsOnce(t *testing.T) {
 					}
 				}
 				s := b.Status()
-				if s.State != Closed || s.InFlight != 1 || s.Calls != calls || s.Throttled != 0 || len(fleet.pauses) != 0 {
+				if s.State != Closed || s.InFlight != 1 || s.Calls != calls || s.PausedFor != 0 || len(fleet.pauses) != 0 {
 					t.Errorf("%+v, %v; want closed, one in flight, %d calls, and no throttling", s, fleet.pauses, calls)
 				}
 			})

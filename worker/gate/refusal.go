@@ -49,7 +49,7 @@ func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 		r.Delay = max(b.until.Sub(now), 0) + randDuration(time.Second, g.cfg.Jitter)
 	}
 	r.Message, r.Hint = g.explain(b)
-	g.counters.Refused[b.cause]++
+	g.refused[b.cause]++
 	return r
 }
 
@@ -79,10 +79,8 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 		return "more tasks wait than the rate allows", "raise --rate if KooDrive can take more"
 	case ByRamp:
 		return "KooDrive has just come back, and the number of calls grows step by step", ""
-	case ByInterrupt:
+	default: // ByInterrupt
 		return "interrupted before its call was made", ""
-	default:
-		return string(b.cause), ""
 	}
 }
 

@@ -19,17 +19,11 @@ type Status struct {
 	Limit     float64       // calls a second that this worker may make now; 0 for no limit
 	InFlight  int
 	Waiting   int
-	Counters
-}
 
-// Counters only grow.
-type Counters struct {
-	Calls     uint64 // calls that have ended, probes included
-	Probes    uint64 // probes that have ended
-	Throttled uint64 // answers that were "too many requests"
-	Waits     uint64 // tasks that waited in line
-	Waited    time.Duration
-	Refused   map[Cause]uint64
+	// These only grow.
+	Calls   uint64           // calls that have ended, probes included
+	Probes  uint64           // probes that have ended
+	Refused map[Cause]uint64 // tasks that were refused
 }
 
 // Status returns the gate's state and counters.
@@ -41,9 +35,8 @@ func (g *Gate) Status() Status {
 	s := Status{
 		State: g.breaker.state, Reason: g.breaker.reason, Since: g.breaker.since,
 		PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.breaker.live, Limit: g.pacer.limit(now),
-		InFlight: g.inFlight, Waiting: len(g.waiters), Counters: g.counters,
+		InFlight: g.inFlight, Waiting: len(g.waiters), Calls: g.calls, Probes: g.breaker.probes, Refused: maps.Clone(g.refused),
 	}
-	s.Probes, s.Refused = g.breaker.probes, maps.Clone(g.counters.Refused)
 	if math.IsInf(s.Limit, 1) {
 		s.Limit = 0
 	}

@@ -69,7 +69,7 @@ func TestThrottle_FleetIsToldOnce(t *testing.T) {
 			if len(fleet.pauses) != 1 || fleet.pauses[0] < 2*time.Second || fleet.pauses[0] > 5*time.Second {
 				t.Errorf("Retry-After %s: the fleet was told to pause for %v; want once, for 2s to 5s", wait, fleet.pauses)
 			}
-			if s := b.Status(); s.Throttled != 64 || s.State != Closed {
+			if s := b.Status(); s.Calls != 64 || s.State != Closed {
 				t.Errorf("%+v; want 64 throttled answers, and a closed breaker", s)
 			}
 		})

@@ -31,17 +31,16 @@ func (g *Gate) admit() {
 	now := time.Now()
 	g.refresh(now)
 	for len(g.waiters) > 0 {
-		w := g.waiters[0]
 		if g.stopped {
-			g.reject(w, g.refuse(now, g.interrupted()))
+			g.decide(nil, g.refuse(now, g.interrupted()))
 			continue
 		}
 		b, blocked := g.tryNext(now)
 		switch {
 		case !blocked:
-			g.grant(w)
-		case b.cause == ByThrottle && b.until.After(w.deadline):
-			g.reject(w, g.refuse(now, b))
+			g.decide(g.grant(), nil)
+		case b.cause == ByThrottle && b.until.After(g.waiters[0].deadline):
+			g.decide(nil, g.refuse(now, b))
 		default:
 			g.blockedBy = b
 			g.admitAt(now, b.until)
@@ -53,15 +52,12 @@ func (g *Gate) admit() {
 	}
 }
 
-// refresh reads what the fleet knows, and notices the end of a pause.
+// refresh reads what the fleet knows.
 func (g *Gate) refresh(now time.Time) {
 	live, pausedFor := g.cfg.Fleet.Snapshot()
 	live = max(live, 1)
 	if until := now.Add(pausedFor); pausedFor > 0 && until.After(g.throttledUntil) {
 		g.throttledUntil = until
-	}
-	if !g.throttledUntil.IsZero() && !now.Before(g.throttledUntil) {
-		g.throttledUntil = time.Time{}
 	}
 	g.breaker.live = live
 	_, isSolo := g.cfg.Fleet.(solo)
@@ -94,22 +90,19 @@ func (g *Gate) tryNext(now time.Time) (b blocker, blocked bool) {
 	return blocker{}, false
 }
 
-// grant gives a permit to the first waiter.
-func (g *Gate) grant(w *waiter) {
-	w.permit = &Permit{gate: g}
-	g.breaker.admit(w.permit)
+// grant returns a permit for the call that nothing blocks.
+func (g *Gate) grant() *Permit {
+	p := &Permit{gate: g}
+	g.breaker.admit(p)
 	g.inFlight++
-	g.dismiss(w)
+	return p
 }
 
-// reject gives a refusal to the first waiter.
-func (g *Gate) reject(w *waiter, r *Refusal) {
-	w.refusal = r
-	g.dismiss(w)
-}
-
-func (g *Gate) dismiss(w *waiter) {
+// decide ends the wait of the first waiter with a permit or a refusal.
+func (g *Gate) decide(p *Permit, r *Refusal) {
+	w := g.waiters[0]
 	g.waiters[0], g.waiters = nil, g.waiters[1:]
+	w.permit, w.refusal = p, r
 	close(w.decided)
 }
 

@@ -22,7 +22,7 @@ var (
 )
 
 // tripsAtOnce is a gate that takes the first failure for an outage.
-var tripsAtOnce = gate.Config{MinCalls: 1, Ratio: 1}
+var tripsAtOnce = gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond}
 
 func TestRelease_NamedNeedsNoClaim(t *testing.T) {
 	t.Parallel()

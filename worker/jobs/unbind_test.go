@@ -52,7 +52,7 @@ func TestUnbind_ResultOfEachAnswer(t *testing.T) {
 // it, though nothing was sent for those.
 func TestUnbind_OutageIsNotCharged(t *testing.T) {
 	t.Parallel()
-	b := setup(t, gate.Config{MinCalls: 1, Ratio: 1, MaxWait: time.Millisecond})
+	b := setup(t, gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond, MaxWait: time.Millisecond})
 	b.answer = koodrive.Answer{Reason: tasks.Upstream, Status: 503}
 	if r := b.do(unbindTask); r.Kind != pipeline.IsOutage || r.Reason != tasks.Upstream || r.RetryAfter <= 0 {
 		t.Errorf("the call that opens the breaker: %+v; want an outage", r)

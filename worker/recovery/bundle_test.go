@@ -65,7 +65,7 @@ func setup(t *testing.T, args ...string) *bundle {
 		parker: &parker{letters: map[string]deadletter.Letter{}}, receipts: &receipts{}, counts: &counts{n: map[recovery.Repair]int{}},
 	}
 	b.cfg = recovery.Config{
-		Redis: server.Client(), Parker: b.parker, Receipts: b.receipts, Observer: b.counts, MinUptime: 1,
+		Redis: server.Client(), Parker: b.parker, Receipts: b.receipts, OnRepair: b.counts.repaired, MinUptime: 1,
 		Queues: []string{dead, tasks.QueueRelease, unbind}, // the tests count on three
 	}
 	return b
@@ -269,13 +269,13 @@ func (r *receipts) Record(_ context.Context, receipt tasks.Receipt) error {
 	return r.fail
 }
 
-// counts is an Observer.
+// counts counts repairs.
 type counts struct {
 	mu sync.Mutex
 	n  map[recovery.Repair]int
 }
 
-func (c *counts) Repaired(_ string, repair recovery.Repair, n int) {
+func (c *counts) repaired(_ string, repair recovery.Repair, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n[repair] += n

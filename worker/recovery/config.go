@@ -28,18 +28,9 @@ type Config struct {
 
 	// Queues are the queues to repair. Default: those of tasks.QueueWeights.
 	Queues []string
-	// DeadLetter is the queue of dead letters. A task of this queue is put back
-	// among the parked ones and not handed to the Parker. Default
-	// tasks.QueueDeadLetter.
-	DeadLetter string
-
 	// Interval is the time between two passes, give or take a fifth. More than
 	// 0, at most 3 s. Default 1 s.
 	Interval time.Duration
-	// Grace is how long after its lease expired a task is requeued. At least
-	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
-	// Default 2 s.
-	Grace time.Duration
 	// MinUptime is for how long Redis must have answered without an outage before
 	// anything is reaped. It should be longer than the time between two heartbeats
 	// of asynq's servers, 5 s. More than 0. Default 8 s.
@@ -50,17 +41,14 @@ type Config struct {
 
 	// Logger receives one line per repair, sampled. Default: none.
 	Logger *zap.Logger
-	// Observer is told of every repair. Default: none.
-	Observer Observer
+	// OnRepair is told of repairs as they happen: n tasks of a queue were repaired.
+	// If the queue itself was repaired n is 1. Run calls it, so it must not block.
+	// Default: nothing is called.
+	OnRepair func(queue string, repair Repair, n int)
 }
 
-// Defaults of Config.
-const (
-	DefaultInterval   = time.Second
-	DefaultGrace      = 2 * time.Second
-	DefaultMinUptime  = 8 * time.Second
-	DefaultMaxCrashes = 3
-)
+// DefaultMaxCrashes is the default of Config.MaxCrashes.
+const DefaultMaxCrashes = 3
 
 // maxInterval is less than maxGap, so that the time between two passes does not
 // count as an outage of Redis.
@@ -70,16 +58,14 @@ func (c Config) withDefaults() Config {
 	if c.Queues == nil {
 		c.Queues = slices.Sorted(maps.Keys(tasks.QueueWeights()))
 	}
-	c.DeadLetter = cmp.Or(c.DeadLetter, tasks.QueueDeadLetter)
-	c.Interval = cmp.Or(c.Interval, DefaultInterval)
-	c.Grace = cmp.Or(c.Grace, DefaultGrace)
-	c.MinUptime = cmp.Or(c.MinUptime, DefaultMinUptime)
+	c.Interval = cmp.Or(c.Interval, time.Second)
+	c.MinUptime = cmp.Or(c.MinUptime, 8*time.Second)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	if c.Observer == nil {
-		c.Observer = nopObserver{}
+	if c.OnRepair == nil {
+		c.OnRepair = func(string, Repair, int) {}
 	}
 	return c
 }
@@ -94,8 +80,6 @@ func (c Config) validate() error {
 		return errors.New("recovery: Config.Receipts is required")
 	case c.Interval < 0 || c.Interval > maxInterval:
 		return fmt.Errorf("recovery: interval is %s; want more than 0 and at most %s", c.Interval, maxInterval)
-	case c.Grace < time.Second:
-		return fmt.Errorf("recovery: grace is %s; want at least 1s", c.Grace)
 	case c.MinUptime < 0:
 		return fmt.Errorf("recovery: min uptime is %s; want more than 0", c.MinUptime)
 	case c.MaxCrashes < 1:

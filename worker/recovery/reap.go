@@ -12,8 +12,13 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// reapChunks bounds what one pass reaps in a queue.
-const reapChunks = 400
+const (
+	// reapChunks bounds what one pass reaps in a queue.
+	reapChunks = 400
+	// grace is how long after its lease expired a task is requeued. It is at least
+	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
+	grace = 2 * time.Second
+)
 
 // reap recovers the tasks whose leases have expired, chunk by chunk. There are at
 // most as many as there were tasks running.
@@ -39,13 +44,13 @@ func (r *Repairer) reap(ctx context.Context, q queue) error {
 	return nil
 }
 
-// expired reads tasks whose lease ended more than Grace ago. It goes by Redis'
+// expired reads tasks whose lease ended more than grace ago. It goes by Redis'
 // clock at the last renewal of the lock, so it may miss those of the last second.
 func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, error) {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	seen, err := r.cfg.Redis.ZRangeByScoreWithScores(limited, asynqx.LeaseKey(q.name), &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(r.uptime.last.Add(-r.cfg.Grace).Unix(), 10), Offset: offset, Count: chunk,
+		Min: "-inf", Max: strconv.FormatInt(r.uptime.last.Add(-grace).Unix(), 10), Offset: offset, Count: chunk,
 	}).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list expired leases: %w", err)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Repairer repairs the queues of one Redis. Make one with New and Run it once.
@@ -46,10 +47,10 @@ func New(cfg Config) (*Repairer, error) {
 	}
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
-		paused: make(map[string]bool), skip: make(map[string]int64),
+		servers: make(serverRegistry), paused: make(map[string]bool), skip: make(map[string]int64),
 	}
 	for _, name := range cfg.Queues {
-		r.queues = append(r.queues, queue{name: name, dead: name == cfg.DeadLetter})
+		r.queues = append(r.queues, queue{name: name, dead: name == tasks.QueueDeadLetter})
 	}
 	return r, nil
 }
@@ -75,7 +76,7 @@ func (r *Repairer) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil:
+		case err != nil && !errors.Is(err, errNotHeld):
 			r.logFailure(err)
 			timer.Reset(pause.NextBackOff())
 		default:
@@ -92,10 +93,11 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // not a secret
 }
 
-// pass repairs each queue once, and scans a page.
+// pass repairs each queue once, and scans a page. It returns errNotHeld if
+// another repairer holds the lock.
 func (r *Repairer) pass(ctx context.Context) error {
 	if err := r.renewLock(ctx); err != nil {
-		return unlessNotHeld(err)
+		return err
 	}
 	if err := r.servers.refresh(ctx, r.cfg.Redis); err != nil {
 		return err
@@ -110,20 +112,13 @@ func (r *Repairer) pass(ctx context.Context) error {
 			failed = append(failed, fmt.Errorf("queue %s: %w", q.name, err))
 		}
 		if err := r.ensureLock(ctx); err != nil {
-			return unlessNotHeld(err)
+			return err
 		}
 	}
 	if err := r.scanPage(ctx); err != nil {
 		failed = append(failed, err)
 	}
-	return unlessNotHeld(errors.Join(failed...))
-}
-
-func unlessNotHeld(err error) error {
-	if errors.Is(err, errNotHeld) {
-		return nil
-	}
-	return err
+	return errors.Join(failed...)
 }
 
 // repair repairs one queue. It begins with the expired leases, which are urgent.
@@ -156,13 +151,13 @@ func (r *Repairer) register(ctx context.Context, q queue) error {
 		return fmt.Errorf("register the queue: %w", err)
 	}
 	if added.Val() > 0 {
-		r.cfg.Observer.Repaired(q.name, Registered, 1)
+		r.cfg.OnRepair(q.name, Registered, 1)
 		r.log.Info("registered the queue", zap.String("queue", q.name))
 	}
 	if now := paused.Val() > 0; now != r.paused[q.name] {
 		r.paused[q.name] = now
 		if now {
-			r.cfg.Observer.Repaired(q.name, Paused, 1)
+			r.cfg.OnRepair(q.name, Paused, 1)
 			r.log.Warn("the queue is paused: its tasks wait until somebody lifts the pause", zap.String("queue", q.name))
 		} else {
 			r.log.Info("the queue is no longer paused", zap.String("queue", q.name))

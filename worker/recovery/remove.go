@@ -82,7 +82,7 @@ func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repai
 	}
 	if err := r.park(ctx, l); err != nil {
 		r.refusals++
-		r.cfg.Observer.Repaired(q.name, Refused, 1)
+		r.cfg.OnRepair(q.name, Refused, 1)
 		r.repairs.Warn("could not park a task; trying again", zap.String("queue", q.name), zap.String("id", it.id), zap.String("as", string(as)), zap.Error(err))
 		return false, nil
 	}

@@ -25,23 +25,6 @@ const (
 	Refused     Repair = "refused"     // the Parker failed; another pass tries again
 )
 
-// Repairs lists every repair.
-func Repairs() []Repair {
-	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
-}
-
-// Observer is told of repairs as they happen, by the goroutine of Run. It must
-// not block.
-type Observer interface {
-	// Repaired says that n tasks of a queue were repaired. If the queue itself was
-	// repaired n is 1.
-	Repaired(queue string, repair Repair, n int)
-}
-
-type nopObserver struct{}
-
-func (nopObserver) Repaired(string, Repair, int) {}
-
 // sampled returns a logger that writes of each kind of repair 20 lines a second,
 // and then every 100th: a dead worker leaves hundreds of tasks. Lines about lost
 // tasks are not written with it, since the ID in the line is all that is left.
@@ -56,7 +39,7 @@ func (r *Repairer) report(q queue, repair Repair, ids ...string) {
 	if len(ids) == 0 {
 		return
 	}
-	r.cfg.Observer.Repaired(q.name, repair, len(ids))
+	r.cfg.OnRepair(q.name, repair, len(ids))
 	if repair == Lost {
 		r.log.Error("lost: these tasks have no message, only their IDs are left", zap.String("queue", q.name), zap.Strings("ids", ids))
 		return

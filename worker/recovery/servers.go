@@ -28,9 +28,7 @@ const (
 // serverRegistry knows asynq's servers by their heartbeats. It remembers them,
 // since asynqmon's page removes the dead ones from the list before their leases
 // end.
-type serverRegistry struct {
-	servers map[string]server
-}
+type serverRegistry map[string]server
 
 type server struct {
 	heartbeat time.Time // the last one, by the server's clock
@@ -40,7 +38,7 @@ type server struct {
 
 // refresh reads the list, and the info of each server that has sent a heartbeat
 // since the last refresh.
-func (r *serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) error {
+func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	list, err := rdb.ZRevRangeWithScores(ctx, asynqx.AllServersKey, 0, maxServers-1).Result()
@@ -48,17 +46,14 @@ func (r *serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient)
 		return fmt.Errorf("list the servers: %w", err)
 	}
 	now, infos := time.Now(), make(map[string]*redis.StringCmd)
-	if r.servers == nil {
-		r.servers = make(map[string]server)
-	}
 	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, z := range list {
 			key, _ := z.Member.(string)
-			s := server{heartbeat: time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), listed: now, closing: r.servers[key].closing}
-			if old, known := r.servers[key]; !known || !old.heartbeat.Equal(s.heartbeat) {
+			s := server{heartbeat: time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), listed: now, closing: r[key].closing}
+			if old, known := r[key]; !known || !old.heartbeat.Equal(s.heartbeat) {
 				infos[key] = p.Get(ctx, key)
 			}
-			r.servers[key] = s
+			r[key] = s
 		}
 		return nil
 	})
@@ -70,13 +65,13 @@ func (r *serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient)
 		if err != nil {
 			continue // its info has expired; what was known of it still holds
 		}
-		s := r.servers[key]
+		s := r[key]
 		s.closing = asynqx.ServerClosing(info)
-		r.servers[key] = s
+		r[key] = s
 	}
-	for key, s := range r.servers {
+	for key, s := range r {
 		if now.Sub(s.listed) > retention {
-			delete(r.servers, key)
+			delete(r, key)
 		}
 	}
 	return nil
@@ -84,8 +79,8 @@ func (r *serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient)
 
 // crashedNear reports whether a server sent its last heartbeat at about the time
 // when a lease was written, and was not shutting down then.
-func (r *serverRegistry) crashedNear(written time.Time) bool {
-	for _, s := range r.servers {
+func (r serverRegistry) crashedNear(written time.Time) bool {
+	for _, s := range r {
 		if after := written.Sub(s.heartbeat); after >= -leaseBefore && after <= leaseAfter && !s.closing {
 			return true
 		}

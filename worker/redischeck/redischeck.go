@@ -131,14 +131,9 @@ func evaluate(info map[string]string, snapshots string) []problem {
 
 // olderThan returns false for a version that it cannot read.
 func olderThan(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return false
-	}
-	gotMajor, errMajor := strconv.Atoi(parts[0])
-	gotMinor, errMinor := strconv.Atoi(parts[1])
-	if errMajor != nil || errMinor != nil {
-		return false
-	}
-	return gotMajor < major || gotMajor == major && gotMinor < minor
+	first, rest, _ := strings.Cut(version, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	gotMajor, errMajor := strconv.Atoi(first)
+	gotMinor, errMinor := strconv.Atoi(second)
+	return errMajor == nil && errMinor == nil && (gotMajor < major || gotMajor == major && gotMinor < minor)
 }
