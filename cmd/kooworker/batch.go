@@ -177,13 +177,6 @@ type batchAuditCmd struct {
 	JSON bool `help:"Print one JSON object."`
 }
 
-// auditReport is what audit prints with --json.
-type auditReport struct {
-	ID    string `json:"id"`
-	Clean bool   `json:"clean"`
-	batch.Audit
-}
-
 // Run implements the command.
 func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
 	audit, err := store.Audit(e.ctx, c.ID)
@@ -191,7 +184,12 @@ func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
 		return redisError(err)
 	}
 	if c.JSON {
-		if err := writeJSON(e.stdout, auditReport{c.ID, audit.Clean(), audit}); err != nil {
+		report := struct {
+			ID    string `json:"id"`
+			Clean bool   `json:"clean"`
+			batch.Audit
+		}{c.ID, audit.Clean(), audit}
+		if err := writeJSON(e.stdout, report); err != nil {
 			return err
 		}
 	} else if audit.Clean() {
@@ -220,7 +218,7 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 		if e.ctx.Err() != nil {
 			return errors.New("interrupted: not all receipts were written")
 		}
-		if _, none := errors.AsType[*batch.NoReceiptsError](err); none {
+		if is[*batch.NoReceiptsError](err) {
 			return usageError(err)
 		}
 		return redisError(err)
@@ -235,7 +233,7 @@ type batchDeleteCmd struct {
 // Run implements the command.
 func (c *batchDeleteCmd) Run(e *env, store *batch.Store) error {
 	err := store.Delete(e.ctx, c.ID, c.Force)
-	if _, open := errors.AsType[*batch.NotDoneError](err); open {
+	if is[*batch.NotDoneError](err) {
 		return usagef("%w; want --force", err)
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -92,7 +91,7 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
 	res, err := client.Enqueue(ctx, t, c.options()...)
-	if _, malformed := errors.AsType[*tasks.FieldError](err); malformed {
+	if is[*tasks.FieldError](err) {
 		return usageError(err)
 	}
 	if err != nil {

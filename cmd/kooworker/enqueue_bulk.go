@@ -190,14 +190,9 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 
 // isUsage reports whether an error is about the input or the batch, not about Redis.
 func isUsage(err error) bool {
-	var (
-		known    commandError
-		input    *batch.InputError
-		spec     *batch.SpecError
-		reserved *batch.NameReservedError
-		field    *tasks.FieldError
-	)
-	return errors.As(err, &known) && known.code == exitUsage || errors.As(err, &input) || errors.As(err, &spec) || errors.As(err, &reserved) || errors.As(err, &field)
+	known, ok := errors.AsType[commandError](err)
+	return ok && known.code == exitUsage ||
+		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*tasks.FieldError](err)
 }
 
 // resumableError says how to resume after an error, if the same command would

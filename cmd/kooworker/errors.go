@@ -32,6 +32,12 @@ func usageError(err error) error { return commandError{err, exitUsage, ""} }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }
 
+// is reports whether err is a T, or wraps one.
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
 
@@ -66,7 +72,8 @@ func report(stderr io.Writer, err error) int {
 	if errors.Is(err, errPartial) {
 		return exitPartial
 	}
-	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(withoutAsynqCodes(err.Error()), "\n", " "))
+	text := asynqCode.ReplaceAllString(err.Error(), "$1")
+	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(text, "\n", " "))
 	known := commandError{code: exitFailed}
 	_ = errors.As(err, &known)
 	var hinted interface{ Hint() string }
@@ -82,5 +89,3 @@ func report(stderr io.Writer, err error) int {
 // asynqCode matches what asynq puts before the cause of a Redis error. The error's
 // type is internal to asynq, so only the text can be matched.
 var asynqCode = regexp.MustCompile(`(^|: |\()(?:(?:UNKNOWN|INTERNAL_ERROR): )+`)
-
-func withoutAsynqCodes(text string) string { return asynqCode.ReplaceAllString(text, "$1") }

@@ -42,13 +42,11 @@ func (f fileFlags) check(target ...targetFlag) error {
 	switch {
 	case f.File != "" && given > 0:
 		return usagef("--file: leave out %s, which the file holds", all)
-	case f.File != "":
-		return nil
-	case f.Format != "":
+	case f.File == "" && f.Format != "":
 		return usagef("--format: only with --file")
-	case f.Rejects != "":
+	case f.File == "" && f.Rejects != "":
 		return usagef("--rejects: only with --file")
-	case given < len(target):
+	case f.File == "" && given < len(target):
 		return usagef("want %s, or --file", all)
 	}
 	return nil
@@ -106,9 +104,21 @@ func (f *inputFile) Read(p []byte) (int, error) {
 
 // open opens the file, and the files for refused lines.
 func (f fileFlags) open(e *env) (*inputFile, *rejects, error) {
-	in, err := f.openInput(e.stdin)
-	if err != nil {
-		return nil, nil, err
+	in := &inputFile{}
+	if f.File == "-" {
+		in.ReadCloser = io.NopCloser(e.stdin)
+		if stdin, ok := e.stdin.(*os.File); ok {
+			in.info, _ = stdin.Stat()
+		}
+	} else {
+		file, err := os.Open(f.File)
+		if err != nil {
+			return nil, nil, usagef("--file: %w", err)
+		}
+		in.ReadCloser = file
+		if in.info, err = file.Stat(); err == nil && in.info.Mode().IsRegular() {
+			in.size = in.info.Size()
+		}
 	}
 	rejects, err := newRejects(f.Rejects, in, e.stderr)
 	if err != nil {
@@ -116,25 +126,6 @@ func (f fileFlags) open(e *env) (*inputFile, *rejects, error) {
 		return nil, nil, err
 	}
 	return in, rejects, nil
-}
-
-func (f fileFlags) openInput(stdin io.Reader) (*inputFile, error) {
-	if f.File == "-" {
-		in := &inputFile{ReadCloser: io.NopCloser(stdin)}
-		if file, ok := stdin.(*os.File); ok {
-			in.info, _ = file.Stat()
-		}
-		return in, nil
-	}
-	file, err := os.Open(f.File)
-	if err != nil {
-		return nil, usagef("--file: %w", err)
-	}
-	in := &inputFile{ReadCloser: file}
-	if in.info, err = file.Stat(); err == nil && in.info.Mode().IsRegular() {
-		in.size = in.info.Size()
-	}
-	return in, nil
 }
 
 // cancelableReader is a reader that ends with its context. A read from a terminal

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -181,7 +180,7 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 		return nil
 	}
 	for l, err := range input {
-		if _, bad := errors.AsType[*records.LineError](err); bad {
+		if is[*records.LineError](err) {
 			sum.Total++
 			sum.Rejected++
 			continue

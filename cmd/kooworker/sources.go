@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -127,19 +126,18 @@ func lockSources(rdb redis.UniversalClient, sources []locksource.Source) []*lock
 	return external
 }
 
-// checkSources asks the databases whether they can answer, and returns what is
-// wrong. A worker starts nevertheless.
+// checkSources asks the database, if there is one, whether it can answer, and returns
+// what is wrong. A worker starts nevertheless.
 func checkSources(ctx context.Context, sources []locksource.Source) error {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var wrong error
 	for _, s := range sources {
 		if database, ok := s.(*locksource.SQL); ok {
 			if err := database.Check(ctx); err != nil {
-				wrong = errors.Join(wrong, fmt.Errorf("source %s: %w", s.Kind(), err))
+				return fmt.Errorf("source %s: %w", s.Kind(), err)
 			}
 		}
 	}
-	return wrong
+	return nil
 }

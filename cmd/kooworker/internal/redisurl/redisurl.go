@@ -130,11 +130,6 @@ func (a Address) socket() (*redis.UniversalOptions, error) {
 	return &redis.UniversalOptions{Addrs: []string{u.Path}, DB: db, Username: u.User.Username(), Password: password}, nil
 }
 
-const (
-	defaultSentinelPort = "26379"
-	defaultRedisPort    = "6379"
-)
-
 // sentinel reads redis-sentinel://. Such a URL may have several hosts, which
 // net/url refuses; so the hosts are taken out before it is parsed.
 func (a Address) sentinel() (*redis.UniversalOptions, error) {
@@ -153,7 +148,7 @@ func (a Address) sentinel() (*redis.UniversalOptions, error) {
 	}
 	var addrs []string
 	for host := range strings.SplitSeq(hosts, ",") {
-		addr, err := withPort(host, defaultSentinelPort)
+		addr, err := withPort(host, "26379")
 		if err != nil {
 			return nil, urlError(fmt.Sprintf("host %d %v", len(addrs)+1, err))
 		}
@@ -178,7 +173,7 @@ func (a Address) sentinel() (*redis.UniversalOptions, error) {
 func (a Address) cluster() (*redis.UniversalOptions, error) {
 	opt := &redis.UniversalOptions{IsClusterMode: true}
 	for i, node := range a.Cluster {
-		addr, err := withPort(node, defaultRedisPort)
+		addr, err := withPort(node, "6379")
 		if err != nil {
 			return nil, fmt.Errorf("--redis-cluster: node %d %w; want host:port,host:port…, and user and password in --redis-url", i+1, err)
 		}
