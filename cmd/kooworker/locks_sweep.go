@@ -46,7 +46,7 @@ func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 
 type locksSweepCmd struct {
 	sweepFlags
-	Source sourceFlags   `embed:""`
+	Source sourceFlags   `embed:"" group:"source"`
 	Force  bool          `group:"sweep" help:"Release all stale locks, whatever --max and --max-share say."`
 	DryRun bool          `name:"dry-run" help:"Only list the locks that would be released."`
 	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
