@@ -118,10 +118,7 @@ func single(t tasks.Task) iter.Seq2[tasks.Task, error] {
 }
 
 func (c *enqueueFlags) options() []enqueue.Option {
-	var opts []enqueue.Option
-	if c.In != 0 {
-		opts = append(opts, enqueue.In(c.In))
-	}
+	opts := []enqueue.Option{enqueue.In(c.In)}
 	if c.NoGuard {
 		opts = append(opts, enqueue.NoGuard())
 	}

@@ -102,9 +102,9 @@ func fromEnv[T any](variables []variable[T]) (result T, err error) {
 		return result, usagef("no credential; want one of %v in the environment", names)
 	case 1:
 		if result, err = set[0].read(os.Getenv(set[0].name)); err != nil {
-			return result, usagef("%s: %w", set[0].name, err)
+			err = usagef("%s: %w", set[0].name, err)
 		}
-		return result, nil
+		return result, err
 	default:
 		return result, usagef("both %s and %s are set; want one of %v", set[0].name, set[1].name, names)
 	}

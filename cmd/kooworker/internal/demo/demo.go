@@ -65,38 +65,37 @@ type demo struct {
 
 // Run runs the demo. It returns an error if the counts of the worker, the
 // simulator and Redis do not agree. The options must be valid.
-func Run(ctx context.Context, o Options) (Report, error) {
+func Run(ctx context.Context, o Options) (report Report, err error) {
 	unbinds, releases := o.Tasks-o.Tasks/6, o.Tasks/6
 	d := &demo{out: o.Out, observer: &observer{report: Report{
 		Enqueued: map[tasks.Kind]int{tasks.KindDeviceUnbind: unbinds, tasks.KindLockRelease: releases},
 		Finished: map[Result]int{},
 	}}}
-	var err error
 	if d.redis, err = startRedis(ctx); err != nil {
-		return Report{}, err
+		return report, err
 	}
 	defer d.redis.stop()
 	d.rdb = d.newClient()
 	defer func() { _ = d.rdb.Close() }()
 	if d.producer, err = enqueue.New(enqueue.Config{Redis: d.rdb}); err != nil {
-		return Report{}, err
+		return report, err
 	}
 	token := fmt.Sprintf("demo-%d", os.Getpid())
 	d.sim, err = simulator.New(simulator.Config{
 		Auth: simulator.Auth{Mode: simulator.AuthToken, Token: token}, Faults: faults(),
 	})
 	if err != nil {
-		return Report{}, err
+		return report, err
 	}
 	server, err := serve(ctx, d.sim)
 	if err != nil {
-		return Report{}, err
+		return report, err
 	}
 	defer func() { _ = server.Close() }()
 	d.url = "http://" + server.Addr
 	w, err := d.newWorker(token, o.Log)
 	if err != nil {
-		return Report{}, err
+		return report, err
 	}
 	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s\nWorker     %d tasks at a time, in this process\n\n", d.redis.kind, d.url, worker.DefaultConcurrency)
 
