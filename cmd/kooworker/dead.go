@@ -211,8 +211,7 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
 		if err := c.printResult(e, "replayed", res, nil); err != nil {
 			return err
 		}
-		fmt.Fprintf(e.stderr, "kooworker: %v\nhint: %s\n", failed, failed.Hint())
-		return errPartial
+		return commandError{failed, exitPartial, ""}
 	}
 	return c.printResult(e, "replayed", res, err)
 }

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -84,7 +86,7 @@ func (c *enqueueFlags) run(e *env, t tasks.Task, target ...targetFlag) error {
 
 // runSingle enqueues one task that is in no batch.
 func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
-	client, err := c.client(e, 2)
+	_, client, err := c.client(e, 2)
 	if err != nil {
 		return err
 	}
@@ -116,31 +118,28 @@ func single(t tasks.Task) iter.Seq2[tasks.Task, error] {
 }
 
 func (c *enqueueFlags) options() []enqueue.Option {
-	var opts []enqueue.Option
-	if c.In != 0 {
-		opts = append(opts, enqueue.In(c.In))
-	}
+	opts := []enqueue.Option{enqueue.In(c.In)}
 	if c.NoGuard {
 		opts = append(opts, enqueue.NoGuard())
 	}
 	return opts
 }
 
-// client checks the common flags and returns a client.
-func (c *enqueueFlags) client(e *env, poolSize int) (*enqueue.Client, error) {
+// client checks the common flags and returns a client, and the Redis that it uses.
+func (c *enqueueFlags) client(e *env, poolSize int) (redis.UniversalClient, *enqueue.Client, error) {
 	if c.In < 0 {
-		return nil, usagef("--in: %s is negative; want a time such as 10m", c.In)
+		return nil, nil, usagef("--in: %s is negative; want a time such as 10m", c.In)
 	}
 	if c.Timeout <= 0 {
-		return nil, usagef("--timeout: %s; want more than 0, such as 10s", c.Timeout)
+		return nil, nil, usagef("--timeout: %s; want more than 0, such as 10s", c.Timeout)
 	}
 	rdb, err := e.redis(poolSize)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	client, err := enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: c.MinReplicas, ReplicaTimeout: c.ReplicaTimeout})
 	if err != nil {
-		return nil, usageError(err)
+		return nil, nil, usageError(err)
 	}
-	return client, nil
+	return rdb, client, nil
 }

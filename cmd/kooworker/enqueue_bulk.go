@@ -97,7 +97,7 @@ func (c *enqueueFlags) runFile(e *env, kind tasks.Kind) error {
 // runBulk enqueues an input, and prints a summary also if an error or Ctrl-C ends it
 // early. in and rejects are nil if the input is not a file.
 func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *inputFile, rejects *rejects) error {
-	client, err := c.client(e, bulkPool)
+	rdb, client, err := c.client(e, bulkPool)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,8 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 		if !c.JSON {
 			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
 		}
-		sum.Balance, after = c.wait(e, sum.Batch)
+		b, waitErr := watchBatch(e, batch.NewStore(rdb), sum.Batch, c.Batch.WaitTimeout)
+		sum.Balance, after = &b, waitErr
 	}
 	if printErr := c.printSummary(e, sum); after == nil {
 		after = printErr
@@ -164,16 +165,6 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
 		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
 	}, err
-}
-
-// wait waits until the batch is done.
-func (c *enqueueFlags) wait(e *env, id string) (*tasks.BatchStats, error) {
-	rdb, err := e.redis(smallPool)
-	if err != nil {
-		return nil, err
-	}
-	b, err := watchBatch(e, batch.NewStore(rdb), id, c.Batch.WaitTimeout)
-	return &b, err
 }
 
 func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {

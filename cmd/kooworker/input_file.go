@@ -218,11 +218,7 @@ func (r *rejects) add(bad *records.LineError) error {
 	if r.file == nil {
 		return nil
 	}
-	line, err := json.Marshal(map[string]any{"line": bad.Line, "error": bad.Err.Error()})
-	if err != nil {
-		return err
-	}
-	_, err = r.reasons.Write(append(line, '\n'))
+	err := json.NewEncoder(r.reasons).Encode(map[string]any{"line": bad.Line, "error": bad.Err.Error()})
 	return errors.Join(err, r.lines.Add(bad))
 }
 

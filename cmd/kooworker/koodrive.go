@@ -13,13 +13,13 @@ KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, which is read again when it changes; or 
 
 // koodriveFlags say where KooDrive is and how it is called.
 type koodriveFlags struct {
-	URL          string        `name:"koodrive-url" env:"KOODRIVE_URL" group:"koodrive" placeholder:"URL" help:"Scheme and host, such as https://koodrive.example.com."`
-	Auth         string        `env:"KOODRIVE_AUTH" group:"koodrive" enum:"token,app" default:"token" help:"${enum} (${default})."`
-	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" group:"koodrive" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
-	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" group:"koodrive" default:"30s" help:"Time-out of one call (${default})."`
-	Rate         float64       `env:"KOODRIVE_RATE" group:"koodrive" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`
-	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" group:"koodrive" placeholder:"CODE=REASON" help:"Meaning of a code that the built-in table does not have, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
-	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" group:"koodrive" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
+	URL          string        `name:"koodrive-url" env:"KOODRIVE_URL" placeholder:"URL" help:"Scheme and host, such as https://koodrive.example.com."`
+	Auth         string        `env:"KOODRIVE_AUTH" enum:"token,app" default:"token" help:"${enum} (${default})."`
+	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
+	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" default:"30s" help:"Time-out of one call (${default})."`
+	Rate         float64       `env:"KOODRIVE_RATE" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`
+	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" placeholder:"CODE=REASON" help:"Meaning of a code that the built-in table does not have, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
+	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
 }
 
 // config returns the client's configuration. All its errors are usage errors.
@@ -102,9 +102,9 @@ func fromEnv[T any](variables []variable[T]) (result T, err error) {
 		return result, usagef("no credential; want one of %v in the environment", names)
 	case 1:
 		if result, err = set[0].read(os.Getenv(set[0].name)); err != nil {
-			return result, usagef("%s: %w", set[0].name, err)
+			err = usagef("%s: %w", set[0].name, err)
 		}
-		return result, nil
+		return result, err
 	default:
 		return result, usagef("both %s and %s are set; want one of %v", set[0].name, set[1].name, names)
 	}

@@ -162,10 +162,7 @@ const lockPage = 5000
 // applyAll changes the locks of an input page by page, and counts them in sum.
 func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, error], sum *lockSummary) error {
 	page := make([]locks.TrackRequest, 0, lockPage)
-	applyPage := func() error {
-		if len(page) == 0 {
-			return nil
-		}
+	applyPage := func() error { // does nothing if the page is empty
 		statuses, err := c.apply(ctx, page)
 		for i, status := range statuses { // with an error, they are those from before it
 			sum.ByStatus[status]++

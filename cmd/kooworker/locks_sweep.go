@@ -46,33 +46,26 @@ func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
 
 type locksSweepCmd struct {
 	sweepFlags
-	Source sourceFlags   `embed:""`
+	Source sourceFlags   `embed:"" group:"source"`
 	Force  bool          `group:"sweep" help:"Release all stale locks, whatever --max and --max-share say."`
 	DryRun bool          `name:"dry-run" help:"Only list the locks that would be released."`
 	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 	JSON   bool          `help:"Print one JSON object."`
 }
 
-// sweep returns the task. With --max-share the operator has chosen how many locks may
-// be released, so the default of --max does not apply.
-func (c *locksSweepCmd) sweep() (tasks.LockSweep, error) {
-	from, err := c.Source.swept("")
-	if err != nil {
-		return tasks.LockSweep{}, err
-	}
-	t, err := c.sweepFlags.sweep(from)
-	if c.MaxShare != nil && c.Max == nil {
-		t.Max = math.MaxInt64
-	}
-	t.Force = c.Force
-	return t, err
-}
-
 // Run implements the command.
 func (c *locksSweepCmd) Run(e *env) error {
-	t, err := c.sweep()
+	from, err := c.Source.swept("")
 	if err != nil {
 		return err
+	}
+	t, err := c.sweep(from)
+	if err != nil {
+		return err
+	}
+	t.Force = c.Force
+	if c.MaxShare != nil && c.Max == nil {
+		t.Max = math.MaxInt64 // the operator has chosen how many may be released: the default does not apply
 	}
 	if c.Keep <= 0 {
 		return usagef("--ledger-keep: %s; want more than 0", c.Keep)

@@ -20,7 +20,7 @@ type scheduleFlags struct {
 	From  tasks.Source  `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep the locks of this source: ledger, file or sql. Default: the one of --source-file or --source-dsn, else the ledger."`
 	Zone  string        `name:"sweep-zone" group:"sweep" default:"UTC" placeholder:"ZONE" help:"Time zone of --sweep-cron, such as Europe/Berlin (${default})."`
 	sweepFlags
-	Source sourceFlags `embed:""`
+	Source sourceFlags `embed:"" group:"source"`
 }
 
 type schedulerCmd struct{ scheduleFlags }

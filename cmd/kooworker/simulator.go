@@ -57,8 +57,7 @@ func (c *simulatorCmd) Run(e *env) error {
 	if err != nil {
 		return usagef("--addr: %w", err)
 	}
-	addr := listener.Addr()
-	fmt.Fprintf(e.stdout, "The KooDrive simulator listens on http://%s (--koodrive-url). Its state, faults and requests are under http://%s/_sim/\n", addr, addr)
+	fmt.Fprintf(e.stdout, "The KooDrive simulator listens on http://%[1]s (--koodrive-url). Its state, faults and requests are under http://%[1]s/_sim/\n", listener.Addr())
 	log.Info("simulator listens")
 	return serveHTTP(e.ctx, listener, mux)
 }

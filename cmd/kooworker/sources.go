@@ -17,12 +17,12 @@ import (
 
 // sourceFlags name external sources of locks: a database, a file, or both.
 type sourceFlags struct {
-	DSN     string        `name:"source-dsn" group:"source" placeholder:"DSN" help:"Database that holds the locks: postgres://user@host/database or mysql://user@host/database. A DSN with a password belongs in the environment, because ps shows command lines."`
-	DSNFile string        `name:"source-dsn-file" group:"source" placeholder:"FILE" help:"File that holds the DSN."`
-	Query   string        `name:"source-query" group:"source" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at, one row for each lock. See --source-zone for times."`
-	Zone    string        `name:"source-zone" group:"source" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have no zone of their own, such as Europe/Berlin (${default})."`
-	Timeout time.Duration `name:"source-timeout" group:"source" default:"2m" placeholder:"DURATION" help:"Time-out of a query (${default})."`
-	File    string        `name:"source-file" group:"source" placeholder:"FILE" help:"File that holds the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
+	DSN     string        `name:"source-dsn" placeholder:"DSN" help:"Database that holds the locks: postgres://user@host/database or mysql://user@host/database. A DSN with a password belongs in the environment, because ps shows command lines."`
+	DSNFile string        `name:"source-dsn-file" placeholder:"FILE" help:"File that holds the DSN."`
+	Query   string        `name:"source-query" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at, one row for each lock. See --source-zone for times."`
+	Zone    string        `name:"source-zone" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have no zone of their own, such as Europe/Berlin (${default})."`
+	Timeout time.Duration `name:"source-timeout" default:"2m" placeholder:"DURATION" help:"Time-out of a query (${default})."`
+	File    string        `name:"source-file" placeholder:"FILE" help:"File that holds the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
 }
 
 const sourceHelp = `External sources of locks, besides the ledger. A worker reads the source again just before it releases one of its locks: give all workers the same source.`

@@ -28,9 +28,9 @@ import (
 )
 
 type workerCmd struct {
-	KooDrive koodriveFlags `embed:""`
-	Retry    retryFlags    `embed:""`
-	Webhook  webhookFlags  `embed:""`
+	KooDrive koodriveFlags `embed:"" group:"koodrive"`
+	Retry    retryFlags    `embed:"" group:"retry"`
+	Webhook  webhookFlags  `embed:"" group:"webhook"`
 
 	WithScheduler bool          `name:"with-scheduler" group:"sweep" help:"Run the scheduler of sweeps in this process as well."`
 	Schedule      scheduleFlags `embed:""`
@@ -49,15 +49,46 @@ type workerCmd struct {
 
 // retryFlags make up the policy.
 type retryFlags struct {
-	MaxAttempts int                  `name:"max-attempts" group:"retry" default:"${max_attempts}" placeholder:"N" help:"Failed attempts after which a task is dead (${default})."`
-	Attempts    map[tasks.Reason]int `group:"retry" mapsep:"," default:"${attempts}" placeholder:"REASON=N" help:"Smaller budgets for single reasons (${default})."`
-	First       time.Duration        `name:"backoff-first" group:"retry" default:"${backoff_first}" help:"Delay after the first failed attempt, at least 1s (${default})."`
-	Factor      float64              `name:"backoff-factor" group:"retry" default:"${backoff_factor}" placeholder:"F" help:"How many times longer each further delay is (${default})."`
-	Jitter      float64              `name:"backoff-jitter" group:"retry" default:"${backoff_jitter}" placeholder:"F" help:"Share by which a delay varies at random, 0 to less than 1 (${default})."`
-	Cap         time.Duration        `name:"backoff-max" group:"retry" default:"${backoff_max}" help:"Longest delay, before the jitter (${default})."`
-	ThrottleMin time.Duration        `name:"throttle-min" group:"retry" default:"${throttle_min}" help:"Shortest wait when KooDrive throttles without Retry-After (${default})."`
-	ThrottleMax time.Duration        `name:"throttle-max" group:"retry" default:"${throttle_max}" help:"Longest wait then (${default})."`
-	Pause       time.Duration        `group:"retry" default:"${pause}" help:"Wait, plus or minus a half, when the credential is refused or the answer is not KooDrive's (${default})."`
+	MaxAttempts int                  `name:"max-attempts" default:"${max_attempts}" placeholder:"N" help:"Failed attempts after which a task is dead (${default})."`
+	Attempts    map[tasks.Reason]int `mapsep:"," default:"${attempts}" placeholder:"REASON=N" help:"Smaller budgets for single reasons (${default})."`
+	First       time.Duration        `name:"backoff-first" default:"${backoff_first}" help:"Delay after the first failed attempt, at least 1s (${default})."`
+	Factor      float64              `name:"backoff-factor" default:"${backoff_factor}" placeholder:"F" help:"How many times longer each further delay is (${default})."`
+	Jitter      float64              `name:"backoff-jitter" default:"${backoff_jitter}" placeholder:"F" help:"Share by which a delay varies at random, 0 to less than 1 (${default})."`
+	Cap         time.Duration        `name:"backoff-max" default:"${backoff_max}" help:"Longest delay, before the jitter (${default})."`
+	ThrottleMin time.Duration        `name:"throttle-min" default:"${throttle_min}" help:"Shortest wait when KooDrive throttles without Retry-After (${default})."`
+	ThrottleMax time.Duration        `name:"throttle-max" default:"${throttle_max}" help:"Longest wait then (${default})."`
+	Pause       time.Duration        `default:"${pause}" help:"Wait, plus or minus a half, when the credential is refused or the answer is not KooDrive's (${default})."`
+}
+
+// webhookFlags say where complete batches are announced.
+type webhookFlags struct {
+	URL     string        `name:"webhook-url" env:"KOOWORKER_WEBHOOK_URL" placeholder:"URL" help:"POST to this URL when a batch is complete. Give all workers of a Redis the same URL."`
+	Timeout time.Duration `name:"webhook-timeout" env:"KOOWORKER_WEBHOOK_TIMEOUT" default:"10s" help:"Time-out of one POST (${default})."`
+
+	InsecureHTTP bool `name:"webhook-insecure-http" env:"KOOWORKER_WEBHOOK_INSECURE_HTTP" help:"Allow plain HTTP to another machine."`
+}
+
+const webhookHelp = `Webhooks are signed as the Standard Webhooks specification says. The secret is in KOOWORKER_WEBHOOK_SECRET, or in the file that KOOWORKER_WEBHOOK_SECRET_FILE names, which is read again when it changes.`
+
+// sender returns nil if there is no webhook.
+func (f webhookFlags) sender() (*webhook.Sender, error) {
+	if f.URL == "" {
+		return nil, nil
+	}
+	secret, err := fromEnv([]variable[webhook.SecretSource]{
+		{"KOOWORKER_WEBHOOK_SECRET", webhook.StaticSecret},
+		{"KOOWORKER_WEBHOOK_SECRET_FILE", webhook.SecretFile},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--webhook-url: %w", err)
+	}
+	sender, err := webhook.New(webhook.Config{
+		URL: f.URL, Secret: secret, Timeout: f.Timeout, InsecureHTTP: f.InsecureHTTP, UserAgent: "kooworker/" + build().Version,
+	})
+	if err != nil {
+		return nil, usagef("--webhook-url: %w", err)
+	}
+	return sender, nil
 }
 
 // webhookFlags say where complete batches are announced.

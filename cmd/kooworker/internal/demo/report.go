@@ -36,16 +36,6 @@ func (r Report) count(kind tasks.Kind, outcome tasks.Outcome) (n int) {
 	return n
 }
 
-// balances reports whether each task has exactly one outcome.
-func (r Report) balances() bool {
-	for kind, n := range r.Enqueued {
-		if r.count(kind, "") != n {
-			return false
-		}
-	}
-	return true
-}
-
 // writeTable writes the closing table.
 func (r Report) writeTable(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)

@@ -56,8 +56,8 @@ func StartProgress(out io.Writer, o ProgressOptions) *Progress {
 }
 
 func newProgress(o ProgressOptions) *Progress {
-	p := &Progress{unit: o.Unit, total: o.Total, started: time.Now()}
-	p.counts.add(p.started, 0)
+	p := &Progress{unit: o.Unit, total: o.Total}
+	p.StartAt(0)
 	p.shares.add(p.started, 0)
 	return p
 }
