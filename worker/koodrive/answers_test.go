@@ -169,7 +169,7 @@ func TestClassify_BeyondTheCatalogue(t *testing.T) {
 		{999, ``, tasks.Protocol},
 	} {
 		if got := classify(table, tc.status, readEnvelope([]byte(tc.body))); got != tc.want {
-			t.Errorf("%d %s: got %s, want %s", tc.status, excerpt(tc.body), got, tc.want)
+			t.Errorf("%d %.80s: got %s, want %s", tc.status, tc.body, got, tc.want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -30,18 +31,13 @@ var (
 func ParseReasons(list []string) (map[string]tasks.Reason, error) {
 	reasons := make(map[string]tasks.Reason, len(list))
 	for _, entry := range list {
-		key, value, ok := strings.Cut(entry, "=")
+		code, reason, ok := strings.Cut(entry, "=")
 		if !ok {
-			return nil, fmt.Errorf("reason %q: want <code>=<reason>, such as 13000999=invalid", excerpt(entry))
+			return nil, fmt.Errorf("reason %q: want <code>=<reason>, such as 13000999=invalid", httpx.OneLine(entry))
 		}
-		code, reason := canonicalCode(strings.TrimSpace(key)), tasks.Reason(strings.TrimSpace(value))
-		if err := checkAddition(code, reason); err != nil {
-			return nil, fmt.Errorf("reason %q: %w", excerpt(entry), err)
+		if err := addReason(reasons, strings.TrimSpace(code), tasks.Reason(strings.TrimSpace(reason))); err != nil {
+			return nil, fmt.Errorf("reason %q: %w", httpx.OneLine(entry), err)
 		}
-		if _, twice := reasons[code]; twice {
-			return nil, fmt.Errorf("reason %q: the code %s is given twice; want it once", excerpt(entry), code)
-		}
-		reasons[code] = reason
 	}
 	return reasons, nil
 }
@@ -49,17 +45,24 @@ func ParseReasons(list []string) (map[string]tasks.Reason, error) {
 // checkReasons is for a map that did not come from ParseReasons.
 func checkReasons(reasons map[string]tasks.Reason) (map[string]tasks.Reason, error) {
 	checked := make(map[string]tasks.Reason, len(reasons))
-	for key, reason := range reasons {
-		code := canonicalCode(key)
-		if err := checkAddition(code, reason); err != nil {
-			return nil, fmt.Errorf("reason of %q: %w", excerpt(key), err)
+	for code, reason := range reasons {
+		if err := addReason(checked, code, reason); err != nil {
+			return nil, fmt.Errorf("reason of %q: %w", httpx.OneLine(code), err)
 		}
-		if _, twice := checked[code]; twice {
-			return nil, fmt.Errorf("reason of %q: APIG and APIGW are one; want the code once", excerpt(key))
-		}
-		checked[code] = reason
 	}
 	return checked, nil
+}
+
+func addReason(reasons map[string]tasks.Reason, code string, reason tasks.Reason) error {
+	code = canonicalCode(code)
+	if err := checkAddition(code, reason); err != nil {
+		return err
+	}
+	if _, twice := reasons[code]; twice {
+		return fmt.Errorf("the code %s is given twice (APIG and APIGW are one); want it once", code)
+	}
+	reasons[code] = reason
+	return nil
 }
 
 func checkAddition(code string, reason tasks.Reason) error {
@@ -77,13 +80,4 @@ func checkAddition(code string, reason tasks.Reason) error {
 	default:
 		return nil
 	}
-}
-
-// excerpt returns the start of a value that was refused.
-func excerpt(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

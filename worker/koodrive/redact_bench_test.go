@@ -98,7 +98,7 @@ func BenchmarkFailureWithLongToken(b *testing.B) {
 		{"2 KB", fill(sentence, 2<<10)},
 		{"2 KB escaped", fill(strings.ReplaceAll(sentence, " ", "%20"), 2<<10)},
 		{"64 KB", fill(sentence, 64<<10)},
-		{"the token", "bad token " + token},
+		{"4 KB that are the token", "bad token " + token},
 	} {
 		b.Run(answer.name, func(b *testing.B) {
 			read := answerer(b, auth, token, http.StatusOK, `{"code":13000999,"msg":"`+answer.text+`"}`)
