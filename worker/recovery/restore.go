@@ -11,7 +11,7 @@ import (
 // task once is enough: see the package comment.
 //
 // It leaves out tasks that wait in a group, which none of ours does. It also
-// leaves out tasks that are pending for less than a minute, so that a busy
+// leaves out tasks that have been pending for less than a minute, so that a busy
 // queue's list is not searched for each of them.
 //
 // KEYS -> as in prelude
@@ -20,14 +20,14 @@ import (
 //
 // Returns the indices of those in no set, from 1.
 var strandedCmd = script(`
-local minute = (redis.call("TIME")[1] - 60) * 1e9
+local aMinuteAgo = (redis.call("TIME")[1] - 60) * 1e9
 local out = {}
 for i, id in ipairs(ARGV) do
   local key = KEYS[7 + i]
   if redis.call("TYPE", key).ok == "hash" then
     local got = redis.call("HMGET", key, "state", "pending_since")
     local state, since = got[1], tonumber(got[2] or 0) or 0
-    local fresh = state == "pending" and since > minute
+    local fresh = state == "pending" and since > aMinuteAgo
     if state ~= "aggregating" and not fresh and not inAnySet(id, state) then table.insert(out, i) end
   end
 end
