@@ -120,10 +120,8 @@ func (s *Store) LastSweep(ctx context.Context, source tasks.Source) (began time.
 }
 
 // Now returns the time by Redis' clock.
-func (s *Store) Now(ctx context.Context) (time.Time, error) { return redisTime(ctx, s.rdb) }
-
-func redisTime(ctx context.Context, rdb redis.UniversalClient) (time.Time, error) {
-	now, err := rdb.Time(ctx).Result()
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	now, err := s.rdb.Time(ctx).Result()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("locks: read Redis' clock: %w", err)
 	}

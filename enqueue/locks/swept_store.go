@@ -31,7 +31,7 @@ func NewSweptStore(rdb redis.UniversalClient, source tasks.Source) *SweptStore {
 }
 
 // Now returns the time by Redis' clock.
-func (s *SweptStore) Now(ctx context.Context) (time.Time, error) { return redisTime(ctx, s.rdb) }
+func (s *SweptStore) Now(ctx context.Context) (time.Time, error) { return NewStore(s.rdb).Now(ctx) }
 
 // sweptStoreCmd marks locks as swept, or looks up which of them are.
 //

@@ -31,13 +31,11 @@ func (discard) Scan(any) error { return nil }
 // columns finds the columns and checks that their types can be read. A wrong type
 // is wrong in every row.
 func (s *SQL) columns(types []*sql.ColumnType) (*columns, error) {
-	yielded := make([]string, len(types))
-	for i, t := range types {
-		yielded[i] = t.Name()
-	}
-	c := &columns{targets: make([]any, len(types))}
-	for i := range c.targets {
-		c.targets[i] = discard{}
+	c := &columns{}
+	var yielded []string
+	for _, t := range types {
+		yielded = append(yielded, t.Name())
+		c.targets = append(c.targets, discard{})
 	}
 	for i, name := range columnNames {
 		column := slices.Index(yielded, name)
@@ -63,9 +61,7 @@ func (s *SQL) columns(types []*sql.ColumnType) (*columns, error) {
 func (s *SQL) checkType(column, typeName string) error {
 	d := s.dialect
 	switch {
-	case slices.Contains(d.textTypes, typeName):
-		return nil
-	case column == expiryColumn && slices.Contains(d.timeTypes, typeName):
+	case slices.Contains(d.textTypes, typeName), column == expiryColumn && slices.Contains(d.timeTypes, typeName):
 		return nil
 	case column == expiryColumn:
 		return s.error(fmt.Sprintf("the query's %s is of the type %s; want %s, or text as of RFC 3339", column, typeName, strings.Join(d.timeTypes, " or ")),

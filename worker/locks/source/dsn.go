@@ -72,7 +72,7 @@ func mysqlURL(u *url.URL, secrets []string) (*dialect, error) {
 	}
 	cfg, err := mysql.ParseDSN("tcp(" + u.Host + ")" + "/" + strings.TrimPrefix(u.EscapedPath(), "/") + "?" + u.RawQuery)
 	if err != nil {
-		return nil, errMySQL()
+		return nil, errNotMySQL
 	}
 	cfg.User = u.User.Username()
 	cfg.Passwd, _ = u.User.Password()

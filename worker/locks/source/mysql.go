@@ -41,7 +41,7 @@ func mysqlDialect(cfg *mysql.Config, secrets []string) (*dialect, error) {
 	cfg.Logger = &mysql.NopLogger{} // the driver also returns the errors that it logs
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return nil, errMySQL()
+		return nil, errNotMySQL
 	}
 	return &dialect{
 		where:         "MySQL at " + cfg.Addr + "/" + cfg.DBName,
@@ -75,9 +75,7 @@ func inClauseMySQL(ids []tasks.LockID) (condition string, args []any) {
 		slices.Concat(users, locks, pairs)
 }
 
-func errMySQL() error {
-	return &Error{message: "the DSN is not one of MySQL", hint: mysqlShape}
-}
+var errNotMySQL = &Error{message: "the DSN is not one of MySQL", hint: mysqlShape}
 
 // unknownVariable is the error of a server that does not know a setting.
 const unknownVariable = 1193

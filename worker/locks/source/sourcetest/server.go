@@ -20,6 +20,7 @@ import (
 
 	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"go.uber.org/goleak"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 )
@@ -51,8 +52,7 @@ type Server struct {
 	path string
 
 	mu     sync.Mutex // while it starts or is killed
-	cmd    *exec.Cmd
-	output *redistest.Buffer
+	cmd    *exec.Cmd  // nil if it does not run
 	exited chan struct{}
 }
 
@@ -81,16 +81,13 @@ func Both(tb testing.TB) []*Server {
 	return both
 }
 
-// M is a testing.M, or what goleak needs of one.
-type M interface{ Run() int }
+// ThenStop returns what runs m and then stops the servers, for
+// goleak.VerifyTestMain, which counts goroutines after Run.
+func ThenStop(m *testing.M) goleak.TestingM { return thenStop{m} }
 
-// ThenStop returns an M that runs m and then stops the servers. It is for TestMain,
-// and for goleak.VerifyTestMain, which counts goroutines after Run.
-func ThenStop(m M) M { return thenStop{m} }
+type thenStop struct{ m *testing.M }
 
-type thenStop struct{ m M }
-
-// Run implements M.
+// Run implements goleak.TestingM.
 func (s thenStop) Run() int {
 	code := s.m.Run()
 	started.Lock()
@@ -249,19 +246,16 @@ func newServer(name, bin string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: name, bin: bin, dir: dir}
 	if owner := credential(); owner != nil {
-		err = os.Chown(dir, int(owner.Uid), int(owner.Gid))
-	}
-	if err != nil {
-		return nil, err
+		if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
+			return nil, err
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s.Port = l.Addr().(*net.TCPAddr).Port
-	return s, l.Close()
+	return &Server{Name: name, bin: bin, dir: dir, Port: l.Addr().(*net.TCPAddr).Port}, l.Close()
 }
 
 // credential returns the user that the servers run as, since they refuse to run as
@@ -320,7 +314,7 @@ func (s *Server) launch() error {
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	s.cmd, s.output, s.exited = cmd, output, exited
+	s.cmd, s.exited = cmd, exited
 	deadline := time.After(startTimeout)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
