@@ -35,14 +35,6 @@ type BulkOptions struct {
 	Timeout time.Duration
 }
 
-// More statuses, which only items of a bulk have.
-const (
-	// Rejected: the item is not a task; see Item.Err.
-	Rejected Status = "rejected"
-	// Skipped: the batch has the item already, from an earlier run.
-	Skipped Status = "skipped"
-)
-
 // InputError means that the input itself has failed and was not read to its end.
 // The items before the error are enqueued.
 type InputError struct{ Err error }
@@ -102,8 +94,6 @@ const (
 	// stopTimeout is how long chunks that are being written may go on after ctx has
 	// ended.
 	stopTimeout = 1500 * time.Millisecond
-
-	defaultBulkTimeout = 10 * time.Second
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
@@ -124,7 +114,8 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	if err != nil {
 		return BulkResult{}, err
 	}
-	b := &bulk{client: c, o: o, noGuard: opts.noGuard, timeout: cmp.Or(o.Timeout, defaultBulkTimeout), store: batch.NewStore(c.rdb)}
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard}
 	err = b.run(ctx, input)
 	return b.result, err
 }
@@ -149,7 +140,6 @@ type bulk struct {
 	store   *batch.Store
 	o       BulkOptions
 	noGuard bool
-	timeout time.Duration
 
 	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult
@@ -160,7 +150,8 @@ type bulk struct {
 func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) error {
 	reading, stopReading := context.WithCancelCause(ctx)
 	defer stopReading(nil)
-	// Writing goes on for a while after ctx has ended, so that the result is true.
+	// Writing goes on for a while after ctx has ended, so that the result says what was
+	// done.
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	defer context.AfterFunc(reading, func() { time.AfterFunc(stopTimeout, stopWriting) })()

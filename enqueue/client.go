@@ -73,8 +73,7 @@ func New(cfg Config) (*Client, error) {
 
 // newReplicaWaiter returns nil if no replica has to acknowledge.
 func newReplicaWaiter(cfg Config) (*replicaWaiter, error) {
-	const defaultTimeout = time.Second
-	timeout := cmp.Or(cfg.ReplicaTimeout, defaultTimeout)
+	timeout := cmp.Or(cfg.ReplicaTimeout, time.Second)
 	_, isCluster := cfg.Redis.(*redis.ClusterClient)
 	switch {
 	case cfg.MinReplicas < 0:
@@ -104,16 +103,20 @@ func observesContexts(rdb redis.UniversalClient) bool {
 	}
 }
 
-// Status is what became of a call to enqueue.
+// Status is what became of a task, or of an item of a bulk.
 type Status string
 
-// The statuses.
+// The statuses. Only an item of a bulk can be Rejected or Skipped.
 const (
 	// Enqueued: this call has stored the task.
 	Enqueued Status = "enqueued"
 	// Duplicate: an outstanding task does at least what this one demands, so this
 	// one was not stored.
 	Duplicate Status = "duplicate"
+	// Rejected: the item is not a task; see Item.Err.
+	Rejected Status = "rejected"
+	// Skipped: the batch has the item already, from an earlier run.
+	Skipped Status = "skipped"
 )
 
 // Result says what became of a task.

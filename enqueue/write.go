@@ -237,18 +237,15 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	return nil
 }
 
+// markOf says how an item without a state is marked in the batch.
+var markOf = map[Status]batch.State{Enqueued: batch.Queued, Duplicate: batch.Duplicate, Rejected: batch.Rejected}
+
 // mark gives the entries their states in the batch.
 func (w *chunkWriter) mark(ctx context.Context, entries []entry, fence *batch.Fence) error {
 	marks := make([]batch.Mark, 0, len(entries))
 	for _, e := range entries {
-		switch {
-		case e.state != batch.Absent:
-		case e.Status == Enqueued:
-			marks = append(marks, batch.Mark{Index: e.index, State: batch.Queued})
-		case e.Status == Duplicate:
-			marks = append(marks, batch.Mark{Index: e.index, State: batch.Duplicate})
-		case e.Status == Rejected:
-			marks = append(marks, batch.Mark{Index: e.index, State: batch.Rejected})
+		if state, ok := markOf[e.Status]; ok && e.state == batch.Absent {
+			marks = append(marks, batch.Mark{Index: e.index, State: state})
 		}
 	}
 	return w.withRetry(ctx, func(ctx context.Context) error {
@@ -259,7 +256,7 @@ func (w *chunkWriter) mark(ctx context.Context, entries []entry, fence *batch.Fe
 
 // withRetry repeats f while Redis fails, until the timeout of the bulk is over.
 func (b *bulk) withRetry(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	ctx, cancel := context.WithTimeout(ctx, b.o.Timeout)
 	defer cancel()
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	var last error
