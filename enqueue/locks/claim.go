@@ -76,8 +76,10 @@ return {"claimed", string.format("%.0f", token)}
 // claim is ended. Renewed: it must stay, since its expiry is later than seen, or
 // in the future. Forgotten: it must stay, since the ledger does not know it.
 //
-// The caller must have given up its call to KooDrive when hold has passed,
-// counted from before it called Claim. The same task may claim again.
+// A claim protects only until hold has passed. So the caller must set a deadline
+// for its call to KooDrive before it calls Claim, and hold the claim for longer
+// than that: the difference covers what KooDrive may still do after the caller has
+// given the call up. The same task may claim again.
 func (s *Store) Claim(ctx context.Context, id tasks.LockID, seen time.Time, hold time.Duration) (Claim, error) {
 	return s.claim(ctx, id, seen, hold, 0)
 }

@@ -14,8 +14,8 @@
 //	off-boardings    ListByUser
 //	people           List
 //
-// It imports the vocabulary (package tasks) and go-redis. It must not import
-// asynq, package enqueue or anything below worker.
+// It imports the vocabulary (package tasks), internal/zset and go-redis. It must
+// not import asynq, package enqueue or anything below worker.
 //
 // # The ledger
 //
@@ -30,10 +30,8 @@
 //	{kooworker:locks}:names   every lock in expiry or in swept, all with the score
 //	                          0, so that the locks of one user are neighbours
 //
-// Three more keys with the same hash tag belong to sweeps: :sweeping says which
-// sweep is running, :unfinished which batches of sweeps may be incomplete, and
-// :done when the last complete sweep of each source began. The keys :listed:…
-// say which locks of external sources were swept; see SweptStore.
+// More keys with the same hash tag belong to sweeps: three are in sweep_state.go,
+// and :listed:… is described at SweptStore.
 //
 // A lock is in expiry, or in swept, or in neither. A claim is independent of
 // that:
@@ -56,9 +54,8 @@
 // # What keeps a live lock from being released
 //
 // An expiry is never shortened, so a message that is late or comes twice does no
-// harm. A release is bound to the expiry that its sweep has seen. Claim refuses
-// the release if the ledger knows a later expiry, if the expiry that it knows is
-// still in the future, or if the lock was forgotten.
+// harm. A release is bound to the expiry that its sweep has seen; Claim says when
+// it refuses the release.
 //
 // From Claim to the end of the call nobody can renew the lock: Track and Renew
 // answer Releasing, and the holder learns that it is losing its lock. So every
@@ -70,11 +67,6 @@
 // Two runs of one release may overlap if a worker was taken for dead. The claim
 // then lasts until the later of the two has ended, and neither run can end it
 // early.
-//
-// A claim protects only for the time for which it was taken. The caller must set a
-// deadline for its call to KooDrive before it calls Claim, and hold the claim for
-// longer than that. The difference covers what KooDrive may still do after the
-// caller has given the call up.
 //
 // # What a crash leads to
 //

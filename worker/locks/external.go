@@ -13,12 +13,7 @@ import (
 )
 
 // External is a Source whose locks somebody else keeps, in a file or a database.
-// It is read from the start to the end before anything is enqueued: if the reading
-// breaks half-way, nothing has happened.
-//
-// The ledger refuses to renew a lock while its release is under way; an external
-// source cannot do that. If a lock is renewed there between the last lookup and
-// the call, the release does not notice.
+// Unlike the ledger it cannot refuse to renew a lock while its release is under way.
 type External struct {
 	list    source.Source
 	swept   *enqueuelocks.SweptStore

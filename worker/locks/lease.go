@@ -11,12 +11,9 @@ import (
 )
 
 // lease lets one sweep run at a time. The ledger has it, whichever source is
-// swept.
+// swept: see the methods of enqueue/locks.Store.
 type lease interface {
-	// AcquireLease acquires the lease for an owner, or extends it. It reports false
-	// while another owner has it.
 	AcquireLease(ctx context.Context, owner string, ttl time.Duration) (acquired bool, err error)
-	// ReleaseLease releases the lease if the owner has it.
 	ReleaseLease(ctx context.Context, owner string) error
 }
 

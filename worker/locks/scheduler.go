@@ -235,16 +235,15 @@ func (s *Scheduler) parseTick(text string) time.Time {
 	return time.Time{}
 }
 
-// catchUp enqueues the latest tick that is due: at the start if it is not recorded,
-// and later only if a tick was missed. When a schedule begins there is nothing to
-// catch up.
+// catchUp enqueues the latest tick that is due if it has to be caught up: Scheduler
+// says when. start is true for the first call of a Run.
 func (s *Scheduler) catchUp(ctx context.Context, start bool) error {
 	last, err := s.lastTick(ctx)
 	if err != nil {
 		return err
 	}
 	now := s.now()
-	if last.IsZero() {
+	if last.IsZero() { // the schedule begins
 		_, err := s.record(ctx, now)
 		return err
 	}

@@ -15,19 +15,15 @@
 //
 // # Times
 //
-// A MySQL DATETIME and a PostgreSQL timestamp have no zone. They are read as UTC,
-// or in the zone of Config.Location. If the table means another zone, live locks
-// look stale. A type with a zone (TIMESTAMP, timestamptz) keeps its zone. Text must
-// be RFC 3339, which names the zone.
+// A MySQL DATETIME and a PostgreSQL timestamp have no zone. They are read in the
+// zone of Config.Location. If the table means another zone, live locks look stale.
+// A type with a zone (TIMESTAMP, timestamptz) keeps its zone. Text must be RFC 3339,
+// which names the zone.
 //
-// When the clocks are put back, a local time exists twice: the later one counts.
-// When they are put forward, some local times do not exist: such a time is counted
-// from before the change, which is the later of its two meanings.
-//
-// The session's time zone is UTC, whatever the server's is. So NOW() in a query is
-// UTC, and a MySQL TIMESTAMP is transferred correctly. Instead of Location the
-// query may convert: expires_at AT TIME ZONE 'Europe/Berlin' in PostgreSQL,
-// CONVERT_TZ(expires_at, '+01:00', '+00:00') in MySQL.
+// The session's time zone is UTC, whatever the server's is, so that a MySQL
+// TIMESTAMP is transferred correctly. Instead of Location the query may convert:
+// expires_at AT TIME ZONE 'Europe/Berlin' in PostgreSQL, CONVERT_TZ(expires_at,
+// '+01:00', '+00:00') in MySQL.
 //
 // # One row for each lock
 //
@@ -38,9 +34,9 @@
 //
 // # One implementation for all databases
 //
-// All databases are used through database/sql, PostgreSQL through pgx's adapter. So
-// the difficult parts (rows in bounded memory, broken connections, time limits,
-// checks of columns) exist once. The few differences are in type dialect.
+// All databases are used through database/sql, so that the difficult parts (rows in
+// bounded memory, broken connections, time limits, checks of columns) exist once.
+// The few differences are in type dialect.
 //
 // # Secrets
 //
