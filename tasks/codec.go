@@ -67,7 +67,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	var t Task
 	switch kind {
 	case KindDeviceUnbind:
-		t = DeviceUnbind{UserID: m.text("user_id"), DeviceID: m.text("device_id")}
+		t = DeviceUnbind{UserID: m.text("user_id"), DeviceID: m.text("device_id"), Listed: m.boolean("listed")}
 	case KindLockRelease:
 		t = LockRelease{UserID: m.text("user_id"), LockID: m.text("lock_id"), Evidence: SweepEvidence{
 			Source: m.source(), ExpiredAt: m.time("expired_at"),
@@ -91,7 +91,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 
 // memberNames are the names of the members that only this kind has.
 var memberNames = map[Kind][]string{
-	KindDeviceUnbind: {"user_id", "device_id"},
+	KindDeviceUnbind: {"user_id", "device_id", "listed"},
 	KindLockRelease:  {"user_id", "lock_id", "source", "expired_at"},
 	KindUserOffboard: {"user_id"},
 	KindLockSweep:    {"source", "grace", "max", "max_share", "force"},

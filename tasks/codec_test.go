@@ -23,6 +23,7 @@ func TestEncode_DocumentedWire(t *testing.T) {
 		want   string
 	}{
 		{tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}, tasks.Intent{}, `{"v":1,"user_id":"u-1","device_id":"1775406005920779393"}`},
+		{tasks.DeviceUnbind{UserID: "u", DeviceID: `AA:"b/ c\`, Listed: true}, tasks.Intent{}, `{"v":1,"user_id":"u","device_id":"AA:\"b/ c\\","listed":true}`},
 		{tasks.LockRelease{UserID: "u&<1>", LockID: lockID}, tasks.Intent{}, `{"v":1,"user_id":"u&<1>","lock_id":"` + lockID + `"}`},
 		{tasks.UserOffboard{UserID: `a"b\c`}, tasks.Intent{BatchRef: tasks.BatchRef{Batch: "b.1", Index: 7}}, `{"v":1,"user_id":"a\"b\\c","batch":"b.1","index":7}`},
 		{tasks.LockRelease{UserID: "u", LockID: "l", Evidence: tasks.SweepEvidence{Source: tasks.SourceSQL, ExpiredAt: at}}, tasks.Intent{}, `{"v":1,"user_id":"u","lock_id":"l","source":"sql","expired_at":"2026-01-31T08:30:00.005Z"}`},

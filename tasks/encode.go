@@ -21,6 +21,7 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	case DeviceUnbind:
 		p.text("user_id", t.UserID)
 		p.text("device_id", t.DeviceID)
+		p.flag("listed", t.Listed)
 	case LockRelease:
 		p.text("user_id", t.UserID)
 		p.text("lock_id", t.LockID)
@@ -53,10 +54,7 @@ func Encode(t Task, in Intent) ([]byte, error) {
 	if err := p.time("not_after", in.NotAfter); err != nil {
 		return nil, err
 	}
-	if in.NoGuard {
-		p.member("no_guard")
-		p = append(p, "true"...)
-	}
+	p.flag("no_guard", in.NoGuard)
 	return append(p, '}'), nil
 }
 
@@ -65,6 +63,14 @@ type payload []byte
 
 // member writes the name of the next member.
 func (p *payload) member(name string) { *p = append(*p, `,"`+name+`":`...) }
+
+// flag writes a member if it is true.
+func (p *payload) flag(name string, is bool) {
+	if is {
+		p.member(name)
+		*p = append(*p, "true"...)
+	}
+}
 
 // text writes a member whose value is visible ASCII.
 func (p *payload) text(name, s string) {
@@ -109,8 +115,5 @@ func (p *payload) sweep(t LockSweep) {
 		p.member("max_share")
 		*p = strconv.AppendFloat(*p, t.MaxShare, 'f', -1, 64)
 	}
-	if t.Force {
-		p.member("force")
-		*p = append(*p, "true"...)
-	}
+	p.flag("force", t.Force)
 }

@@ -95,6 +95,10 @@ type DeviceUnbind struct {
 	// DeviceID matches ^[A-Za-z0-9_-]{1,64}$. It is a string even where it
 	// looks like a number.
 	DeviceID string
+	// Listed says that KooDrive itself has listed this id. Then it is enough that
+	// the wire can carry the id: 1 to 256 printable ASCII characters without
+	// surrounding spaces, but not "." or "..".
+	Listed bool
 }
 
 // LockRelease releases a backup lock.
@@ -246,6 +250,13 @@ func validDevice(s string) bool {
 	return len(s) <= maxTarget && all(s, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' })
 }
 
+// validListed reports whether an id can be one segment of a URL's path.
+func validListed(s string) bool {
+	const maxListed = 256
+	return len(s) <= maxListed && all(s, func(c byte) bool { return c >= ' ' && c <= '~' }) &&
+		strings.TrimSpace(s) == s && s != "." && s != ".."
+}
+
 // validLock matches ^[A-Za-z0-9-]{1,64}(@[0-9]{1,8})?$.
 func validLock(s string) bool {
 	const maxModule = 8
@@ -276,6 +287,10 @@ func alphanumeric(c byte) bool {
 func (t DeviceUnbind) Validate() error {
 	if err := validateUserID(t.UserID); err != nil {
 		return err
+	}
+	if t.Listed {
+		return validateID("device_id", t.DeviceID, validListed,
+			"1 to 256 printable ASCII characters without surrounding spaces, and neither . nor ..")
 	}
 	return validateID("device_id", t.DeviceID, validDevice,
 		"1 to 64 letters, digits, hyphens or underscores")

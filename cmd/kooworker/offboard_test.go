@@ -295,3 +295,23 @@ func TestOffboard_StuckDeviceIsDead(t *testing.T) {
 		return diff == "" // the first unbind of the stuck device is still dead
 	})
 }
+
+// KooDrive lists ids that no producer may give. They are unbound as they are.
+func TestOffboard_IDsThatOnlyKooDriveGives(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{"alone": nil, "in a batch": {"--batch", "b-1"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			sim, url := startSimulator(t)
+			for _, id := range []string{"good1", "AA:BB", "a/b c?d=%2F", `"quoted"`} {
+				sim.Bind("u", simulator.Device{DeviceID: id})
+			}
+			startWorker(t, server, url)
+			if r := kooworker(t, "", append([]string{"enqueue", "offboard", "--user-id", "u", "--redis-url", server.URL()}, args...)...); r.code != exitDone {
+				t.Fatalf("%+v; want exit 0", r)
+			}
+			redistest.Eventually(t, 30*time.Second, "nothing is bound", func() bool { return len(sim.Devices("u")) == 0 })
+		})
+	}
+}

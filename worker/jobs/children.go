@@ -139,7 +139,7 @@ func childTask(parent tasks.Task, child batch.Child) tasks.Task {
 	if child.Kind == tasks.KindLockRelease {
 		return tasks.LockRelease{UserID: parent.User(), LockID: child.Target}
 	}
-	return tasks.DeviceUnbind{UserID: parent.User(), DeviceID: child.Target}
+	return unbindListed(parent.User(), child.Target)
 }
 
 // childID is the asynq task ID of a child. It is the parent's own, so that no task
@@ -148,6 +148,9 @@ func childTask(parent tasks.Task, child batch.Child) tasks.Task {
 func childID(parent tasks.Task, ref tasks.BatchRef, t tasks.Task, index int64) string {
 	if ref.IsSet() {
 		return tasks.BatchIdentity(ref.Batch, t) + ":" + strconv.FormatInt(index, 10)
+	}
+	if unbind, ok := t.(tasks.DeviceUnbind); ok && unbind.Listed { // its id may hold a slash, which asynqmon has in its addresses
+		return tasks.BatchIdentity(tasks.Identity(parent), t)
 	}
 	return tasks.Identity(parent) + ":" + tasks.Identity(t)
 }

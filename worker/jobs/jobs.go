@@ -171,8 +171,13 @@ func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipe
 }
 
 // unavailable is the result when Redis or a source fails, which is not the task's
-// fault.
+// fault. An error that would come again every time is none of theirs.
 func unavailable(err error) *pipeline.Result {
+	_, wrong := errors.AsType[*tasks.FieldError](err)
+	if _, full := errors.AsType[*batch.FullError](err); wrong || full {
+		failed := pipeline.Failed(pipeline.Problem{Reason: tasks.Invalid, Detail: err.Error()})
+		return &failed
+	}
 	return waitFor(err.Error(), "", unavailablePause)
 }
 

@@ -3,6 +3,8 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
@@ -51,7 +53,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 	if err != nil {
 		return *unavailable(err)
 	}
-	remaining := remainingTasks(status.Dead, t.UserID, bound, held)
+	remaining, unsendable := remainingTasks(status.Dead, t.UserID, bound, held)
 	if len(remaining) > 0 && status.Round < maxRounds {
 		if err := j.children.Enqueue(ctx, t, ref, status.Round+1, remaining); err != nil {
 			return *unavailable(err)
@@ -64,12 +66,15 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 	if err := j.children.Forget(ctx, t, ref); err != nil {
 		return *unavailable(err)
 	}
-	switch {
+	switch dead := len(bound) + len(held) - len(remaining) - len(unsendable); {
 	case len(bound)+len(held) > 0:
+		detail := fmt.Sprintf("%d devices are bound and %d known locks are held after %d rounds, %d of them with an unbind or a release that is dead",
+			len(bound), len(held), status.Round, dead)
+		if len(unsendable) > 0 {
+			detail += fmt.Sprintf(", %d of them with an id that cannot be sent: %.200s", len(unsendable), strings.Join(unsendable, " "))
+		}
 		return pipeline.Failed(pipeline.Problem{
-			Reason: tasks.StillBound,
-			Detail: fmt.Sprintf("%d devices are bound and %d known locks are held after %d rounds, %d of them with an unbind or a release that is dead",
-				len(bound), len(held), status.Round, len(bound)+len(held)-len(remaining)),
+			Reason: tasks.StillBound, Detail: detail,
 			Hint: "see why the unbinds and releases of this user are dead, mend that, and replay this task: it removes what is bound and held then",
 		})
 	case status.Round == 0:
@@ -80,25 +85,36 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 }
 
 // remainingTasks returns an unbind for each device and a release for each lock,
-// except for those that are dead.
-func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) []tasks.Task {
+// except for those that are dead. unsendable are the ids that the wire cannot
+// carry.
+func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) (remaining []tasks.Task, unsendable []string) {
 	skip := make(map[string]bool)
 	for _, t := range dead {
 		skip[tasks.Identity(t)] = true // which holds the kind: a device and a lock may have one id
 	}
-	var remaining []tasks.Task
 	add := func(t tasks.Task) {
-		if !skip[tasks.Identity(t)] {
+		switch {
+		case skip[tasks.Identity(t)]:
+		case t.Validate() != nil:
+			unsendable = append(unsendable, strconv.QuoteToASCII(t.Target()))
+		default:
 			remaining = append(remaining, t)
 		}
 	}
 	for _, d := range bound {
-		add(tasks.DeviceUnbind{UserID: userID, DeviceID: d.DeviceID})
+		add(unbindListed(userID, d.DeviceID))
 	}
 	for _, l := range held {
 		add(tasks.LockRelease{UserID: userID, LockID: l.LockID})
 	}
-	return remaining
+	return remaining, unsendable
+}
+
+// unbindListed unbinds a device as KooDrive has listed it.
+func unbindListed(userID, deviceID string) tasks.DeviceUnbind {
+	t := tasks.DeviceUnbind{UserID: userID, DeviceID: deviceID}
+	t.Listed = t.Validate() != nil // an older worker reads what is not marked
+	return t
 }
 
 // waitForChildren comes back sooner at first, and less often the longer the

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -248,4 +249,32 @@ func count(all []string, what string) (n int) {
 		}
 	}
 	return n
+}
+
+// What KooDrive lists is unbound as it is, if the wire can carry it at all. The
+// rest is named when everything else is done.
+func TestOffboard_IDsThatNoProducerMayGive(t *testing.T) {
+	t.Parallel()
+	f := newUser(t, []string{"good1", "AA:BB", "a/b c", "\x01", "é"}, nil)
+	f.want(t, "first", tasks.Waiting, "[[good1 AA:BB a/b c]]")
+	f.endRound()
+	f.bind("\x01", "é")
+	r := f.want(t, "what is left cannot be sent", tasks.StillBound, "[[good1 AA:BB a/b c]]")
+	if !strings.Contains(r.Detail, `"\x01"`) || !strings.Contains(r.Detail, `"\u00e9"`) {
+		t.Errorf("%+v; want the ids named that cannot be sent", r)
+	}
+}
+
+// An error that comes again every time is not Redis' fault.
+func TestOffboard_PermanentErrorIsDead(t *testing.T) {
+	t.Parallel()
+	for name, err := range map[string]error{
+		"field": &tasks.FieldError{Field: "device_id", Problem: "is wrong"}, "batch": &batch.FullError{ID: "b"},
+	} {
+		f := newUser(t, []string{"a"}, nil)
+		f.err = fmt.Errorf("enqueue: %w", err)
+		if r := f.offboard(); r.Kind != pipeline.IsFailed || r.Reason != tasks.Invalid || !strings.Contains(r.Detail, err.Error()) {
+			t.Errorf("%s: %+v; want it dead as invalid, with the error", name, r)
+		}
+	}
 }

@@ -31,11 +31,11 @@ func (s *Simulator) perform(x *exchange) *reply {
 }
 
 func (s *Simulator) unbind(x *exchange) *reply {
-	if !devicePattern.MatchString(x.target) {
-		return badParameters("deviceId is malformed")
-	}
 	d := s.state.unbind(x.user, x.target)
-	if d == nil {
+	switch {
+	case d == nil && !devicePattern.MatchString(x.target):
+		return badParameters("deviceId is malformed")
+	case d == nil:
 		return s.gone()
 	}
 	s.log.count(func(st *Stats) { st.Unbound++ })
