@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -98,8 +99,12 @@ type Pipeline struct {
 	receipts Receipts
 	policy   Policy
 	observer Observer
-	log      *attemptLog
-	now      func() time.Time
+	// unrecorded has the results of tasks whose receipts could not be written yet,
+	// by task ID.
+	unrecorded *lru.Cache[string, Result]
+
+	log *attemptLog
+	now func() time.Time
 }
 
 // New checks a configuration and returns a Pipeline.
@@ -107,9 +112,13 @@ func New(cfg Config) (*Pipeline, error) {
 	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeuer == nil || cfg.Receipts == nil {
 		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeuer and Receipts are required")
 	}
+	unrecorded, err := lru.New[string, Result](maxUnrecorded)
+	if err != nil {
+		return nil, err
+	}
 	p := &Pipeline{
 		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeuer: cfg.Requeuer, receipts: cfg.Receipts,
-		policy: DefaultPolicy(), observer: cfg.Observer, now: cfg.Now,
+		policy: DefaultPolicy(), observer: cfg.Observer, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
 		p.policy = *cfg.Policy
@@ -128,18 +137,24 @@ func New(cfg Config) (*Pipeline, error) {
 	return p, nil
 }
 
+// maxUnrecorded is how many results a process remembers while the ledger is away:
+// more than it has in flight, and some megabytes.
+const maxUnrecorded = 10_000
+
 // Process takes one delivery through its life. What it returns is still to be
 // told to asynq, by ToAsynqError.
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	job, result := p.decode(d)
-	if job.Task != nil {
+	if kept, ok := p.unrecorded.Get(d.ID); ok && job.Task != nil {
+		result = kept
+	} else if job.Task != nil {
 		result = p.attempt(ctx, job)
 	}
 	decision := p.decide(ctx, d, result)
 	decision = p.settle(ctx, d, job, decision)
 	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
-		decision = p.record(ctx, d, job, result.Device, decision)
+		decision = p.record(ctx, d, job, result, decision)
 	}
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
@@ -260,15 +275,16 @@ const receiptTimeout = 15 * time.Second
 // process dies after the note and before the task has gone, the task runs again,
 // finds nothing left to do, and the ledger keeps the outcome that it noted first.
 // If it dies before the note, the task runs again as well, and its receipt says
-// already_gone for what the first run has removed.
+// already_gone for what the first run has removed. If only the note fails, this
+// process remembers the result: the task comes back for its note alone.
 //
 // KooDrive has answered by now, so this goes on when the task is cut short.
-func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, device *tasks.Device, decision Decision) Decision {
+func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
 	defer cancel()
 	r := tasks.Receipt{
 		BatchRef: job.Intent.BatchRef, Kind: d.Kind, UserID: job.Task.User(), Target: job.Task.Target(),
-		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: device,
+		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: result.Device,
 		Again: d.Replay && decision.Action == Park,
 	}
 	if decision.Action == Complete {
@@ -276,8 +292,12 @@ func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, device *task
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {
 		p.log.storeFailed("done, but its receipt could not be written yet; it will come to the same end again", d, err)
+		if result.succeeded() {
+			p.unrecorded.Add(d.ID, result)
+		}
 		return p.runAgain(d, decision)
 	}
+	p.unrecorded.Remove(d.ID)
 	return decision
 }
 

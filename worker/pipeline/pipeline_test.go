@@ -351,3 +351,34 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 type observe func(Event)
 
 func (f observe) Observe(e Event) { f(e) }
+
+// The ledger is away for longer than a receipt waits. The device is gone by then,
+// so the second run alone would prove less than the first.
+func TestProcess_OutcomeIsKeptUntilItsReceiptIsWritten(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	device := &tasks.Device{DeviceID: "d"}
+	b.jobs.do = func(context.Context, tasks.Task) Result {
+		if len(b.jobs.calls) > 1 {
+			return AlreadyGone()
+		}
+		return Done(device)
+	}
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	b.receipts.err = errors.New("Redis is away")
+	for range 3 {
+		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
+			t.Fatalf("%+v; want it put back uncharged while its receipt cannot be written", v)
+		}
+	}
+	b.receipts.err = nil
+	if v := b.Process(t.Context(), d); v.Action != Complete || v.Outcome != tasks.Succeeded {
+		t.Errorf("%+v; want it succeeded", v)
+	}
+	if len(b.jobs.calls) != 1 || len(b.receipts.receipts) != 1 || b.receipts.receipts[0].Outcome != tasks.Succeeded || b.receipts.receipts[0].Device != device {
+		t.Errorf("calls %v, receipts %+v; want one call, and its outcome with the device", b.jobs.calls, b.receipts.receipts)
+	}
+	if v := b.Process(t.Context(), d); v.Outcome != tasks.AlreadyGone || len(b.jobs.calls) != 2 {
+		t.Errorf("%+v after %v; want a new run once the receipt is written", v, b.jobs.calls)
+	}
+}
