@@ -30,12 +30,7 @@ type SQL struct {
 func (s *SQL) Format(state fmt.State, _ rune) { _, _ = fmt.Fprint(state, s.dialect.where) }
 
 // Close implements Source.
-func (s *SQL) Close() error {
-	if err := s.db.Close(); err != nil {
-		return s.fail(context.Background(), context.Background(), err)
-	}
-	return nil
-}
+func (s *SQL) Close() error { return s.db.Close() }
 
 // Kind implements Source.
 func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
