@@ -96,7 +96,6 @@ func (s *SweptStore) Drop(ctx context.Context, keep time.Duration) (dropped int6
 	return drop(ctx, s.rdb, keep, s.key)
 }
 
-// heartbeatKey exists while a worker runs that can read the source.
 func (s *SweptStore) heartbeatKey() string { return s.key + ":attended" }
 
 // Heartbeat records that a worker runs that can read the source. The record lasts

@@ -56,6 +56,7 @@ func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) 
 	}
 	var (
 		stats  Stats
+		live   int64
 		page   []tasks.Lock // expired ones, of which some may be swept already
 		oldest = oldestLocks{limit: limit}
 	)
@@ -65,12 +66,10 @@ func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) 
 			return err
 		}
 		for i, lock := range page {
-			if swept[i] {
-				stats.Total--
-				continue
+			if !swept[i] {
+				stats.Stale++
+				oldest.add(lock)
 			}
-			stats.Stale++
-			oldest.add(lock)
 		}
 		page = page[:0]
 		return nil
@@ -85,8 +84,8 @@ func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) 
 		if err != nil {
 			return Stats{}, &ListError{err}
 		}
-		stats.Total++
 		if lock.ExpiresAt.Add(grace).After(now) {
+			live++
 			continue
 		}
 		if page = append(page, lock); len(page) == pageSize {
@@ -99,8 +98,8 @@ func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) 
 		return Stats{}, err
 	}
 	locks, repeated := oldest.sorted()
-	stats.Total -= repeated
 	stats.Stale -= repeated
+	stats.Total = live + stats.Stale
 	stats.Oldest = func(yield func(tasks.Lock, error) bool) {
 		for _, lock := range locks {
 			if !yield(lock, nil) {

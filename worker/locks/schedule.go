@@ -39,10 +39,7 @@ type parsedSchedule struct {
 }
 
 func (s Schedule) parse() (parsedSchedule, error) {
-	p := parsedSchedule{loc: s.Location, every: s.Every}
-	if p.loc == nil {
-		p.loc = time.UTC
-	}
+	p := parsedSchedule{loc: cmp.Or(s.Location, time.UTC), every: s.Every}
 	switch {
 	case (s.Every != 0) == (s.Cron != ""):
 		return p, errors.New("want a time between sweeps, or a cron specification")

@@ -111,10 +111,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			}
 		},
 	})
-	if _, err := scheduler.Register(s.schedule.spec, s.task(options...), asynqx.QueueOptions(s.cfg.Sweep.Queue())...); err != nil {
-		return fmt.Errorf("schedule sweeps: %w", err)
+	_, err := scheduler.Register(s.schedule.spec, s.task(options...), asynqx.QueueOptions(s.cfg.Sweep.Queue())...)
+	if err == nil {
+		err = scheduler.Start()
 	}
-	if err := scheduler.Start(); err != nil {
+	if err != nil {
 		return fmt.Errorf("schedule sweeps: %w", err)
 	}
 	defer scheduler.Shutdown()

@@ -248,11 +248,7 @@ func first(n int64, locks iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, er
 
 // release enqueues the releases of these locks, and marks the locks as swept.
 func (s *Sweeper) release(ctx context.Context, stale iter.Seq2[tasks.Lock, error], r *Report) error {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("name the batch: %w", err)
-	}
-	r.Batch = "sweep-" + id.String()
+	r.Batch = "sweep-" + uuid.Must(uuid.NewV7()).String()
 	if err := s.Store.OpenBatch(ctx, r.Batch); err != nil {
 		r.Batch, r.Enqueued = "", 0
 		return err

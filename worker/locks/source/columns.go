@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"database/sql"
 	"fmt"
 	"slices"
@@ -74,8 +75,9 @@ func (s *SQL) checkType(column, typeName string) error {
 
 // lock makes a lock, or a *RowError, of the row that was scanned last.
 func (c *columns) lock(row int) (tasks.Lock, error) {
-	l, err := c.ids()
-	if err != nil {
+	user, errUser := c.text(0)
+	lock, errLock := c.text(1)
+	if err := cmp.Or(errUser, errLock, tasks.LockID{UserID: user, LockID: lock}.Validate()); err != nil {
 		return tasks.Lock{}, &RowError{Row: row, Err: err}
 	}
 	at, err := c.expiry()
@@ -83,21 +85,9 @@ func (c *columns) lock(row int) (tasks.Lock, error) {
 		err = checkExpiry(at)
 	}
 	if err != nil {
-		return tasks.Lock{}, &RowError{Row: row, UserID: l.UserID, LockID: l.LockID, Err: err}
+		return tasks.Lock{}, &RowError{Row: row, UserID: user, LockID: lock, Err: err}
 	}
-	l.ExpiresAt = at.UTC()
-	return l, nil
-}
-
-// ids returns a lock without its expiry.
-func (c *columns) ids() (l tasks.Lock, err error) {
-	if l.UserID, err = c.text(0); err != nil {
-		return l, err
-	}
-	if l.LockID, err = c.text(1); err != nil {
-		return l, err
-	}
-	return l, l.ID().Validate()
+	return tasks.Lock{UserID: user, LockID: lock, ExpiresAt: at.UTC()}, nil
 }
 
 func (c *columns) expiry() (time.Time, error) {

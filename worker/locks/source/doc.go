@@ -2,11 +2,11 @@
 // Redis: a file ([File]), or the table of a backup service in PostgreSQL, MySQL or
 // MariaDB ([SQL]).
 //
-// It only reads. Which locks are stale, and which may be released, the sweep
-// decides. The sweep calls this package for the list of locks. The worker calls it
-// just before a release, to see whether the lock was renewed meanwhile or is gone.
-// The package imports the vocabulary of package tasks and the file reader
-// enqueue/records. It must not import Redis, asynq or any sibling of this package.
+// It only reads. A sweep calls it for the list of locks, and decides which of them
+// are stale. A release calls it just before the call to KooDrive, to see whether the
+// lock was renewed meanwhile or is gone. The package imports the vocabulary of
+// package tasks and the file reader enqueue/records. It must not import Redis, asynq
+// or any sibling of this package.
 //
 // Releasing a live lock breaks a backup, while a lock that is kept is released by
 // the next sweep. So in doubt this package keeps the lock: a list that is cut short

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -33,9 +34,7 @@ func postgres(dsn string, secrets []string) (*dialect, error) {
 		}
 	}
 	cfg.RuntimeParams["timezone"] = "UTC"
-	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = "kooworker"
-	}
+	cfg.RuntimeParams["application_name"] = cmp.Or(cfg.RuntimeParams["application_name"], "kooworker")
 	// Without prepared statements a connection pooler in between may use another
 	// server connection after every transaction. DescribeExec asks for the types
 	// first and then gets binary values, which the server's DateStyle does not change.

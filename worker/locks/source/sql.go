@@ -30,19 +30,21 @@ type SQL struct {
 func (s *SQL) Format(state fmt.State, _ rune) { _, _ = fmt.Fprint(state, s.dialect.where) }
 
 // Close implements Source.
-func (s *SQL) Close() error {
-	if err := s.db.Close(); err != nil {
-		return s.fail(context.Background(), context.Background(), err)
-	}
-	return nil
-}
+func (s *SQL) Close() error { return s.db.Close() }
 
 // Kind implements Source.
 func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
 
 // Check connects and lets the database parse the query, without running it. The
 // query must be one statement that yields the columns in types that can be read.
+// Once a check has passed the next ones do nothing.
+//
+// Locks and Lookup call it before they run the query as it is, since the check has
+// run it as a part of another query: there it can only be a single SELECT.
 func (s *SQL) Check(ctx context.Context) error {
+	if s.checked.Load() {
+		return nil
+	}
 	if err := s.run(ctx, s.subquery("*", "LIMIT 0"), nil, nil); err != nil {
 		return err
 	}
@@ -50,20 +52,11 @@ func (s *SQL) Check(ctx context.Context) error {
 	return nil
 }
 
-// checkOnce makes sure that the query is a single SELECT before it is run as it
-// is: the check has run it as a part of another query.
-func (s *SQL) checkOnce(ctx context.Context) error {
-	if s.checked.Load() {
-		return nil
-	}
-	return s.Check(ctx)
-}
-
 // Locks implements Source. It reads rows as they are consumed, in one read-only
 // transaction.
 func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
-		err := s.checkOnce(ctx)
+		err := s.Check(ctx)
 		if err == nil {
 			err = s.run(ctx, s.query, nil, yield)
 		}
@@ -82,7 +75,7 @@ const (
 
 // Lookup implements Source. It asks for up to 100 locks in one query.
 func (s *SQL) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error) {
-	if err := s.checkOnce(ctx); err != nil {
+	if err := s.Check(ctx); err != nil {
 		return nil, err
 	}
 	states := make(lockStates, len(ids))
