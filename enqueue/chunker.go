@@ -93,7 +93,6 @@ func isRejection(err error) bool {
 	return hasType[*records.LineError](err) || hasType[*tasks.FieldError](err)
 }
 
-// add adds an item to the current chunk.
 func (c *chunker) add(item Item) {
 	e := entry{Item: item}
 	e.Number = c.itemsRead

@@ -5,10 +5,9 @@
 //	client, err := enqueue.New(enqueue.Config{Redis: rdb})
 //	res, err := client.Unbind(ctx, tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"})
 //
-// Users' programs and the command line call it. It imports the vocabulary (package
-// tasks), the ledger of batches (enqueue/batch), the reader of files
-// (enqueue/records), helpers below internal, asynq, backoff and go-redis, and nothing
-// of the worker. The worker does not import it either.
+// Users' programs and the command line call it. It may import the vocabulary
+// (package tasks), what lies below enqueue, and helpers below internal. It imports
+// nothing of the worker, and the worker does not import it.
 //
 // # One task
 //

@@ -10,23 +10,32 @@ import (
 	"strings"
 )
 
-// csvTable is what the header says about the lines below it.
+// csvTable takes apart the lines below a header, which says where the ids are.
 type csvTable struct {
 	schema
-	columns  []int // of the ids, and last of expires_at if the schema has it; -1 if there is none
-	width    int
-	splitter *csvSplitter
+	columns []int // of the ids, and last of expires_at if the schema has it; -1 if there is none
+	width   int
+
+	// What split needs.
+	fields []string
+	text   bytes.Reader
+	in     *bufio.Reader // over text
+	csv    *csv.Reader   // over in
 }
 
 // newCSVParser reads the header, and also returns it as it was.
 func newCSVParser(s schema, in *lineReader) (parser, string, error) {
-	t := &csvTable{schema: s, splitter: newCSVSplitter()}
+	t := &csvTable{schema: s}
+	t.in = bufio.NewReader(&t.text)
+	t.csv = csv.NewReader(t.in)
+	t.csv.FieldsPerRecord = -1 // the header sets the number, not the first line with a quote
+	t.csv.ReuseRecord = true
 	text := ""
 	var header []string
 	if in.next() {
 		err := in.tooLong()
 		if err == nil {
-			header, err = t.splitter.split(in.text)
+			header, err = t.split(in.text)
 		}
 		if err != nil {
 			return nil, "", headerErrorf("read the header: line %d: %v", in.line, err)
@@ -69,7 +78,7 @@ func (t *csvTable) findColumns(header []string) error {
 }
 
 func (t *csvTable) parse(line []byte) (rec record, err error) {
-	fields, err := t.splitter.split(line)
+	fields, err := t.split(line)
 	if err != nil {
 		return rec, err
 	}
@@ -92,41 +101,18 @@ func (t *csvTable) parse(line []byte) (rec record, err error) {
 	return rec, nil
 }
 
-// csvSplitter splits lines at their commas. The slice that it returns is valid
-// until the next call; the fields in it stay valid.
-type csvSplitter struct {
-	fields []string
-	text   bytes.Reader
-	in     *bufio.Reader // over text
-	csv    *csv.Reader   // over in
-}
-
-func newCSVSplitter() *csvSplitter {
-	s := &csvSplitter{}
-	s.in = bufio.NewReader(&s.text)
-	s.csv = csv.NewReader(s.in)
-	s.csv.FieldsPerRecord = -1 // the header sets the number, not the first line with a quote
-	s.csv.ReuseRecord = true
-	return s
-}
-
-func (s *csvSplitter) split(line []byte) ([]string, error) {
-	if bytes.IndexByte(line, '"') >= 0 {
-		return s.splitQuoted(line)
+// split splits a line at its commas. The slice that it returns is valid until the
+// next call; the fields in it stay valid.
+func (t *csvTable) split(line []byte) ([]string, error) {
+	if bytes.IndexByte(line, '"') < 0 { // most lines have no quotes, and this is faster
+		// A carriage return at the end belongs to the ending, as it does for encoding/csv.
+		text := string(bytes.TrimSuffix(line, []byte("\r")))
+		t.fields = slices.AppendSeq(t.fields[:0], strings.SplitSeq(text, ","))
+		return t.fields, nil
 	}
-	// Most lines have no quotes, and this is faster. A carriage return at the end
-	// belongs to the ending, as it does for encoding/csv.
-	s.fields = s.fields[:0]
-	for field := range strings.SplitSeq(string(bytes.TrimSuffix(line, []byte("\r"))), ",") {
-		s.fields = append(s.fields, field)
-	}
-	return s.fields, nil
-}
-
-func (s *csvSplitter) splitQuoted(line []byte) ([]string, error) {
-	s.text.Reset(line)
-	s.in.Reset(&s.text)
-	fields, err := s.csv.Read()
+	t.text.Reset(line)
+	t.in.Reset(&t.text)
+	fields, err := t.csv.Read()
 	if parse, ok := errors.AsType[*csv.ParseError](err); ok {
 		err = parse.Err // csv counts only the lines that it was given
 	}
