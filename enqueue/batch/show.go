@@ -167,16 +167,31 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 	}
 }
 
-// DrainCompleted calls notify for each batch that is complete and whose
+// openOnes returns those of the batches whose completion was not reported yet.
+func (s *Store) openOnes(ctx context.Context, ids []string) ([]string, error) {
+	members := make([]any, len(ids))
+	for i, id := range ids {
+		members[i] = id
+	}
+	open, err := s.rdb.SMIsMember(ctx, openKey, members...).Result()
+	i := -1
+	return slices.DeleteFunc(ids, func(string) bool { i++; return err == nil && !open[i] }), err
+}
+
+// DrainCompleted calls notify for each of these batches that is complete and whose
 // completion was not reported yet, and then takes the batch off the list of
-// these. It returns the batches that it has taken off. After an error of notify
+// these. Without ids it looks at every open batch. It returns the batches that it has taken off. After an error of notify
 // it goes on with the next batch.
 //
 // If the process dies after notify, the completion is reported again. Two
 // processes may also report it at the same time, but only one of them returns the
 // batch.
-func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error) (notified []tasks.BatchStats, err error) {
-	ids, err := s.rdb.SMembers(ctx, openKey).Result()
+func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error, ids ...string) (notified []tasks.BatchStats, err error) {
+	if len(ids) == 0 {
+		ids, err = s.rdb.SMembers(ctx, openKey).Result()
+	} else {
+		ids, err = s.openOnes(ctx, ids)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the open batches: %w", err)
 	}

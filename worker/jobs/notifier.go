@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,6 +22,9 @@ type BatchNotifier struct {
 	webhook bool
 	log     *zap.Logger
 	wake    chan struct{} // with room for one
+
+	mu        sync.Mutex
+	completed []string // batches that this process has completed
 }
 
 // NewBatchNotifier returns a BatchNotifier. Without a webhook it only writes to
@@ -29,12 +33,15 @@ func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) 
 	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, wake: make(chan struct{}, 1)}
 }
 
-// notifyEvery is how often the notifier looks for batches that other workers have
-// completed: they may have died before they said so.
-const notifyEvery = 10 * time.Second
+// scanEvery is how often the notifier looks at all open batches: a producer that
+// closes its input may complete one, and a worker may die before it says so.
+const scanEvery = 10 * time.Second
 
-// Completed lets the notifier look at once. It does not block.
-func (n *BatchNotifier) Completed() {
+// Completed lets the notifier look at these batches at once. It does not block.
+func (n *BatchNotifier) Completed(ids ...string) {
+	n.mu.Lock()
+	n.completed = append(n.completed, ids...)
+	n.mu.Unlock()
 	select {
 	case n.wake <- struct{}{}:
 	default:
@@ -43,26 +50,40 @@ func (n *BatchNotifier) Completed() {
 
 // Run notifies until ctx ends.
 func (n *BatchNotifier) Run(ctx context.Context) {
-	tick := time.NewTicker(notifyEvery)
+	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
+	n.notify(ctx)
 	for {
-		limited, cancel := context.WithTimeout(ctx, notifyEvery)
-		notified, err := n.batches.DrainCompleted(limited, n.enqueueWebhook)
-		cancel()
-		for _, b := range notified {
-			n.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
-				zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
-				zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
-		}
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			n.notify(ctx)
 		case <-n.wake:
+			n.mu.Lock()
+			ids := n.completed
+			n.completed = nil
+			n.mu.Unlock()
+			if len(ids) > 0 {
+				n.notify(ctx, ids...)
+			}
 		}
+	}
+}
+
+// notify spreads the news of those of the batches that are complete; without ids
+// of all open batches. What fails is for the next scan.
+func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
+	limited, cancel := context.WithTimeout(ctx, scanEvery)
+	defer cancel()
+	notified, err := n.batches.DrainCompleted(limited, n.enqueueWebhook, ids...)
+	for _, b := range notified {
+		n.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
+			zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
+			zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
+	}
+	if err != nil && ctx.Err() == nil {
+		n.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
 	}
 }
 

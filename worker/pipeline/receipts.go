@@ -32,14 +32,14 @@ const (
 )
 
 // NewReceiptBatcher returns a ReceiptBatcher over a ledger. completed is called
-// when a receipt has completed a batch; it must not block.
-func NewReceiptBatcher(ledger Ledger, completed func()) *ReceiptBatcher {
+// with the batches that receipts have completed; it must not block.
+func NewReceiptBatcher(ledger Ledger, completed func(ids ...string)) *ReceiptBatcher {
 	commit := func(ctx context.Context, _ string, receipts []tasks.Receipt) ([]struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 		defer cancel()
 		batches, err := ledger.RecordOutcomes(ctx, receipts)
 		if len(batches) > 0 {
-			completed()
+			completed(batches...)
 		}
 		return make([]struct{}, len(receipts)), err
 	}

@@ -45,7 +45,7 @@ func TestReceiptBatcher_WritesConcurrentReceiptsTogether(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ledger := &slowLedger{failures: failures, recorded: map[tasks.BatchRef]int{}}
 			completed := 0
-			b := NewReceiptBatcher(ledger, func() { ledger.mu.Lock(); completed++; ledger.mu.Unlock() })
+			b := NewReceiptBatcher(ledger, func(...string) { ledger.mu.Lock(); completed++; ledger.mu.Unlock() })
 			var wg sync.WaitGroup
 			const n = 200
 			for i := range n {
@@ -71,7 +71,7 @@ func TestReceiptBatcher_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ledger := &slowLedger{failures: 1 << 30, recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(ledger, func() {})
+		b := NewReceiptBatcher(ledger, func(...string) {})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begin := time.Now()

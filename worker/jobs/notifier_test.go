@@ -1,0 +1,67 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// hmgets is how many HMGET commands a server has carried out.
+func hmgets(t *testing.T, rdb *redis.Client) int {
+	t.Helper()
+	info, err := rdb.Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stats, _ := strings.Cut(info, "cmdstat_hmget:calls=")
+	n, _ := strconv.Atoi(stats[:max(strings.IndexByte(stats, ','), 0)])
+	return n
+}
+
+// One batch for each deleted account is a normal use: a completion must not read
+// all the batches that are open.
+func TestBatchNotifier_CompletionReadsItsBatchOnly(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	store := batch.NewStore(rdb)
+	const open, completed = 300, 20
+	for i := range open {
+		openBatchOf(t, store, fmt.Sprint("open-", i), unbindTask)
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	n := NewBatchNotifier(rdb, false, zap.New(core))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { n.Run(ctx); close(ended) }()
+	defer func() { cancel(); <-ended }()
+	redistest.Eventually(t, 10*time.Second, "the first scan is over", func() bool { return hmgets(t, rdb) >= open })
+	before := hmgets(t, rdb)
+	for i := range completed {
+		id := fmt.Sprint("done-", i)
+		ref := openBatchOf(t, store, id, unbindTask)
+		if err := store.CloseInput(t.Context(), id, 1); err != nil {
+			t.Fatal(err)
+		}
+		done, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
+		if err != nil || len(done) != 1 {
+			t.Fatalf("completed %v, %v; want %s", done, err, id)
+		}
+		n.Completed(done...)
+		redistest.Eventually(t, 10*time.Second, "the completion is in the log", func() bool { return logs.FilterMessage("batch complete").Len() == i+1 })
+	}
+	if read := hmgets(t, rdb) - before; read > 20*completed+open {
+		t.Errorf("%d completions have read %d batches; want some for each, not all %d that are open", completed, read, open)
+	}
+}
