@@ -25,6 +25,7 @@ type enqueueFlags struct {
 	File           fileFlags     `embed:""`
 	Batch          batchFlags    `embed:""`
 	NoGuard        bool          `name:"no-guard" help:"Unbind a device even if the user has bound it again since. For account deletions."`
+	AllowAnyID     bool          `name:"allow-any-id" help:"Accept ids that look like a spreadsheet's number (1.5E+18) or like no value (NULL, -)."`
 	JSON           bool          `help:"Print JSON."`
 	MinReplicas    int           `name:"min-replicas" placeholder:"N" help:"Count a task as enqueued only when so many replicas have it too."`
 	ReplicaTimeout time.Duration `name:"replica-timeout" default:"1s" help:"Wait this long for the replicas (${default})."`
@@ -70,6 +71,9 @@ func (c *enqueueFlags) run(e *env, t tasks.Task, target ...targetFlag) error {
 	}
 	if err := c.File.check(target...); err != nil {
 		return err
+	}
+	if err := tasks.CheckPlausible(t); err != nil && !c.AllowAnyID {
+		return usagef("%w; or --allow-any-id", err)
 	}
 	switch {
 	case c.File.File != "":

@@ -12,6 +12,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -87,7 +88,11 @@ func (c *enqueueFlags) runFile(e *env, kind tasks.Kind) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}), in, rejects)
+	var opts []records.Option
+	if c.AllowAnyID {
+		opts = append(opts, records.AnyID())
+	}
+	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}, opts...), in, rejects)
 	if closeErr := rejects.close(); closeErr != nil {
 		return fmt.Errorf("--rejects: %w", closeErr) // it matters most: the file of refused lines must be complete
 	}

@@ -52,11 +52,11 @@ func (f fileFlags) check(target ...targetFlag) error {
 	return nil
 }
 
-func (f fileFlags) readTasks(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
+func (f fileFlags) readTasks(kind tasks.Kind, r io.Reader, opts ...records.Option) iter.Seq2[tasks.Task, error] {
 	if f.jsonl() {
-		return records.TasksJSONL(kind, r)
+		return records.TasksJSONL(kind, r, opts...)
 	}
-	return records.TasksCSV(kind, r)
+	return records.TasksCSV(kind, r, opts...)
 }
 
 // readLocks reads locks with their expiries. A lock without one has the zero time.
@@ -70,7 +70,7 @@ func (f fileFlags) readLocks(r io.Reader) iter.Seq2[tasks.Lock, error] {
 // readLockIDs reads locks and ignores their expiries, even malformed ones.
 func (f fileFlags) readLockIDs(r io.Reader) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
-		for t, err := range f.readTasks(tasks.KindLockRelease, r) {
+		for t, err := range f.readTasks(tasks.KindLockRelease, r, records.AnyID()) {
 			var l tasks.Lock
 			if err == nil {
 				l = tasks.Lock{UserID: t.User(), LockID: t.Target()}

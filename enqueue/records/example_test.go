@@ -16,7 +16,7 @@ func ExampleTasksCSV() {
 		fmt.Println(task, err)
 	}
 	// Output:
-	// {u-1 42} <nil>
+	// {u-1 42 false} <nil>
 	// <nil> line 3: device_id is "not/valid"; want 1 to 64 letters, digits, hyphens or underscores
 }
 

@@ -16,12 +16,13 @@ type schema struct {
 	kind    tasks.Kind                     // a lock is read as its release
 	names   []string                       // of the ids; at most two, and the user's is the first
 	newTask func(ids [2]string) tasks.Task // nil if files cannot hold the kind
+	anyID   bool
 	// parseExpiry reads expires_at. Nil: it is ignored, as other columns are.
 	parseExpiry    func(text string) (time.Time, error)
 	expiryRequired bool
 }
 
-func taskSchema(kind tasks.Kind) schema {
+func taskSchema(kind tasks.Kind, opts ...Option) schema {
 	s := schema{kind: kind}
 	switch kind {
 	case tasks.KindDeviceUnbind:
@@ -35,11 +36,14 @@ func taskSchema(kind tasks.Kind) schema {
 		s.newTask = func(ids [2]string) tasks.Task { return tasks.UserOffboard{UserID: ids[0]} }
 	default: // only workers enqueue the other kinds
 	}
+	for _, opt := range opts {
+		opt(&s)
+	}
 	return s
 }
 
 func lockSchema(checkExpiry func(time.Time) error) schema {
-	s := taskSchema(tasks.KindLockRelease)
+	s := taskSchema(tasks.KindLockRelease, AnyID()) // an unknown lock is released in vain, and nothing is proved by it
 	s.expiryRequired = checkExpiry != nil
 	if checkExpiry == nil {
 		checkExpiry = refuseZero
@@ -135,7 +139,11 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, er
 		return nil, time.Time{}, err
 	}
 	task := s.newTask(rec.ids)
-	if err := task.Validate(); err != nil {
+	err = task.Validate()
+	if err == nil && !s.anyID {
+		err = tasks.CheckPlausible(task)
+	}
+	if err != nil {
 		return nil, time.Time{}, err
 	}
 	return task, rec.expiresAt, rec.expiryErr

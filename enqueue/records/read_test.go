@@ -245,3 +245,25 @@ func TestOffboard_FileOfUnbinds(t *testing.T) {
 		}
 	}
 }
+
+func TestTasks_IDsThatNoSystemGives(t *testing.T) {
+	t.Parallel()
+	const lines = "user_id,device_id\nu,1775406005920779393\n1.50508E+18,d\nu,NULL\nu,d\n"
+	var bad []string
+	good := 0
+	for _, err := range records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader(lines)) {
+		if err == nil {
+			good++
+			continue
+		}
+		bad = append(bad, err.Error())
+	}
+	if good != 2 || len(bad) != 2 || !strings.HasPrefix(bad[0], `line 3: user_id is "1.50508E+18", which looks like a number`) || !strings.HasPrefix(bad[1], `line 4: device_id is "NULL", which stands for no value`) {
+		t.Errorf("%d tasks, and %q; want lines 3 and 4 refused by field", good, bad)
+	}
+	for _, err := range records.TasksCSV(tasks.KindDeviceUnbind, strings.NewReader("user_id,device_id\nnone,NULL\n"), records.AnyID()) {
+		if err != nil {
+			t.Errorf("with AnyID: %v; want the line accepted", err)
+		}
+	}
+}

@@ -9,17 +9,23 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
+// Option changes how a file of tasks is read.
+type Option func(*schema)
+
+// AnyID accepts ids that tasks.CheckPlausible refuses.
+func AnyID() Option { return func(s *schema) { s.anyID = true } }
+
 // TasksCSV yields the tasks of a CSV file. Every line below the header is a task
 // or one *LineError. Any other error is the last; it is a *HeaderError if the
 // header is wrong.
-func TasksCSV(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	return read(r, taskSchema(kind), newCSVParser, newTaskItem)
+func TasksCSV(kind tasks.Kind, r io.Reader, opts ...Option) iter.Seq2[tasks.Task, error] {
+	return read(r, taskSchema(kind, opts...), newCSVParser, newTaskItem)
 }
 
 // TasksJSONL yields the tasks of a file with one JSON object a line. Errors are
 // as in TasksCSV.
-func TasksJSONL(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] {
-	return read(r, taskSchema(kind), newJSONParser, newTaskItem)
+func TasksJSONL(kind tasks.Kind, r io.Reader, opts ...Option) iter.Seq2[tasks.Task, error] {
+	return read(r, taskSchema(kind, opts...), newJSONParser, newTaskItem)
 }
 
 // LocksCSV yields the locks of a CSV file. Errors are as in TasksCSV.
