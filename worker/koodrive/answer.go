@@ -78,7 +78,8 @@ func (a Answer) Hint() string { return hints[a.Reason] }
 
 var hints = map[tasks.Reason]string{
 	tasks.Misrouted: "the answer is not KooDrive's: check the KooDrive URL (scheme, host, port and prefix, " +
-		"without " + apiPath + ") and any proxy on the way, and ask the gateway's owner whether the API is published there",
+		"without " + apiPath + ") and any proxy or firewall on the way, and ask the gateway's owner whether the API is published " +
+		"there, and open to this credential and address",
 	tasks.Unauthorized: "no credential was accepted: check the token, its file or broker, or the app id and secret, and " +
 		"the token format; then whether the clocks differ by more than 15 minutes",
 	tasks.Forbidden: "the credential is valid but not for this user: check that the user id is KooDrive's and that the " +
