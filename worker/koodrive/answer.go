@@ -25,7 +25,8 @@ type Answer struct { //nolint:errname // most answers are not used as an error
 	// not ask.
 	RetryAfter time.Duration
 	// NoServerReached says that no server got the request, for a reason that is
-	// not the request's: the next call would have met the same.
+	// not the request's: the name, the connection, a proxy, TLS. The next call
+	// would have met the same.
 	NoServerReached bool
 	// Device is the device that an unbind removed, nil if the API did not name
 	// it.
