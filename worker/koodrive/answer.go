@@ -73,6 +73,12 @@ func (a Answer) Err() error {
 	return a
 }
 
+// RefusedWithoutCall reports whether the task failed by itself and KooDrive was not
+// asked: an id cannot be sent, or there is no credential for the user.
+func (a Answer) RefusedWithoutCall() bool {
+	return a.Status == 0 && (a.Reason == tasks.Invalid || a.Reason == tasks.Forbidden)
+}
+
 // Hint tells an operator what to do next. It is "" if there is nothing to do but
 // to wait.
 func (a Answer) Hint() string { return hints[a.Reason] }
