@@ -9,7 +9,7 @@ import (
 
 //nolint:gosec // G101: the names of variables, not their values
 const credentialsHelp = `The credential comes from the environment only, because ps shows command lines:
-KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, which is read again when it changes; or KOODRIVE_TOKEN_URL, a broker that answers GET URL?user_id=… with {"token":…,"expires_in":seconds}. With --auth app: KOODRIVE_APP_ID, and KOODRIVE_APP_SECRET or KOODRIVE_APP_SECRET_FILE.`
+KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, which is read again when it changes; or KOODRIVE_TOKEN_URL, a broker that answers GET URL?user_id=… with {"token":…,"expires_in":seconds}, or with 403, 404 or 410 and a JSON object if it has no token for the user. With --auth app: KOODRIVE_APP_ID, and KOODRIVE_APP_SECRET or KOODRIVE_APP_SECRET_FILE.`
 
 // koodriveFlags say where KooDrive is and how it is called.
 type koodriveFlags struct {

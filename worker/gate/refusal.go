@@ -89,7 +89,7 @@ func breakerHint(r tasks.Reason) string {
 	case tasks.Unauthorized:
 		return "give the worker a credential that KooDrive accepts; kooworker doctor tells more"
 	case tasks.Misrouted:
-		return "check --koodrive-url: the server there is not KooDrive; kooworker doctor tells more"
+		return "check --koodrive-url, and who answers on the way to KooDrive: a proxy, a firewall, the gateway; kooworker doctor tells more"
 	default:
 		return "calls resume by themselves when KooDrive answers again; kooworker doctor tells more"
 	}

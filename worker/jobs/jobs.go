@@ -141,6 +141,9 @@ func (j *Jobs) acquire(ctx context.Context) (*gate.Permit, *pipeline.Result) {
 
 // report tells the gate what a call was answered, and returns the job's result.
 func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipeline.Result {
+	if a.RefusedWithoutCall() {
+		permit.Cancel() // the answer is not KooDrive's, and does not show that it works
+	}
 	refusal := permit.Report(ctx, gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter})
 	problem := pipeline.Problem{Reason: a.Reason, Detail: a.Detail(), Hint: a.Hint(), RetryAfter: a.RetryAfter}
 	switch {

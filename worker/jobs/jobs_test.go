@@ -1,11 +1,15 @@
 package jobs
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
@@ -28,5 +32,37 @@ func TestDo_EveryKindHasItsJob(t *testing.T) {
 		if r := u.do(examples[i]); r == (pipeline.Result{}) {
 			t.Errorf("%s: no result; want one of package pipeline's constructors", kind)
 		}
+	}
+}
+
+// A broker that knows no token for a user, and an id that the client refuses, end
+// the task before KooDrive is called. That is no sign that KooDrive works.
+func TestReport_NoCallIsNoGoodProbe(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Forbidden, tasks.Invalid} {
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, tripsAtOnce)
+			b.answer = koodrive.Answer{Reason: tasks.Upstream, Status: 503}
+			b.do(unbindTask)
+			time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
+			b.do(unbindTask)
+			b.answer = koodrive.Answer{Reason: reason, Message: "no call was made"}
+			for range 10 {
+				time.Sleep(time.Minute) //nolint:forbidigo // in a synctest bubble
+				if r := b.do(unbindTask); r.Kind != pipeline.IsFailed || r.Reason != reason {
+					t.Errorf("%s: %+v; want it to be the task's own", reason, r)
+				}
+			}
+			if s := b.gate.Status(); s.State == gate.Closed || s.InFlight != 0 {
+				t.Errorf("%s: the gate is %+v; want it not closed by answers that are not KooDrive's, and nothing in flight", reason, s)
+			}
+			b.answer = koodrive.Answer{Reason: reason, Status: 403} // KooDrive's own
+			for range 3 {
+				b.Do(context.Background(), pipeline.Job{Task: unbindTask})
+			}
+			if s := b.gate.Status(); s.State != gate.Closed {
+				t.Errorf("%s: the gate is %+v; want it closed by three answers of KooDrive's", reason, s)
+			}
+		})
 	}
 }

@@ -25,7 +25,8 @@ type Answer struct { //nolint:errname // most answers are not used as an error
 	// not ask.
 	RetryAfter time.Duration
 	// NoServerReached says that no server got the request, for a reason that is
-	// not the request's: the next call would have met the same.
+	// not the request's: the name, the connection, a proxy, TLS. The next call
+	// would have met the same.
 	NoServerReached bool
 	// Device is the device that an unbind removed, nil if the API did not name
 	// it.
@@ -72,13 +73,20 @@ func (a Answer) Err() error {
 	return a
 }
 
+// RefusedWithoutCall reports whether the task failed by itself and KooDrive was not
+// asked: an id cannot be sent, or there is no credential for the user.
+func (a Answer) RefusedWithoutCall() bool {
+	return a.Status == 0 && (a.Reason == tasks.Invalid || a.Reason == tasks.Forbidden)
+}
+
 // Hint tells an operator what to do next. It is "" if there is nothing to do but
 // to wait.
 func (a Answer) Hint() string { return hints[a.Reason] }
 
 var hints = map[tasks.Reason]string{
 	tasks.Misrouted: "the answer is not KooDrive's: check the KooDrive URL (scheme, host, port and prefix, " +
-		"without " + apiPath + ") and any proxy on the way, and ask the gateway's owner whether the API is published there",
+		"without " + apiPath + ") and any proxy or firewall on the way, and ask the gateway's owner whether the API is published " +
+		"there, and open to this credential and address",
 	tasks.Unauthorized: "no credential was accepted: check the token, its file or broker, or the app id and secret, and " +
 		"the token format; then whether the clocks differ by more than 15 minutes",
 	tasks.Forbidden: "the credential is valid but not for this user: check that the user id is KooDrive's and that the " +

@@ -155,7 +155,12 @@ func TestClassify_BeyondTheCatalogue(t *testing.T) {
 		{501, `{"code":13000999,"msg":"x"}`, tasks.Upstream},
 		{302, `{"code":0,"msg":"success"}`, tasks.Misrouted},
 		{401, `{"code":0,"msg":"success"}`, tasks.Unauthorized},
-		{403, `{"code":0,"msg":"success"}`, tasks.Forbidden},
+		{403, `{"code":0,"msg":"success"}`, tasks.Misrouted},
+		{403, `{"code":13000499}`, tasks.Misrouted}, // no msg: not certainly KooDrive's
+		{403, `{"code":13000410}`, tasks.Forbidden},
+		{403, `{"error_code":"APIG.0307","error_msg":"x"}`, tasks.Unauthorized},
+		{403, `{"error_code":"IAM.0011","error_msg":"x"}`, tasks.Misrouted},
+		{403, `<html>Invalid token</html>`, tasks.Misrouted},
 		{408, ``, tasks.TimedOut},
 		{400, ``, tasks.Rejected},
 		{400, `{"code":0,"msg":"success"}`, tasks.Rejected},

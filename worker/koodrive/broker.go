@@ -19,9 +19,10 @@ import (
 // knows every user's token.
 type BrokerConfig struct {
 	// URL is called with GET <URL>?user_id=<id>; its own query is kept. The
-	// broker answers {"token":…,"expires_in":<seconds>}. The URL is never shown,
-	// since it may hold a user and password for basic authentication, or a key in
-	// its query.
+	// broker answers {"token":…,"expires_in":<seconds>}. If it has no token for
+	// the user, it answers 403, 404 or 410 with a JSON object, such as
+	// {"error":"no such user"}. The URL is never shown, since it may hold a user
+	// and password for basic authentication, or a key in its query.
 	URL string `json:"-"`
 	// Timeout is for one request to the broker. Default 10 s.
 	Timeout time.Duration
@@ -65,9 +66,10 @@ type brokerToken struct {
 
 // TokenBroker is a source that asks a broker for each user's token. It stops using
 // a token before it expires: earlier by a tenth of its life, by 5 s at least and
-// 60 s at most. A token without expires_in is used once. The broker's 403, 404 and
-// 410 mean that it has no token for the user. Any other failure concerns all
-// users.
+// 60 s at most. A token without expires_in is used once. A 403, 404 or 410 with
+// a JSON object means that the broker has no token for the user. Any other failure
+// concerns all users, such as the 404 page of an ingress in front of a broker that
+// is down.
 func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	u, err := httpx.CheckURL("the token broker's URL", urlForm, cfg.URL, cfg.InsecureHTTP)
 	if err != nil {

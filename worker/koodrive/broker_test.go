@@ -176,9 +176,18 @@ func TestBroker_Failures(t *testing.T) {
 		handler http.HandlerFunc
 		want    tasks.Reason
 	}{
-		"403":        {say(403, hush), tasks.Forbidden},
-		"404":        {say(404, hush), tasks.Forbidden},
-		"410":        {say(410, hush), tasks.Forbidden},
+		"403": {say(403, hush), tasks.Forbidden},
+		"404": {say(404, hush), tasks.Forbidden},
+		"410": {say(410, hush), tasks.Forbidden},
+		// Not the broker's own words, but those of a server in front of it.
+		"default backend": {say(404, "default backend - 404 hush"), tasks.Unauthorized},
+		"firewall":        {say(403, "<html>hush</html>"), tasks.Unauthorized},
+		"empty 404":       {say(404, ""), tasks.Unauthorized},
+		"empty 410":       {say(410, ""), tasks.Unauthorized},
+		"null":            {say(404, "null"), tasks.Unauthorized},
+		"text":            {say(404, `"hush"`), tasks.Unauthorized},
+		"gateway":         {say(404, `{"error_code":"APIG.0101","error_msg":"hush"}`), tasks.Unauthorized},
+
 		"401":        {say(401, hush), tasks.Unauthorized},
 		"429":        {say(429, hush), tasks.Unauthorized},
 		"500":        {say(500, hush), tasks.Unauthorized},

@@ -38,8 +38,10 @@ func (b *broker) fetch(ctx context.Context, userID string) (*httpx.Secret, error
 	switch {
 	case err != nil:
 		return nil, brokerFault(ctx, err)
-	case resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
+	case noToken(resp.StatusCode) && fromBroker(body):
 		return nil, fmt.Errorf("%w: the token broker answered HTTP %d", ErrNoCredential, resp.StatusCode)
+	case noToken(resp.StatusCode):
+		return nil, fmt.Errorf("HTTP %d without the token broker's JSON object: check the broker's URL, and what answers in its place", resp.StatusCode)
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("the token broker answered HTTP %d; want 200", resp.StatusCode)
 	}
@@ -52,6 +54,19 @@ func (b *broker) fetch(ctx context.Context, userID string) (*httpx.Secret, error
 		b.cache.Add(userID, brokerToken{token: hidden, until: asked.Add(usable)})
 	}
 	return hidden, nil
+}
+
+// noToken reports whether a status of the broker means that it has no token for
+// the user.
+func noToken(status int) bool {
+	return status == http.StatusForbidden || status == http.StatusNotFound || status == http.StatusGone
+}
+
+// fromBroker reports whether a body can be the broker's: an object of JSON, and not
+// the gateway's. Every user gets the page of an ingress or firewall.
+func fromBroker(body []byte) bool {
+	var object map[string]any
+	return json.Unmarshal(body, &object) == nil && object != nil && readEnvelope(body).from != gateway
 }
 
 // readBrokerAnswer's errors never quote the answer: it holds a token.

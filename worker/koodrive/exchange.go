@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 
 	"github.com/kooworker/kooworker/internal/httpx"
@@ -57,14 +58,19 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req = req.WithContext(limited)
+	connected := false // until then nothing of the request has left
+	trace := &httptrace.ClientTrace{
+		GetConn: func(string) { connected = false }, // again if an idle connection turns out to be closed
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	}
+	req = req.WithContext(httptrace.WithClientTrace(limited, trace))
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)
-		a.NoServerReached = noServerReached(err)
+		a.NoServerReached = !connected || refusedTLS(err)
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read

@@ -26,7 +26,9 @@ type rule struct {
 // status decides. If a status is ambiguous, it matters who sent it: a 404 of
 // KooDrive means that there is nothing left to do, a 404 of anybody else that
 // the URL is wrong. Those two must never be mixed up: with a wrong URL every call
-// is answered with 404, and a million deletions would be recorded as done.
+// is answered with 404, and a million deletions would be recorded as done. A 403
+// of KooDrive is about the task and final. A firewall or gateway sends its 403 to
+// every call, and a million tasks would be dead.
 var table = []rule{
 	// 1. Codes, whatever the status.
 	{code: "13000309", reason: tasks.Gone},
@@ -51,15 +53,17 @@ var table = []rule{
 	{status: 200, reason: tasks.Protocol},
 	{status: 201, through: 299, reason: tasks.Protocol},
 
-	// 3. From KooDrive, 404 and 410 say that the device or lock is gone. From
-	// anybody else these statuses say that this is not KooDrive. 407 always comes
-	// from a proxy, and 421 from a server in front that does not know the name.
+	// 3. From KooDrive, 403 says that this user has no permission, and 404 and 410
+	// that the device or lock is gone. From anybody else these statuses say that
+	// the call did not get as far as KooDrive. 407 always comes from a proxy, and
+	// 421 from a server in front that does not know the name.
+	{status: 403, from: koodrive, reason: tasks.Forbidden},
 	{status: 404, from: koodrive, reason: tasks.Gone},
 	{status: 410, from: koodrive, reason: tasks.Gone},
 	{status: 405, from: koodrive, reason: tasks.Rejected},
 	{status: 501, from: koodrive, reason: tasks.Upstream},
 	{status: 300, through: 399, reason: tasks.Misrouted},
-	{status: 404, through: 405, reason: tasks.Misrouted},
+	{status: 403, through: 405, reason: tasks.Misrouted},
 	{status: 407, reason: tasks.Misrouted},
 	{status: 410, reason: tasks.Misrouted},
 	{status: 421, reason: tasks.Misrouted},
@@ -67,7 +71,6 @@ var table = []rule{
 
 	// 4. Statuses that mean the same whoever sends them.
 	{status: 401, reason: tasks.Unauthorized},
-	{status: 403, reason: tasks.Forbidden},
 	{status: 408, reason: tasks.TimedOut},
 	{status: 500, through: 599, reason: tasks.Upstream},
 	{status: 400, auth: true, reason: tasks.Unauthorized}, // bad parameters and failed authentication share 400

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/kooworker/kooworker/internal/httpx"
@@ -27,7 +28,14 @@ func newTransport(connections int, base *tls.Config) (*http.Transport, error) {
 		return nil, errors.New("TLS is limited to versions before 1.2; want 1.2 or newer allowed")
 	}
 	return &http.Transport{
-		Proxy:                 httpx.HideProxy(http.ProxyFromEnvironment),
+		Proxy: httpx.HideProxy(http.ProxyFromEnvironment),
+		// Without this, the error would be the bare text of the status.
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("the proxy answered CONNECT with HTTP %d", resp.StatusCode)
+			}
+			return nil
+		},
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       config,
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -63,16 +71,10 @@ func (c *Client) transportFault(ctx, exchange context.Context, err error) (tasks
 	}
 }
 
-// noServerReached reports whether an exchange failed before a request could be
-// sent, because of the name, the connection, the certificate or the proxy. None of
-// these is the request's fault.
-func noServerReached(err error) bool {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return true
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	_, dns := errors.AsType[*net.DNSError](err)
-	return dns || errors.Is(err, httpx.ErrProxy)
+// refusedTLS reports whether the server has ended TLS with an alert. If it wants
+// another client certificate, it says so after the client takes the connection for
+// established.
+func refusedTLS(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
