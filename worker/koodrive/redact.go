@@ -51,6 +51,8 @@ func sentRedactors(auth Authorizer) func(authorization string) *httpx.Redactor {
 const (
 	// maxShown is how many bytes a text has at most before it is cut to a message.
 	maxShown = (httpx.MaxLine + 1) * utf8.UTFMax
+	// lookAhead is more than an escaped piece of a secret takes.
+	lookAhead = 256
 	// maxRead is how much of a text is read for a message. Redaction may shorten it
 	// to far less.
 	maxRead = 64 << 10
@@ -59,20 +61,23 @@ const (
 // sanitize makes a text fit for Answer.Message: without secrets, and short. req is
 // nil if no credential was set.
 func (c *Client) sanitize(req *http.Request, text string) string {
-	// The beginning is enough, unless it holds secrets or much white space.
-	if len(text) > maxShown {
-		if line := c.redactedLine(req, text[:maxShown]); utf8.RuneCountInString(line) == httpx.MaxLine && strings.HasSuffix(line, "…") {
+	// The beginning is enough, unless it holds secrets or much white space. A piece
+	// of a secret that begins there ends within lookAhead.
+	if len(text) > maxShown+lookAhead {
+		beginning := text[:maxShown+lookAhead]
+		line := httpx.OneLine(text[:maxShown])
+		if full := utf8.RuneCountInString(line) == httpx.MaxLine && strings.HasSuffix(line, "…"); full && c.redact(req, beginning) == beginning {
 			return line
 		}
 	}
-	return c.redactedLine(req, text[:min(len(text), maxRead)])
+	return httpx.OneLine(c.redact(req, text[:min(len(text), maxRead)]))
 }
 
-// redactedLine redacts first and shortens then, since half of a piece would not be
+// redact comes before a text is shortened, since half of a piece would not be
 // recognized.
-func (c *Client) redactedLine(req *http.Request, text string) string {
+func (c *Client) redact(req *http.Request, text string) string {
 	if req != nil {
 		text = c.redactorOf(req.Header.Get("Authorization")).Redact(text)
 	}
-	return httpx.OneLine(c.auth.Redact(text))
+	return c.auth.Redact(text)
 }

@@ -160,3 +160,34 @@ func TestClient_EchoedPiece(t *testing.T) {
 		t.Errorf("got %q, want the piece of the token replaced", got)
 	}
 }
+
+// An escaped echo lies across the place where the beginning of a long text ends.
+// What of it is in the beginning is too short to be found there.
+func TestSanitize_SecretAcrossTheEndOfTheBeginning(t *testing.T) {
+	t.Parallel()
+	token := strings.Repeat("Qz7-kW3_", 13)
+	source, err := StaticToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := NewTokenAuthorizer("", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{BaseURL: "https://koodrive.example.com", Authorizer: auth})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var escaped strings.Builder
+	for i := range len(token) {
+		fmt.Fprintf(&escaped, "%%%02x", token[i])
+	}
+	for shift := range 40 {
+		// The first echo is long, and its mark is short: so the end comes into sight.
+		text := token + strings.Repeat("\U0001f512", 165) + strings.Repeat("x", shift) + escaped.String() + strings.Repeat(" end", 500)
+		message := c.sanitize(nil, text)
+		if strings.Contains(message, "%51") || strings.Contains(strings.ToLower(message), "%7a") {
+			t.Errorf("shifted by %d: %q; want nothing of the token", shift, message)
+		}
+	}
+}
