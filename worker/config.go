@@ -21,7 +21,8 @@ import (
 // in any other field means its default.
 type Config struct {
 	// Redis makes a client of the queue's Redis, which should honour contexts
-	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes two,
+	// (ContextTimeoutEnabled) and hold PoolSize connections; that of a cluster should
+	// have a ClusterStateReloadInterval of 2 s, not 60 s. The worker makes two,
 	// one for itself and one for the asynq servers, whose scripts must not be
 	// cancelled; it closes both at the end of Run.
 	Redis func() redis.UniversalClient

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -35,6 +36,10 @@ type Address struct {
 // dialAttempts is 1, because go-redis repeats commands anyway, and the error of a
 // refused connection should arrive before a deadline hides it.
 const dialAttempts = 1
+
+// clusterReload is how often a cluster is asked who its primaries are. With the 60 s
+// of go-redis, a failover goes unnoticed for about that long.
+const clusterReload = 2 * time.Second
 
 // Client returns a client that is not connected yet. It honours the deadlines of
 // contexts, which go-redis does not do by default: on a Redis that hangs, a
@@ -64,6 +69,11 @@ func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 		return nil, err
 	}
 	opt.ContextTimeoutEnabled, opt.PoolSize, opt.DialerRetries = true, poolSize, dialAttempts
+	if opt.IsClusterMode {
+		cluster := opt.Cluster()
+		cluster.ClusterStateReloadInterval = clusterReload
+		return redis.NewClusterClient(cluster), nil
+	}
 	return redis.NewUniversalClient(opt), nil
 }
 

@@ -3,6 +3,7 @@ package redisurl
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
@@ -64,6 +65,11 @@ func TestClient_SentinelAndCluster(t *testing.T) {
 		}
 		if ok && (!cluster.Options().ContextTimeoutEnabled || len(cluster.Options().Addrs) == 0) {
 			t.Errorf("%+v: %+v; want it to honour contexts and to have nodes", a, cluster.Options())
+		}
+		// go-redis asks every 60 s by default, and a failover would go unnoticed for
+		// as long: commands to the dead primary fail until then.
+		if ok && cluster.Options().ClusterStateReloadInterval != 2*time.Second {
+			t.Errorf("%+v: asks every %s who the primaries are; want every 2s", a, cluster.Options().ClusterStateReloadInterval)
 		}
 		_ = rdb.Close()
 	}
