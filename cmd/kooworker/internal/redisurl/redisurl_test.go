@@ -1,6 +1,7 @@
 package redisurl
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,49 @@ func TestClient_SentinelAndCluster(t *testing.T) {
 	}
 }
 
+// The credentials of sentinels and of Redis travel over the same networks: either
+// both connections are encrypted, or the URL does not ask for it.
+func TestClient_SentinelWithTLS(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]bool{
+		"redis-sentinel://h?master=m": false, "redis-sentinel://h?master=m&tls=false": false, "redis-sentinel://h?master=m&tls=true": true,
+	} {
+		opt, err := Address{URL: url}.sentinel()
+		if err != nil || (opt.TLSConfig != nil) != want {
+			t.Errorf("%s: %+v, %v; want TLS: %t", url, opt, err, want)
+		}
+	}
+	// A sentinel that speaks TLS only is asked over TLS.
+	hello := make(chan byte, 1)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := listener.Accept()
+		_ = listener.Close() // further attempts are refused at once
+		if err != nil {
+			return
+		}
+		var first [1]byte
+		_, _ = conn.Read(first[:])
+		hello <- first[0]
+		_ = conn.Close()
+	}()
+	rdb, err := Address{URL: "redis-sentinel://:pw@" + listener.Addr().String() + "?master=m&tls=true&sentinel_password=pw"}.Client(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.Close() //nolint:errcheck // the end of a test
+	if err := rdb.Ping(t.Context()).Err(); err == nil {
+		t.Error("PING succeeded; want an error of the handshake")
+	}
+	const handshake = 22 // the type of a TLS record
+	if got := <-hello; got != handshake {
+		t.Errorf("the sentinel got %q first; want a TLS handshake", got)
+	}
+}
+
 func TestClient_ErrorsRepeatNoPartOfTheAddress(t *testing.T) {
 	t.Parallel()
 	const right = "percent-encode special characters in the password"
@@ -121,11 +165,22 @@ func TestClient_ErrorsRepeatNoPartOfTheAddress(t *testing.T) {
 		{URL: "redis-sentinel://s3cret:?master=m"},
 		{URL: "redis-sentinel://[s3cret]?master=m"},
 		{URL: "redis-sentinel://::1?master=m"},
+		// An option that is not known may be one that somebody relies on.
+		{URL: "redis-sentinel://h?master=m&s3cret=1"},
+		{URL: "redis-sentinel://h?master=m&db=2"},
+		{URL: "redis-sentinel://h?master=m&sentinel_pasword=s3cret"},
+		{URL: "redis-sentinel://h?master=m&tls=s3cret"},
+		{URL: "redis-sentinel://h?master=m&tls="},
+		{URL: "redis-socket:///path?s3cret=1"},
+		{URL: "redis-socket:///path?tls=true"},
+		{URL: "redis://h?tls=true"},
+		{URL: "redis://h?skip_verify=true"},
 	} {
 		refuses(t, a, right)
 	}
 	for _, a := range []Address{
 		{URL: "redis://:s3cret@h/3", Cluster: []string{"a"}},
+		{URL: "redis://:s3cret@h?dial_timeout=3s", Cluster: []string{"a"}},
 		{URL: "redis://:s3cret@h", Cluster: []string{""}},
 		{URL: "redis://h", Cluster: []string{"a", "redis://:s3cret@host"}},
 		{URL: "redis://h", Cluster: []string{"rediss://s3cret:6379"}},
