@@ -62,7 +62,7 @@ type Config struct {
 	GuardAfter time.Duration
 
 	// StrictRedis refuses to start on a Redis that evicts keys, persists
-	// nothing or is older than 6.2. Default false: it is said loudly.
+	// nothing, is older than 6.2, or does not tell. Default false: it is said loudly.
 	StrictRedis bool
 
 	// AdminAddr is where /healthz, /readyz and /metrics are served, as
