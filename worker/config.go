@@ -61,7 +61,7 @@ type Config struct {
 	GuardAfter time.Duration
 
 	// StrictRedis refuses to start on a Redis that evicts keys, persists
-	// nothing or is older than 6.2. Default false: it is said loudly.
+	// nothing, is older than 6.2, or does not tell. Default false: it is said loudly.
 	StrictRedis bool
 
 	// AdminAddr is where /healthz, /readyz and /metrics are served, as
@@ -72,6 +72,9 @@ type Config struct {
 	// ShutdownTimeout is how long tasks in flight may go on after the stop.
 	// Default 25 s.
 	ShutdownTimeout time.Duration
+	// Hurry shortens a stop when it is closed: tasks in flight have 2 s more then.
+	// Default: nothing does.
+	Hurry <-chan struct{}
 
 	// Logger receives everything, asynq's own lines included. Default: none.
 	Logger *zap.Logger

@@ -192,3 +192,15 @@ func TestDead_ListReplayDiscard(t *testing.T) {
 		return dead("discard", "--reason", "forbidden", "--yes", "--json").code == exitDone && dead("stats", "--json").object(t)["total"] == 0.0
 	})
 }
+
+func TestWorker_StrictRedisRefusesWhatIsUnknown(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--appendonly", "yes")
+	if err := server.Client().Do(t.Context(), "ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", "-info").Err(); err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken", "REDIS_URL=redis://limited:pw@" + server.Addr()}, "worker", "--strict-redis", "--koodrive-url", "http://127.0.0.1:1")
+	if _ = p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(p.log(), "+info") {
+		t.Errorf("exit %d: %s; want exit 2, and which permission is missing", p.cmd.ProcessState.ExitCode(), p.log())
+	}
+}

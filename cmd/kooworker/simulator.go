@@ -65,7 +65,7 @@ func (c *simulatorCmd) Run(e *env) error {
 // serveHTTP serves until ctx ends. Requests in flight have 2 s to end then.
 func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	isShutDown := make(chan struct{})

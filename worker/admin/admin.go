@@ -62,6 +62,7 @@ func New(cfg Config) *Server {
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute, // longer than Prometheus waits between two requests
 		ErrorLog:          zap.NewStdLog(cfg.Logger.Named("admin")),
 	}
 	return s

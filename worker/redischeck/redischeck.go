@@ -8,6 +8,7 @@ package redischeck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ type problem struct {
 }
 
 // Error means that Redis would lose tasks because of its configuration or its
-// version.
+// version, or that it does not tell them.
 type Error struct {
 	problems []problem
 }
@@ -47,13 +48,14 @@ func (e *Error) Hint() string {
 }
 
 // Check checks a server, or every primary of a cluster. If strict, a problem is
-// an *Error; else each problem is logged as an error. A server that does not tell
-// its configuration is not refused.
+// an *Error, and so is what the server does not tell; else the log says so.
 func Check(ctx context.Context, rdb redis.UniversalClient, strict bool, log *zap.Logger) error {
 	problems, err := findProblems(ctx, rdb)
-	if err != nil {
-		log.Warn("cannot check the configuration of Redis", zap.Error(err))
-		return nil
+	switch {
+	case err != nil && strict && ctx.Err() == nil:
+		problems = append(problems, problem{"it does not tell whether it is: " + err.Error(), permit})
+	case err != nil:
+		log.Warn("cannot check the configuration of Redis", zap.Error(err), zap.String("hint", permit))
 	}
 	if len(problems) > 0 && strict {
 		return &Error{problems}
@@ -64,6 +66,9 @@ func Check(ctx context.Context, rdb redis.UniversalClient, strict bool, log *zap
 	return nil
 }
 
+const permit = "let the user of --redis-url run INFO and CONFIG GET (ACL: +info +config|get), or start without --strict-redis"
+
+// findProblems returns what it knows, and an error for what Redis does not tell.
 func findProblems(ctx context.Context, rdb redis.UniversalClient) ([]problem, error) {
 	cluster, ok := rdb.(*redis.ClusterClient)
 	if !ok {
@@ -97,11 +102,20 @@ func serverProblems(ctx context.Context, rdb redis.Cmdable) ([]problem, error) {
 			}
 		}
 	}
-	snapshots := ""
-	if settings, err := rdb.ConfigGet(ctx, "save").Result(); err == nil {
+	snapshots := "unknown"
+	settings, err := rdb.ConfigGet(ctx, "save").Result()
+	if err == nil {
 		snapshots = settings["save"]
 	}
-	return evaluate(info, snapshots), nil
+	if info["aof_enabled"] == "1" {
+		err = nil // snapshots do not matter
+	}
+	for _, field := range []string{"maxmemory_policy", "aof_enabled", "redis_version"} {
+		if info[field] == "" {
+			err = errors.New("INFO has no " + field)
+		}
+	}
+	return evaluate(info, snapshots), err
 }
 
 // evaluate returns the problems of a server, given its INFO and its setting

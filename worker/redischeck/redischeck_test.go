@@ -3,8 +3,10 @@ package redischeck
 import (
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -39,6 +41,35 @@ func TestEvaluate(t *testing.T) {
 		maps.Copy(info, tc.change)
 		if got := evaluate(info, tc.snapshots); len(got) != tc.want {
 			t.Errorf("%s: %+v; want %d problems", name, got, tc.want)
+		}
+	}
+}
+
+// A user without the permission leaves it unknown whether Redis is fit: that is
+// refused if somebody wants to be sure, and logged if not.
+func TestCheck_WithoutPermission(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		args               []string
+		denied             string
+		wantText, wantHint string
+	}{
+		"INFO":   {[]string{"--appendonly", "yes"}, "-info", "NOPERM", "+info"},
+		"CONFIG": {nil, "-config", "config", "+config|get"},
+	} {
+		server := redistest.Start(t, tc.args...)
+		if err := server.Client().Do(t.Context(), "ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", tc.denied).Err(); err != nil {
+			t.Fatal(err)
+		}
+		limited := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "limited", Password: "pw"})
+		t.Cleanup(func() { _ = limited.Close() })
+		unknown, ok := errors.AsType[*Error](Check(t.Context(), limited, true, zap.NewNop()))
+		if !ok || !strings.Contains(unknown.Error(), tc.wantText) || !strings.Contains(unknown.Hint(), tc.wantHint) {
+			t.Errorf("%s, strict: %v; want an *Error with %q, and the hint %q", name, unknown, tc.wantText, tc.wantHint)
+		}
+		core, logs := observer.New(zapcore.WarnLevel)
+		if err := Check(t.Context(), limited, false, zap.New(core)); err != nil || logs.Len() != 1 || logs.All()[0].Level != zapcore.WarnLevel {
+			t.Errorf("%s, not strict: %v, %+v; want no error and one warning", name, err, logs.All())
 		}
 	}
 }

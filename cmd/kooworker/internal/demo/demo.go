@@ -252,7 +252,7 @@ func serve(ctx context.Context, handler http.Handler) (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Addr: listener.Addr().String(), Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: listener.Addr().String(), Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	go func() { _ = server.Serve(listener) }() // ends with an error when the server is closed
 	return server, nil
 }

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -46,12 +47,10 @@ func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 	switch {
 	case len(a.Cluster) > 0:
 		opt, err = a.cluster()
-	case scheme == "redis-socket":
-		opt, err = a.socket()
 	case scheme == "redis-sentinel":
 		opt, err = a.sentinel()
-	case scheme == "redis" || scheme == "rediss":
-		single, err := a.tcp() // these options hold more than the universal ones
+	case scheme == "redis" || scheme == "rediss" || scheme == "redis-socket":
+		single, err := a.single() // these options hold more than the universal ones
 		if err != nil {
 			return nil, err
 		}
@@ -64,12 +63,17 @@ func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 		return nil, err
 	}
 	opt.ContextTimeoutEnabled, opt.PoolSize, opt.DialerRetries = true, poolSize, dialAttempts
+	if opt.IsClusterMode {
+		cluster := opt.Cluster()
+		cluster.ClusterStateReloadInterval = 2 * time.Second // with the 60 s of go-redis, a failover is noticed a minute late
+		return redis.NewClusterClient(cluster), nil
+	}
 	return redis.NewUniversalClient(opt), nil
 }
 
 // urlError says what is wrong with the URL, in a fixed sentence, and what is right.
 func urlError(problem string) error {
-	return fmt.Errorf("--redis-url: %s; want redis://[user:password@]host[:port][/db], rediss://…, redis-socket:///path[?db=n] or redis-sentinel://host[:port][,host…][/db]?master=name; percent-encode special characters in the password", problem)
+	return fmt.Errorf("--redis-url: %s; want redis://[user:password@]host[:port][/db], rediss://…, redis-socket:///path[?db=n] or redis-sentinel://host[:port][,host…][/db]?master=name[&tls=true][&sentinel_password=…]; percent-encode special characters in the password", problem)
 }
 
 // parse also refuses what net/url would silently cut off.
@@ -88,22 +92,23 @@ func parse(text string) (*url.URL, url.Values, error) {
 	return u, query, nil
 }
 
-// tcp reads redis:// and rediss://.
-func (a Address) tcp() (*redis.Options, error) {
+// single reads redis://, rediss:// and redis-socket://.
+func (a Address) single() (*redis.Options, error) {
 	u, _, err := parse(a.URL)
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme != "redis" && u.Scheme != "rediss" {
-		return nil, urlError("for a cluster the scheme is redis or rediss")
+	socket := u.Scheme == "redis-socket"
+	if socket && (u.Host != "" || u.Path == "") {
+		return nil, urlError("a socket needs an absolute path")
 	}
 	if port := u.Port(); port != "" && !validPort(port) {
 		return nil, urlError("the host " + wrongPort)
 	}
-	if _, ok := database(strings.Trim(u.Path, "/")); !ok {
+	if _, ok := database(strings.Trim(u.Path, "/")); !ok && !socket {
 		return nil, urlError(wrongDatabase)
 	}
-	opt, err := redis.ParseURL(a.URL)
+	opt, err := redis.ParseURL(strings.Replace(a.URL, "redis-socket:", "unix:", 1))
 	if err != nil {
 		return nil, urlError("the part after the ? has an option that go-redis does not know, or a wrong value")
 	}
@@ -111,23 +116,6 @@ func (a Address) tcp() (*redis.Options, error) {
 		return nil, urlError(wrongDatabase)
 	}
 	return opt, nil
-}
-
-// socket reads redis-socket://.
-func (a Address) socket() (*redis.UniversalOptions, error) {
-	u, query, err := parse(a.URL)
-	if err != nil {
-		return nil, err
-	}
-	if u.Host != "" || u.Path == "" {
-		return nil, urlError("a socket needs an absolute path")
-	}
-	db, ok := database(query.Get("db"))
-	if !ok {
-		return nil, urlError(wrongDatabase)
-	}
-	password, _ := u.User.Password()
-	return &redis.UniversalOptions{Addrs: []string{u.Path}, DB: db, Username: u.User.Username(), Password: password}, nil
 }
 
 // sentinel reads redis-sentinel://. Such a URL may have several hosts, which
@@ -154,6 +142,11 @@ func (a Address) sentinel() (*redis.UniversalOptions, error) {
 		}
 		addrs = append(addrs, addr)
 	}
+	for name := range query {
+		if name != "master" && name != "sentinel_password" && name != "tls" {
+			return nil, urlError("the part after the ? has an unknown option; sentinels have master, sentinel_password and tls")
+		}
+	}
 	master := query.Get("master")
 	if master == "" {
 		return nil, urlError("a sentinel needs ?master=name")
@@ -162,10 +155,17 @@ func (a Address) sentinel() (*redis.UniversalOptions, error) {
 	if !ok {
 		return nil, urlError(wrongDatabase)
 	}
+	var encryption *tls.Config // of the connections to the sentinels and to Redis
+	switch {
+	case query.Get("tls") == "true":
+		encryption = &tls.Config{MinVersion: tls.VersionTLS12}
+	case query.Has("tls") && query.Get("tls") != "false":
+		return nil, urlError("the option tls is true or false")
+	}
 	password, _ := u.User.Password()
 	return &redis.UniversalOptions{
 		MasterName: master, Addrs: addrs, DB: db, Username: u.User.Username(), Password: password,
-		SentinelPassword: query.Get("sentinel_password"),
+		SentinelPassword: query.Get("sentinel_password"), TLSConfig: encryption,
 	}, nil
 }
 
@@ -179,12 +179,18 @@ func (a Address) cluster() (*redis.UniversalOptions, error) {
 		}
 		opt.Addrs = append(opt.Addrs, addr)
 	}
-	base, err := a.tcp()
+	if !strings.HasPrefix(a.URL, "redis://") && !strings.HasPrefix(a.URL, "rediss://") {
+		return nil, urlError("for a cluster the scheme is redis or rediss")
+	}
+	base, err := a.single()
 	if err != nil {
 		return nil, err
 	}
 	if base.DB != 0 {
 		return nil, errors.New("--redis-cluster: a cluster has database 0 only, and --redis-url names another")
+	}
+	if strings.Contains(a.URL, "?") {
+		return nil, errors.New("--redis-cluster: of --redis-url only the scheme, the user and the password count; want nothing after a ?")
 	}
 	opt.Username, opt.Password = base.Username, base.Password
 	if base.TLSConfig != nil {

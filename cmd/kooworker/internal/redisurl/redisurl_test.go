@@ -1,8 +1,10 @@
 package redisurl
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
@@ -65,7 +67,55 @@ func TestClient_SentinelAndCluster(t *testing.T) {
 		if ok && (!cluster.Options().ContextTimeoutEnabled || len(cluster.Options().Addrs) == 0) {
 			t.Errorf("%+v: %+v; want it to honour contexts and to have nodes", a, cluster.Options())
 		}
+		// go-redis asks every 60 s by default, and a failover would go unnoticed for
+		// as long: commands to the dead primary fail until then.
+		if ok && cluster.Options().ClusterStateReloadInterval != 2*time.Second {
+			t.Errorf("%+v: asks every %s who the primaries are; want every 2s", a, cluster.Options().ClusterStateReloadInterval)
+		}
 		_ = rdb.Close()
+	}
+}
+
+// The credentials of sentinels and of Redis travel over the same networks: either
+// both connections are encrypted, or the URL does not ask for it.
+func TestClient_SentinelWithTLS(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]bool{
+		"redis-sentinel://h?master=m": false, "redis-sentinel://h?master=m&tls=false": false, "redis-sentinel://h?master=m&tls=true": true,
+	} {
+		opt, err := Address{URL: url}.sentinel()
+		if err != nil || (opt.TLSConfig != nil) != want {
+			t.Errorf("%s: %+v, %v; want TLS: %t", url, opt, err, want)
+		}
+	}
+	// A sentinel that speaks TLS only is asked over TLS.
+	hello := make(chan byte, 1)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := listener.Accept()
+		_ = listener.Close() // further attempts are refused at once
+		if err != nil {
+			return
+		}
+		var first [1]byte
+		_, _ = conn.Read(first[:])
+		hello <- first[0]
+		_ = conn.Close()
+	}()
+	rdb, err := Address{URL: "redis-sentinel://:pw@" + listener.Addr().String() + "?master=m&tls=true&sentinel_password=pw"}.Client(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.Close() //nolint:errcheck // the end of a test
+	if err := rdb.Ping(t.Context()).Err(); err == nil {
+		t.Error("PING succeeded; want an error of the handshake")
+	}
+	const handshake = 22 // the type of a TLS record
+	if got := <-hello; got != handshake {
+		t.Errorf("the sentinel got %q first; want a TLS handshake", got)
 	}
 }
 
@@ -115,11 +165,22 @@ func TestClient_ErrorsRepeatNoPartOfTheAddress(t *testing.T) {
 		{URL: "redis-sentinel://s3cret:?master=m"},
 		{URL: "redis-sentinel://[s3cret]?master=m"},
 		{URL: "redis-sentinel://::1?master=m"},
+		// An option that is not known may be one that somebody relies on.
+		{URL: "redis-sentinel://h?master=m&s3cret=1"},
+		{URL: "redis-sentinel://h?master=m&db=2"},
+		{URL: "redis-sentinel://h?master=m&sentinel_pasword=s3cret"},
+		{URL: "redis-sentinel://h?master=m&tls=s3cret"},
+		{URL: "redis-sentinel://h?master=m&tls="},
+		{URL: "redis-socket:///path?s3cret=1"},
+		{URL: "redis-socket:///path?tls=true"},
+		{URL: "redis://h?tls=true"},
+		{URL: "redis://h?skip_verify=true"},
 	} {
 		refuses(t, a, right)
 	}
 	for _, a := range []Address{
 		{URL: "redis://:s3cret@h/3", Cluster: []string{"a"}},
+		{URL: "redis://:s3cret@h?dial_timeout=3s", Cluster: []string{"a"}},
 		{URL: "redis://:s3cret@h", Cluster: []string{""}},
 		{URL: "redis://h", Cluster: []string{"a", "redis://:s3cret@host"}},
 		{URL: "redis://h", Cluster: []string{"rediss://s3cret:6379"}},
