@@ -12,9 +12,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// BatchNotifier spreads the news that a batch is complete: a line in the log, and
-// a task of its own for the webhook, so that it is visible, retried and, in the
-// end, a dead letter like any other.
+// BatchNotifier announces that a batch is complete. It writes a line to the log,
+// and enqueues a task for the webhook. So the webhook is visible in the queue, is
+// retried, and becomes a dead letter if it fails for good.
 type BatchNotifier struct {
 	rdb     redis.UniversalClient
 	batches *batch.Store
@@ -29,11 +29,11 @@ func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) 
 	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, wake: make(chan struct{}, 1)}
 }
 
-// notifyEvery is how often the notifier looks for batches that other workers have
-// completed: they may have died before they said so.
+// notifyEvery is how often the notifier looks for complete batches on its own.
+// The worker that completed a batch may have died before it announced the batch.
 const notifyEvery = 10 * time.Second
 
-// Completed lets the notifier look at once. It does not block.
+// Completed tells the notifier that a batch is complete. It does not block.
 func (n *BatchNotifier) Completed() {
 	select {
 	case n.wake <- struct{}{}:
@@ -41,7 +41,7 @@ func (n *BatchNotifier) Completed() {
 	}
 }
 
-// Run notifies until ctx ends.
+// Run announces complete batches until ctx ends.
 func (n *BatchNotifier) Run(ctx context.Context) {
 	tick := time.NewTicker(notifyEvery)
 	defer tick.Stop()
@@ -55,7 +55,7 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 				zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
 		}
 		if err != nil && ctx.Err() == nil {
-			n.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
+			n.log.Warn("cannot announce complete batches; trying again", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -66,7 +66,7 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 	}
 }
 
-// enqueueWebhook enqueues the webhook's task, unless another worker was faster.
+// enqueueWebhook enqueues the webhook's task, unless another worker has done so.
 func (n *BatchNotifier) enqueueWebhook(ctx context.Context, b tasks.BatchStats) error {
 	if !n.webhook {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// countedReleases counts the releases of a sweep, and fails when told to.
+// countedReleases counts the releases of a sweep, or fails with err.
 type countedReleases struct {
 	n   int
 	err error

@@ -185,7 +185,7 @@ func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 
 // decide turns a result into a decision.
 func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
-	interrupted := ctx.Err() != nil && !r.succeeded()
+	interrupted := ctx.Err() != nil && !r.Succeeded()
 	switch {
 	case r.Kind == IsSuperseded:
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}

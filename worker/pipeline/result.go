@@ -66,8 +66,8 @@ func Outage(p Problem) Result { return Result{Kind: IsOutage, Problem: p} }
 // counts as an attempt, and whether there is another one.
 func Failed(p Problem) Result { return Result{Kind: IsFailed, Problem: p} }
 
-// succeeded reports whether nothing is left to do.
-func (r Result) succeeded() bool { return r.Kind == IsDone || r.Kind == IsAlreadyGone }
+// Succeeded reports whether the work is done, by this attempt or before it.
+func (r Result) Succeeded() bool { return r.Kind == IsDone || r.Kind == IsAlreadyGone }
 
 // errorLine is what the queue shows as the error.
 func (p Problem) errorLine() string {
