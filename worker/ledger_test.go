@@ -36,7 +36,7 @@ func (b *bundle) openBatch(all ...tasks.Task) {
 		digest.AddTask(t)
 		digests[i] = digest.Digest()
 	}
-	chunk, err := store.Claim(b.t.Context(), id, 0, digests)
+	chunk, err := store.ClaimChunk(b.t.Context(), id, 0, digests)
 	if err != nil {
 		b.t.Fatal(err)
 	}

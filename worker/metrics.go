@@ -87,7 +87,7 @@ func (m *metrics) Observe(e pipeline.Event) {
 
 // observeSweep sets the metrics of a sweep. A report without a source is of a sweep
 // that failed before it had read its source.
-func (m *metrics) observeSweep(r locks.Report) {
+func (m *metrics) observeSweep(r locks.SweepReport) {
 	if r.Source == "" {
 		return
 	}

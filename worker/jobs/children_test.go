@@ -106,7 +106,7 @@ func openBatchOf(t *testing.T, store *batch.Store, id string, task tasks.Task) t
 	}
 	var digest batch.RollingDigest
 	digest.AddTask(task)
-	chunk, err := store.Claim(t.Context(), id, 0, []batch.Digest{digest.Digest()})
+	chunk, err := store.ClaimChunk(t.Context(), id, 0, []batch.Digest{digest.Digest()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ type Config struct {
 	// KeepSwept is how long a swept lock is remembered.
 	KeepSwept time.Duration
 	// ObserveSweep is told what each sweep has found.
-	ObserveSweep func(locks.Report)
+	ObserveSweep func(locks.SweepReport)
 	// Webhook posts the news of complete batches. Nil if this worker has none.
 	Webhook *webhook.Sender
 	Logger  *zap.Logger
@@ -76,9 +76,9 @@ type Jobs struct {
 	locks        LockLedger
 	sources      *lockSources
 	children     childEnqueuer
-	sweepers     map[tasks.Source]*locks.Sweeper
+	sweepers     map[tasks.SourceKind]*locks.Sweeper
 	keepSwept    time.Duration
-	observeSweep func(locks.Report)
+	observeSweep func(locks.SweepReport)
 	batches      *batch.Store
 	webhook      *webhook.Sender
 	log          *zap.Logger

@@ -17,7 +17,7 @@ import (
 
 // lockSource lists locks that are not in the lock ledger. *locks.External is one.
 type lockSource interface {
-	Kind() tasks.Source
+	Kind() tasks.SourceKind
 	// Lookup checks a lock again. If refused is empty, the lock is as the sweep saw
 	// it. Otherwise refused says why the lock must stay.
 	Lookup(ctx context.Context, t tasks.LockRelease) (refused string, err error)
@@ -27,23 +27,23 @@ var _ lockSource = (*locks.External)(nil)
 
 // lockSources holds the sources that this worker can read.
 type lockSources struct {
-	known map[tasks.Source]lockSource
+	known map[tasks.SourceKind]lockSource
 	log   *zap.Logger
 	// A source that is missing or fails affects every task, so it is logged now and
 	// then, not for each task.
 	logMissing, logFailing *rate.Sometimes
 
 	mu           sync.Mutex
-	failingSince map[tasks.Source]time.Time
+	failingSince map[tasks.SourceKind]time.Time
 }
 
 const logSourceEvery = time.Minute
 
 func newLockSources(all []*locks.External, log *zap.Logger) *lockSources {
 	s := &lockSources{
-		known: make(map[tasks.Source]lockSource, len(all)), log: log,
+		known: make(map[tasks.SourceKind]lockSource, len(all)), log: log,
 		logMissing: &rate.Sometimes{Interval: logSourceEvery}, logFailing: &rate.Sometimes{Interval: logSourceEvery},
-		failingSince: make(map[tasks.Source]time.Time),
+		failingSince: make(map[tasks.SourceKind]time.Time),
 	}
 	for _, source := range all {
 		s.known[source.Kind()] = source
@@ -52,13 +52,13 @@ func newLockSources(all []*locks.External, log *zap.Logger) *lockSources {
 }
 
 // has reports whether this worker can recheck locks of a source.
-func (s *lockSources) has(source tasks.Source) bool {
+func (s *lockSources) has(source tasks.SourceKind) bool {
 	return source == tasks.SourceLedger || s.known[source] != nil
 }
 
 // missing is the result if this worker does not know the source. Another worker
 // may know it.
-func (s *lockSources) missing(source tasks.Source) pipeline.Result {
+func (s *lockSources) missing(source tasks.SourceKind) pipeline.Result {
 	const hint = "give every worker --source-dsn and --source-query, or --source-file"
 	s.logMissing.Do(func() {
 		s.log.Warn("sweeps or releases wait for a worker that knows their source", zap.String("source", string(source)), zap.String("hint", hint))
@@ -87,7 +87,7 @@ func (s *lockSources) recheck(ctx context.Context, t tasks.LockRelease) (refused
 // pause is how long a release waits for a source that fails. Many releases may wait
 // for it, so the pause is as long as the source has been failing, plus a random
 // part, so that the releases do not all come back at once.
-func (s *lockSources) pause(source tasks.Source) time.Duration {
+func (s *lockSources) pause(source tasks.SourceKind) time.Duration {
 	const least, most = 5 * time.Second, 30 * time.Second
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *lockSources) pause(source tasks.Source) time.Duration {
 }
 
 // markHealthy records that a source answers.
-func (s *lockSources) markHealthy(source tasks.Source) {
+func (s *lockSources) markHealthy(source tasks.SourceKind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.failingSince, source)

@@ -23,7 +23,7 @@ type fakeTable struct {
 	lookups int
 }
 
-func (f *fakeTable) Kind() tasks.Source { return tasks.SourceSQL }
+func (f *fakeTable) Kind() tasks.SourceKind { return tasks.SourceSQL }
 
 func (f *fakeTable) Lookup(context.Context, tasks.LockRelease) (string, error) {
 	f.mu.Lock()

@@ -15,9 +15,9 @@ import (
 )
 
 // newSweepers returns a sweeper for each source.
-func newSweepers(cfg Config, ledger *enqueuelocks.Store, batches *batch.Store) map[tasks.Source]*locks.Sweeper {
+func newSweepers(cfg Config, ledger *enqueuelocks.Store, batches *batch.Store) map[tasks.SourceKind]*locks.Sweeper {
 	log := cfg.Logger.Named("sweep")
-	sweepers := make(map[tasks.Source]*locks.Sweeper)
+	sweepers := make(map[tasks.SourceKind]*locks.Sweeper)
 	add := func(source locks.Source) {
 		sweepers[source.Kind()] = &locks.Sweeper{Source: source, Store: ledger, Batches: batches, Releases: cfg.Releases, Logger: log}
 	}
