@@ -164,7 +164,7 @@ func (c *chunker) claim(writing context.Context) (batch.Chunk, error) {
 	number, digests := (c.itemsRead-1)/batch.ChunkSize, slices.Clone(c.digests)
 	err := c.bulk.withRetry(writing, func(ctx context.Context) (err error) {
 		chunk, err = cancelable.Call(ctx, func() (batch.Chunk, error) {
-			return c.bulk.store.Claim(ctx, c.bulk.result.Batch, number, digests)
+			return c.bulk.store.ClaimChunk(ctx, c.bulk.result.Batch, number, digests)
 		})
 		return err
 	})

@@ -239,11 +239,11 @@ const maxYear = 9999 // RFC 3339 has four digits for the year
 
 // source reads a source. An empty one is refused: to name no source, the member
 // is left out.
-func (m *members) source() Source {
+func (m *members) source() SourceKind {
 	if !m.has("source") {
 		return ""
 	}
-	s := Source(m.text("source"))
+	s := SourceKind(m.text("source"))
 	m.keep(s.validate())
 	return s
 }

@@ -114,26 +114,27 @@ type LockRelease struct {
 	Evidence SweepEvidence
 }
 
-// SweepEvidence is what a sweep has seen of a lock whose holder went away.
+// SweepEvidence says where and how a sweep saw a stale lock.
 type SweepEvidence struct {
-	// Source is where the sweep has seen the lock. Empty: there was no sweep.
-	Source Source
+	// Source is the source in which the sweep saw the lock. Empty: there was no
+	// sweep.
+	Source SourceKind
 	// ExpiredAt is when the lock expired, to the millisecond.
 	ExpiredAt time.Time
 }
 
-// Source is a place that knows which locks there are.
-type Source string
+// SourceKind names a source of locks: the lock ledger, a file or a database.
+type SourceKind string
 
 // The sources.
 const (
-	SourceLedger Source = "ledger" // package enqueue/locks
-	SourceFile   Source = "file"
-	SourceSQL    Source = "sql"
+	SourceLedger SourceKind = "ledger" // package enqueue/locks
+	SourceFile   SourceKind = "file"
+	SourceSQL    SourceKind = "sql"
 )
 
 // Sources lists every source.
-func Sources() []Source { return []Source{SourceLedger, SourceFile, SourceSQL} }
+func Sources() []SourceKind { return []SourceKind{SourceLedger, SourceFile, SourceSQL} }
 
 // UserOffboard removes every binding between a user and a device, and every
 // backup lock of the user that the ledger knows. It enqueues one DeviceUnbind for
@@ -148,8 +149,8 @@ type UserOffboard struct {
 // LockSweep looks for locks whose holder went away, and enqueues a LockRelease
 // for each. The zero value of a field stands for the worker's default.
 type LockSweep struct {
-	// Source is where the sweep looks for locks. Empty: the ledger.
-	Source Source
+	// Source is the source to sweep. Empty: the lock ledger.
+	Source SourceKind
 	// Grace is how long after its expiry a lock is still left alone.
 	Grace time.Duration
 	// Max is the greatest number of locks that one sweep releases.
@@ -317,7 +318,7 @@ func (t LockRelease) Validate() error {
 	}
 }
 
-func (s Source) validate() error {
+func (s SourceKind) validate() error {
 	if !slices.Contains(Sources(), s) {
 		return &FieldError{Field: "source", Problem: fmt.Sprintf("is %s; want one of %v", excerpt(string(s)), Sources())}
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// go-redis goes on dialling for a second after its client was closed.
+	// go-redis continues to dial for a second after its client was closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
@@ -32,7 +32,7 @@ const (
 	settleIn  = 60 * time.Second
 )
 
-// bundle is a worker with all that it needs, and what a test looks at.
+// bundle is the configuration of a worker, and what a test inspects.
 type bundle struct {
 	t         *testing.T
 	redis     *redistest.Server
@@ -97,8 +97,8 @@ func (b *bundle) start() (w *worker.Worker, stop func()) {
 	return w, stop
 }
 
-// enqueue does what any asynq client can do, with no more than the documented
-// payload and queue.
+// enqueue enqueues a task as a plain asynq client does, with the documented payload
+// and queue.
 func (b *bundle) enqueue(task tasks.Task, opts ...asynq.Option) {
 	b.t.Helper()
 	payload := fmt.Sprintf(`{"v":1,"user_id":%q,"device_id":%q}`, task.User(), task.Target())
@@ -110,8 +110,7 @@ func (b *bundle) enqueue(task tasks.Task, opts ...asynq.Option) {
 	}
 }
 
-// outstanding counts the tasks that have no outcome yet; letters that are
-// parked have theirs.
+// outstanding counts the tasks without an outcome. Parked letters have one.
 func (b *bundle) outstanding() int {
 	queues, err := b.inspector.Queues()
 	if err != nil {
@@ -148,7 +147,7 @@ func (b *bundle) dead() map[string]deadletter.Letter {
 	return out
 }
 
-// metric sums the counters or gauges of that name whose labels include the given ones.
+// metric sums the counters or gauges of this name that have at least these labels.
 func (b *bundle) metric(name string, labels map[string]string) float64 {
 	b.t.Helper()
 	families, err := b.registry.Gather()
@@ -175,7 +174,7 @@ func (b *bundle) metric(name string, labels map[string]string) float64 {
 	return sum
 }
 
-// debugLog writes the log as it would be written, at debug level.
+// debugLog is a logger that writes to a buffer, at debug level.
 func debugLog(to *redistest.Buffer) *zap.Logger {
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), to, zap.DebugLevel))
 }

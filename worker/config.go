@@ -17,71 +17,73 @@ import (
 	"github.com/kooworker/kooworker/worker/webhook"
 )
 
-// Config is what a worker needs. Redis, KooDrive and Releases are required; a zero
+// Config is what a worker needs. Redis, KooDrive and Releases are required. A zero
 // in any other field means its default.
 type Config struct {
-	// Redis makes a client of the queue's Redis, which should honour contexts
-	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes two,
-	// one for itself and one for the asynq servers, whose scripts must not be
-	// cancelled; it closes both at the end of Run.
+	// Redis makes a client for the queue's Redis. The client should honour contexts
+	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes two
+	// clients, one for itself and one for the asynq servers, whose scripts must not
+	// be cancelled. It closes both at the end of Run.
 	Redis func() redis.UniversalClient
-	// KooDrive tells how to reach the API. Its Concurrency is set by the worker.
+	// KooDrive says how to reach the API. The worker sets its Concurrency.
 	KooDrive koodrive.Config
 	// Releases enqueues the releases of sweeps: an *enqueue.Client over the same
 	// Redis.
 	Releases locks.ReleaseEnqueuer
-	// Sources are where locks are known besides the ledger, one of a kind. Default:
-	// none.
+	// Sources list locks that are not in the lock ledger, at most one of each kind.
+	// Default: none.
 	Sources []*locks.External
-	// LedgerKeep is how long it is remembered what was swept: of the ledger, from
-	// its expiry, and of Sources, from when it was last seen there. Default 30 days.
+	// LedgerKeep is how long a swept lock is remembered: a lock of the lock ledger
+	// from its expiry, and a lock of Sources from when it was last seen there.
+	// Default 30 days.
 	LedgerKeep time.Duration
-	// Webhook is told of each batch that is complete. Default: nobody.
+	// Webhook announces each complete batch. Default: none.
 	Webhook *webhook.Sender
 
-	// Concurrency is the number of tasks worked on at a time. 1 to 10,000.
+	// Concurrency is the maximum number of tasks that run at a time. 1 to 10,000.
 	// Default 64.
 	Concurrency int
-	// Pollers is the number of asynq servers that share the concurrency; more
-	// than Concurrency are not started. 1 to 256. Default 8.
+	// Pollers is the number of asynq servers that share the concurrency. At most
+	// Concurrency are started. 1 to 256. Default 8.
 	Pollers int
-	// Rate is the most calls a second that all workers over this Redis make
+	// Rate is the maximum of calls a second that all workers over this Redis make
 	// together. Default 0: no limit.
 	Rate float64
-	// MaxInFlight is the most calls that this worker has under way at a time.
+	// MaxInFlight is the maximum number of calls that this worker has in flight.
 	// Default 0: as many as Concurrency.
 	MaxInFlight int
 	// MaxCrashes is the number of workers that a task may kill before it is
 	// dead. Default recovery.DefaultMaxCrashes.
 	MaxCrashes int
-	// Policy decides about repetition. Default pipeline.DefaultPolicy.
+	// Policy decides how often a task is tried. Default pipeline.DefaultPolicy.
 	Policy *pipeline.Policy
-	// GuardAfter is the age from which an unbind is checked against a newer
-	// binding. Default jobs.DefaultGuardAfter.
+	// GuardAfter is the age from which an unbind is guarded: the worker first checks
+	// whether the user has bound the device again. Default jobs.DefaultGuardAfter.
 	GuardAfter time.Duration
 
 	// StrictRedis refuses to start on a Redis that evicts keys, persists
-	// nothing, is older than 6.2, or does not tell. Default false: it is said loudly.
+	// nothing, is older than 6.2, or does not tell. Default false: it is logged as an
+	// error.
 	StrictRedis bool
 
-	// AdminAddr is where /healthz, /readyz and /metrics are served, as
-	// host:port. Empty: nowhere.
+	// AdminAddr is the address (host:port) of /healthz, /readyz and /metrics.
+	// Default: they are not served.
 	AdminAddr string
 	// StartupTimeout bounds the wait for Redis at the start. Default 30 s.
 	StartupTimeout time.Duration
-	// ShutdownTimeout is how long tasks in flight may go on after the stop.
+	// ShutdownTimeout is how long tasks in flight may run after the stop.
 	// Default 25 s.
 	ShutdownTimeout time.Duration
 	// Hurry shortens a stop when it is closed: tasks in flight have 2 s more then.
 	// Default: nothing does.
 	Hurry <-chan struct{}
 
-	// Logger receives everything, asynq's own lines included. Default: none.
+	// Logger gets all log lines, those of asynq included. Default: none.
 	Logger *zap.Logger
-	// Registry is where metrics are registered and /metrics reads them.
-	// Default: a new one, with Go's and the process's own metrics.
+	// Registry holds the metrics, which /metrics serves. Default: a new one, with the
+	// metrics of Go and of the process.
 	Registry *prometheus.Registry
-	// Observer is told of every attempt, besides the metrics. Default: nobody.
+	// Observer observes every attempt, as the metrics do. Default: none.
 	Observer pipeline.Observer
 }
 
@@ -93,16 +95,17 @@ const (
 	DefaultShutdownTimeout = 25 * time.Second
 )
 
-// How often the servers look. asynq's own 1 s and 5 s would let a task wait for
-// half a second on an idle worker, and a retry for up to five.
+// How often the servers look for tasks, and for retries that are due. With asynq's
+// defaults of 1 s and 5 s a task would wait half a second on an idle worker, and a
+// retry up to five seconds.
 const (
 	taskCheckInterval    = 100 * time.Millisecond
 	delayedCheckInterval = time.Second
 )
 
-// PoolSize is the number of connections that a worker of this size keeps busy
-// at most with one Redis client: one for each task that is settling, and for each poller its
-// dequeue, heartbeat, lease, forwarder and janitor.
+// PoolSize is the maximum number of connections that a worker of this size uses of
+// one Redis client: one for each task that ends, and five for each poller (dequeue,
+// heartbeat, lease, forwarder, janitor).
 func PoolSize(concurrency, pollers int) int { return concurrency + 5*pollers + 5 }
 
 func (c Config) withDefaults() Config {
@@ -144,7 +147,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// shares divides the concurrency among the pollers, as evenly as it goes.
+// shares divides the concurrency among the pollers, as evenly as possible.
 func shares(concurrency, pollers int) []int {
 	pollers = min(pollers, concurrency)
 	out := make([]int, pollers)

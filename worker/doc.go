@@ -1,38 +1,39 @@
-// Package worker composes the consumer: Redis on one side, KooDrive on the other,
-// and between them the packages below it, which meet here.
+// Package worker builds the consumer out of the packages below it, starts it and
+// stops it.
 //
 //	Redis ── asynq servers ("pollers") ── dispatcher ── pipeline ── jobs ── gate ── koodrive ── KooDrive
 //	  │                                                    │          ├─ enqueue/locks, worker/locks
 //	  │                                                    │          └─ webhook
 //	  │                                                    ├─ enqueue/batch: receipts
 //	  │                                                    └─ deadletter
-//	  ├─ fleet: how many workers live, and whether all must wait
-//	  └─ recovery: what asynq loses          admin: /healthz /readyz /metrics
+//	  ├─ fleet: how many workers are live, and whether all must pause
+//	  └─ recovery: repairs what asynq loses      admin: /healthz /readyz /metrics
 //
 // A release goes from asynq through the dispatcher (worker.go), [pipeline.Pipeline.Process]
 // and the function release of package jobs to [koodrive.Client.Release].
 //
-// Worker.build makes the parts, and [Worker.Run] is the one straight line in which
-// they start, and stop in reverse.
+// Worker.build makes the parts. [Worker.Run] starts them in order, and stops them
+// in the reverse order.
 //
 // # Several asynq servers
 //
-// One asynq server takes its tasks one after the other, a round trip each: 2 ms
-// away from Redis it reaches 430 tasks a second, whatever its concurrency. So a
-// worker runs several servers in one process, each with its share of the
-// concurrency, over one Redis client, with one handler.
+// One asynq server takes its tasks one after the other, and needs a round trip for
+// each. If the round trip to Redis takes 2 ms, it reaches 430 tasks a second,
+// whatever its concurrency. So a worker runs several servers in one process. They
+// share the concurrency, one Redis client and one handler.
 //
 // # Stopping
 //
-// When the context given to Run ends, tasks that wait for their call give way at
-// once. The servers stop taking tasks and wait for what is in flight, all together.
-// What is not finished after Config.ShutdownTimeout goes back to the head of its
-// queue, uncharged. Config.Hurry leaves 2 s, after which it is retried, uncharged.
+// When the context of Run ends, the gate refuses the tasks that wait for a permit.
+// All servers stop taking tasks, and wait together for the tasks in flight. A task
+// that is not finished after Config.ShutdownTimeout goes back to the head of its
+// queue, uncharged. Config.Hurry leaves 2 s, after which the task is retried,
+// uncharged.
 //
-// # Who may see whom
+// # Boundaries
 //
-// The command line calls this package. It imports its subpackages, the ledgers
-// enqueue/batch and enqueue/locks, and asynq, and never package enqueue: what a
-// worker must enqueue as a producer would (the releases of a sweep) goes through
+// The command line calls this package. It may import its subpackages, the two
+// ledgers (enqueue/batch and enqueue/locks), asynq and internal/asynqx. It must not
+// import package enqueue: the releases of a sweep are enqueued through
 // Config.Releases.
 package worker

@@ -8,7 +8,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// noReleases is for tests in which nothing is swept.
+// noReleases is a ReleaseEnqueuer for tests without sweeps.
 type noReleases struct{}
 
 // NoReleases is noReleases for the tests outside of the package.

@@ -16,8 +16,8 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive"
 )
 
-// maxFrames is how many frames of ours a release may take from asynq's handler to
-// the HTTP client.
+// maxFrames is the maximum number of stack frames of this module between asynq and
+// the HTTP client, for a release.
 const maxFrames = 8
 
 func TestRelease_FramesFromHandlerToHTTPClient(t *testing.T) {
@@ -51,7 +51,7 @@ func TestRelease_FramesFromHandlerToHTTPClient(t *testing.T) {
 
 	var ours []string
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GetConn: func(string) { ours = framesOfOurs() }})
-	if err := (dispatcher{w.pipeline, w.letters}).ProcessTask(ctx, asynq.NewTask(string(tasks.KindLockRelease), payload)); err != nil {
+	if err := (dispatcher{w.pipeline, w.letters, t.Context()}).ProcessTask(ctx, asynq.NewTask(string(tasks.KindLockRelease), payload)); err != nil {
 		t.Fatalf("the release: %v", err)
 	}
 	t.Logf("from asynq's handler to the HTTP client:\n%s", strings.Join(ours, "\n"))
@@ -60,8 +60,8 @@ func TestRelease_FramesFromHandlerToHTTPClient(t *testing.T) {
 	}
 }
 
-// framesOfOurs returns the functions of this module on the stack that are not a
-// test's, the outermost first.
+// framesOfOurs returns the functions of this module on the stack, except those of
+// tests. The outermost comes first.
 func framesOfOurs() (ours []string) {
 	pcs := make([]uintptr, 100)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])

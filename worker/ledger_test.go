@@ -36,7 +36,7 @@ func (b *bundle) openBatch(all ...tasks.Task) {
 		digest.AddTask(t)
 		digests[i] = digest.Digest()
 	}
-	chunk, err := store.Claim(b.t.Context(), id, 0, digests)
+	chunk, err := store.ClaimChunk(b.t.Context(), id, 0, digests)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func (b *bundle) receipts() map[string]tasks.Receipt {
 	return out
 }
 
-// failLedger makes the next n exchanges of the worker with the ledger fail.
+// failLedger makes the worker's next n exchanges with the batch ledger fail.
 func (b *bundle) failLedger(n int64) {
 	hook := &failingLedger{}
 	hook.left.Store(n)
@@ -158,14 +158,14 @@ func TestWorker_EachTaskOfABatchGetsItsReceipt(t *testing.T) {
 	})
 }
 
-func TestWorker_NoTaskOfABatchGoesWithoutItsReceipt(t *testing.T) {
+func TestWorker_TaskOfABatchStaysUntilItsReceiptIsWritten(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
 	b.failLedger(1 << 30)
 	b.openBatch(unbindTask(1))
 	_, stop := b.start()
-	redistest.Eventually(t, settleIn, "it was carried out, and put back", func() bool {
+	redistest.Eventually(t, settleIn, "it is done, and put back", func() bool {
 		info, err := b.inspector.GetQueueInfo(tasks.QueueUnbind)
 		return err == nil && info.Retry == 1
 	})

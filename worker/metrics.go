@@ -14,8 +14,8 @@ import (
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// metrics counts what the pipeline did. Labels come from closed sets, so that
-// no producer can blow up their number.
+// metrics are the worker's metrics. Labels come from closed sets, so that no
+// producer can create any number of time series.
 type metrics struct {
 	finished *prometheus.CounterVec
 	attempts *prometheus.CounterVec
@@ -61,8 +61,8 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, e
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
 	}
-	// A counter that appears only with its first event hides that event from
-	// rate(): begin them at zero.
+	// rate() does not see the first event of a counter that did not exist before. So
+	// the counters start at zero.
 	for _, kind := range tasks.Kinds() {
 		for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead} {
 			m.finished.WithLabelValues(string(kind), string(outcome))
@@ -85,9 +85,9 @@ func (m *metrics) Observe(e pipeline.Event) {
 	}
 }
 
-// observeSweep takes note of what a sweep has found. A report without a source is
-// of a sweep that did not come so far.
-func (m *metrics) observeSweep(r locks.Report) {
+// observeSweep sets the metrics of a sweep. A report without a source is of a sweep
+// that failed before it had read its source.
+func (m *metrics) observeSweep(r locks.SweepReport) {
 	if r.Source == "" {
 		return
 	}
@@ -96,12 +96,12 @@ func (m *metrics) observeSweep(r locks.Report) {
 	}
 }
 
-// repaired counts repairs.
-func (m *metrics) repaired(queue string, repair recovery.Repair, n int) {
+// countRepairs counts repairs.
+func (m *metrics) countRepairs(queue string, repair recovery.Repair, n int) {
 	m.repairs.WithLabelValues(queue, string(repair)).Add(float64(n))
 }
 
-// observers passes an event on to each that is there.
+// observers passes an event on to each observer that is not nil.
 type observers []pipeline.Observer
 
 // Observe implements pipeline.Observer.
@@ -113,7 +113,7 @@ func (o observers) Observe(e pipeline.Event) {
 	}
 }
 
-// gateMetrics reads the gate's status when it is asked for.
+// gateMetrics reads the gate's status at each collection.
 type gateMetrics struct {
 	status func() gate.Status
 

@@ -17,8 +17,8 @@ func TestMetrics_ObserveSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.observeSweep(locks.Report{Source: tasks.SourceLedger, Total: 100, Stale: 12, Enqueued: 10, HeldBack: 2, Unreadable: 1})
-	m.observeSweep(locks.Report{}) // of a sweep that did not come so far
+	m.observeSweep(locks.SweepReport{Source: tasks.SourceLedger, Total: 100, Stale: 12, Enqueued: 10, HeldBack: 2, Unreadable: 1})
+	m.observeSweep(locks.SweepReport{}) // of a sweep that did not come so far
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

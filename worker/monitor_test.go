@@ -13,8 +13,8 @@ func newMonitor(b *bundle) *asynqmon.HTTPHandler {
 	return asynqmon.New(asynqmon.Options{RedisConnOpt: asynq.RedisClientOpt{Addr: b.redis.Addr()}})
 }
 
-// call does what a page does, and decodes the answer into out unless that is
-// nil.
+// call sends a request as a page of asynqmon does, and decodes the answer into out
+// unless out is nil.
 func call(t *testing.T, method, url string, out any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)

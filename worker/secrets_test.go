@@ -15,9 +15,9 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive"
 )
 
-// A server may say back what it was sent; what it says ends up in errors, logs
-// and dead letters.
-func TestSecretsStayInTheWorker(t *testing.T) {
+// A server may send back what it got, and its answers are shown in errors, logs and
+// dead letters.
+func TestWorker_SecretsStayInside(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cret-60f4ccc7b1-3dd9a68068"
 	broker := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -89,12 +89,12 @@ func TestSecretsStayInTheWorker(t *testing.T) {
 			for where, text := range leaks {
 				for s := range secrets {
 					if strings.Contains(text, s) {
-						t.Errorf("%s holds %q:\n%.500s", where, s, text)
+						t.Errorf("%s holds the secret %q; want no place to hold it:\n%.500s", where, s, text)
 					}
 				}
 			}
 			if len(leaks) < 10 {
-				t.Errorf("only %d places were looked at", len(leaks))
+				t.Errorf("%d places were searched; want at least 10", len(leaks))
 			}
 		})
 	}
@@ -122,9 +122,9 @@ func dump(t *testing.T, b *bundle, key string) string {
 	return strings.Join(parts, "\n")
 }
 
-// asynqmon is the operators' page: it must show why a letter is dead, and its
-// buttons must do what they say.
-func TestAsynqmonShowsAndReplaysDeadLetters(t *testing.T) {
+// Operators use asynqmon: it must show why a letter is dead, Run must replay the
+// letter, and Delete must discard it.
+func TestAsynqmon_ShowsAndReplaysDeadLetters(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(forbidden))
 	b := setup(t, api.URL)
@@ -145,11 +145,11 @@ func TestAsynqmonShowsAndReplaysDeadLetters(t *testing.T) {
 	}
 	call(t, http.MethodGet, page.URL+"/api/queues/dead-letter/retry_tasks", &list)
 	if len(list.Tasks) != 2 {
-		t.Fatalf("asynqmon lists %+v", list)
+		t.Fatalf("asynqmon lists %+v; want 2 letters", list)
 	}
 	for _, task := range list.Tasks {
 		if task.Error != "forbidden: HTTP 403, code 13000410: no permission" {
-			t.Errorf("asynqmon shows %s with %q", task.ID, task.Error)
+			t.Errorf("asynqmon shows %s with %q; want the answer", task.ID, task.Error)
 		}
 	}
 	api.setAnswer(always(done))
@@ -160,6 +160,6 @@ func TestAsynqmonShowsAndReplaysDeadLetters(t *testing.T) {
 	})
 	call(t, http.MethodDelete, page.URL+"/api/queues/dead-letter/retry_tasks/letter-2", nil)
 	if dead := b.dead(); len(dead) != 0 {
-		t.Errorf("after the Delete button: %v", dead)
+		t.Errorf("after the Delete button: %v; want no letter", dead)
 	}
 }

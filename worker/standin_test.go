@@ -12,8 +12,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// standIn is a KooDrive for tests that shares no code with the simulator: it
-// remembers what came over the wire and answers as a test tells it to.
+// standIn is a KooDrive for tests that shares no code with the simulator. It records
+// the requests, and answers as a test says.
 type standIn struct {
 	*httptest.Server
 

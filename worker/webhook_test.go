@@ -68,26 +68,26 @@ func TestWorker_CompleteBatchIsPostedOnce(t *testing.T) {
 	b.start()
 	select {
 	case body := <-receiver.bodies:
-		var notice struct {
+		var payload struct {
 			Type string           `json:"type"`
 			Data tasks.BatchStats `json:"data"`
 		}
-		if err := json.Unmarshal([]byte(body), &notice); err != nil || notice.Type != "batch.complete" || notice.Data.ID != "batch-1" || !notice.Data.Done {
-			t.Errorf("%s, %v", body, err)
+		if err := json.Unmarshal([]byte(body), &payload); err != nil || payload.Type != "batch.complete" || payload.Data.ID != "batch-1" || !payload.Data.Done {
+			t.Errorf("%s, %v; want the stats of the batch", body, err)
 		}
 	case <-time.After(settleIn):
-		t.Fatal("nobody was told")
+		t.Fatal("nothing was posted; want the webhook")
 	}
 	b.awaitSettled()
 	if n := len(receiver.bodies); n != 0 {
-		t.Errorf("it was told %d times more", n)
+		t.Errorf("posted %d times more; want once in all", n)
 	}
 	if n := b.metric("kooworker_tasks_finished_total", map[string]string{"kind": "batch:webhook", "outcome": "succeeded"}); n != 1 {
-		t.Errorf("%v webhooks are counted", n)
+		t.Errorf("%v webhooks are counted; want 1", n)
 	}
 }
 
-// A webhook that nobody takes ends as a dead letter, and so does not go on for
+// A webhook that always fails becomes a dead letter, so that it is not retried for
 // ever.
 func TestWorker_FailingWebhookIsDead(t *testing.T) {
 	t.Parallel()
@@ -100,6 +100,6 @@ func TestWorker_FailingWebhookIsDead(t *testing.T) {
 	b.start()
 	redistest.Eventually(t, settleIn, "it is dead", func() bool { return b.dead()["batch-1"].Kind == tasks.KindBatchWebhook })
 	if l := b.dead()["batch-1"]; l.Reason != tasks.Upstream || l.Attempts != 2 {
-		t.Errorf("%+v", l)
+		t.Errorf("%+v; want a dead webhook after 2 attempts, with the reason upstream", l)
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
-// Worker consumes tasks. Make one with New and run it once, or close it.
+// Worker consumes tasks. Make one with New, then call either Run or Close, once.
 type Worker struct {
 	cfg      Config
 	log      *zap.Logger
@@ -42,8 +42,8 @@ type Worker struct {
 	admin    *admin.Server
 }
 
-// New checks a configuration and builds a worker. Nothing is connected and nothing
-// runs yet.
+// New checks a configuration and builds a worker. It connects to nothing and starts
+// nothing.
 func New(cfg Config) (*Worker, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -57,11 +57,10 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Close releases what New has made, for a worker that is not run. Run does so by
-// itself.
+// Close closes a worker that does not run. Run closes its worker at its end.
 func (w *Worker) Close() { w.closeRedis() }
 
-// build makes the parts, from KooDrive to the queue.
+// build makes the parts, in the order in which they need each other.
 func (w *Worker) build() (err error) {
 	cfg := w.cfg
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
@@ -99,7 +98,7 @@ func (w *Worker) build() (err error) {
 	}
 	w.repairer, err = recovery.New(recovery.Config{
 		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes,
-		Logger: w.log.Named("recovery"), OnRepair: metrics.repaired,
+		Logger: w.log.Named("recovery"), OnRepair: metrics.countRepairs,
 	})
 	if err != nil {
 		return err
@@ -115,56 +114,64 @@ func (w *Worker) build() (err error) {
 }
 
 // retryJitter is the random part of the delay of a task that the gate has refused.
-// Tasks wait in place first, so there are never many of them.
+// It can be short: a task waits at the gate first, so few are refused at a time.
 const retryJitter = 2 * time.Second
 
-// logBreaker is told when the breaker changes. It is called under the gate's lock.
+// logBreaker logs each change of the breaker. The gate calls it under its lock.
 func logBreaker(log *zap.Logger) func(from, to gate.State, reason tasks.Reason) {
 	return func(from, to gate.State, reason tasks.Reason) {
 		fields := []zap.Field{zap.Stringer("from", from), zap.Stringer("to", to), zap.String("reason", string(reason))}
 		switch {
 		case from == gate.Closed:
-			log.Error("KooDrive cannot be used: calls stop, but for a probe now and then; no task is charged", fields...)
+			log.Error("KooDrive cannot be used: all calls stop, except for a probe now and then; no task is charged", fields...)
 		case to == gate.Closed:
-			log.Info("KooDrive can be used again: calls go on, slowly at first", fields...)
+			log.Info("KooDrive can be used again: calls resume, slowly at first", fields...)
 		default:
 			log.Debug("the breaker changed", fields...)
 		}
 	}
 }
 
-// dispatcher is the handler of all pollers. It tells queues apart by their exact
-// names, and the decoder kinds: asynq's ServeMux would match prefixes.
+// dispatcher is the asynq handler of all pollers. It compares the whole name of the
+// queue, and the decoder the whole kind. asynq's ServeMux would match prefixes.
 type dispatcher struct {
 	pipeline *pipeline.Pipeline
 	letters  *deadletter.Store
+	// inFlight ends when tasks in flight are cut short. It ends the handlers'
+	// contexts only: asynq would drop a task whose own context ends, though its
+	// outcome is being stored.
+	inFlight context.Context
 }
 
 var _ asynq.Handler = dispatcher{}
 
 // ProcessTask implements asynq.Handler.
-func (s dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
+func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.inFlight, cancel)()
 	d := pipeline.NewDelivery(ctx, t)
 	if d.Queue == tasks.QueueDeadLetter {
-		return s.processLetter(ctx, d)
+		return h.processLetter(ctx, d)
 	}
-	return pipeline.ToAsynqError(d, s.pipeline.Process(ctx, d))
+	return pipeline.ToAsynqError(d, h.pipeline.Process(ctx, d))
 }
 
-// processLetter parks a letter that has just arrived in the dead-letter queue, and
-// carries out one that somebody wants replayed; see package deadletter.
-func (s dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
+// processLetter parks a letter that has just arrived in the dead-letter queue. A
+// letter that was parked before runs here because somebody replays it: processLetter
+// tries its task once more. See package deadletter.
+func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
 	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
 	d.Replay, d.Payload = true, letter.Payload
 	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
 	if arrives := d.Retries == 0; !arrives {
 		d.Attempts = letter.Attempts + d.Retries - 1
-		decision = s.pipeline.Process(ctx, d)
+		decision = h.pipeline.Process(ctx, d)
 	}
 	if decision.Action == pipeline.Park {
-		// A letter that came by Park is in the index. One that somebody put here by
-		// hand, or that died of another reason now, is not.
-		if err := s.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
+		// The index may lack the letter's reason: somebody put the letter here by hand,
+		// or the replay failed for another reason.
+		if err := h.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
 			decision = pipeline.Decision{Action: pipeline.Retry, Reason: decision.Reason, Error: err.Error(), Delay: time.Second}
 		}
 	}
@@ -179,8 +186,8 @@ func (w *Worker) closeRedis() {
 	}
 }
 
-// AdminAddr returns the address that the admin server listens on, once Run has
-// started it; with port 0 in Config.AdminAddr this is how to learn the port.
+// AdminAddr returns the address of the admin server, once Run has started it. If
+// the port in Config.AdminAddr is 0, it has the port that was chosen.
 func (w *Worker) AdminAddr() string {
 	if w.admin == nil {
 		return ""
@@ -188,10 +195,10 @@ func (w *Worker) AdminAddr() string {
 	return w.admin.Addr()
 }
 
-// Run consumes until ctx ends, then stops as the package comment says and
+// Run consumes tasks until ctx ends. Then it stops as the package comment says, and
 // returns nil. An error means that it could not start. Run can be called once.
 func (w *Worker) Run(ctx context.Context) error {
-	// asynq panics when its client is closed while a server still uses it.
+	// asynq panics if its client is closed while a server still uses it.
 	serversStopped := true
 	defer func() {
 		if serversStopped {
@@ -203,7 +210,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer w.cfg.Webhook.CloseIdleConnections()
 	}
 
-	// 1. The admin server comes first: alive, though not ready.
+	// 1. The admin server: it says that the process is alive, though not ready.
 	if w.admin != nil {
 		if err := w.admin.Start(); err != nil {
 			return err
@@ -222,7 +229,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 
-	// 3. What runs beside the tasks, and a little longer than they do.
+	// 3. The background work. It stops after the pollers.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
@@ -233,19 +240,13 @@ func (w *Worker) Run(ctx context.Context) error {
 		wg.Go(func() { source.Heartbeat(background) })
 	}
 
-	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
-	// their call give way at once. To cut short ends the handlers' contexts only:
-	// asynq would drop a task whose own ends, though its outcome is being stored.
+	// 4. The pollers. The gate stops before them, so that tasks that wait for a
+	// permit end at once.
 	var servers []*asynq.Server
 	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutShort()
 	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
-	handler := asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(inFlight, cancel)()
-		return dispatcher{w.pipeline, w.letters}.ProcessTask(ctx, t)
-	})
+	handler := dispatcher{w.pipeline, w.letters, inFlight}
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
 		if err := server.Start(handler); err != nil {
@@ -265,18 +266,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// stopGrace is the time beyond ShutdownTimeout after which the stop is over
-// whatever Redis does. asynq's own calls at the end have no limit in common, and
-// with a Redis that hangs they would outlast whoever kills the process.
+// stopGrace is how long after ShutdownTimeout the stop ends whatever Redis does.
+// asynq's last calls to Redis have no common time limit. If Redis hangs, they could
+// take so long that the process is killed first.
 const stopGrace = 5 * time.Second
 
-// hurriedWait is how long tasks in flight have after Config.Hurry: most calls take
+// hurriedWait is how long tasks in flight have after Config.Hurry. Most calls take
 // less, and need not be repeated.
 const hurriedWait = 2 * time.Second
 
-// stop shuts the pollers down together: one after the other they would take the
-// sum of their times. It returns whether they are down. If not, their tasks come
-// back when their leases have run out.
+// stop shuts all pollers down at the same time: one after the other would take the
+// sum of their times. It returns whether they are down. If not, their tasks run
+// again when their leases have expired.
 func (w *Worker) stop(servers []*asynq.Server, cutShort func()) (stopped bool) {
 	var wg sync.WaitGroup
 	for _, server := range servers {
@@ -300,7 +301,7 @@ func (w *Worker) stop(servers []*asynq.Server, cutShort func()) (stopped bool) {
 		w.log.Info("stopped")
 		return true
 	case <-limit.Done():
-		w.log.Error("stopped, though asynq is not done: Redis does not answer; unfinished tasks come back when their leases have run out")
+		w.log.Error("stopped before asynq was done: Redis does not answer; unfinished tasks run again when their leases have expired")
 		return false
 	}
 }
@@ -338,7 +339,7 @@ func (e *UnreachableError) Hint() string {
 	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING); --startup-timeout waits longer"
 }
 
-// awaitRedis waits for Redis with growing pauses.
+// awaitRedis pings Redis until it answers, with growing pauses.
 func (w *Worker) awaitRedis(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(3*time.Second), backoff.WithMaxElapsedTime(w.cfg.StartupTimeout))
@@ -363,7 +364,7 @@ func (w *Worker) awaitRedis(ctx context.Context) error {
 	return &UnreachableError{Waited: w.cfg.StartupTimeout, Err: last}
 }
 
-// pingTimeout keeps readiness prompt when Redis hangs.
+// pingTimeout bounds a ping, so that /readyz answers soon even if Redis hangs.
 const pingTimeout = 2 * time.Second
 
 func (w *Worker) ping(ctx context.Context) error {

@@ -21,7 +21,7 @@ import (
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-func TestTheWire(t *testing.T) {
+func TestWorker_RequestsOnTheWire(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL+"/prefix")
@@ -31,7 +31,7 @@ func TestTheWire(t *testing.T) {
 	b.awaitSettled()
 	requests, _, _ := api.snapshot()
 	if len(requests) != 2 {
-		t.Fatalf("%d requests: %+v", len(requests), requests)
+		t.Fatalf("%d requests: %+v; want 2", len(requests), requests)
 	}
 	for _, r := range requests {
 		want := http.Header{
@@ -45,20 +45,20 @@ func TestTheWire(t *testing.T) {
 			want["X-Backup-Lock-Id"] = []string{"78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
 		}
 		if r.method != http.MethodDelete || r.path != wantPath {
-			t.Errorf("%s %s", r.method, r.path)
+			t.Errorf("%s %s; want DELETE %s", r.method, r.path, wantPath)
 		}
 		if diff := cmp.Diff(want, r.header); diff != "" {
 			t.Errorf("headers (-want +got):\n%s", diff)
 		}
 		at, err := time.Parse("20060102T150405Z", r.header.Get("X-Date"))
 		if age := time.Since(at); err != nil || age < 0 || age > time.Minute {
-			t.Errorf("X-Date %q is %s old, %v", r.header.Get("X-Date"), age, err)
+			t.Errorf("X-Date %q is %s old, %v; want at most a minute", r.header.Get("X-Date"), age, err)
 		}
 	}
 }
 
-// Of ten targets one fails twice, one is gone, one is forbidden, one is
-// throttled once.
+// mixed answers by the last digit of the target: 1 fails twice, 3 is gone, 5 is
+// forbidden, 7 is throttled once, and the others are done.
 func mixed(target string, nth int) reply {
 	number := strings.TrimSuffix(target, "@102")
 	switch number[len(number)-1] {
@@ -78,7 +78,7 @@ func mixed(target string, nth int) reply {
 	return done
 }
 
-func TestEachTaskEndsAsItMust(t *testing.T) {
+func TestWorker_EachAnswerHasItsOutcome(t *testing.T) {
 	t.Parallel()
 	const n = 100
 	api := newStandIn(t, mixed)
@@ -106,7 +106,7 @@ func TestEachTaskEndsAsItMust(t *testing.T) {
 				wantSeen = 2
 			}
 			if seen[target] != wantSeen || deletes[target] != wantDeletes {
-				t.Errorf("%s: asked for %d times, deleted %d times; want %d and %d", target, seen[target], deletes[target], wantSeen, wantDeletes)
+				t.Errorf("%s: called %d times, deleted %d times; want %d and %d", target, seen[target], deletes[target], wantSeen, wantDeletes)
 			}
 			l, isDead := dead[target]
 			if isDead != wantDead || isDead && (l.Reason != tasks.Forbidden || l.Attempts != 1) {
@@ -133,16 +133,16 @@ func TestEachTaskEndsAsItMust(t *testing.T) {
 
 	api.setAnswer(always(done))
 	if res, err := b.letters.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil || res.Done != 20 {
-		t.Errorf("replay: %+v, %v", res, err)
+		t.Errorf("replay: %+v, %v; want 20 done", res, err)
 	}
 	redistest.Eventually(t, settleIn, "no dead letters", func() bool { return len(b.dead()) == 0 && b.outstanding() == 0 })
 	_, deletes, _ = api.snapshot()
 	if deletes["device-5"] != 1 || deletes["lock-95@102"] != 1 {
-		t.Errorf("after the replay: device-5 deleted %d times, lock-95 %d times", deletes["device-5"], deletes["lock-95@102"])
+		t.Errorf("after the replay: device-5 deleted %d times, lock-95 %d times; want once each", deletes["device-5"], deletes["lock-95@102"])
 	}
 }
 
-func TestRetryAfterIsWaitedFor(t *testing.T) {
+func TestWorker_WaitsForRetryAfter(t *testing.T) {
 	t.Parallel()
 	var first time.Time
 	waited := make(chan time.Duration, 1)
@@ -158,13 +158,13 @@ func TestRetryAfterIsWaitedFor(t *testing.T) {
 	b.start()
 	b.enqueue(unbindTask(1))
 	if d := <-waited; d < 2*time.Second || d > 8*time.Second {
-		t.Errorf("came back after %s; it was told 2 s", d)
+		t.Errorf("called again after %s; want 2s to 8s", d)
 	}
 	b.awaitSettled()
 }
 
-// The gate and the policy both wait after a throttled answer that names no time.
-func TestTheThrottleWaitIsThePolicys(t *testing.T) {
+// Both the gate and the policy wait after a throttled answer that names no time.
+func TestWorker_ThrottleWaitIsThePolicys(t *testing.T) {
 	t.Parallel()
 	const wait = 10 * time.Second
 	var first time.Time
@@ -182,12 +182,12 @@ func TestTheThrottleWaitIsThePolicys(t *testing.T) {
 	b.start()
 	b.enqueue(unbindTask(1))
 	if d := <-waited; d < wait {
-		t.Errorf("came back after %s; the policy says %s", d, wait)
+		t.Errorf("called again after %s; want at least %s", d, wait)
 	}
 	b.awaitSettled()
 }
 
-func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
+func TestWorker_WrongBaseURLCompletesNothing(t *testing.T) {
 	t.Parallel()
 	const n = 30
 	api := newStandIn(t, always(html404))
@@ -201,16 +201,16 @@ func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 		return len(requests) >= 5 && b.metric("kooworker_gate_probes_total", nil) >= 2
 	})
 	if got := b.outstanding(); got != n {
-		t.Errorf("%d of %d tasks are outstanding", got, n)
+		t.Errorf("%d tasks are outstanding; want all %d", got, n)
 	}
 	if dead := b.dead(); len(dead) != 0 {
-		t.Errorf("dead: %v", dead)
+		t.Errorf("dead letters %v; want none", dead)
 	}
 	if got := b.metric("kooworker_gate_open", map[string]string{"reason": "misrouted"}); got != 1 {
-		t.Errorf("the metric of the open breaker is %g", got)
+		t.Errorf("the metric of the open breaker is %g; want 1", got)
 	}
 	if log := b.logs.String(); !strings.Contains(log, `"reason":"misrouted"`) || !strings.Contains(log, `"hint":"the answer is not KooDrive's`) {
-		t.Errorf("the log says neither misrouted nor what to do:\n%.2000s", log)
+		t.Errorf("want the reason misrouted and its hint in the log:\n%.2000s", log)
 	}
 	infos, err := b.inspector.ListRetryTasks(tasks.QueueUnbind)
 	if err != nil {
@@ -218,7 +218,7 @@ func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 	}
 	for _, info := range infos {
 		if info.Retried != 0 {
-			t.Errorf("%s was charged %d attempts", info.ID, info.Retried)
+			t.Errorf("%s was charged %d attempts; want none", info.ID, info.Retried)
 		}
 	}
 	api.setAnswer(always(done))
@@ -226,14 +226,13 @@ func TestAWrongBaseURLMarksNothingAsDone(t *testing.T) {
 	_, deletes, _ := api.snapshot()
 	for i := range n {
 		if target := unbindTask(i).Target(); deletes[target] != 1 {
-			t.Errorf("%s was deleted %d times", target, deletes[target])
+			t.Errorf("%s was deleted %d times; want once", target, deletes[target])
 		}
 	}
 }
 
-// Nobody is there: what could not be asked is not held against the task, be it
-// alone.
-func TestALoneTaskOutlivesAnOutage(t *testing.T) {
+// If no server is reached, the task is not charged, even if it is the only one.
+func TestWorker_LoneTaskOutlivesAnOutage(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	url := api.URL
@@ -246,13 +245,13 @@ func TestALoneTaskOutlivesAnOutage(t *testing.T) {
 		return b.metric("kooworker_attempts_total", map[string]string{"reason": "network"}) >= 3
 	})
 	if n := b.metric("kooworker_attempts_total", map[string]string{"charged": "true"}); n != 0 || len(b.dead()) != 0 {
-		t.Errorf("%g attempts charged, %d dead", n, len(b.dead()))
+		t.Errorf("%g attempts charged, %d dead; want none", n, len(b.dead()))
 	}
 }
 
-// Two tasks of plain clients have one ID, one after the other, and both must be
-// readmitted: neither may take the other's place.
-func TestReadmissionsDoNotMeet(t *testing.T) {
+// Two tasks of plain clients have the same ID, one after the other. Both must be
+// requeued: neither copy may take the place of the other.
+func TestWorker_RequeuedCopiesHaveTheirOwnIDs(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, func(_ string, nth int) reply {
 		if nth == 1 {
@@ -264,7 +263,7 @@ func TestReadmissionsDoNotMeet(t *testing.T) {
 	b.start()
 	for i := 1; i <= 2; i++ {
 		b.enqueue(unbindTask(i), asynq.MaxRetry(0), asynq.TaskID("same"))
-		redistest.Eventually(t, settleIn, "it was readmitted", func() bool {
+		redistest.Eventually(t, settleIn, "it was requeued", func() bool {
 			_, err := b.inspector.GetTaskInfo(tasks.QueueUnbind, "same")
 			return errors.Is(err, asynq.ErrTaskNotFound)
 		})
@@ -272,13 +271,13 @@ func TestReadmissionsDoNotMeet(t *testing.T) {
 	b.awaitSettled()
 	_, deletes, _ := api.snapshot()
 	if deletes["device-1"] != 1 || deletes["device-2"] != 1 {
-		t.Errorf("deleted: %v", deletes)
+		t.Errorf("deleted %v; want each device once", deletes)
 	}
 }
 
-// asynq's own deadline, set by a foreign producer, has passed before a worker
-// came: asynq never calls the handler, and must not go round for ever.
-func TestAForeignDeadlineThatHasPassed(t *testing.T) {
+// A plain asynq client set asynq's option Deadline, which passed before a worker
+// took the task. asynq never calls the handler, and must not retry for ever.
+func TestWorker_PassedAsynqDeadlineIsDead(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
@@ -292,7 +291,7 @@ func TestAForeignDeadlineThatHasPassed(t *testing.T) {
 }
 
 // Somebody puts bytes into the dead-letter queue by hand.
-func TestALetterThatIsNone(t *testing.T) {
+func TestWorker_UndecodableLetterStaysDead(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
@@ -305,7 +304,7 @@ func TestALetterThatIsNone(t *testing.T) {
 	for range 2 { // a replay changes nothing
 		stats, err := b.letters.Stats(t.Context(), f)
 		if err != nil || stats.Total != 1 {
-			t.Fatalf("%+v, %v", stats, err)
+			t.Fatalf("%+v, %v; want one undecodable letter", stats, err)
 		}
 		if _, err := b.letters.Replay(t.Context(), f, deadletter.Options{}); err != nil {
 			t.Fatal(err)
@@ -317,8 +316,8 @@ func TestALetterThatIsNone(t *testing.T) {
 	}
 }
 
-// A replay that fails is charged, and its letter says so.
-func TestReplaysAreCounted(t *testing.T) {
+// A replay that fails is charged, and the letter's attempts include it.
+func TestWorker_FailedReplaysAreCharged(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(forbidden))
 	b := setup(t, api.URL)
@@ -329,7 +328,7 @@ func TestReplaysAreCounted(t *testing.T) {
 		redistest.Eventually(t, settleIn, "it is replayed", func() bool { // not while it is arriving
 			res, err := b.letters.Replay(t.Context(), deadletter.Filter{}, deadletter.Options{})
 			if err != nil || res.Done+res.Skipped > 1 {
-				t.Fatalf("%+v, %v", res, err)
+				t.Fatalf("%+v, %v; want at most one letter", res, err)
 			}
 			return res.Done == 1
 		})
@@ -337,7 +336,7 @@ func TestReplaysAreCounted(t *testing.T) {
 	}
 }
 
-func TestPayloadsThatAreNoTasksKeepTheirBytes(t *testing.T) {
+func TestWorker_UndecodablePayloadsKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
@@ -366,13 +365,13 @@ func TestPayloadsThatAreNoTasksKeepTheirBytes(t *testing.T) {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
 	}
 	if requests, _, _ := api.snapshot(); len(requests) != 0 {
-		t.Errorf("requests: %+v", requests)
+		t.Errorf("requests %+v; want none", requests)
 	}
 }
 
-// asynq archives a task that has used up its producer's limit whatever the
-// handler says, and loses what it archived.
-func TestTasksOfPlainClientsAreNeverArchived(t *testing.T) {
+// asynq archives a task at the retry limit that its producer set, whatever the
+// handler returns, and deletes archived tasks in the end.
+func TestWorker_TasksOfPlainClientsAreNeverArchived(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, func(target string, nth int) reply {
 		if target == "device-1" && nth <= 2 {
@@ -398,7 +397,7 @@ func TestTasksOfPlainClientsAreNeverArchived(t *testing.T) {
 	}
 }
 
-func TestAStopPutsBackWhatIsUnfinished(t *testing.T) {
+func TestRun_StopPutsBackUnfinishedTasks(t *testing.T) {
 	t.Parallel()
 	const n = 8
 	started, release := make(chan struct{}, 2*n), make(chan struct{})
@@ -424,15 +423,15 @@ func TestAStopPutsBackWhatIsUnfinished(t *testing.T) {
 	begin := time.Now()
 	stop()
 	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the stop took %s", took)
+		t.Errorf("the stop took %s; want at most 10s", took)
 	}
 	infos, err := b.inspector.ListPendingTasks(tasks.QueueUnbind)
 	if err != nil || len(infos) != n {
-		t.Fatalf("%d of %d tasks are pending, %v", len(infos), n, err)
+		t.Fatalf("%d tasks are pending, %v; want all %d", len(infos), err, n)
 	}
 	for _, info := range infos {
 		if info.Retried != 0 {
-			t.Errorf("%s was charged", info.ID)
+			t.Errorf("%s was charged; want it uncharged", info.ID)
 		}
 	}
 	close(release)
@@ -441,11 +440,11 @@ func TestAStopPutsBackWhatIsUnfinished(t *testing.T) {
 	b.awaitSettled()
 	_, deletes, _ := api.snapshot()
 	if len(deletes) != n {
-		t.Errorf("%d of %d were deleted in the end", len(deletes), n)
+		t.Errorf("%d were deleted in the end; want all %d", len(deletes), n)
 	}
 }
 
-func TestAStopLetsWhatIsInFlightFinish(t *testing.T) {
+func TestRun_StopWaitsForTasksInFlight(t *testing.T) {
 	t.Parallel()
 	started, release := make(chan struct{}), make(chan struct{})
 	api := newStandIn(t, always(done))
@@ -464,11 +463,11 @@ func TestAStopLetsWhatIsInFlightFinish(t *testing.T) {
 	close(release)
 	<-stopped
 	if n := b.outstanding(); n != 0 {
-		t.Errorf("%d tasks are outstanding after a stop that had time", n)
+		t.Errorf("%d tasks are outstanding after the stop; want none", n)
 	}
 }
 
-func TestRedisThatIsNotThere(t *testing.T) {
+func TestRun_RedisUnreachable(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "http://127.0.0.1:1")
 	b.redis.Kill()
@@ -480,14 +479,14 @@ func TestRedisThatIsNotThere(t *testing.T) {
 	err = w.Run(t.Context())
 	var unreachable *worker.UnreachableError
 	if !errors.As(err, &unreachable) || unreachable.Hint() == "" || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("%v", err)
+		t.Errorf("%v; want an UnreachableError with a hint and the refused connection", err)
 	}
 	if !strings.Contains(b.logs.String(), "does not answer yet") {
-		t.Error("the tries are not in the log")
+		t.Error("no attempt in the log; want a line for each")
 	}
 }
 
-func TestRedisThatComesLate(t *testing.T) {
+func TestRun_RedisComesLate(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
@@ -496,7 +495,7 @@ func TestRedisThatComesLate(t *testing.T) {
 	w, _ := b.start()
 	redistest.Eventually(t, settleIn, "alive", func() bool { return status(t, w, "/healthz") == 200 })
 	if got := status(t, w, "/readyz"); got != 503 {
-		t.Errorf("without Redis /readyz answers %d", got)
+		t.Errorf("without Redis /readyz answers %d; want 503", got)
 	}
 	b.redis.Restart()
 	redistest.Eventually(t, settleIn, "ready", func() bool { return status(t, w, "/readyz") == 200 })
@@ -504,8 +503,8 @@ func TestRedisThatComesLate(t *testing.T) {
 	b.awaitSettled()
 }
 
-// A Redis whose memory is full answers errors fast.
-func TestAFullRedisIsNotAskedAllTheTime(t *testing.T) {
+// A Redis whose memory is full answers with errors at once.
+func TestRun_FullRedisIsNotAskedAllTheTime(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(done))
 	b := setup(t, api.URL)
@@ -531,19 +530,19 @@ func TestAFullRedisIsNotAskedAllTheTime(t *testing.T) {
 	full("1")
 	before := scripts()
 	<-time.After(3 * time.Second)
-	// Each of the 4 pollers asks for 3 queues; forwarders, janitors and the
-	// rest come on top.
+	// Each of the 4 pollers asks for 3 queues. Forwarders, janitors and others add
+	// some scripts.
 	if n := scripts() - before; n > 600 {
-		t.Errorf("%d scripts in 3 s", n)
+		t.Errorf("%d scripts in 3 s; want at most 600", n)
 	}
 	full("0")
 	b.awaitSettled()
 	if _, deletes, _ := api.snapshot(); deletes["device-2"] != 1 {
-		t.Errorf("deleted: %v", deletes)
+		t.Errorf("deleted %v; want device-2 once", deletes)
 	}
 }
 
-func TestAdmin(t *testing.T) {
+func TestWorker_AdminServer(t *testing.T) {
 	t.Parallel()
 	api := newStandIn(t, always(gone))
 	b := setup(t, api.URL)
@@ -553,7 +552,7 @@ func TestAdmin(t *testing.T) {
 	b.awaitSettled()
 	redistest.Eventually(t, settleIn, "ready", func() bool { return status(t, w, "/readyz") == 200 })
 	if body := get(t, w, "/metrics"); !strings.Contains(body, `kooworker_tasks_finished_total{kind="device:unbind",outcome="already_gone"} 1`) {
-		t.Errorf("metrics:\n%s", body)
+		t.Errorf("want one unbind that was already gone in the metrics:\n%s", body)
 	}
 	b.redis.Freeze()
 	var ready struct {
@@ -563,11 +562,11 @@ func TestAdmin(t *testing.T) {
 	body := get(t, w, "/readyz")
 	b.redis.Thaw()
 	if err := json.Unmarshal([]byte(body), &ready); err != nil || ready.Status != "not ready" || ready.Checks["redis"] == "ok" {
-		t.Errorf("with a hung Redis: %s, %v", body, err)
+		t.Errorf("with a hung Redis: %s, %v; want it not ready because of Redis", body, err)
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestNew_ChecksConfig(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*worker.Config){
 		"no redis":            func(c *worker.Config) { c.Redis = nil },
@@ -583,12 +582,12 @@ func TestConfigIsChecked(t *testing.T) {
 		cfg.KooDrive.BaseURL, cfg.KooDrive.Authorizer = "https://koodrive.example.com", tokenAuthorizer(t, testToken)
 		good, err := worker.New(cfg)
 		if err != nil {
-			t.Fatalf("the good one is refused: %v", err)
+			t.Fatalf("a good configuration is refused: %v", err)
 		}
 		good.Close()
 		spoil(&cfg)
 		if _, err := worker.New(cfg); err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: accepted; want an error", name)
 		}
 	}
 }

@@ -25,7 +25,7 @@ type sweepFlags struct {
 
 // sweep checks the flags and returns the task. It refuses zeros: in the task a zero
 // means the default, which is not what somebody who writes 0 wants.
-func (f sweepFlags) sweep(from tasks.Source) (tasks.LockSweep, error) {
+func (f sweepFlags) sweep(from tasks.SourceKind) (tasks.LockSweep, error) {
 	t := tasks.LockSweep{Source: from, Grace: f.Grace}
 	if f.Max != nil {
 		t.Max = *f.Max
@@ -111,7 +111,7 @@ func (c *locksSweepCmd) Run(e *env) error {
 }
 
 // explain says how far a failed sweep came, and what to do.
-func (c *locksSweepCmd) explain(e *env, r locks.Report, err error) error {
+func (c *locksSweepCmd) explain(e *env, r locks.SweepReport, err error) error {
 	var listError *locks.ListError
 	switch {
 	case errors.Is(err, locks.ErrBusy):
@@ -127,11 +127,11 @@ func (c *locksSweepCmd) explain(e *env, r locks.Report, err error) error {
 	}
 }
 
-func (c *locksSweepCmd) printReport(e *env, r locks.Report) error {
+func (c *locksSweepCmd) printReport(e *env, r locks.SweepReport) error {
 	switch {
 	case c.JSON:
 		report := struct {
-			locks.Report
+			locks.SweepReport
 			DryRun bool `json:"dry_run"`
 		}{r, c.DryRun}
 		if err := writeJSON(e.stdout, report); err != nil {

@@ -15,10 +15,10 @@ import (
 
 // scheduleFlags say when stale locks are swept, and within which limits.
 type scheduleFlags struct {
-	Every time.Duration `name:"sweep-every" group:"sweep" placeholder:"DURATION" help:"Time between sweeps, in whole seconds."`
-	Cron  string        `name:"sweep-cron" group:"sweep" placeholder:"SPEC" help:"Sweep when this cron specification of five fields says so, such as '*/10 * * * *'."`
-	From  tasks.Source  `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep the locks of this source: ledger, file or sql. Default: the one of --source-file or --source-dsn, else the ledger."`
-	Zone  string        `name:"sweep-zone" group:"sweep" default:"UTC" placeholder:"ZONE" help:"Time zone of --sweep-cron, such as Europe/Berlin (${default})."`
+	Every time.Duration    `name:"sweep-every" group:"sweep" placeholder:"DURATION" help:"Time between sweeps, in whole seconds."`
+	Cron  string           `name:"sweep-cron" group:"sweep" placeholder:"SPEC" help:"Sweep when this cron specification of five fields says so, such as '*/10 * * * *'."`
+	From  tasks.SourceKind `name:"sweep-source" group:"sweep" enum:",ledger,file,sql" default:"" placeholder:"SOURCE" help:"Sweep the locks of this source: ledger, file or sql. Default: the one of --source-file or --source-dsn, else the ledger."`
+	Zone  string           `name:"sweep-zone" group:"sweep" default:"UTC" placeholder:"ZONE" help:"Time zone of --sweep-cron, such as Europe/Berlin (${default})."`
 	sweepFlags
 	Source sourceFlags `embed:"" group:"source"`
 }

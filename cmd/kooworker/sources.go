@@ -31,7 +31,7 @@ func (f sourceFlags) hasDatabase() bool { return f.DSN+f.DSNFile+f.Query != "" }
 
 // swept returns the source that a sweep reads: wanted if it is set, else the source
 // that the flags name, else the ledger.
-func (f sourceFlags) swept(wanted tasks.Source) (tasks.Source, error) {
+func (f sourceFlags) swept(wanted tasks.SourceKind) (tasks.SourceKind, error) {
 	switch {
 	case wanted != "":
 		return wanted, nil
@@ -48,7 +48,7 @@ func (f sourceFlags) swept(wanted tasks.Source) (tasks.Source, error) {
 
 // open returns the sources that the flags name, not connected yet. Its errors do
 // not show the DSN.
-func (f sourceFlags) open() ([]locksource.Source, error) {
+func (f sourceFlags) open() ([]locksource.List, error) {
 	zone, err := loadZone("--source-zone", f.Zone)
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (f sourceFlags) open() ([]locksource.Source, error) {
 	if f.Timeout <= 0 {
 		return nil, usagef("--source-timeout: %s; want more than 0", f.Timeout)
 	}
-	var sources []locksource.Source
+	var sources []locksource.List
 	if f.hasDatabase() {
 		database, err := f.openDatabase(zone)
 		if err != nil {
@@ -111,14 +111,14 @@ func loadZone(flag, name string) (*time.Location, error) {
 	return zone, nil
 }
 
-func closeSources(sources []locksource.Source) {
+func closeSources(sources []locksource.List) {
 	for _, s := range sources {
 		_ = s.Close()
 	}
 }
 
 // lockSources joins each source with the record of its locks that were swept.
-func lockSources(rdb redis.UniversalClient, sources []locksource.Source) []*locks.External {
+func lockSources(rdb redis.UniversalClient, sources []locksource.List) []*locks.External {
 	external := make([]*locks.External, len(sources))
 	for i, s := range sources {
 		external[i] = locks.NewExternal(s, enqueuelocks.NewSweptStore(rdb, s.Kind()))
@@ -128,7 +128,7 @@ func lockSources(rdb redis.UniversalClient, sources []locksource.Source) []*lock
 
 // checkSources asks the database, if there is one, whether it can answer, and returns
 // what is wrong. A worker starts nevertheless.
-func checkSources(ctx context.Context, sources []locksource.Source) error {
+func checkSources(ctx context.Context, sources []locksource.List) error {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

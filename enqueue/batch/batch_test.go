@@ -103,7 +103,7 @@ func chunkOf(all []batch.Digest, n int) []batch.Digest {
 // claim claims a chunk, which must succeed.
 func (b *bundle) claim(tb testing.TB, id string, n int, digests []batch.Digest) batch.Chunk {
 	tb.Helper()
-	c, err := b.store.Claim(tb.Context(), id, int64(n), digests)
+	c, err := b.store.ClaimChunk(tb.Context(), id, int64(n), digests)
 	if err != nil || c.Need != 0 {
 		tb.Fatalf("claim %d items of chunk %d: need %d, %v; want them claimed", len(digests), n, c.Need, err)
 	}

@@ -31,7 +31,7 @@ func TestClaim_Again(t *testing.T) {
 		}
 	}
 	for _, fewer := range []int{1, 511} {
-		if c, err := b.store.Claim(t.Context(), id, 0, all[:fewer]); c.Need != batch.ChunkSize || err != nil {
+		if c, err := b.store.ClaimChunk(t.Context(), id, 0, all[:fewer]); c.Need != batch.ChunkSize || err != nil {
 			t.Errorf("claim %d items: need %d, %v; want need %d", fewer, c.Need, err, batch.ChunkSize)
 		}
 	}
@@ -88,7 +88,7 @@ func TestClaim_AnotherInput(t *testing.T) {
 			for n := range tc.chunk {
 				b.claim(t, id, n, chunkOf(two, n))
 			}
-			c, err := b.store.Claim(t.Context(), id, int64(tc.chunk), chunkOf(two, tc.chunk))
+			c, err := b.store.ClaimChunk(t.Context(), id, int64(tc.chunk), chunkOf(two, tc.chunk))
 			other, ok := errors.AsType[*batch.InputError](err)
 			if !ok || c.Need != 0 {
 				t.Fatalf("need %d, %v; want an InputError", c.Need, err)
@@ -110,7 +110,7 @@ func TestClaim_LongerOrShorterInput(t *testing.T) {
 		id, _ := b.closedBatch(t, batch.Spec{}, n)
 		longer := digests(input("", n+1))
 		chunk := n / batch.ChunkSize
-		_, err := b.store.Claim(t.Context(), id, int64(chunk), chunkOf(longer, chunk))
+		_, err := b.store.ClaimChunk(t.Context(), id, int64(chunk), chunkOf(longer, chunk))
 		if _, ok := errors.AsType[*batch.InputError](err); !ok {
 			t.Errorf("claim one item more than the %d of the closed input: %v; want an InputError", n, err)
 		}
@@ -135,7 +135,7 @@ func TestClaim_NoSuchBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, id := range []string{"none", "", "a}b"} {
-		_, claimed := b.store.Claim(t.Context(), id, 0, digests(input("", 1)))
+		_, claimed := b.store.ClaimChunk(t.Context(), id, 0, digests(input("", 1)))
 		marked := b.store.Mark(t.Context(), id, []batch.Mark{{State: batch.Queued}}, nil)
 		closed := b.store.CloseInput(t.Context(), id, 0)
 		for _, err := range []error{claimed, marked, closed} {
@@ -155,11 +155,11 @@ func TestClaim_InvalidChunk(t *testing.T) {
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
 	for _, n := range []int{0, batch.ChunkSize + 1} {
-		if _, err := b.store.Claim(t.Context(), id, 0, digests(input("", n))); err == nil {
+		if _, err := b.store.ClaimChunk(t.Context(), id, 0, digests(input("", n))); err == nil {
 			t.Errorf("claimed a chunk of %d items; want an error", n)
 		}
 	}
-	if _, err := b.store.Claim(t.Context(), id, -1, digests(input("", 1))); err == nil {
+	if _, err := b.store.ClaimChunk(t.Context(), id, -1, digests(input("", 1))); err == nil {
 		t.Error("claimed chunk -1; want an error")
 	}
 }
@@ -187,7 +187,7 @@ func TestClaim_FullBatch(t *testing.T) {
 			return id
 		}
 		id := fill()
-		c, err := b.store.Claim(t.Context(), id, 0, digests(input("", 3)))
+		c, err := b.store.ClaimChunk(t.Context(), id, 0, digests(input("", 3)))
 		if full, isFull := errors.AsType[*batch.FullError](err); isFull == tc.chunk || isFull && full.ID != id {
 			t.Errorf("claim a chunk at index %d: %v; want a FullError: %t", tc.next, err, !tc.chunk)
 		}
@@ -209,7 +209,7 @@ func TestClaim_FullBatch(t *testing.T) {
 	}
 }
 
-// The batch is deleted and made again between the two calls of one Claim, which
+// The batch is deleted and made again between the two calls of one ClaimChunk, which
 // has learned from the first how many items are known.
 func TestClaim_BatchMadeAgainMeanwhile(t *testing.T) {
 	t.Parallel()
@@ -231,7 +231,7 @@ func TestClaim_BatchMadeAgainMeanwhile(t *testing.T) {
 				}
 			}
 		})
-		c, err := store.Claim(t.Context(), id, 0, all)
+		c, err := store.ClaimChunk(t.Context(), id, 0, all)
 		if _, differs := errors.AsType[*batch.InputError](err); differs != (other != nil) || !differs && err != nil || c.Need != 0 || calls < 2 {
 			t.Errorf("%s: need %d, %v, after %d calls; want an InputError: %t", name, c.Need, err, calls, other != nil)
 		}
@@ -281,7 +281,7 @@ func TestAbandon(t *testing.T) {
 	if err := b.store.Abandon(t.Context(), "unknown"); err == nil {
 		t.Error("abandoned a batch that does not exist; want an error")
 	}
-	if _, err := b.store.Claim(t.Context(), id, 2, digests(input("", 700))[:1]); err == nil {
+	if _, err := b.store.ClaimChunk(t.Context(), id, 2, digests(input("", 700))[:1]); err == nil {
 		t.Error("claimed an item of an abandoned batch; want an error")
 	}
 }

@@ -54,14 +54,14 @@
 //
 // The input is read in chunks of ChunkSize items. A producer claims a chunk before
 // it enqueues any item of it. The claim records the rolling digest of the input so
-// far. Whoever reads the input again (the same producer after a crash, or a second
-// one by mistake) must arrive at the same digest. Otherwise it is refused before
-// it has enqueued anything of another input. An item that has a state is skipped.
+// far. A producer that reads the input again (after a crash, or a second one by
+// mistake) must arrive at the same digest. Otherwise the ledger refuses its claim
+// before it has enqueued anything of another input. An item that has a state is skipped.
 //
 // A task is marked as queued after asynq has stored it. If the producer dies in
-// between, asynq has a task that the ledger does not know yet. Whoever resumes
-// finds the task under its ID, or a worker has recorded its outcome already:
-// that is why a state may change from absent to an outcome at once. If the mark
+// between, asynq has a task that the ledger does not know yet. The producer that
+// resumes the batch finds the task under its ID, or a worker has recorded its
+// outcome already: that is why a state may change from absent to an outcome at once. If the mark
 // were made first, such a crash would lose the task.
 //
 // A producer that has read the whole input closes it (CloseInput; the field is
@@ -75,8 +75,9 @@
 // # Completion
 //
 // A batch is done when its input is closed and nothing is queued. The script that
-// brings this about records the completion, once, and lets the keys expire when
-// the batch's time to be kept has passed. RecordOutcomes reports the completion to
-// its caller, and DrainCompleted finds completions that nobody has reported. A batch leaves kooworker:batches:open only after its completion was
-// reported. So a completion may be reported twice, but it is never lost.
+// changes the last state records the completion, once, and lets the keys expire
+// when the batch's time to be kept has passed. RecordOutcomes reports the completion
+// to its caller, and DrainCompleted finds completions that nobody has reported. A
+// batch leaves kooworker:batches:open only after its completion was reported. So a
+// completion may be reported twice, but it is never lost.
 package batch

@@ -27,7 +27,7 @@ func fill(ctx context.Context, store *batch.Store, id string) error {
 	unbind := tasks.DeviceUnbind{UserID: "u-1", DeviceID: "42"}
 	var rolling batch.RollingDigest
 	rolling.AddTask(unbind)
-	_, claimed := store.Claim(ctx, id, 0, []batch.Digest{rolling.Digest()})
+	_, claimed := store.ClaimChunk(ctx, id, 0, []batch.Digest{rolling.Digest()})
 	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil)
 	closed := store.CloseInput(ctx, id, 1)
 	_, recorded := store.RecordOutcomes(ctx, []tasks.Receipt{{

@@ -194,10 +194,10 @@ func (c Chunk) State(i int) State {
 	return State(b & 0x0f)
 }
 
-// Claim claims the n'th chunk of the input. digests holds the rolling digest of
+// ClaimChunk claims the n'th chunk of the input. digests holds the rolling digest of
 // the whole input after each item of the chunk that was read so far. A chunk may
 // be claimed again when more of its items were read.
-func (s *Store) Claim(ctx context.Context, id string, n int64, digests []Digest) (Chunk, error) {
+func (s *Store) ClaimChunk(ctx context.Context, id string, n int64, digests []Digest) (Chunk, error) {
 	if n < 0 || len(digests) == 0 || len(digests) > ChunkSize {
 		return Chunk{}, fmt.Errorf("batch %s: claim chunk %d with %d items; want 1 to %d items of a chunk from 0 on", id, n, len(digests), ChunkSize)
 	}

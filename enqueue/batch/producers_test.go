@@ -28,7 +28,7 @@ func (b *bundle) produce(tb testing.TB, id string, all []batch.Digest, step int)
 		part := chunkOf(all, n)
 		for known, least := 0, 0; known < len(part); {
 			try := min(max(known+step, least), len(part))
-			c, err := b.store.Claim(tb.Context(), id, int64(n), part[:try])
+			c, err := b.store.ClaimChunk(tb.Context(), id, int64(n), part[:try])
 			switch {
 			case err != nil && strings.Contains(err.Error(), "another producer claims the same chunk"):
 				continue

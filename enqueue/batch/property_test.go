@@ -83,7 +83,7 @@ func (m *machine) claims(rt *rapid.T) {
 	if anotherInput {
 		part = chunkOf(one.other, n)
 	}
-	c, err := m.store.Claim(m.tb.Context(), one.id, int64(n), part[:items])
+	c, err := m.store.ClaimChunk(m.tb.Context(), one.id, int64(n), part[:items])
 	if !one.open {
 		missing(rt, err)
 		return

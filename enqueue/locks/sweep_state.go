@@ -99,7 +99,7 @@ func (s *Store) OpenBatches(ctx context.Context) ([]string, error) {
 }
 
 // SetLastSweep records when the last complete sweep of a source began.
-func (s *Store) SetLastSweep(ctx context.Context, source tasks.Source, began time.Time) error {
+func (s *Store) SetLastSweep(ctx context.Context, source tasks.SourceKind, began time.Time) error {
 	if err := s.rdb.HSet(ctx, lastSweepsKey, string(source), began.UnixMilli()).Err(); err != nil {
 		return fmt.Errorf("locks: record the sweep: %w", err)
 	}
@@ -108,7 +108,7 @@ func (s *Store) SetLastSweep(ctx context.Context, source tasks.Source, began tim
 
 // LastSweep returns when the last complete sweep of a source began; zero if there
 // was none.
-func (s *Store) LastSweep(ctx context.Context, source tasks.Source) (began time.Time, err error) {
+func (s *Store) LastSweep(ctx context.Context, source tasks.SourceKind) (began time.Time, err error) {
 	ms, err := s.rdb.HGet(ctx, lastSweepsKey, string(source)).Int64()
 	if errors.Is(err, redis.Nil) {
 		return time.Time{}, nil

@@ -34,7 +34,7 @@ func TestSweepState_BatchesAndLastSweep(t *testing.T) {
 	if err := s.SetLastSweep(ctx, tasks.SourceSQL, now); err != nil {
 		t.Fatal(err)
 	}
-	for source, want := range map[tasks.Source]time.Time{tasks.SourceSQL: now.Truncate(time.Millisecond), tasks.SourceLedger: {}} {
+	for source, want := range map[tasks.SourceKind]time.Time{tasks.SourceSQL: now.Truncate(time.Millisecond), tasks.SourceLedger: {}} {
 		if began, err := s.LastSweep(ctx, source); err != nil || !began.Equal(want) {
 			t.Errorf("%s: the last sweep began at %s, %v; want %s", source, began, err, want)
 		}

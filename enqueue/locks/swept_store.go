@@ -26,7 +26,7 @@ type SweptStore struct {
 
 // NewSweptStore returns the store of one source over a client. The caller closes
 // the client.
-func NewSweptStore(rdb redis.UniversalClient, source tasks.Source) *SweptStore {
+func NewSweptStore(rdb redis.UniversalClient, source tasks.SourceKind) *SweptStore {
 	return &SweptStore{rdb: rdb, key: "{kooworker:locks}:listed:" + string(source)}
 }
 

@@ -13,8 +13,8 @@ import (
 const (
 	// window is how far back the breaker counts.
 	window = 10 * time.Second
-	// minCalls is the least number of calls of which a half must have failed to
-	// open the breaker.
+	// minCalls is the smallest number of calls that opens the breaker if half of
+	// them failed.
 	minCalls = 20
 	// systemicFailures is the number of answers in a row that opens the breaker if
 	// they are all unauthorized, or all misrouted: both affect every task alike.
@@ -22,8 +22,9 @@ const (
 	// goodProbes is the number of good probes in a row that closes the breaker.
 	goodProbes = 3
 	// minProbeDelay and maxProbeDelay bound the delay before a probe. Delays double
-	// from the one to the other, give or take a half. No delay is shorter than
-	// minProbeDelay for each live worker.
+	// from the first to the second, and each is up to half as long again or up to
+	// half shorter, at random. No delay is shorter than minProbeDelay for each live
+	// worker.
 	minProbeDelay = time.Second
 	maxProbeDelay = time.Minute
 )
@@ -33,12 +34,12 @@ const (
 //
 // gobreaker counts and keeps the states. Two things are done here instead:
 //
-//   - gobreaker's open state lasts for a constant time, while the delays between
-//     probes should grow. So that time is set to next to nothing, and probes are
-//     paced here.
-//   - gobreaker dates a call by its start, so that a timeout longer than the
-//     window would never count. So it learns of an ordinary call only when that
-//     has ended. A probe is announced before its call, which makes gobreaker
+//   - gobreaker's open state lasts for a constant time, but the delays between
+//     probes should grow. So that time is set to a nanosecond, and the breaker
+//     here decides when a probe is due.
+//   - gobreaker counts a call at its start, so a timeout longer than the window
+//     would never count. So gobreaker learns of an ordinary call only when the
+//     call has ended. A probe is announced before its call, which makes gobreaker
 //     half-open.
 type breaker struct {
 	cfg      Config
@@ -51,7 +52,7 @@ type breaker struct {
 	since        time.Time    // when it closed last, or stopped being closed
 	reason       tasks.Reason // why it is not closed
 	lastFailure  tasks.Reason
-	streak       int       // how often lastFailure came since another failure did; a success does not reset it
+	streak       int       // failures since the last one with another reason; a success does not reset it
 	failingSince time.Time // when the failures in a row began; zero after a success
 	generation   uint64    // counts changes of state
 	nextProbeAt  time.Time // unless closed
@@ -107,12 +108,12 @@ func (b *breaker) blocked(now time.Time) (until time.Time, blocked bool) {
 	}
 }
 
-// admit notes in a permit how the breaker stands. If it is not closed, the
-// permit is for a probe. The caller has asked blocked before.
+// admit writes the breaker's generation into a permit. If the breaker is not
+// closed, the permit is for a probe. The caller must have called blocked before.
 func (b *breaker) admit(p *Permit) {
 	if b.state != Closed {
 		done, err := b.cb.Allow()
-		if err != nil { // only if the clock stands still
+		if err != nil { // only if the clock has not moved for a nanosecond
 			done = func(error) {}
 		}
 		b.probing, p.probe = true, done
@@ -120,8 +121,8 @@ func (b *breaker) admit(p *Permit) {
 	p.generation = b.generation // Allow may have changed it
 }
 
-// report takes the answer of a call, and returns whether the answer belongs to
-// an outage rather than to its task.
+// report counts the answer of a call, and returns whether the answer belongs to an
+// outage rather than to its task.
 func (b *breaker) report(now time.Time, p *Permit, reason tasks.Reason) bool {
 	h := healthOf(reason)
 	stale := p.generation != b.generation // the call began before the breaker changed: no news
@@ -130,12 +131,12 @@ func (b *breaker) report(now time.Time, p *Permit, reason tasks.Reason) bool {
 	case p.probe != nil:
 		b.probes++
 		b.probing = false
-		b.record(h, reason)
+		b.countAnswer(h, reason)
 		if p.probe(h.err()); p.generation == b.generation { // still half-open
 			b.nextProbeAt = now.Add(b.probeDelay(h == success))
 		}
 	default:
-		b.record(h, reason)
+		b.countAnswer(h, reason)
 		if done, refused := b.cb.Allow(); refused == nil {
 			done(h.err())
 		}
@@ -151,9 +152,9 @@ func (b *breaker) cancel(p *Permit) {
 	}
 }
 
-// record keeps what readyToTrip needs to know of an answer, before gobreaker
-// calls it.
-func (b *breaker) record(h health, reason tasks.Reason) {
+// countAnswer updates the counts of readyToTrip. It must be called before gobreaker
+// learns of the answer, since gobreaker then calls readyToTrip.
+func (b *breaker) countAnswer(h health, reason tasks.Reason) {
 	switch {
 	case h == success:
 		b.failingSince = time.Time{}
@@ -168,7 +169,7 @@ func (b *breaker) record(h health, reason tasks.Reason) {
 	}
 }
 
-// stateChanged follows gobreaker.
+// stateChanged takes over gobreaker's new state.
 func (b *breaker) stateChanged(to State) {
 	now, from := time.Now(), b.state
 	b.state = to
@@ -178,7 +179,7 @@ func (b *breaker) stateChanged(to State) {
 		b.reason = b.lastFailure
 		if from == Closed {
 			if now.Sub(b.since) >= maxProbeDelay {
-				b.delays.Reset() // it is a new outage; in the same one delays go on growing
+				b.delays.Reset() // a new outage; in the same outage the delays keep growing
 			}
 			b.since = now
 		}
@@ -194,8 +195,8 @@ func (b *breaker) stateChanged(to State) {
 	}
 }
 
-// probeDelay returns the time until the next probe: the shortest after a good
-// probe.
+// probeDelay returns the time until the next probe. After a good probe it is the
+// shortest delay.
 func (b *breaker) probeDelay(good bool) time.Duration {
 	shortest := minProbeDelay * time.Duration(b.live)
 	if good {

@@ -11,18 +11,18 @@ import (
 
 // Config is what a Gate needs. A zero in any field means its default.
 type Config struct {
-	// Rate is the most calls a second that the whole fleet makes together.
+	// Rate is the maximum of calls a second that the whole fleet makes together.
 	// Default 0: no limit.
 	Rate float64
-	// MaxInFlight is the most calls that this process has under way at a time.
+	// MaxInFlight is the maximum number of calls that this process has in flight.
 	// Default 0: no limit.
 	MaxInFlight int
-	// MaxWait is how long a task may wait in line before it is refused.
+	// MaxWait is how long a task may wait for a permit before it is refused.
 	// Default 10 s.
 	MaxWait time.Duration
-	// Jitter is the random part of a refused task's delay, so that tasks which
-	// were refused together do not come back together. At least 1 s, since the
-	// queue keeps whole seconds. Default 30 s.
+	// Jitter is the random part of a refused task's delay, so that tasks that were
+	// refused together do not run again together. At least 1 s, since the queue keeps
+	// whole seconds. Default 30 s.
 	Jitter time.Duration
 
 	// ConsecutiveFailures is the number of failures in a row that opens the
@@ -36,11 +36,11 @@ type Config struct {
 	// vendor's advice.
 	ThrottleMin, ThrottleMax time.Duration
 
-	// Fleet is the other workers. Default: none.
+	// Fleet knows the other workers. Default: there are none.
 	Fleet Fleet
-	// OnChange is called when the breaker changes its state. The reason is why
-	// it left closed. It is called in order and under the gate's lock: it must
-	// neither block nor call the gate. Default: nothing is called.
+	// OnChange is called when the breaker changes its state. The reason says why the
+	// breaker is or was not closed. The calls come in order and under the gate's
+	// lock: OnChange must neither block nor call the gate. Default: nothing is called.
 	OnChange func(from, to State, reason tasks.Reason)
 }
 

@@ -1,7 +1,7 @@
-// Package gate is admission to the KooDrive API. It decides when a call may be
-// made. A job asks for a permit with [Gate.Acquire], makes its call, and hands
-// in the answer with [Permit.Report]. If it makes no call after all, it ends the
-// permit with [Permit.Cancel]. The example of Acquire shows the whole of it.
+// Package gate decides when a call to the KooDrive API may be made. A job acquires a
+// permit with [Gate.Acquire], makes its call, and reports the answer with
+// [Permit.Report]. If it makes no call after all, it ends the permit with
+// [Permit.Cancel]. The example of Acquire shows all of this.
 //
 // # The life of a call
 //
@@ -24,8 +24,8 @@
 // closed, or has changed since the call began. Both say more about the state of
 // KooDrive than about the task.
 //
-// A task waits in line for at most Config.MaxWait. It is refused when that is
-// over, when its context ends, or when [Gate.Stop] is called. A refused task goes
+// A task waits for at most Config.MaxWait. It is refused when that is over, when
+// its context ends, or when [Gate.Stop] is called. A refused task goes
 // back to the queue for Refusal.Delay, uncharged: either it was not tried, or any
 // other task would have failed in the same way.
 //
@@ -86,9 +86,9 @@
 //
 // # Boundaries
 //
-// The package owns the decision when a call is made and whether its answer is
-// charged. The jobs use it; the worker builds it and gives it a Fleet. It imports
-// package tasks and nothing else of this module: no queue, no Redis, no client,
-// no metrics. It reports through [Gate.Status] and Config.OnChange. It starts no
-// goroutine. It sets one timer while tasks wait.
+// Package worker builds the gate and gives it a Fleet. Package jobs acquires the
+// permits. The package imports tasks, and must not import anything else of this
+// module: no queue, no Redis, no API client, no metrics. Others learn of its state
+// by [Gate.Status] and Config.OnChange. It starts no goroutine. It sets one timer
+// while tasks wait.
 package gate

@@ -7,9 +7,9 @@ import (
 
 // Fleet is what the gate needs of the workers that call the same API.
 type Fleet interface {
-	// Pause asks every worker to make no call for d. The task that was throttled
-	// calls it, outside the gate's lock; the context of that task may have
-	// ended. Pause bounds its own time.
+	// Pause asks every worker to make no call for d. It is called outside the gate's
+	// lock, with the context of the task that was throttled, which may have ended.
+	// Pause bounds its own time.
 	Pause(ctx context.Context, d time.Duration)
 	// Snapshot returns the number of live workers, this one included, and for
 	// how long from now every worker must pause. It is called under the gate's

@@ -36,8 +36,8 @@ func New(cfg Config) (*Gate, error) {
 }
 
 // Acquire waits until a call may be made. It returns either a permit, which the
-// caller must end, or a refusal: then the task is to be put back uncharged, and
-// no call must be made.
+// caller must end, or a refusal. After a refusal the caller must not call, and must
+// put the task back uncharged.
 func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	start := time.Now()
 	w := &waiter{deadline: start.Add(g.cfg.MaxWait), decided: make(chan struct{})}
@@ -73,8 +73,8 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	return permit, refusal
 }
 
-// Stop refuses every task that waits, and every task that comes later, at once.
-// Calls in flight go on.
+// Stop refuses at once every task that waits, and every later one. Calls in flight
+// continue.
 func (g *Gate) Stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -21,7 +21,7 @@ const (
 	Open = gobreaker.StateOpen
 )
 
-// health is what an answer says about KooDrive, whatever it says about the task.
+// health is what an answer says about KooDrive, not about the task.
 type health int
 
 const (
@@ -30,8 +30,7 @@ const (
 	failure               // KooDrive is in trouble
 )
 
-// healthOf is the one place that sorts answers. The package comment gives the
-// reasons.
+// healthOf is the health of each reason. The package comment says why.
 func healthOf(r tasks.Reason) health {
 	switch r {
 	case tasks.OK, tasks.Gone, tasks.Invalid, tasks.Forbidden, tasks.Rejected:
@@ -43,7 +42,7 @@ func healthOf(r tasks.Reason) health {
 	}
 }
 
-// What gobreaker is told of a call that was no success.
+// The errors that gobreaker gets for a call that was no success.
 var (
 	errFailure = errors.New("KooDrive is in trouble")
 	errNeutral = errors.New("says nothing about KooDrive")

@@ -10,23 +10,23 @@ import (
 // pacer decides when the next call may be made, by this worker's share of the
 // fleet's rate and by the ramp after an outage. The gate's lock guards it.
 //
-// Both are one token bucket whose limit changes. The bucket starts empty, and
-// holds at most the calls of a tenth of a second: enough to make up for a timer
-// that fires late, too few to be seen as a burst.
+// Share and ramp use one token bucket whose limit changes. The bucket starts empty,
+// and holds at most the calls of a tenth of a second. That is enough to make up for
+// a timer that fires late, and too few for a burst.
 type pacer struct {
 	rate        float64 // of the fleet; 0 for no limit
 	live        int
 	share       float64       // this worker's, of rate
-	pendingLive int           // fewer live workers than the share was made for; 0: none
-	raiseAt     time.Time     // when the share is made for pendingLive, if that stays
+	pendingLive int           // the lower number of live workers that the share does not follow yet; 0: none
+	raiseAt     time.Time     // when the share follows pendingLive, if that does not change
 	rampBegan   time.Time     // the latest ramp; zero for never
 	bucket      *rate.Limiter // nil: a new one is needed
 }
 
 const (
 	// raiseDelay is how long the number of workers must stay lower before this
-	// worker takes a larger share. Within it the others must learn of a new
-	// worker.
+	// worker takes a larger share. It must be longer than the others need to learn of
+	// a new worker.
 	raiseDelay = time.Second
 	// rampFrom is the number of calls a second with which the fleet starts again
 	// after an outage. It doubles every second.
@@ -36,8 +36,8 @@ const (
 	rampSteps = 10
 )
 
-// setLive takes the number of live workers. A gate without a fleet has the whole
-// rate from the start.
+// setLive sets the number of live workers. A gate without a fleet has the whole rate
+// from the start.
 func (p *pacer) setLive(now time.Time, live int, isSolo bool) {
 	p.live = live
 	share := p.rate / float64(live)
@@ -100,8 +100,8 @@ func (p *pacer) take(now time.Time) time.Duration {
 	return time.Duration(math.Ceil(missing/limit*float64(time.Second))) + time.Nanosecond
 }
 
-// setLimit sets the bucket's limit. A new bucket starts empty: a token that
-// nobody waited for would be one above the rate.
+// setLimit sets the bucket's limit. A new bucket starts empty, since tokens from the
+// start would allow more calls than the rate.
 func (p *pacer) setLimit(now time.Time, limit float64) {
 	burst := max(1, int(math.Ceil(limit/10)))
 	switch {

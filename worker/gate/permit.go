@@ -8,10 +8,10 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Permit allows one call. Whoever acquired it ends it once: with Report after
-// the call, or with Cancel if no call was made. Whatever is called on it later
-// does nothing. Until it ends, it occupies a place among the calls in flight,
-// and the place of the probe if it is one; so its owner defers Close.
+// Permit allows one call. The caller of Acquire must end it: with Report after the
+// call, or with Cancel if no call was made. After that, its methods do nothing.
+// Until the permit ends, it counts as a call in flight, and as the probe if it is
+// for one. So the caller defers Close, in case the call panics.
 type Permit struct {
 	gate       *Gate
 	waited     time.Duration
@@ -26,13 +26,13 @@ type Answer struct {
 	RetryAfter time.Duration // 0: the answer named no time
 }
 
-// Waited returns how long the task stood in line for this permit, 0 if it did
-// not. After a wait, what was checked before Acquire may be out of date.
+// Waited returns how long the task waited for this permit, 0 if it did not. After a
+// wait, what was checked before Acquire may be out of date.
 func (p *Permit) Waited() time.Duration { return p.waited }
 
-// Report hands in the answer of the call. It returns nil if the answer is about
-// this task. Otherwise the answer is a 429 or belongs to an outage, and the task
-// is to be put back uncharged.
+// Report tells the gate the answer of the call. It returns nil if the answer is
+// about this task. Otherwise the answer is a 429 or belongs to an outage, and the
+// task must be put back uncharged.
 func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
 	refusal, pause := p.report(ctx, a)
 	if pause > 0 {
@@ -41,19 +41,19 @@ func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
 	return refusal
 }
 
-// Cancel ends a permit without a call. It gives back the place and the probe,
-// and says nothing about KooDrive.
+// Cancel ends a permit without a call. Another task may call instead. The breaker
+// does not count it.
 func (p *Permit) Cancel() {
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
 	p.cancel()
 }
 
-// Close is for defer. If the permit has not ended by then, the call panicked,
-// and that is reported.
+// Close is for defer. A permit that has not ended by then belongs to a call that
+// panicked; Close reports that.
 func (p *Permit) Close() { p.Report(context.Background(), Answer{Reason: tasks.Panicked}) }
 
-// canceled stands for an answer that nobody waited for. Its health is neutral.
+// canceled is the reason of a call that this side canceled. Its health is neutral.
 const canceled tasks.Reason = ""
 
 // report returns the refusal, if any, and how long the whole fleet has to
@@ -61,8 +61,7 @@ const canceled tasks.Reason = ""
 func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause time.Duration) {
 	reason := a.Reason
 	if healthOf(reason) == failure && errors.Is(ctx.Err(), context.Canceled) {
-		// This side ended the call. That KooDrive did not answer in time would
-		// be news; that a shutdown or an operator did not wait for it is none.
+		// A shutdown or an operator ended the call. That says nothing about KooDrive.
 		reason = canceled
 	}
 	g := p.gate
@@ -98,14 +97,13 @@ func (p *Permit) cancel() {
 	p.gate.admit()
 }
 
-// throttleCap bounds the pause that an answer may ask for. After it the API is
-// called again.
+// throttleCap bounds the pause, whatever the answer asks for.
 const throttleCap = 15 * time.Minute
 
 // throttle pauses this worker, and returns how long the whole fleet has to
-// pause, 0 if the fleet need not be told. If one call in flight is throttled,
-// most of the others are, too: their answers change nothing, unless they name a
-// time that is clearly later.
+// pause, 0 if the fleet need not be told. If one call in flight is throttled, most
+// of the others are throttled, too. Their answers change nothing, unless the time
+// that they name is clearly later.
 func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
 	paused := now.Before(g.throttledUntil)
 	if wait <= 0 {

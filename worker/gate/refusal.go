@@ -25,21 +25,21 @@ func Causes() []Cause {
 	return []Cause{ByThrottle, ByBreaker, ByInFlight, ByRate, ByRamp, ByInterrupt}
 }
 
-// Refusal says that a task is to be put back uncharged.
+// Refusal says that a task must be put back uncharged, and why.
 type Refusal struct {
 	Cause Cause
-	// Reason is what to show: the outage's reason, or throttled if there are too
-	// many requests, by KooDrive's word or by our own limits.
+	// Reason is the reason to show: the outage's reason, or throttled if there are
+	// too many requests for KooDrive or for our own limits.
 	Reason tasks.Reason
-	// Delay is when to come back: the earliest time at which it makes sense, plus
-	// a random part, so that the tasks do not all come back at once.
+	// Delay is how long the task must wait: until the block ends, plus a random part,
+	// so that the tasks do not all run again at once.
 	Delay   time.Duration
 	Message string // one line without the reason
 	Hint    string // what an operator can do about it; may be empty
 }
 
-// interruptedDelay gives a worker that stops the time to be gone, so that it does
-// not take the task again.
+// interruptedDelay is long enough for a worker that stops to be gone, so that it
+// does not take the task again.
 const interruptedDelay = time.Second
 
 // refuse makes a refusal of what blocks the next call.
@@ -53,7 +53,7 @@ func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 	return r
 }
 
-// interrupted is the blocker of a task that waits no more. It keeps the reason
+// interrupted is the blocker of a task whose wait was interrupted. It has the reason
 // for which the task has waited.
 func (g *Gate) interrupted() blocker {
 	reason := tasks.Throttled

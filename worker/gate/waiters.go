@@ -25,8 +25,8 @@ type blocker struct {
 }
 
 // admit decides about as many waiters as possible, and sets the timer for the
-// next. It is called whenever something has changed: a task came, a call ended,
-// or time has passed.
+// next. It is called whenever something changes: a task comes, a call ends, or the
+// timer fires.
 func (g *Gate) admit() {
 	now := time.Now()
 	g.refresh(now)
@@ -52,7 +52,7 @@ func (g *Gate) admit() {
 	}
 }
 
-// refresh reads what the fleet knows.
+// refresh reads the number of live workers and the pause from the fleet.
 func (g *Gate) refresh(now time.Time) {
 	live, pausedFor := g.cfg.Fleet.Snapshot()
 	live = max(live, 1)
@@ -64,8 +64,8 @@ func (g *Gate) refresh(now time.Time) {
 	g.pacer.setLive(now, live, isSolo)
 }
 
-// tryNext decides whether one more call may be made now. If nothing blocks it,
-// it has taken one call from the rate.
+// tryNext decides whether one more call may be made now. If nothing blocks the call,
+// tryNext has taken a token for it.
 func (g *Gate) tryNext(now time.Time) (b blocker, blocked bool) {
 	if now.Before(g.throttledUntil) {
 		return blocker{ByThrottle, tasks.Throttled, g.throttledUntil}, true
@@ -125,8 +125,8 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 	return nil, g.refuse(now, g.interrupted())
 }
 
-// admitAt sets the timer for the next decision. If until is zero, the end of a
-// call brings it.
+// admitAt sets the timer for the next decision. If until is zero, the end of a call
+// leads to the next decision, without a timer.
 func (g *Gate) admitAt(now, until time.Time) {
 	switch {
 	case until.IsZero():

@@ -20,12 +20,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// go-redis goes on dialling for a second after its client was closed.
+	// go-redis continues to dial for a second after its client was closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// bundle is the jobs over fakes of KooDrive and of the ledger of locks, which
-// write down what they are asked.
+// bundle holds the jobs. It is also their KooDrive and their lock ledger, and
+// records the calls to both.
 type bundle struct {
 	*Jobs
 	answer   koodrive.Answer // of every call
@@ -35,8 +35,8 @@ type bundle struct {
 
 	status   enqueuelocks.Status // of a claim
 	token    int64
-	slow     time.Duration // a claim takes so long
-	ttl      time.Duration // asked for
+	slow     time.Duration // how long Claim takes
+	ttl      time.Duration // of the last claim
 	claimErr error
 	endErr   error
 
@@ -126,7 +126,7 @@ func (b *bundle) Released(_ context.Context, c enqueuelocks.Claim) error {
 	return b.endErr
 }
 
-// noteOnce notes what is tried again after an error.
+// noteOnce is note for a call that is repeated after an error.
 func (b *bundle) noteOnce(format string, args ...any) {
 	if !slices.Contains(b.asked, fmt.Sprintf(format, args...)) {
 		b.note(format, args...)
@@ -142,12 +142,12 @@ func (b *bundle) ListByUser(_ context.Context, userID string) ([]enqueuelocks.Lo
 	return held, b.heldErr
 }
 
-// do carries a task out that was enqueued just now.
+// do runs the job of a task that was enqueued just now.
 func (b *bundle) do(task tasks.Task) pipeline.Result {
 	return b.Do(context.Background(), pipeline.Job{ID: "id", Task: task, Intent: tasks.Intent{EnqueuedAt: b.now()}})
 }
 
-// wantAsked compares what was asked since the last time.
+// wantAsked compares the calls since its last call.
 func (b *bundle) wantAsked(t *testing.T, what string, want ...string) {
 	t.Helper()
 	if !slices.Equal(b.asked, want) {
@@ -156,7 +156,7 @@ func (b *bundle) wantAsked(t *testing.T, what string, want ...string) {
 	b.asked = nil
 }
 
-// wantWaiting: the task comes back uncharged, and nothing was sent.
+// wantWaiting wants the result of a task that waits uncharged.
 func wantWaiting(t *testing.T, what string, r pipeline.Result) {
 	t.Helper()
 	if r.Kind != pipeline.IsSnooze || r.Reason != tasks.Waiting || r.RetryAfter <= 0 {

@@ -13,56 +13,56 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// childEnqueuer enqueues the children of a task, in rounds.
+// childEnqueuer enqueues the children of a task, in rounds, and follows them.
 type childEnqueuer interface {
-	// Status returns how the children of the latest round are.
+	// Status returns what became of the children of the latest round so far.
 	Status(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) (childStatus, error)
-	// Enqueue begins a round.
+	// Enqueue starts a round.
 	Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, children []tasks.Task) error
-	// Forget drops what is known of the rounds.
+	// Forget deletes the record of the rounds.
 	Forget(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) error
 }
 
-// childStatus is how the children of a task are, in its latest round.
+// childStatus says what became of the children of the latest round so far.
 type childStatus struct {
-	// Round counts from 1; 0 if there was none yet.
+	// Round counts from 1. It is 0 if there was no round yet.
 	Round int
-	// Since is when it began, by Redis' clock.
+	// Since is when the round started, by Redis' clock.
 	Since time.Time
-	// Outstanding is the number of those that have no outcome yet.
+	// Outstanding is the number of children without an outcome.
 	Outstanding int
-	// Dead are those that are dead.
+	// Dead lists the dead children.
 	Dead []tasks.Task
 }
 
-// children is the childEnqueuer over Redis. The ledger of batches keeps the note of
-// the children.
+// children is the childEnqueuer over Redis. The batch ledger saves which children
+// a round has.
 type children struct {
-	rdb   redis.UniversalClient
-	notes *batch.Store
-	now   func() time.Time
+	rdb     redis.UniversalClient
+	batches *batch.Store
+	now     func() time.Time
 }
 
 var _ childEnqueuer = (*children)(nil)
 
-// Status implements childEnqueuer. What a crash has kept from being enqueued is
-// enqueued now.
+// Status implements childEnqueuer. If the process died while it enqueued a round,
+// Status enqueues the round again.
 func (c *children) Status(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) (childStatus, error) {
-	noted, err := c.notes.Children(ctx, ref, tasks.Identity(parent))
-	if err != nil || noted.Round == 0 {
+	saved, err := c.batches.Children(ctx, ref, tasks.Identity(parent))
+	if err != nil || saved.Round == 0 {
 		return childStatus{}, err
 	}
-	status := childStatus{Round: noted.Round, Since: noted.Since}
-	if !noted.Enqueued {
-		if err := c.enqueueNoted(ctx, parent, ref, noted); err != nil {
+	status := childStatus{Round: saved.Round, Since: saved.Since}
+	if !saved.Enqueued {
+		if err := c.enqueueSaved(ctx, parent, ref, saved); err != nil {
 			return status, err
 		}
 	}
-	// A task's key is there until its outcome is recorded.
+	// The key of a task exists until its outcome is recorded.
 	var all []tasks.Task
 	var outstanding, dead []*redis.IntCmd
 	_, err = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for child, index := range noted.Indexes {
+		for child, index := range saved.Indexes {
 			t := childTask(parent, child)
 			id := childID(parent, ref, t, index)
 			all = append(all, t)
@@ -85,38 +85,39 @@ func (c *children) Status(ctx context.Context, parent tasks.Task, ref tasks.Batc
 	return status, nil
 }
 
-// Enqueue implements childEnqueuer. The children are unguarded, and in the parent's
-// batch if it is in one. They are noted first: if the process dies in between,
-// Status enqueues them. A round that was begun before is not begun again.
+// Enqueue implements childEnqueuer. The children are unguarded. If the parent is in
+// a batch, so are the children. They are saved before they are enqueued: if the
+// process dies in between, Status enqueues them. A round that was saved before is
+// not replaced.
 func (c *children) Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, children []tasks.Task) error {
-	note := make([]batch.Child, len(children))
+	list := make([]batch.Child, len(children))
 	for i, t := range children {
 		if err := t.Validate(); err != nil {
 			return err
 		}
-		note[i] = batch.Child{Kind: t.Kind(), Target: t.Target()}
+		list[i] = batch.Child{Kind: t.Kind(), Target: t.Target()}
 	}
-	if err := c.notes.NextRound(ctx, ref, tasks.Identity(parent), round, note); err != nil {
+	if err := c.batches.NextRound(ctx, ref, tasks.Identity(parent), round, list); err != nil {
 		return err
 	}
-	noted, err := c.notes.Children(ctx, ref, tasks.Identity(parent))
+	saved, err := c.batches.Children(ctx, ref, tasks.Identity(parent))
 	if err != nil {
 		return err
 	}
-	return c.enqueueNoted(ctx, parent, ref, noted)
+	return c.enqueueSaved(ctx, parent, ref, saved)
 }
 
 // Forget implements childEnqueuer.
 func (c *children) Forget(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) error {
-	return c.notes.Forget(ctx, ref, tasks.Identity(parent))
+	return c.batches.Forget(ctx, ref, tasks.Identity(parent))
 }
 
-// enqueueNoted enqueues what is noted. An ID that is taken is the child's own: it
-// was enqueued before.
-func (c *children) enqueueNoted(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, noted batch.Children) error {
+// enqueueSaved enqueues the saved children. If the ID of a child is taken, the
+// child was enqueued before.
+func (c *children) enqueueSaved(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, saved batch.Children) error {
 	now := c.now()
 	var orders []asynqx.Order
-	for child, index := range noted.Indexes {
+	for child, index := range saved.Indexes {
 		t := childTask(parent, child)
 		intent := tasks.Intent{EnqueuedAt: now, NoGuard: true}
 		if ref.IsSet() {
@@ -131,10 +132,10 @@ func (c *children) enqueueNoted(ctx context.Context, parent tasks.Task, ref task
 	if err := asynqx.EnqueueAll(ctx, c.rdb, orders); err != nil {
 		return fmt.Errorf("enqueue the tasks of %s: %w", tasks.Identity(parent), err)
 	}
-	return c.notes.RoundEnqueued(ctx, ref, tasks.Identity(parent), noted.Round)
+	return c.batches.RoundEnqueued(ctx, ref, tasks.Identity(parent), saved.Round)
 }
 
-// childTask makes the task that a note names.
+// childTask makes the task of a saved child.
 func childTask(parent tasks.Task, child batch.Child) tasks.Task {
 	if child.Kind == tasks.KindLockRelease {
 		return tasks.LockRelease{UserID: parent.User(), LockID: child.Target}
@@ -142,9 +143,9 @@ func childTask(parent tasks.Task, child batch.Child) tasks.Task {
 	return unbindListed(parent.User(), child.Target)
 }
 
-// childID is the asynq task ID of a child. It is the parent's own, so that no task
-// that somebody else has enqueued for the same device stands for it: in a batch
-// that one owes another receipt.
+// childID is the asynq task ID of a child. It holds the identity of the parent or
+// the batch. Without that, a task that somebody else has enqueued for the same
+// device would take the place of the child, and the child would get no receipt.
 func childID(parent tasks.Task, ref tasks.BatchRef, t tasks.Task, index int64) string {
 	if ref.IsSet() {
 		return tasks.BatchIdentity(ref.Batch, t) + ":" + strconv.FormatInt(index, 10)

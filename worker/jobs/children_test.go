@@ -12,7 +12,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func TestChildren_RoundsOverACrash(t *testing.T) {
+func TestChildren_EnqueuedAgainAfterACrash(t *testing.T) {
 	t.Parallel()
 	for name, inBatch := range map[string]bool{"alone": false, "in a batch": true} {
 		t.Run(name, func(t *testing.T) {
@@ -51,8 +51,8 @@ func TestChildren_RoundsOverACrash(t *testing.T) {
 					t.Errorf("the batch is %+v, %v; want the parent and both children in it", stats, err)
 				}
 			}
-			// One is done; the other vanishes before it was noted that all are
-			// enqueued, as in a crash.
+			// One is done. The other was never enqueued, and the round is not marked
+			// as enqueued, as after a crash.
 			if err := inspector.DeleteTask(tasks.QueueUnbind, pending[0].ID); err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +61,7 @@ func TestChildren_RoundsOverACrash(t *testing.T) {
 			}
 			keys, err := rdb.Keys(t.Context(), "*brood*").Result()
 			if err != nil || len(keys) != 1 {
-				t.Fatalf("notes %v, %v; want one", keys, err)
+				t.Fatalf("saved rounds %v, %v; want one", keys, err)
 			}
 			rdb.HDel(t.Context(), keys[0], "enqueued")
 			if s, err = c.Status(t.Context(), parent, ref); err != nil || s.Outstanding != 2 {
@@ -71,13 +71,13 @@ func TestChildren_RoundsOverACrash(t *testing.T) {
 				t.Error(err)
 			}
 			if n := rdb.Exists(t.Context(), keys[0]).Val(); n != 0 {
-				t.Error("the note stays; want it forgotten")
+				t.Error("the saved round stays; want it forgotten")
 			}
 		})
 	}
 }
 
-func TestChildren_DeadOnesAreKnown(t *testing.T) {
+func TestChildren_StatusListsTheDead(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t).Client()
 	c := &children{rdb, batch.NewStore(rdb), time.Now}
@@ -98,7 +98,7 @@ func TestChildren_DeadOnesAreKnown(t *testing.T) {
 	}
 }
 
-// openBatchOf makes a batch with one task that is queued.
+// openBatchOf makes a batch with one queued task.
 func openBatchOf(t *testing.T, store *batch.Store, id string, task tasks.Task) tasks.BatchRef {
 	t.Helper()
 	if _, _, err := store.Open(t.Context(), batch.Spec{ID: id}); err != nil {
@@ -106,7 +106,7 @@ func openBatchOf(t *testing.T, store *batch.Store, id string, task tasks.Task) t
 	}
 	var digest batch.RollingDigest
 	digest.AddTask(task)
-	chunk, err := store.Claim(t.Context(), id, 0, []batch.Digest{digest.Digest()})
+	chunk, err := store.ClaimChunk(t.Context(), id, 0, []batch.Digest{digest.Digest()})
 	if err != nil {
 		t.Fatal(err)
 	}

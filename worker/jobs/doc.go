@@ -7,29 +7,31 @@
 //	sweep.go     lock:sweep       find the stale locks of a source, enqueue their releases
 //	webhook.go   batch:webhook    post the news of a complete batch
 //
-// [Jobs.Do] picks the function. Beside them lie what a job needs and nobody else
-// does: children.go (the tasks that an off-boarding has enqueued), sources.go
-// (where locks are known besides the ledger), notifier.go (who enqueues
-// batch:webhook).
+// [Jobs.Do] picks the function. The other files hold what only jobs use:
+// children.go (the tasks that an off-boarding enqueues), sources.go (sources of
+// locks other than the lock ledger), notifier.go (enqueues batch:webhook).
+//
+// A helper that returns a *pipeline.Result returns nil if the job may continue.
+// Otherwise the job stops and returns that result.
 //
 // # A call to KooDrive
 //
 // A job acquires a permit from the gate, makes one call, and reports the answer
-// to the gate. What the call met is the job's result, with one exception: what
-// would have met any other task as well is an Outage, which is charged to nobody.
+// to the gate. The answer becomes the job's result. If any other task would have
+// got the same answer, the result is an Outage, and the task is not charged.
 //
 // # Crashes
 //
-// A job may die between any two of its lines; then the task is still active, and
-// runs again. So each step must be safe to repeat: a device that is unbound, or a
-// lock that is released, is found gone by the second run. Where a line needs more
-// than that, it says so.
+// The process may die between any two lines of a job. Then the task is still
+// active, and runs again. So each step must be safe to repeat: if the first run
+// has unbound the device or released the lock, the second run finds it gone. A
+// comment marks each line that needs more than that.
 //
-// # Who may see whom
+// # Boundaries
 //
-// Package worker composes this package, and package pipeline calls it. A job sees
-// pipeline's types, the gate, the API client, the two ledgers (enqueue/batch and
-// enqueue/locks), the sweeper (worker/locks, since a sweep is one call of it) and
-// the webhook's sender. It must not import package enqueue, and not asynq: what it
-// enqueues goes through internal/asynqx.
+// Package worker builds the jobs, and package pipeline calls [Jobs.Do]. The jobs
+// import pipeline's types, the gate, the API client, the two ledgers
+// (enqueue/batch and enqueue/locks), the sweeper (worker/locks) and the webhook's
+// sender. They must not import package enqueue or asynq. To enqueue a task they
+// use internal/asynqx.
 package jobs

@@ -26,20 +26,20 @@ type Config struct {
 	// KooDrive is called for unbinds and releases, after Gate has admitted the call.
 	KooDrive KooDrive
 	Gate     *gate.Gate
-	// CallTimeout is KooDrive's; a claim of a lock outlives its calls.
+	// CallTimeout is KooDrive's. A claim of a lock must last longer than its calls.
 	CallTimeout time.Duration
-	// GuardAfter is the age from which an unbind is checked against a newer binding
-	// before it is carried out. Default DefaultGuardAfter.
+	// GuardAfter is the age from which an unbind is guarded: the job first checks
+	// whether the user has bound the device again. Default DefaultGuardAfter.
 	GuardAfter time.Duration
-	// Sources are where locks are known besides the ledger, one of a kind.
+	// Sources list locks that are not in the lock ledger, at most one of each kind.
 	Sources []*locks.External
 	// Releases enqueues the releases of a sweep.
 	Releases locks.ReleaseEnqueuer
-	// KeepSwept is how long it is remembered what was swept.
+	// KeepSwept is how long a swept lock is remembered.
 	KeepSwept time.Duration
 	// ObserveSweep is told what each sweep has found.
-	ObserveSweep func(locks.Report)
-	// Webhook is told of complete batches; nil: nobody is.
+	ObserveSweep func(locks.SweepReport)
+	// Webhook posts the news of complete batches. Nil if this worker has none.
 	Webhook *webhook.Sender
 	Logger  *zap.Logger
 }
@@ -56,7 +56,7 @@ type KooDrive interface {
 
 var _ KooDrive = (*koodrive.Client)(nil)
 
-// LockLedger is the ledger of backup locks. *enqueuelocks.Store is one.
+// LockLedger records the backup locks. *enqueuelocks.Store is one.
 type LockLedger interface {
 	Claim(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
 	ClaimExternal(ctx context.Context, id tasks.LockID, expiredAt time.Time, ttl time.Duration) (enqueuelocks.Claim, error)
@@ -76,9 +76,9 @@ type Jobs struct {
 	locks        LockLedger
 	sources      *lockSources
 	children     childEnqueuer
-	sweepers     map[tasks.Source]*locks.Sweeper
+	sweepers     map[tasks.SourceKind]*locks.Sweeper
 	keepSwept    time.Duration
-	observeSweep func(locks.Report)
+	observeSweep func(locks.SweepReport)
 	batches      *batch.Store
 	webhook      *webhook.Sender
 	log          *zap.Logger
@@ -122,24 +122,23 @@ func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
 	}
 }
 
-// acquire waits for a permit to call KooDrive. Without one, the result says why
-// the task must wait.
+// acquire waits for a permit to call KooDrive. If it gets none, the result says
+// why the task must wait.
 func (j *Jobs) acquire(ctx context.Context) (*gate.Permit, *pipeline.Result) {
 	permit, refusal := j.gate.Acquire(ctx)
 	if refusal != nil {
-		snooze := pipeline.Snooze(pipeline.Problem{Reason: refusal.Reason, Detail: refusal.Message, Hint: refusal.Hint, RetryAfter: refusal.Delay})
-		return nil, &snooze
+		return nil, new(pipeline.Snooze(pipeline.Problem{Reason: refusal.Reason, Detail: refusal.Message, Hint: refusal.Hint, RetryAfter: refusal.Delay}))
 	}
-	// The client looks at the clock as well, but the gate would take that for
-	// KooDrive's fault.
+	// The client checks the deadline as well, but the gate would count that as a
+	// failure of KooDrive.
 	if koodrive.DeadlinePassed(ctx) {
 		permit.Cancel()
-		return nil, unavailable(errors.New("the time for this call was over before it was made"))
+		return nil, new(unavailable(errors.New("the time for this call was over before it was made")))
 	}
 	return permit, nil
 }
 
-// report tells the gate what a call was answered, and returns the job's result.
+// report reports the answer of a call to the gate, and returns the job's result.
 func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipeline.Result {
 	if a.RefusedWithoutCall() {
 		permit.Cancel() // the answer is not KooDrive's, and does not show that it works
@@ -147,7 +146,7 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 	refusal := permit.Report(ctx, gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter})
 	problem := pipeline.Problem{Reason: a.Reason, Detail: a.Detail(), Hint: a.Hint(), RetryAfter: a.RetryAfter}
 	switch {
-	case refusal != nil: // what the call was told is worth more than that the gate has closed
+	case refusal != nil: // show the answer, which says more than the refusal does
 		problem.RetryAfter = refusal.Delay
 		return pipeline.Outage(problem)
 	case a.Reason == tasks.OK:
@@ -161,8 +160,8 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 	}
 }
 
-// devices lists what a user has bound. The list is valid if the result is Done or
-// AlreadyGone: of a user of whom nothing is known it is empty.
+// devices lists the devices of a user. The list is valid if the result has
+// succeeded. It is empty if KooDrive does not know the user.
 func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipeline.Result) {
 	permit, stop := j.acquire(ctx)
 	if stop != nil {
@@ -173,26 +172,26 @@ func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipe
 	return devices, report(ctx, permit, answer)
 }
 
-// unavailable is the result when Redis or a source fails, which is not the task's
-// fault. An error that would come again every time is none of theirs.
-func unavailable(err error) *pipeline.Result {
+// unavailable is the result if Redis fails, or if the time for the job is over.
+// Neither is the task's fault. An error that would come again every time is not
+// Redis' fault, and the task fails.
+func unavailable(err error) pipeline.Result {
 	_, wrong := errors.AsType[*tasks.FieldError](err)
 	if _, full := errors.AsType[*batch.FullError](err); wrong || full {
-		failed := pipeline.Failed(pipeline.Problem{Reason: tasks.Invalid, Detail: err.Error()})
-		return &failed
+		return pipeline.Failed(pipeline.Problem{Reason: tasks.Invalid, Detail: err.Error()})
 	}
 	return waitFor(err.Error(), "", unavailablePause)
 }
 
 // waitFor is the result of a task that waits for something other than KooDrive.
-func waitFor(detail, hint string, d time.Duration) *pipeline.Result {
-	snooze := pipeline.Snooze(pipeline.Problem{Reason: tasks.Waiting, Detail: detail, Hint: hint, RetryAfter: d})
-	return &snooze
+func waitFor(detail, hint string, d time.Duration) pipeline.Result {
+	return pipeline.Snooze(pipeline.Problem{Reason: tasks.Waiting, Detail: detail, Hint: hint, RetryAfter: d})
 }
 
 const (
-	// unavailablePause is the wait for a Redis that fails.
+	// unavailablePause is how long a task waits if Redis fails.
 	unavailablePause = 2 * time.Second
-	// otherWorkerPause is the wait for another worker, which may be set up better.
+	// otherWorkerPause is how long a task waits for another worker, which may have
+	// the configuration that this one lacks.
 	otherWorkerPause = 10 * time.Second
 )

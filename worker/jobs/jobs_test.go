@@ -13,18 +13,18 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// A kind that is new needs an example here, and so a job.
+// Each new kind needs an example here.
 func TestDo_EveryKindHasItsJob(t *testing.T) {
 	t.Parallel()
 	examples := []tasks.Task{
 		unbindTask, namedRelease, tasks.UserOffboard{UserID: "u"},
-		tasks.LockSweep{Source: tasks.SourceSQL}, // which this worker does not know
+		tasks.LockSweep{Source: tasks.SourceSQL}, // this worker does not know the source
 		tasks.BatchWebhook{BatchID: "b"},         // this worker has no webhook
 	}
 	for _, kind := range tasks.Kinds() {
 		i := slices.IndexFunc(examples, func(t tasks.Task) bool { return t.Kind() == kind })
 		if i < 0 {
-			t.Errorf("%s has no example; want one, so that its job is tried", kind)
+			t.Errorf("%s has no example; add one above", kind)
 			continue
 		}
 		u := &fakeUser{bundle: setup(t, gate.Config{})}

@@ -13,9 +13,9 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// BatchNotifier spreads the news that a batch is complete: a line in the log, and
-// a task of its own for the webhook, so that it is visible, retried and, in the
-// end, a dead letter like any other.
+// BatchNotifier announces that a batch is complete. It writes a line to the log,
+// and enqueues a task for the webhook. So the webhook is visible in the queue, is
+// retried, and becomes a dead letter if it fails for good.
 type BatchNotifier struct {
 	rdb     redis.UniversalClient
 	batches *batch.Store
@@ -33,11 +33,12 @@ func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) 
 	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, wake: make(chan struct{}, 1)}
 }
 
-// scanEvery is how often the notifier looks at all open batches: a producer that
-// closes its input may complete one, and a worker may die before it says so.
+// scanEvery is how often the notifier looks at all open batches. A producer that
+// closes its input may complete a batch, and a worker that completed one may have
+// died before it announced the batch.
 const scanEvery = 10 * time.Second
 
-// Completed lets the notifier look at these batches at once. It does not block.
+// Completed tells the notifier that these batches are complete. It does not block.
 func (n *BatchNotifier) Completed(ids ...string) {
 	n.mu.Lock()
 	n.completed = append(n.completed, ids...)
@@ -48,7 +49,7 @@ func (n *BatchNotifier) Completed(ids ...string) {
 	}
 }
 
-// Run notifies until ctx ends.
+// Run announces complete batches until ctx ends.
 func (n *BatchNotifier) Run(ctx context.Context) {
 	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
@@ -71,8 +72,8 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 	}
 }
 
-// notify spreads the news of those of the batches that are complete; without ids
-// of all open batches. What fails is for the next scan.
+// notify announces those of the batches that are complete; without ids, those of
+// all open batches. What fails is left to the next scan.
 func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
 	limited, cancel := context.WithTimeout(ctx, scanEvery)
 	defer cancel()
@@ -83,11 +84,11 @@ func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
 			zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
 	}
 	if err != nil && ctx.Err() == nil {
-		n.log.Warn("complete batches could not be announced; trying again", zap.Error(err))
+		n.log.Warn("cannot announce complete batches; trying again", zap.Error(err))
 	}
 }
 
-// enqueueWebhook enqueues the webhook's task, unless another worker was faster.
+// enqueueWebhook enqueues the webhook's task, unless another worker has done so.
 func (n *BatchNotifier) enqueueWebhook(ctx context.Context, b tasks.BatchStats) error {
 	if !n.webhook {
 		return nil

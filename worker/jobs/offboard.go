@@ -12,59 +12,61 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// maxRounds is how many rounds an off-boarding makes. What is bound or held after
-// the last one was bound or taken by somebody who means it, or cannot be removed.
+// maxRounds is how many rounds an off-boarding makes. If something is bound or held
+// after the last round, either the user keeps binding devices and taking locks, or
+// it cannot be removed.
 const maxRounds = 3
 
 // offboard removes a user's devices and backup locks, in rounds:
 //
-//	1  list the devices, and the locks that the ledger knows; none: done
-//	2  enqueue one unbind or release for each, and wait until they have their
-//	   outcomes
-//	3  again from 1, for what was bound or tracked meanwhile; after maxRounds:
-//	   still_bound
+//  1. List the devices, and the user's locks in the lock ledger. If there are none,
+//     it is done.
+//  2. Enqueue an unbind for each device and a release for each lock: the children.
+//     Wait until all of them have an outcome.
+//  3. Start again from 1, for what was bound or tracked in the meantime. After
+//     maxRounds it fails with still_bound.
 //
-// It waits as a task that is put back uncharged, so that a worker is free for the
-// unbinds. What has an unbind or a release that is dead is not tried again. If
-// nothing else is left, the off-boarding is dead as well, until it is replayed.
+// While it waits, the task is put back uncharged, so that the worker is free for
+// the children. A device or lock whose child is dead is not tried again. If nothing
+// else is left, the off-boarding is dead as well, until it is replayed.
 //
-// The releases carry no evidence of a sweep: a live lock is released as well. One
-// that a sweep is about to release is found gone by whichever comes second.
+// The releases carry no evidence of a sweep, so they release live locks as well. If
+// a sweep releases the same lock, the later of the two releases finds it gone.
 //
-// The children are noted before they are enqueued, so that a crash at any point
-// repeats a step and skips none. A release takes its lock out of the ledger before
-// it has its outcome: a lock that a crash leaves in the ledger has an outstanding
-// release, and the off-boarding waits for it.
+// The children are saved before they are enqueued, so that a crash at any point
+// repeats a step and skips none. A release removes its lock from the lock ledger
+// before it gets its outcome. If a crash leaves a lock in the lock ledger, its
+// release is still outstanding, and the off-boarding waits for it.
 func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.BatchRef) pipeline.Result {
 	status, err := j.children.Status(ctx, t, ref)
 	if err != nil {
-		return *unavailable(err)
+		return unavailable(err)
 	}
 	if status.Outstanding > 0 {
 		return j.waitForChildren(status.Since)
 	}
-	bound, listed := j.devices(ctx, t.UserID)
-	if listed.Kind != pipeline.IsDone && listed.Kind != pipeline.IsAlreadyGone {
-		return listed
+	bound, result := j.devices(ctx, t.UserID)
+	if !result.Succeeded() {
+		return result
 	}
-	// After the devices: a lock that one of those took before it was unbound is in
-	// this list.
+	// The locks are listed after the devices: so the list has every lock that a
+	// device took before it was unbound.
 	held, err := j.locks.ListByUser(ctx, t.UserID)
 	if err != nil {
-		return *unavailable(err)
+		return unavailable(err)
 	}
 	remaining, unsendable := remainingTasks(status.Dead, t.UserID, bound, held)
 	if len(remaining) > 0 && status.Round < maxRounds {
 		if err := j.children.Enqueue(ctx, t, ref, status.Round+1, remaining); err != nil {
-			return *unavailable(err)
+			return unavailable(err)
 		}
 		return j.waitForChildren(j.now())
 	}
-	// The end: a replay begins from the first round. If the process dies after this
-	// line and before the outcome is noted, the task begins again as well, and finds
-	// already gone what it has removed.
+	// This is the last round. A replay starts from the first round. If the process
+	// dies after this line and before the outcome is recorded, the task starts from
+	// the first round as well, and finds its devices and locks already gone.
 	if err := j.children.Forget(ctx, t, ref); err != nil {
-		return *unavailable(err)
+		return unavailable(err)
 	}
 	switch dead := len(bound) + len(held) - len(remaining) - len(unsendable); {
 	case len(bound)+len(held) > 0:
@@ -75,7 +77,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 		}
 		return pipeline.Failed(pipeline.Problem{
 			Reason: tasks.StillBound, Detail: detail,
-			Hint: "see why the unbinds and releases of this user are dead, mend that, and replay this task: it removes what is bound and held then",
+			Hint: "see why the unbinds and releases of this user are dead, repair the cause, and replay this task: it removes what is bound and held at that time",
 		})
 	case status.Round == 0:
 		return pipeline.AlreadyGone()
@@ -90,7 +92,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) (remaining []tasks.Task, unsendable []string) {
 	skip := make(map[string]bool)
 	for _, t := range dead {
-		skip[tasks.Identity(t)] = true // which holds the kind: a device and a lock may have one id
+		skip[tasks.Identity(t)] = true // the identity holds the kind: a device and a lock may have the same id
 	}
 	add := func(t tasks.Task) {
 		switch {
@@ -117,9 +119,9 @@ func unbindListed(userID, deviceID string) tasks.DeviceUnbind {
 	return t
 }
 
-// waitForChildren comes back sooner at first, and less often the longer the
-// children take.
+// waitForChildren is the result while children are outstanding. The longer they
+// take, the longer is the pause.
 func (j *Jobs) waitForChildren(since time.Time) pipeline.Result {
 	const least, most = time.Second, time.Minute
-	return *waitFor("its unbinds and releases are under way", "", min(max(j.now().Sub(since)/4, least), most))
+	return waitFor("its unbinds and releases are under way", "", min(max(j.now().Sub(since)/4, least), most))
 }

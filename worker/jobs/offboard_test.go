@@ -14,8 +14,8 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// fakeUser is a user at KooDrive and in the ledger of locks, and the childEnqueuer
-// that remembers the rounds, in which locks are called "lock l".
+// fakeUser is a user at KooDrive and in the lock ledger. It is also the
+// childEnqueuer, and records the rounds; there the lock l is "lock l".
 type fakeUser struct {
 	*bundle
 	err    error // of the childEnqueuer
@@ -74,8 +74,8 @@ func (f *fakeUser) Forget(context.Context, tasks.Task, tasks.BatchRef) error {
 	return f.err
 }
 
-// endRound gives each child its outcome: what is dead stays bound or held, and the
-// rest is gone.
+// endRound gives each child its outcome: the devices and locks in dead stay, and
+// the others are gone.
 func (f *fakeUser) endRound(dead ...string) {
 	f.status.Outstanding = 0
 	f.held = nil
@@ -94,7 +94,7 @@ func (f *fakeUser) endRound(dead ...string) {
 
 func (f *fakeUser) offboard() pipeline.Result { return f.do(tasks.UserOffboard{UserID: "u"}) }
 
-// want does the job once, and compares its reason and the rounds so far.
+// want runs the job once, and compares its reason and the rounds so far.
 func (f *fakeUser) want(t *testing.T, step string, reason tasks.Reason, rounds string) pipeline.Result {
 	t.Helper()
 	r := f.offboard()
@@ -102,12 +102,12 @@ func (f *fakeUser) want(t *testing.T, step string, reason tasks.Reason, rounds s
 		t.Errorf("%s: %+v after rounds %v; want %s after %s", step, r, f.rounds, reason, rounds)
 	}
 	if waits := reason == tasks.Waiting; waits != (r.Kind == pipeline.IsSnooze) || waits && r.RetryAfter <= 0 {
-		t.Errorf("%s: %+v; what waits is snoozed and comes again, and nothing else", step, r)
+		t.Errorf("%s: %+v; want a snooze with a delay if the reason is %s, else none", step, r, tasks.Waiting)
 	}
 	return r
 }
 
-func TestOffboard_GoesRoundUntilNothingIsBound(t *testing.T) {
+func TestOffboard_RepeatsUntilNothingIsBound(t *testing.T) {
 	t.Parallel()
 	f := newUser(t, []string{"a", "b"}, nil)
 	f.want(t, "first", tasks.Waiting, "[[a b]]")
@@ -121,7 +121,7 @@ func TestOffboard_GoesRoundUntilNothingIsBound(t *testing.T) {
 	f.endRound()
 	f.want(t, "end", tasks.OK, "[[a b] [c]]")
 	if !f.forgot {
-		t.Error("the rounds are not forgotten")
+		t.Error("the rounds are kept; want them forgotten")
 	}
 }
 
@@ -145,11 +145,11 @@ func TestOffboard_EndsAfterThreeRounds(t *testing.T) {
 	f.bind("d3")
 	r := f.want(t, "a fourth", tasks.StillBound, "[[d0] [d1] [d2]]")
 	if !strings.Contains(r.Detail, "1 devices are bound and 0 known locks are held after 3 rounds") || r.Hint == "" || !f.forgot {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want the numbers of devices and locks, a hint, and the rounds forgotten", r)
 	}
 }
 
-func TestOffboard_DoesNotRepeatWhatIsDead(t *testing.T) {
+func TestOffboard_DoesNotRepeatAnUnbindThatIsDead(t *testing.T) {
 	t.Parallel()
 	f := newUser(t, []string{"a", "b"}, nil)
 	f.want(t, "first", tasks.Waiting, "[[a b]]")
@@ -159,11 +159,11 @@ func TestOffboard_DoesNotRepeatWhatIsDead(t *testing.T) {
 	f.endRound("b")
 	r := f.want(t, "only the dead one is left", tasks.StillBound, "[[a b] [c]]")
 	if !strings.Contains(r.Detail, "1 of them with an unbind or a release that is dead") {
-		t.Errorf("%+v", r)
+		t.Errorf("%+v; want one that is dead", r)
 	}
 }
 
-func TestOffboard_PassesOnWhatTheListMet(t *testing.T) {
+func TestOffboard_ReturnsTheFailureOfTheList(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.Forbidden, tasks.Misrouted, tasks.Throttled, tasks.Protocol} {
 		f := newUser(t, []string{"a"}, nil)
@@ -175,7 +175,7 @@ func TestOffboard_PassesOnWhatTheListMet(t *testing.T) {
 	f.want(t, "Redis", tasks.Waiting, "[]")
 }
 
-func TestOffboard_ReleasesWhatTheLedgerKnows(t *testing.T) {
+func TestOffboard_ReleasesLocksOfTheLedger(t *testing.T) {
 	t.Parallel()
 	f := newUser(t, []string{"a"}, []string{"l@102", "m"})
 	f.want(t, "first", tasks.Waiting, "[[a lock l@102 lock m]]")
@@ -186,7 +186,7 @@ func TestOffboard_ReleasesWhatTheLedgerKnows(t *testing.T) {
 	f.endRound()
 	f.want(t, "end", tasks.OK, "[[a lock l@102 lock m] [lock n]]")
 	if want := strings.Repeat("devices locks ", 3); strings.Join(f.asked, " ")+" " != want {
-		t.Errorf("it has listed %q; want the locks after the devices, and neither while something is under way", f.asked)
+		t.Errorf("calls %q; want the locks listed after the devices, and neither while children are outstanding", f.asked)
 	}
 }
 
@@ -204,7 +204,7 @@ func TestOffboard_DoesNotRepeatAReleaseThatIsDead(t *testing.T) {
 	}
 }
 
-// A holder that tracks its lock again and again is met three times.
+// A lock that is tracked again after each round is released three times.
 func TestOffboard_EndsThoughALockIsTrackedAgain(t *testing.T) {
 	t.Parallel()
 	f := newUser(t, nil, []string{"l"})
@@ -225,19 +225,19 @@ func TestOffboard_WaitsForTheLockLedger(t *testing.T) {
 	f.heldErr = errors.New("Redis is away")
 	r := f.want(t, "Redis", tasks.Waiting, "[]")
 	if r.Detail != "Redis is away" || f.forgot {
-		t.Errorf("%+v; want it to say why, and to forget nothing", r)
+		t.Errorf("%+v; want the error as detail, and nothing forgotten", r)
 	}
 	f.bind()
 	f.want(t, "Redis, and no device", tasks.Waiting, "[]")
 }
 
-func TestOffboard_ComesBackLessOftenTheLongerItTakes(t *testing.T) {
+func TestOffboard_PauseGrowsWithTheRound(t *testing.T) {
 	t.Parallel()
 	for age, want := range map[time.Duration]time.Duration{0: time.Second, 20 * time.Second: 5 * time.Second, time.Hour: time.Minute} {
 		f := newUser(t, nil, nil)
 		f.status = childStatus{Round: 1, Outstanding: 1, Since: time.Unix(1000, 0).Add(-age)}
 		if r := f.offboard(); r.RetryAfter != want {
-			t.Errorf("after %s it comes again in %s; want %s", age, r.RetryAfter, want)
+			t.Errorf("a round of %s: the pause is %s; want %s", age, r.RetryAfter, want)
 		}
 	}
 }

@@ -13,41 +13,42 @@ import (
 )
 
 const (
-	// claimMinTTL is how long a claim lives at least: longer than a task waits at
-	// the gate, and then calls.
+	// claimMinTTL is the shortest life of a claim. A task that waits at the gate and
+	// then calls takes less time.
 	claimMinTTL = 2 * time.Minute
-	// claimMaxTTL is how long a claim lives at most: nobody can renew the lock for
-	// as long.
+	// claimMaxTTL is the longest life of a claim. Meanwhile nobody can renew the lock.
 	claimMaxTTL = time.Hour
-	// claimSafetyMargin is what a call that was given up may still do at KooDrive.
+	// claimSafetyMargin is for how long KooDrive may still act on a call after the
+	// caller has given the call up.
 	claimSafetyMargin = 30 * time.Second
-	// claimEndTimeout bounds telling the ledger that a claim has ended.
+	// claimEndTimeout bounds the attempts to tell the lock ledger that a claim has
+	// ended.
 	claimEndTimeout = 5 * time.Second
-	// recheckAfter is the age from which a recheck is repeated.
+	// recheckAfter is the age at which a recheck is out of date.
 	recheckAfter = time.Second
 )
 
-// claimTTL is how long a claim lives where a call has that timeout.
+// claimTTL is how long a claim lives if a call has this timeout.
 func claimTTL(callTimeout time.Duration) time.Duration {
-	const calls = 3 // the call, another with a fresh credential, and time to spare
+	const calls = 3 // the call, a second call with a fresh credential, and a reserve
 	return min(max(claimMinTTL, calls*callTimeout), claimMaxTTL)
 }
 
-// release releases a backup lock, and takes it out of the ledger.
+// release releases a backup lock, and removes it from the lock ledger.
 //
-// A release that a sweep has enqueued must not free a lock that was renewed since.
-// So the ledger is asked for a claim first. From the claim to its end a renewal is
-// refused; a renewal that was accepted is one that no release can overtake. A lock
-// that was found elsewhere is rechecked there as well, and once more if the task
-// has waited at the gate.
+// If a sweep enqueued the release, the holder may have renewed the lock since. Such
+// a lock must stay. So the job first claims the lock in the lock ledger. The claim
+// fails if the lock was renewed, and while the claim lives the ledger refuses to
+// renew the lock. If the sweep found the lock in another source, the job checks
+// that source again, and once more if it had to wait at the gate.
 //
-// If the process dies after the claim, the claim runs out by itself and the
-// release runs again. If the process is stopped for longer than its claim and goes
-// on, acquire looks at the clock before the call is made. Only between that look
-// and the first byte on the wire nothing can hold the call back.
+// If the process dies after the claim, the claim expires by itself, and the task
+// runs again. If the process is suspended for longer than its claim lives, acquire
+// finds the deadline passed, and no call is made. Nothing can stop the call if the
+// process is suspended after that check and before the first byte is sent.
 func (j *Jobs) release(ctx context.Context, t tasks.LockRelease) pipeline.Result {
-	// The call must be over before the claim is. Redis may answer late, and have
-	// made the claim at once: the time runs from here.
+	// The call must end before the claim expires. The time runs from here, and not
+	// from the answer of Redis, which may come long after Redis made the claim.
 	ctx, cancel := context.WithTimeout(ctx, j.claimTTL-claimSafetyMargin)
 	defer cancel()
 
@@ -78,17 +79,17 @@ func (j *Jobs) release(ctx context.Context, t tasks.LockRelease) pipeline.Result
 	switch {
 	case answer.Reason == tasks.OK || answer.Reason == tasks.Gone:
 		if err := j.endClaim(ctx, func(ctx context.Context) error { return j.locks.Released(ctx, claim) }); err != nil {
-			return *unavailable(err) // it runs again, and finds the lock already gone
+			return unavailable(err) // the task runs again, and finds the lock already gone
 		}
-	case outcomeUnknown(answer.Reason): // KooDrive may still release it: the claim runs out
+	case outcomeUnknown(answer.Reason): // KooDrive may still release the lock: let the claim expire
 	default:
 		j.unclaim(ctx, claim)
 	}
 	return result
 }
 
-// claim claims the lock of a sweep's release in the ledger. An order of somebody
-// who has named the lock needs no claim.
+// claim claims the lock in the lock ledger, if a sweep enqueued the release. A
+// release that somebody ordered by the lock's name needs no claim.
 func (j *Jobs) claim(ctx context.Context, t tasks.LockRelease) (enqueuelocks.Claim, *pipeline.Result) {
 	id := tasks.LockID{UserID: t.UserID, LockID: t.LockID}
 	source, expiredAt := t.Evidence.Source, t.Evidence.ExpiredAt
@@ -96,33 +97,34 @@ func (j *Jobs) claim(ctx context.Context, t tasks.LockRelease) (enqueuelocks.Cla
 		return enqueuelocks.Claim{ID: id}, nil
 	}
 	if !j.sources.has(source) {
-		return enqueuelocks.Claim{}, j.sources.missing(source)
+		return enqueuelocks.Claim{}, new(j.sources.missing(source))
 	}
-	ask := j.locks.Claim
+	claimLock := j.locks.Claim
 	if source != tasks.SourceLedger {
-		ask = j.locks.ClaimExternal
+		claimLock = j.locks.ClaimExternal
 	}
-	claim, err := ask(ctx, id, expiredAt, j.claimTTL)
+	claim, err := claimLock(ctx, id, expiredAt, j.claimTTL)
 	switch {
 	case err != nil:
-		return enqueuelocks.Claim{}, unavailable(err)
+		return enqueuelocks.Claim{}, new(unavailable(err))
 	case claim.Status != enqueuelocks.Claimed:
 		return enqueuelocks.Claim{}, notStale(string(claim.Status))
 	case ctx.Err() != nil: // no time is left to call
 		j.unclaim(ctx, claim)
-		return enqueuelocks.Claim{}, unavailable(fmt.Errorf("claim the lock: %w", ctx.Err()))
+		return enqueuelocks.Claim{}, new(unavailable(fmt.Errorf("claim the lock: %w", ctx.Err())))
 	default:
 		return claim, nil
 	}
 }
 
-// recheck looks at a lock where the sweep has found it, unless that was the
-// ledger, which the claim has asked. It returns nil if the lock may be released.
+// recheck checks a lock again in the source in which the sweep found it. It returns
+// nil if the lock may be released. For the lock ledger it does nothing, since the
+// claim has checked that.
 func (j *Jobs) recheck(ctx context.Context, t tasks.LockRelease) *pipeline.Result {
 	refused, err := j.sources.recheck(ctx, t)
 	switch {
 	case err != nil:
-		return waitFor(err.Error(), "", j.sources.pause(t.Evidence.Source)) // not the task's fault
+		return new(waitFor(err.Error(), "", j.sources.pause(t.Evidence.Source))) // not the task's fault
 	case refused != "":
 		return notStale(refused)
 	default:
@@ -131,30 +133,29 @@ func (j *Jobs) recheck(ctx context.Context, t tasks.LockRelease) *pipeline.Resul
 }
 
 func notStale(why string) *pipeline.Result {
-	superseded := pipeline.Superseded("the lock is not stale any more: " + why)
-	return &superseded
+	return new(pipeline.Superseded("the lock is not stale any more: " + why))
 }
 
 // outcomeUnknown reports whether KooDrive may have released the lock, or may still
-// do so, though it did not say so.
+// release it, although its answer does not say so.
 func outcomeUnknown(reason tasks.Reason) bool {
 	switch reason {
 	case tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Panicked:
 		return true
-	default: // KooDrive has said no
+	default: // KooDrive refused
 		return false
 	}
 }
 
-// unclaim gives a claim back, so that the holder can renew at once. A claim that
-// cannot be given back runs out.
+// unclaim ends a claim before its time, so that the holder can renew the lock at
+// once. If that fails, the claim expires by itself.
 func (j *Jobs) unclaim(ctx context.Context, claim enqueuelocks.Claim) {
 	if claim.FencingToken != 0 {
 		_ = j.endClaim(ctx, func(ctx context.Context) error { return j.locks.Unclaim(ctx, claim) })
 	}
 }
 
-// endClaim tells the ledger, for as long as that is worth waiting for.
+// endClaim calls end until it succeeds, for at most claimEndTimeout.
 func (j *Jobs) endClaim(ctx context.Context, end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimEndTimeout)
 	defer cancel()

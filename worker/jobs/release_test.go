@@ -21,7 +21,7 @@ var (
 	staleRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Evidence: tasks.SweepEvidence{Source: tasks.SourceLedger, ExpiredAt: seenAt}}
 )
 
-// tripsAtOnce is a gate that takes the first failure for an outage.
+// tripsAtOnce makes the first failure open the breaker.
 var tripsAtOnce = gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond}
 
 func TestRelease_NamedNeedsNoClaim(t *testing.T) {
@@ -70,11 +70,11 @@ func TestRelease_RenewedOrForgottenSinceSweep(t *testing.T) {
 	}
 	b := setup(t, gate.Config{})
 	b.claimErr = errors.New("Redis is away")
-	wantWaiting(t, "no answer of the ledger", b.do(staleRelease))
-	b.wantAsked(t, "no answer of the ledger", "claim")
+	wantWaiting(t, "the claim fails", b.do(staleRelease))
+	b.wantAsked(t, "the claim fails", "claim")
 }
 
-// TestRelease_EndOfClaim has every answer that a call may get.
+// TestRelease_EndOfClaim checks every answer that a call may get.
 func TestRelease_EndOfClaim(t *testing.T) {
 	t.Parallel()
 	const released, unclaimed, left = "released 7", "unclaim 7", ""
@@ -97,7 +97,7 @@ func TestRelease_EndOfClaim(t *testing.T) {
 		{gate.Config{}, tasks.Network, left, pipeline.IsFailed},
 		{gate.Config{}, tasks.Protocol, left, pipeline.IsFailed},
 		{gate.Config{}, tasks.Panicked, left, pipeline.IsFailed},
-		// The answer that closes the gate is an outage's, and the call was made.
+		// The answer that opens the breaker is an outage, and the call was made.
 		{tripsAtOnce, tasks.Upstream, left, pipeline.IsOutage},
 		{tripsAtOnce, tasks.TimedOut, left, pipeline.IsOutage},
 		{tripsAtOnce, tasks.Network, left, pipeline.IsOutage},
@@ -114,7 +114,7 @@ func TestRelease_EndOfClaim(t *testing.T) {
 		}
 		b.wantAsked(t, string(c.reason), want...)
 	}
-	// Without a permit no call is made, whatever held it back.
+	// Without a permit no call is made, whatever the reason of the refusal.
 	b := setup(t, tripsAtOnce)
 	b.answer.Reason = tasks.Upstream
 	b.do(unbindTask)
@@ -134,11 +134,11 @@ func TestRelease_LedgerFailsAfterTheCall(t *testing.T) {
 		begin := time.Now()
 		wantWaiting(t, "released, and not noted", b.do(staleRelease))
 		if took := time.Since(begin); took > claimEndTimeout {
-			t.Errorf("the ledger was told for %s; want at most %s", took, claimEndTimeout)
+			t.Errorf("the job tried to end the claim for %s; want at most %s", took, claimEndTimeout)
 		}
 		b.answer.Reason = tasks.Forbidden
 		if r := b.do(staleRelease); r.Kind != pipeline.IsFailed || r.Reason != tasks.Forbidden {
-			t.Errorf("forbidden: %+v; want that, since a claim that cannot be given back runs out", r)
+			t.Errorf("forbidden: %+v; want it failed although Unclaim fails, since the claim expires by itself", r)
 		}
 	})
 }
@@ -152,7 +152,7 @@ func TestRelease_CallEndsBeforeItsClaim(t *testing.T) {
 			asked := time.Now() // Redis may have made the claim right now, and answered late
 			b.do(staleRelease)
 			if left := asked.Add(b.ttl).Sub(b.deadline); b.deadline.IsZero() || left < claimSafetyMargin {
-				t.Errorf("after a claim of %s the call ends %s before its claim; want %s", slow, left, claimSafetyMargin)
+				t.Errorf("if Claim takes %s, the call ends %s before the claim; want at least %s", slow, left, claimSafetyMargin)
 			}
 		})
 	}
@@ -172,26 +172,26 @@ func TestClaimTTL_OutlivesItsCalls(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[time.Duration]time.Duration{0: claimMinTTL, time.Minute: 3 * time.Minute, 30 * time.Minute: time.Hour} {
 		if ttl := claimTTL(timeout); ttl != want {
-			t.Errorf("with calls of %s a claim is for %s; want %s", timeout, ttl, want)
+			t.Errorf("with a call timeout of %s a claim lives for %s; want %s", timeout, ttl, want)
 		}
 	}
 }
 
-// stopped is the context of a process that was stopped until its time was over,
-// and whose timers have not gone off yet.
-type stopped struct{ context.Context }
+// suspended is the context of a process that was suspended until after its
+// deadline, and whose timers have not fired yet.
+type suspended struct{ context.Context }
 
-func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+func (suspended) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
 func TestAcquire_NoCallAfterItsDeadline(t *testing.T) {
 	t.Parallel()
 	b := setup(t, gate.Config{MaxInFlight: 1})
-	for range 2 { // the permit is given back
-		permit, stop := b.acquire(stopped{t.Context()})
+	for range 2 { // the first permit must be given back
+		permit, stop := b.acquire(suspended{t.Context()})
 		if permit != nil || stop == nil {
 			t.Fatal("a permit after the deadline; want none")
 		}
-		wantWaiting(t, "after its deadline", *stop)
+		wantWaiting(t, "after the deadline", *stop)
 	}
 	if status := b.gate.Status(); status.InFlight != 0 || status.State != gate.Closed {
 		t.Errorf("the gate is %+v; want it closed, and nothing in flight", status)

@@ -15,34 +15,35 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// lockSource is where locks are known besides the ledger. *locks.External is one.
+// lockSource lists locks that are not in the lock ledger. *locks.External is one.
 type lockSource interface {
-	Kind() tasks.Source
-	// Lookup says how a lock is now. If refused is empty it is as the sweep saw it;
-	// else it says why the lock must stay.
+	Kind() tasks.SourceKind
+	// Lookup checks a lock again. If refused is empty, the lock is as the sweep saw
+	// it. Otherwise refused says why the lock must stay.
 	Lookup(ctx context.Context, t tasks.LockRelease) (refused string, err error)
 }
 
 var _ lockSource = (*locks.External)(nil)
 
-// lockSources are the sources that this worker knows.
+// lockSources holds the sources that this worker can read.
 type lockSources struct {
-	known map[tasks.Source]lockSource
+	known map[tasks.SourceKind]lockSource
 	log   *zap.Logger
-	// What is wrong with a source is wrong for every task: it is logged now and then.
+	// A source that is missing or fails affects every task, so it is logged now and
+	// then, not for each task.
 	logMissing, logFailing *rate.Sometimes
 
 	mu           sync.Mutex
-	failingSince map[tasks.Source]time.Time
+	failingSince map[tasks.SourceKind]time.Time
 }
 
 const logSourceEvery = time.Minute
 
 func newLockSources(all []*locks.External, log *zap.Logger) *lockSources {
 	s := &lockSources{
-		known: make(map[tasks.Source]lockSource, len(all)), log: log,
+		known: make(map[tasks.SourceKind]lockSource, len(all)), log: log,
 		logMissing: &rate.Sometimes{Interval: logSourceEvery}, logFailing: &rate.Sometimes{Interval: logSourceEvery},
-		failingSince: make(map[tasks.Source]time.Time),
+		failingSince: make(map[tasks.SourceKind]time.Time),
 	}
 	for _, source := range all {
 		s.known[source.Kind()] = source
@@ -51,12 +52,13 @@ func newLockSources(all []*locks.External, log *zap.Logger) *lockSources {
 }
 
 // has reports whether this worker can recheck locks of a source.
-func (s *lockSources) has(source tasks.Source) bool {
+func (s *lockSources) has(source tasks.SourceKind) bool {
 	return source == tasks.SourceLedger || s.known[source] != nil
 }
 
-// missing is the result where only another worker may know the source.
-func (s *lockSources) missing(source tasks.Source) *pipeline.Result {
+// missing is the result if this worker does not know the source. Another worker
+// may know it.
+func (s *lockSources) missing(source tasks.SourceKind) pipeline.Result {
 	const hint = "give every worker --source-dsn and --source-query, or --source-file"
 	s.logMissing.Do(func() {
 		s.log.Warn("sweeps or releases wait for a worker that knows their source", zap.String("source", string(source)), zap.String("hint", hint))
@@ -64,8 +66,8 @@ func (s *lockSources) missing(source tasks.Source) *pipeline.Result {
 	return waitFor(fmt.Sprintf("this worker does not know the source %q of locks", source), hint, otherWorkerPause)
 }
 
-// recheck looks at a lock where the sweep has found it. refused is empty if the
-// lock may be released, and where the source is the ledger.
+// recheck checks a lock again in its source. refused is empty if the lock may be
+// released, and if the source is the lock ledger.
 func (s *lockSources) recheck(ctx context.Context, t tasks.LockRelease) (refused string, err error) {
 	source := s.known[t.Evidence.Source]
 	if source == nil {
@@ -74,7 +76,7 @@ func (s *lockSources) recheck(ctx context.Context, t tasks.LockRelease) (refused
 	refused, err = source.Lookup(ctx, t)
 	if err != nil {
 		s.logFailing.Do(func() {
-			s.log.Warn("cannot check whether locks were renewed: their releases wait", zap.String("source", string(t.Evidence.Source)), zap.Error(err))
+			s.log.Warn("cannot check whether locks were renewed; their releases wait", zap.String("source", string(t.Evidence.Source)), zap.Error(err))
 		})
 		return "", err
 	}
@@ -82,10 +84,10 @@ func (s *lockSources) recheck(ctx context.Context, t tasks.LockRelease) (refused
 	return refused, nil
 }
 
-// pause is how long a release waits for a source that fails: as long again as the
-// source has failed, since many releases may wait for it, and a random part, so
-// that they come back one after the other.
-func (s *lockSources) pause(source tasks.Source) time.Duration {
+// pause is how long a release waits for a source that fails. Many releases may wait
+// for it, so the pause is as long as the source has been failing, plus a random
+// part, so that the releases do not all come back at once.
+func (s *lockSources) pause(source tasks.SourceKind) time.Duration {
 	const least, most = 5 * time.Second, 30 * time.Second
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,8 +98,8 @@ func (s *lockSources) pause(source tasks.Source) time.Duration {
 	return failing + rand.N(failing) //nolint:gosec // no secret
 }
 
-// markHealthy notes that a source answers.
-func (s *lockSources) markHealthy(source tasks.Source) {
+// markHealthy records that a source answers.
+func (s *lockSources) markHealthy(source tasks.SourceKind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.failingSince, source)

@@ -23,7 +23,7 @@ type fakeTable struct {
 	lookups int
 }
 
-func (f *fakeTable) Kind() tasks.Source { return tasks.SourceSQL }
+func (f *fakeTable) Kind() tasks.SourceKind { return tasks.SourceSQL }
 
 func (f *fakeTable) Lookup(context.Context, tasks.LockRelease) (string, error) {
 	f.mu.Lock()
@@ -66,7 +66,7 @@ func TestRelease_RechecksAnotherSource(t *testing.T) {
 			t.Errorf("%s: %+v; want kind %d", name, r, c.want)
 		}
 		if failed := c.table.fail != nil; failed != (r.Reason == tasks.Waiting && r.RetryAfter > time.Second) || failed != (b.logs.Len() == 1) {
-			t.Errorf("%s: %+v, %d lines in the log; want it to wait, and one line", name, r, b.logs.Len())
+			t.Errorf("%s: %+v, %d lines in the log; want a wait and one line if the database failed, else neither", name, r, b.logs.Len())
 		}
 	}
 }
@@ -83,14 +83,13 @@ func TestRelease_WaitsForAWorkerThatKnowsItsSource(t *testing.T) {
 	}
 }
 
-// pausing is a fleet that must pause until then.
+// pausing is a fleet that must pause until a time.
 type pausing struct{ until time.Time }
 
 func (pausing) Pause(context.Context, time.Duration) {}
 
 func (r pausing) Snapshot() (live int, pausedFor time.Duration) { return 1, time.Until(r.until) }
 
-// A release that has waited at the gate rechecks its lock before its call.
 func TestRelease_RechecksAfterAWaitAtTheGate(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -124,7 +123,7 @@ func TestRelease_RechecksAfterAWaitAtTheGate(t *testing.T) {
 	}
 }
 
-func TestLockSources_PauseAsLongAgainAsTheSourceHasFailed(t *testing.T) {
+func TestLockSources_PauseGrowsWithTheOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newLockSources(nil, zap.NewNop())
@@ -139,7 +138,7 @@ func TestLockSources_PauseAsLongAgainAsTheSourceHasFailed(t *testing.T) {
 		}
 		s.markHealthy(tasks.SourceSQL)
 		if d := s.pause(tasks.SourceSQL); d > 10*time.Second {
-			t.Errorf("a source that fails anew makes a release wait for %s; want at most 10s", d)
+			t.Errorf("after a good answer the next failure makes a release wait for %s; want at most 10s", d)
 		}
 	})
 }

@@ -15,9 +15,9 @@ import (
 )
 
 // newSweepers returns a sweeper for each source.
-func newSweepers(cfg Config, ledger *enqueuelocks.Store, batches *batch.Store) map[tasks.Source]*locks.Sweeper {
+func newSweepers(cfg Config, ledger *enqueuelocks.Store, batches *batch.Store) map[tasks.SourceKind]*locks.Sweeper {
 	log := cfg.Logger.Named("sweep")
-	sweepers := make(map[tasks.Source]*locks.Sweeper)
+	sweepers := make(map[tasks.SourceKind]*locks.Sweeper)
 	add := func(source locks.Source) {
 		sweepers[source.Kind()] = &locks.Sweeper{Source: source, Store: ledger, Batches: batches, Releases: cfg.Releases, Logger: log}
 	}
@@ -28,15 +28,15 @@ func newSweepers(cfg Config, ledger *enqueuelocks.Store, batches *batch.Store) m
 	return sweepers
 }
 
-// sweep looks for stale locks once, and enqueues their releases. It is charged for
-// a source that fails, and for nothing else that stands in its way: Redis, another
-// sweep, a worker without the source. id is the asynq task ID, which names the tick
-// that the sweep is for.
+// sweep searches one source for stale locks, and enqueues their releases. If the
+// source fails, the task is charged. If Redis fails, if another sweep runs, or if
+// this worker does not know the source, the task waits uncharged. id is the asynq
+// task ID, which names the tick of the schedule that the sweep is for.
 func (j *Jobs) sweep(ctx context.Context, t tasks.LockSweep, id string) pipeline.Result {
 	source := cmp.Or(t.Source, tasks.SourceLedger)
 	sweeper := j.sweepers[source]
 	if sweeper == nil {
-		return *j.sources.missing(source)
+		return j.sources.missing(source)
 	}
 	scheduledFor, _ := locks.TickOf(id)
 	report, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, ScheduledFor: scheduledFor, Keep: j.keepSwept})
@@ -49,9 +49,9 @@ func (j *Jobs) sweep(ctx context.Context, t tasks.LockSweep, id string) pipeline
 	}
 	if err != nil {
 		if !errors.Is(err, locks.ErrBusy) {
-			j.log.Named("sweep").Warn("the sweep was cut short; what is left is for the next try", zap.String("source", string(source)), zap.Error(err))
+			j.log.Named("sweep").Warn("the sweep stopped early; the next try does the rest", zap.String("source", string(source)), zap.Error(err))
 		}
-		return *unavailable(err)
+		return unavailable(err)
 	}
 	return pipeline.Done(nil)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// countedReleases counts the releases of a sweep, and fails when told to.
+// countedReleases counts the releases of a sweep, or fails with err.
 type countedReleases struct {
 	n   int
 	err error
@@ -56,9 +56,9 @@ func TestSweep_ResultAndReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := setup(t, gate.Config{})
-	var report locks.Report
+	var report locks.SweepReport
 	b.sweepers = newSweepers(Config{Releases: releases, Logger: zap.NewNop()}, ledger, batch.NewStore(rdb))
-	b.observeSweep = func(r locks.Report) { report = r }
+	b.observeSweep = func(r locks.SweepReport) { report = r }
 
 	if r := b.do(tasks.LockSweep{Max: 10}); r != pipeline.Done(nil) || releases.n != 10 {
 		t.Errorf("%+v after %d releases; want done after 10", r, releases.n)

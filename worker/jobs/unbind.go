@@ -10,14 +10,14 @@ import (
 
 // unbind removes a device from its user.
 //
-// An old order may not be wanted any more: the user may have bound the device
-// again since. So the guard looks at the user's devices first, unless the order
-// switches it off. Between the look and the call a binding is not seen.
+// An old order may be out of date: the user may have bound the device again since.
+// So the guard lists the user's devices first, unless the order switches the guard
+// off. The guard does not see a binding that is made between the list and the call.
 func (j *Jobs) unbind(ctx context.Context, t tasks.DeviceUnbind, intent tasks.Intent) pipeline.Result {
 	if j.guarded(intent) {
-		devices, listed := j.devices(ctx, t.UserID)
-		if listed.Kind != pipeline.IsDone && listed.Kind != pipeline.IsAlreadyGone {
-			return listed
+		devices, result := j.devices(ctx, t.UserID)
+		if !result.Succeeded() {
+			return result
 		}
 		if bound := boundAt(devices, t.DeviceID); bound.After(intent.EnqueuedAt) {
 			return pipeline.Superseded("bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued")
@@ -31,7 +31,7 @@ func (j *Jobs) unbind(ctx context.Context, t tasks.DeviceUnbind, intent tasks.In
 	return report(ctx, permit, j.koodrive.Unbind(ctx, t.UserID, t.DeviceID))
 }
 
-// guarded reports whether an order is old enough to be checked.
+// guarded reports whether the guard must check an order.
 func (j *Jobs) guarded(intent tasks.Intent) bool {
 	return !intent.NoGuard && !intent.EnqueuedAt.IsZero() && j.now().Sub(intent.EnqueuedAt) >= j.guardAfter
 }

@@ -43,13 +43,13 @@ func TestUnbind_ResultOfEachAnswer(t *testing.T) {
 			t.Errorf("%s: %+v; want kind %d with the answer's reason and device", name, r, c.want)
 		}
 		if r.Detail != c.answer.Detail() || r.Hint != c.answer.Hint() && r.Kind >= pipeline.IsOutage {
-			t.Errorf("%s: %+v; want the answer's words", name, r)
+			t.Errorf("%s: %+v; want the answer's detail and hint", name, r)
 		}
 	}
 }
 
-// The answer that opens the breaker is an outage's, and so are the refusals after
-// it, though nothing was sent for those.
+// The answer that opens the breaker is an Outage. The refusals after it are a
+// Snooze, since nothing was sent.
 func TestUnbind_OutageIsNotCharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond, MaxWait: time.Millisecond})
@@ -70,7 +70,7 @@ func TestUnbind_PanicFreesItsPermit(t *testing.T) {
 	func() {
 		defer func() {
 			if recover() == nil {
-				t.Error("the panic is swallowed; the pipeline must see it")
+				t.Error("no panic; want it to reach the pipeline")
 			}
 		}()
 		b.do(unbindTask)

@@ -11,7 +11,7 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
-// unsignedPause is how long a webhook waits whose secret cannot be used.
+// unsignedPause is how long a webhook waits if its secret cannot be used.
 const unsignedPause = time.Minute
 
 // webhookPayload is what a webhook posts.
@@ -21,17 +21,17 @@ type webhookPayload struct {
 	Data      tasks.BatchStats `json:"data"`
 }
 
-// postWebhook posts the news of a complete batch. All its failures are charged,
-// whatever they are: a receiver that cannot be reached for an hour will not miss
-// one more try.
+// postWebhook posts the news of a complete batch. Every failed request is charged:
+// if the receiver cannot be reached for so long that the budget is used up, more
+// tries would not help.
 func (j *Jobs) postWebhook(ctx context.Context, t tasks.BatchWebhook) pipeline.Result {
 	if j.webhook == nil {
-		return *waitFor("this worker has no webhook, another one has",
+		return waitFor("this worker has no webhook, but the one that enqueued this task has",
 			"give --webhook-url to all workers, or to none and discard this task", otherWorkerPause)
 	}
 	stats, err := j.batches.Show(ctx, t.BatchID)
 	if err != nil {
-		return *waitFor(err.Error(), "", otherWorkerPause)
+		return waitFor(err.Error(), "", otherWorkerPause)
 	}
 	body, err := json.Marshal(webhookPayload{Type: "batch.complete", Timestamp: stats.CompletedAt, Data: stats})
 	if err != nil {
@@ -41,9 +41,9 @@ func (j *Jobs) postWebhook(ctx context.Context, t tasks.BatchWebhook) pipeline.R
 	switch answer.Reason {
 	case tasks.OK:
 		return pipeline.Done(nil)
-	case tasks.Unauthorized: // our own secret cannot be used: nothing was sent, and nothing will be
-		j.log.Error("the webhook cannot be signed; it waits", zap.String("batch", t.BatchID), zap.String("error", answer.Message), zap.String("hint", answer.Hint))
-		return *waitFor(answer.Message, answer.Hint, unsignedPause)
+	case tasks.Unauthorized: // our own secret cannot be used, so nothing was sent
+		j.log.Error("cannot sign the webhook; it waits", zap.String("batch", t.BatchID), zap.String("error", answer.Message), zap.String("hint", answer.Hint))
+		return waitFor(answer.Message, answer.Hint, unsignedPause)
 	default:
 		return pipeline.Failed(pipeline.Problem{Reason: answer.Reason, Detail: answer.Message, Hint: answer.Hint, RetryAfter: answer.RetryAfter})
 	}

@@ -15,16 +15,16 @@ import (
 // External is a Source whose locks somebody else keeps, in a file or a database.
 // Unlike the ledger it cannot refuse to renew a lock while its release is under way.
 type External struct {
-	list    source.Source
+	list    source.List
 	swept   *enqueuelocks.SweptStore
 	lookups *lookupBatcher
 }
 
 var _ Source = (*External)(nil)
 
-// NewExternal returns a Source over a list, which the caller closes, and the store
-// that remembers what was swept of it.
-func NewExternal(list source.Source, swept *enqueuelocks.SweptStore) *External {
+// NewExternal returns a Source over a list and the store of its swept locks. The
+// caller closes the list.
+func NewExternal(list source.List, swept *enqueuelocks.SweptStore) *External {
 	return &External{list: list, swept: swept, lookups: newLookupBatcher(list)}
 }
 
@@ -46,7 +46,7 @@ func (e *ListError) Hint() string {
 }
 
 // Kind implements Source.
-func (e *External) Kind() tasks.Source { return e.list.Kind() }
+func (e *External) Kind() tasks.SourceKind { return e.list.Kind() }
 
 // Stats implements Source. It keeps at most twice limit locks in memory.
 func (e *External) Stats(ctx context.Context, grace time.Duration, limit int64) (Stats, error) {
@@ -120,8 +120,8 @@ func (e *External) Drop(ctx context.Context, keep time.Duration) (int64, error) 
 	return e.swept.Drop(ctx, keep)
 }
 
-// Heartbeat tells others until ctx ends that a worker runs that can read the
-// source. It ignores an error of Redis: the next heartbeat comes soon.
+// Heartbeat records until ctx ends that a worker runs that can read the source. It
+// ignores errors of Redis: the next heartbeat comes soon.
 func (e *External) Heartbeat(ctx context.Context) {
 	const every, ttl = 5 * time.Second, 20 * time.Second
 	tick := time.NewTicker(every)
@@ -144,8 +144,8 @@ func (e *External) Lookup(ctx context.Context, t tasks.LockRelease) (refused str
 	case err != nil:
 		return "", &ListError{err}
 	case state.Err != nil:
-		// Once the lock can be read again, a sweep has to take it again. If the process
-		// dies before this line, the task runs again.
+		// Forget that the lock was swept, so that a sweep releases it when it can be read
+		// again. If the process dies before this line, the task runs again.
 		if err := e.swept.Remove(ctx, tasks.Lock{UserID: t.UserID, LockID: t.LockID, ExpiresAt: t.Evidence.ExpiredAt}); err != nil {
 			return "", err
 		}

@@ -32,8 +32,8 @@ type fakeList struct {
 	queries []int // how many locks each was about
 }
 
-func (f *fakeList) Kind() tasks.Source { return tasks.SourceSQL }
-func (f *fakeList) Close() error       { return nil }
+func (f *fakeList) Kind() tasks.SourceKind { return tasks.SourceSQL }
+func (f *fakeList) Close() error           { return nil }
 
 func (f *fakeList) Locks(context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {

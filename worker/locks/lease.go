@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// lease lets one sweep run at a time. The ledger has it, whichever source is
-// swept: see the methods of enqueue/locks.Store.
+// lease lets one sweep run at a time, whatever its source. *enqueuelocks.Store, the
+// lock ledger, is one.
 type lease interface {
 	AcquireLease(ctx context.Context, owner string, ttl time.Duration) (acquired bool, err error)
 	ReleaseLease(ctx context.Context, owner string) error
@@ -25,8 +25,8 @@ const (
 // withLease calls work while it holds the lease, or returns ErrBusy. The context
 // of work ends when the lease is lost.
 func withLease(ctx context.Context, l lease, log *zap.Logger, work func(context.Context) error) error {
-	// Each sweep is a new owner: if it dies, its task runs again, and must not take
-	// over the lease, which the dead one may still rely on.
+	// Each sweep is a new owner. If a sweep seems to be dead, its task runs again, and
+	// must not take over the lease: the first sweep may still be running.
 	owner, asked := uuid.NewString(), time.Now()
 	acquired, err := l.AcquireLease(ctx, owner, leaseTTL)
 	if err != nil {
@@ -52,8 +52,8 @@ func withLease(ctx context.Context, l lease, log *zap.Logger, work func(context.
 }
 
 // renewLease extends the lease until ctx ends, and cancels the sweep when the lease
-// is lost. asked is when the lease was acquired. It gives the lease up before
-// Redis could let it expire.
+// is lost. asked is the time before the lease was acquired. The sweep is canceled
+// before the lease can expire in Redis.
 func renewLease(ctx context.Context, cancelSweep context.CancelCauseFunc, l lease, owner string, asked time.Time) {
 	tick := time.NewTicker(leaseRenewEvery)
 	defer tick.Stop()

@@ -14,30 +14,29 @@ import (
 	"github.com/kooworker/kooworker/worker/locks/source"
 )
 
-// lookupBatcher looks up the locks of concurrent releases together. A list that
-// fails is not asked again for a while; then one query tries it. While that query
-// is under way other lookups fail at once, since the answer of a list that hangs
-// takes long.
+// lookupBatcher looks up the locks of concurrent releases together. If a list fails,
+// it gets no query for a while, and then a single one. While that query is under
+// way, other lookups fail at once: a list that hangs takes long to answer.
 type lookupBatcher struct {
-	list    source.Source
+	list    source.List
 	group   *groupcommit.Group[struct{}, tasks.LockID, source.LockState]
 	breaker *gobreaker.CircuitBreaker[[]source.LockState]
 
 	mu         sync.Mutex
 	unanswered int   // lookups whose query has not ended
-	failure    error // of the last query; nil if it was answered
+	failure    error // of the last query; nil if that succeeded
 }
 
 const (
 	maxLookups    = 100 // in one query
 	lookupTimeout = 30 * time.Second
-	// listCooldown is how long a list that has failed is not asked.
+	// listCooldown is how long a list gets no query after a failure.
 	listCooldown = 5 * time.Second
 )
 
-var errCoolingDown = errors.New("the source has failed and is not asked again for a moment")
+var errCoolingDown = errors.New("the source has failed and gets no query for a moment")
 
-func newLookupBatcher(list source.Source) *lookupBatcher {
+func newLookupBatcher(list source.List) *lookupBatcher {
 	b := &lookupBatcher{list: list, breaker: gobreaker.NewCircuitBreaker[[]source.LockState](gobreaker.Settings{
 		Name:        string(list.Kind()),
 		Timeout:     listCooldown,

@@ -222,7 +222,7 @@ func TestTickAt_AgreesWithNext(t *testing.T) {
 	}
 }
 
-func newTestScheduler(t *testing.T, rdb redis.UniversalClient, schedule Schedule, source tasks.Source, log *zap.Logger) *Scheduler {
+func newTestScheduler(t *testing.T, rdb redis.UniversalClient, schedule Schedule, source tasks.SourceKind, log *zap.Logger) *Scheduler {
 	t.Helper()
 	s, err := NewScheduler(SchedulerConfig{Redis: rdb, Schedule: schedule, Sweep: tasks.LockSweep{Source: source}, Logger: log, AsynqLogger: quiet{}})
 	if err != nil {
@@ -239,7 +239,7 @@ func TestTaskID_DiffersBySourceAndSchedule(t *testing.T) {
 	berlin := zone(t, "Europe/Berlin")
 	for _, tc := range []struct {
 		schedule Schedule
-		source   tasks.Source
+		source   tasks.SourceKind
 		want     string
 	}{
 		{Schedule{Every: 5 * time.Minute}, "", "lock:sweep:ledger:@every 5m0s:2026-01-31T09:30:00Z"},
@@ -360,7 +360,7 @@ func TestRun_TickAtWhichRedisWasAway(t *testing.T) {
 	var clock atomic.Int64 // s after midnight
 	clock.Store(-10)
 	s.now = func() time.Time { return midnight.Add(time.Duration(clock.Load()) * time.Second) }
-	if _, err := s.record(t.Context(), midnight.Add(-24*time.Hour)); err != nil {
+	if _, err := s.recordTick(t.Context(), midnight.Add(-24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -165,11 +165,11 @@ func (s *Scheduler) task(options ...asynq.Option) *asynq.Task {
 	return asynq.NewTask(string(s.cfg.Sweep.Kind()), s.payload, options...)
 }
 
-// recordEnqueued records the tick that was due at a time and is enqueued, by this
-// replica or, if err is a conflict, by another. Any other err it returns. last is
-// the tick that was recorded before the attempt, or zero if nobody has looked. The
-// replica that has enqueued the tick logs if a tick was missed, even if another
-// has recorded it first: so one replica logs it.
+// recordEnqueued records the tick that was due at a time, if it is enqueued: err is
+// nil if this replica has enqueued it, and a conflict if another has. It returns any
+// other err. last is the tick that was recorded before the attempt, or zero if that
+// is not known. Only the replica that enqueued the tick logs that a tick was missed,
+// even if another replica recorded it first.
 func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err error) error {
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue a sweep: %w", err)
@@ -178,7 +178,7 @@ func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err 
 	if err == nil {
 		s.cfg.Logger.Debug("a sweep is enqueued", zap.Time("tick", tick))
 	}
-	recorded, recordErr := s.record(ctx, tick)
+	recorded, recordErr := s.recordTick(ctx, tick)
 	if last.IsZero() {
 		last = recorded
 	}
@@ -209,8 +209,8 @@ end
 return last
 `)
 
-// record records a tick, and returns the tick that was recorded before.
-func (s *Scheduler) record(ctx context.Context, tick time.Time) (last time.Time, err error) {
+// recordTick records a tick, and returns the tick that was recorded before.
+func (s *Scheduler) recordTick(ctx context.Context, tick time.Time) (last time.Time, err error) {
 	text, err := recordTickCmd.Run(ctx, s.cfg.Redis, []string{lastTicksKey}, s.name(), tick.UnixMilli(), maxClockSkew.Milliseconds()).Text()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("record a tick: %w", err)
@@ -245,7 +245,7 @@ func (s *Scheduler) catchUp(ctx context.Context, start bool) error {
 	}
 	now := s.now()
 	if last.IsZero() { // the schedule begins
-		_, err := s.record(ctx, now)
+		_, err := s.recordTick(ctx, now)
 		return err
 	}
 	tick := s.schedule.tickAt(now)

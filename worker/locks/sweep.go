@@ -18,7 +18,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// ReleaseEnqueuer enqueues the releases of a sweep. *enqueue.Client does.
+// ReleaseEnqueuer enqueues the releases of a sweep. *enqueue.Client is one.
 type ReleaseEnqueuer interface {
 	// EnqueueReleases enqueues releases as a batch of their own. It returns those
 	// that are enqueued, even with an error.
@@ -55,10 +55,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Report says what a sweep has found and done.
-type Report struct {
+// SweepReport says what a sweep has found and done.
+type SweepReport struct {
 	// Source is the source that was swept.
-	Source tasks.Source `json:"source"`
+	Source tasks.SourceKind `json:"source"`
 	// Total is the number of locks that the source knows, without those that were
 	// swept before.
 	Total int64 `json:"total"`
@@ -91,8 +91,8 @@ var (
 // Sweeper sweeps one source. It is safe for concurrent use.
 type Sweeper struct {
 	Source Source
-	// Store is the ledger, whichever source is swept: it has the lease of the sweep,
-	// and remembers what a sweep leaves for the next one.
+	// Store is the lock ledger. Whatever source is swept, it holds the lease of the
+	// sweep, and records which batches of sweeps are open.
 	Store    *enqueuelocks.Store
 	Batches  *batch.Store
 	Releases ReleaseEnqueuer
@@ -107,15 +107,15 @@ const (
 // Sweep enqueues the releases of stale locks, within the guard rails. Locks that
 // these hold back are in the report, and not an error. With an error the report
 // says what was done before; it is empty if the locks could not be counted.
-func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
+func (s *Sweeper) Sweep(ctx context.Context, o Options) (SweepReport, error) {
 	o = o.withDefaults()
 	if err := o.Validate(); err != nil {
-		return Report{}, err
+		return SweepReport{}, err
 	}
 	if o.DryRun {
 		return s.dryRun(ctx, o)
 	}
-	var report Report
+	var report SweepReport
 	err := withLease(ctx, s.Store, s.Logger, func(ctx context.Context) (err error) {
 		report, err = s.sweep(ctx, o)
 		return err
@@ -123,7 +123,7 @@ func (s *Sweeper) Sweep(ctx context.Context, o Options) (Report, error) {
 	return report, err
 }
 
-func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
+func (s *Sweeper) dryRun(ctx context.Context, o Options) (SweepReport, error) {
 	r, stale, err := s.plan(ctx, o)
 	if err != nil || o.Each == nil {
 		return r, err
@@ -137,22 +137,22 @@ func (s *Sweeper) dryRun(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
+func (s *Sweeper) sweep(ctx context.Context, o Options) (SweepReport, error) {
 	if err := s.abandonOpenBatches(ctx); err != nil {
-		return Report{}, err
+		return SweepReport{}, err
 	}
 	began, err := s.Store.Now(ctx)
 	if err != nil {
-		return Report{}, err
+		return SweepReport{}, err
 	}
 	last, err := s.Store.LastSweep(ctx, s.Source.Kind())
 	if err != nil {
-		return Report{}, err
+		return SweepReport{}, err
 	}
 	// If the last sweep is in the future, Redis' clock was set back, and it does not
 	// count.
 	if !o.ScheduledFor.IsZero() && !last.Before(o.ScheduledFor) && !last.After(began) {
-		return Report{}, ErrDone
+		return SweepReport{}, ErrDone
 	}
 	r, stale, err := s.plan(ctx, o)
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 		s.Logger.Error("locks cannot be read, and stay", source, zap.Int64("unreadable", r.Unreadable), zap.String("first", r.FirstUnreadable))
 	}
 	if r.Enqueued > 0 {
-		if err := s.release(ctx, stale, &r); err != nil {
+		if err := s.enqueueReleases(ctx, stale, &r); err != nil {
 			return r, err
 		}
 	}
@@ -181,8 +181,8 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (Report, error) {
 	return r, nil
 }
 
-// abandonOpenBatches closes the batches of sweeps that were cut short. The locks
-// that those have not reached are stale for this sweep.
+// abandonOpenBatches closes the batches of sweeps that stopped early. The locks that
+// those sweeps did not reach are stale for this sweep.
 func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 	batches, err := s.Store.OpenBatches(ctx)
 	if err != nil {
@@ -191,27 +191,27 @@ func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 	for _, id := range batches {
 		err := s.Batches.Abandon(ctx, id)
 		if _, never := errors.AsType[*batch.NotFoundError](err); err != nil && !never { // the sweep may have died before it made the batch
-			return fmt.Errorf("close the batch of a sweep that was cut short: %w", err)
+			return fmt.Errorf("close the batch of a sweep that stopped early: %w", err)
 		}
 		if err := s.Store.CloseBatch(ctx, id); err != nil {
 			return err
 		}
-		s.Logger.Warn("a sweep was cut short; its batch is closed as it is", zap.String("batch", id))
+		s.Logger.Warn("a sweep stopped early; its batch is closed as it is", zap.String("batch", id))
 	}
 	return nil
 }
 
-// plan decides how many of the stale locks may be released, and yields those.
-func (s *Sweeper) plan(ctx context.Context, o Options) (Report, iter.Seq2[tasks.Lock, error], error) {
+// plan decides how many of the stale locks may be released, and returns them.
+func (s *Sweeper) plan(ctx context.Context, o Options) (SweepReport, iter.Seq2[tasks.Lock, error], error) {
 	limit := o.Max
 	if o.Force {
 		limit = math.MaxInt64
 	}
 	stats, err := s.Source.Stats(ctx, o.Grace, limit)
 	if err != nil {
-		return Report{}, nil, fmt.Errorf("count the locks: %w", err)
+		return SweepReport{}, nil, fmt.Errorf("count the locks: %w", err)
 	}
-	r := Report{Source: s.Source.Kind(), Total: stats.Total, Stale: stats.Stale, Enqueued: stats.Stale, Unreadable: stats.Unreadable}
+	r := SweepReport{Source: s.Source.Kind(), Total: stats.Total, Stale: stats.Stale, Enqueued: stats.Stale, Unreadable: stats.Unreadable}
 	if stats.FirstUnreadable != nil {
 		r.FirstUnreadable = stats.FirstUnreadable.Error()
 	}
@@ -228,8 +228,8 @@ func (s *Sweeper) plan(ctx context.Context, o Options) (Report, iter.Seq2[tasks.
 	return r, first(r.Enqueued, stats.Oldest), nil
 }
 
-// sourceNames are the sources in people's words.
-var sourceNames = map[tasks.Source]string{tasks.SourceLedger: "ledger", tasks.SourceFile: "file", tasks.SourceSQL: "database"}
+// sourceNames names the sources in messages.
+var sourceNames = map[tasks.SourceKind]string{tasks.SourceLedger: "ledger", tasks.SourceFile: "file", tasks.SourceSQL: "database"}
 
 // first yields the first n locks. It ends after the first error.
 func first(n int64, locks iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, error] {
@@ -246,21 +246,22 @@ func first(n int64, locks iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, er
 	}
 }
 
-// release enqueues the releases of these locks, and marks the locks as swept.
-func (s *Sweeper) release(ctx context.Context, stale iter.Seq2[tasks.Lock, error], r *Report) error {
+// enqueueReleases enqueues the releases of these locks, and marks the locks as swept.
+func (s *Sweeper) enqueueReleases(ctx context.Context, stale iter.Seq2[tasks.Lock, error], r *SweepReport) error {
 	r.Batch = "sweep-" + uuid.Must(uuid.NewV7()).String()
 	if err := s.Store.OpenBatch(ctx, r.Batch); err != nil {
 		r.Batch, r.Enqueued = "", 0
 		return err
 	}
-	enqueued, err := s.Releases.EnqueueReleases(ctx, r.Batch, s.releases(stale))
+	enqueued, err := s.Releases.EnqueueReleases(ctx, r.Batch, s.releaseTasks(stale))
 	if err == nil {
 		err = s.Store.CloseBatch(ctx, r.Batch) // if this fails, the next sweep closes it
 	}
 	if r.Enqueued = int64(len(enqueued)); r.Enqueued == 0 {
 		r.Batch = "" // all locks were renewed since they were counted
 	}
-	// Whatever is enqueued is marked, even after an error or at the end of ctx.
+	// All locks whose release is enqueued are marked, even after an error or at the
+	// end of ctx.
 	for releases := range slices.Chunk(enqueued, pageSize) {
 		page := make([]tasks.Lock, 0, len(releases))
 		for _, t := range releases {
@@ -278,8 +279,8 @@ func (s *Sweeper) release(ctx context.Context, stale iter.Seq2[tasks.Lock, error
 	return err
 }
 
-// releases yields the tasks that release these locks.
-func (s *Sweeper) releases(stale iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Task, error] {
+// releaseTasks yields the tasks that release these locks.
+func (s *Sweeper) releaseTasks(stale iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Task, error] {
 	return func(yield func(tasks.Task, error) bool) {
 		for l, err := range stale {
 			if err != nil {

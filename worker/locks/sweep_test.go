@@ -94,7 +94,7 @@ func newFixture(t *testing.T, server *redistest.Server, n int, f fixture) *fixtu
 
 func lockName(n int) string { return fmt.Sprintf("lock-%04d@102", n) }
 
-func (f *fixture) Kind() tasks.Source { return tasks.SourceLedger }
+func (f *fixture) Kind() tasks.SourceKind { return tasks.SourceLedger }
 
 func (f *fixture) Stats(context.Context, time.Duration, int64) (Stats, error) {
 	stats := Stats{Total: f.total, Stale: int64(f.stale), Oldest: f.oldest()}
@@ -176,7 +176,7 @@ func (f *fixture) sweeper(log *zap.Logger) *Sweeper {
 	return &Sweeper{Source: f, Store: f.store, Batches: f.batches, Releases: f, Logger: log}
 }
 
-func (f *fixture) sweep(t *testing.T, o Options) (Report, error) {
+func (f *fixture) sweep(t *testing.T, o Options) (SweepReport, error) {
 	t.Helper()
 	return f.sweeper(zap.NewNop()).Sweep(t.Context(), o)
 }
@@ -479,7 +479,7 @@ func TestSweep_GatheredTicks(t *testing.T) {
 	f.markErr, f.hook.shift = errors.New("it broke"), 2*time.Hour
 	before := lastSweep()
 	if err := sweepFor(90 * time.Minute); !errors.Is(err, f.markErr) || !lastSweep().Equal(before) {
-		t.Errorf("%v; want that a sweep that was cut short does not count", err)
+		t.Errorf("%v; want the sweep that stopped early not to count", err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// attemptsHeader is the asynq header that carries the attempts charged to a
-// task before it was requeued under another ID.
+// attemptsHeader is the asynq header with the number of attempts that were charged
+// to a task before it was requeued under another ID.
 const attemptsHeader = "kooworker-attempts"
 
 // NewDelivery reads a delivery from asynq.
@@ -30,16 +30,17 @@ func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
 	return d
 }
 
-// ToAsynqError says a decision in asynq's terms. No other place does.
+// ToAsynqError translates a decision to what asynq's handler must return.
 //
-//	Complete, Park, and what was requeued   nil: asynq removes the original
-//	Retry                                   an error with the delay; IsFailure tells whether it counts
-//	Park of a replayed letter               an error with the delay asynqx.ParkDelay, in one atomic step
+//	Complete, Park, or requeued   nil: asynq removes the original
+//	Retry                         an error with the delay; IsFailure tells whether it counts
+//	Park of a replayed letter     an error with the delay asynqx.ParkDelay: asynq puts
+//	                              the letter back in one atomic step
 func ToAsynqError(d Delivery, decision Decision) error {
 	switch {
 	case decision.Action == Park && d.Replay:
-		// The count tells a parked letter from one that has just arrived, and
-		// must never reach the limit at which asynq archives.
+		// A letter that was parked here has a retry count above 0; one that has just
+		// arrived has 0. The count must never reach the limit at which asynq archives.
 		return &retryError{text: decision.Error, delay: asynqx.ParkDelay, charged: d.Retries == 0 || d.Retries+1 < d.RetryLimit}
 	case decision.Action == Retry && !decision.Requeued:
 		return &retryError{text: decision.Error, delay: decision.Delay, charged: decision.CountsAsAttempt}
@@ -48,8 +49,7 @@ func ToAsynqError(d Delivery, decision Decision) error {
 	}
 }
 
-// retryError is the error that makes asynq put a task into its retry set. Its
-// text is what asynqmon shows.
+// retryError makes asynq put a task into its retry set. asynqmon shows its text.
 type retryError struct {
 	text    string
 	delay   time.Duration
@@ -58,9 +58,9 @@ type retryError struct {
 
 func (e *retryError) Error() string { return e.text }
 
-// RetryDelay is asynq's RetryDelayFunc. asynq keeps whole seconds and cuts the
-// rest off, which would make a task run up to a second early: so the moment is
-// moved up to the next full second.
+// RetryDelay is asynq's RetryDelayFunc. asynq rounds the time of a retry down to
+// whole seconds, which would make a task run up to a second early. So RetryDelay
+// rounds the time up.
 //
 // It must not panic: asynq does not recover here.
 func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
@@ -80,13 +80,13 @@ func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
 	return time.Until(at)
 }
 
-// IsFailure is asynq's IsFailure: it says whether an error counts as a retry.
-// Crashes and lost leases cost nothing.
+// IsFailure is asynq's IsFailure: it reports whether an error counts as a retry.
+// Crashes and lost leases do not count.
 //
-// Of asynq's own errors one counts: that the deadline has passed which a
-// producer set by asynq's option of that name. Such a task never reaches the
-// handler again. asynq must be let to archive it in the end, or it would go
-// round for ever; from the archive recovery makes it a dead letter.
+// Of asynq's own errors only one counts: a producer set asynq's option Deadline,
+// and the deadline has passed. Such a task never reaches the handler again. If the
+// error did not count, asynq would retry the task for ever. Since it counts, asynq
+// archives the task in the end, and recovery makes it a dead letter.
 //
 // It must not panic: asynq does not recover here.
 func IsFailure(err error) bool {

@@ -13,12 +13,11 @@ type Backoff struct {
 	// First is the delay after the first attempt. At least 1 s, since asynq
 	// keeps whole seconds. Default 2 s.
 	First time.Duration
-	// Factor is what each further delay is multiplied by. At least 1.
+	// Factor multiplies the delay after each further attempt. At least 1.
 	// Default 2.
 	Factor float64
-	// Jitter is the share by which a delay may be shorter or longer, evenly
-	// spread: 0.5 means between half and one and a half times. 0 to 1, 1
-	// excluded. Default 0.5.
+	// Jitter is the share by which a delay may be shorter or longer, at random: 0.5
+	// means between 0.5 and 1.5 times the delay. 0 to less than 1. Default 0.5.
 	Jitter float64
 	// Cap bounds the delay before the jitter. Default 15 min.
 	Cap time.Duration
@@ -47,9 +46,9 @@ func (b Backoff) validate() error {
 
 // Delay returns the time to wait after the given attempt, counted from 1.
 //
-// cenkalti's ExponentialBackOff counts by itself and gives up after a quarter
-// of an hour, while here the count lives in Redis and the budget in Policy: so
-// a fresh one is placed at the attempt's interval and asked once.
+// cenkalti's ExponentialBackOff keeps the count itself, but here the count is in
+// Redis. So Delay makes a new one that starts at the interval of this attempt, and
+// takes its first delay.
 func (b Backoff) Delay(attempt int) time.Duration {
 	interval := float64(b.First) * math.Pow(b.Factor, float64(max(attempt-1, 0)))
 	exp := backoff.NewExponentialBackOff(

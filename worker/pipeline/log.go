@@ -10,12 +10,12 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// alarmEvery is how often a condition that hits every task is spelled out. A
-// line per task would drown it.
+// alarmEvery is how often a condition that affects every task is logged. A line for
+// each task would flood the log.
 const alarmEvery = 10 * time.Second
 
-// attemptLog writes the log: a line per attempt that says something about its
-// task, and an alarm now and then for what says something about the world.
+// attemptLog writes a line for each attempt. If the reason of an attempt affects
+// every task alike, it writes an alarm now and then.
 type attemptLog struct {
 	log *zap.Logger
 	now func() time.Time
@@ -26,14 +26,14 @@ type attemptLog struct {
 
 type alarm struct {
 	last       time.Time
-	suppressed int // attempts since, that were not spelled out
+	suppressed int // attempts since the last alarm
 }
 
 func newAttemptLog(log *zap.Logger, now func() time.Time) *attemptLog {
 	return &attemptLog{log: log, now: now, alarms: make(map[tasks.Reason]*alarm)}
 }
 
-// alarmMessages are fixed, so that they can be searched for and alerted on.
+// alarmMessages are constant, so that people can search and alert for them.
 var alarmMessages = map[tasks.Reason]string{
 	tasks.Unauthorized: "KooDrive refuses the credential; tasks wait, none is charged",
 	tasks.Misrouted:    "the answer is not KooDrive's; tasks wait, none is charged",
@@ -43,7 +43,8 @@ var alarmMessages = map[tasks.Reason]string{
 	tasks.Upstream:     "KooDrive is in trouble; tasks wait, none is charged",
 }
 
-func (l *attemptLog) record(e Event, result Result) {
+// write writes the line of an attempt.
+func (l *attemptLog) write(e Event, result Result) {
 	decision := e.Decision
 	fields := append(e.Delivery.fields(e.Task),
 		zap.Duration("took", e.Took),
@@ -63,7 +64,7 @@ func (l *attemptLog) record(e Event, result Result) {
 			zap.Int("budget", decision.Budget), zap.Duration("delay", decision.Delay))...)
 	default:
 		l.log.Debug("put back uncharged", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.Duration("delay", decision.Delay))...)
-		if result.Kind != IsSnooze { // the gate, or whatever holds the call back, has a line of its own
+		if result.Kind != IsSnooze { // the gate or the job has logged why the task waits
 			l.alarm(decision, result)
 		}
 	}
@@ -103,7 +104,7 @@ func (l *attemptLog) alarm(decision Decision, result Result) {
 }
 
 func (l *attemptLog) panicked(task tasks.Task, x any, stack []byte) {
-	l.log.Error("panic while a task was carried out", zap.String("task", tasks.Identity(task)),
+	l.log.Error("panic in a job", zap.String("task", tasks.Identity(task)),
 		zap.String("panic", fmt.Sprintf("%.500v", x)), zap.ByteString("stack", stack))
 }
 
@@ -111,8 +112,8 @@ func (l *attemptLog) storeFailed(message string, d Delivery, err error) {
 	l.log.Error(message, append(d.fields(nil), zap.Error(err))...)
 }
 
-// fields names a delivery in a log line. The payload is not logged: what could
-// not be decoded may hold anything.
+// fields are the log fields of a delivery. The payload is not logged: bytes that
+// could not be decoded may hold a secret.
 func (d Delivery) fields(task tasks.Task) []zap.Field {
 	fields := []zap.Field{zap.String("id", d.ID), zap.String("queue", d.Queue), zap.String("kind", string(d.Kind))}
 	if task != nil {

@@ -24,12 +24,12 @@ type Delivery struct {
 	// Retries and RetryLimit are the queue's own count and limit; see
 	// tasks.MaxRetry.
 	Retries, RetryLimit int
-	// Replay marks a dead letter that is tried once more in its place. When
-	// it fails again it goes back to being dead at once.
+	// Replay marks a dead letter that is tried once more where it is. If it fails
+	// again, it is dead again at once.
 	Replay bool
 }
 
-// Job is a decoded task, for whoever carries it out.
+// Job is a decoded task.
 type Job struct {
 	// ID is the asynq task ID.
 	ID     string
@@ -37,12 +37,12 @@ type Job struct {
 	Intent tasks.Intent
 }
 
-// Jobs carries tasks out. Package jobs does.
+// Jobs does what tasks ask for. *jobs.Jobs is one.
 type Jobs interface {
 	Do(ctx context.Context, j Job) Result
 }
 
-// DeadLetters keeps dead tasks. *deadletter.Store does.
+// DeadLetters stores dead tasks. *deadletter.Store is one.
 type DeadLetters interface {
 	// Park returns nil once the letter is stored.
 	Park(ctx context.Context, l deadletter.Letter) error
@@ -54,14 +54,14 @@ type Requeuer interface {
 	Requeue(ctx context.Context, d Delivery, delay time.Duration) error
 }
 
-// Receipts keeps account of the tasks of batches. *ReceiptBatcher does.
+// Receipts stores the receipts of tasks of a batch. *ReceiptBatcher is one.
 type Receipts interface {
-	// Record notes what became of a task. It returns nil once that is stored, or
-	// was stored before. Receipt.At is not set: the time is the ledger's own.
+	// Record stores the receipt of a task. It returns nil if the receipt is stored,
+	// by this call or before it. Receipt.At is not set: the batch ledger sets it.
 	Record(ctx context.Context, r tasks.Receipt) error
 }
 
-// Event is one attempt, as observers see it.
+// Event describes one attempt to observers.
 type Event struct {
 	Delivery Delivery
 	Task     tasks.Task // nil where the payload could not be decoded
@@ -69,7 +69,7 @@ type Event struct {
 	Took     time.Duration
 }
 
-// Observer is told of every attempt after it was decided. It must not block.
+// Observer observes every attempt, after its decision. It must not block.
 type Observer interface {
 	Observe(e Event)
 }
@@ -83,9 +83,9 @@ type Config struct {
 	Receipts    Receipts
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
-	// Observer is told of each attempt. Default: nobody.
+	// Observer observes each attempt. Default: none.
 	Observer Observer
-	// Logger receives a line per attempt. Default: none.
+	// Logger gets a line for each attempt. Default: none.
 	Logger *zap.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -137,12 +137,12 @@ func New(cfg Config) (*Pipeline, error) {
 	return p, nil
 }
 
-// maxUnrecorded is how many results a process remembers while the ledger is away:
-// more than it has in flight, and some megabytes.
+// maxUnrecorded is how many results a process remembers while the ledger is away.
+// It is more than the process has in flight, and takes some megabytes.
 const maxUnrecorded = 10_000
 
-// Process takes one delivery through its life. What it returns is still to be
-// told to asynq, by ToAsynqError.
+// Process decodes one delivery, attempts it, decides and settles. The caller hands
+// the decision to asynq by ToAsynqError.
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	job, result := p.decode(d)
@@ -154,19 +154,19 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	decision := p.decide(ctx, d, result)
 	decision = p.settle(ctx, d, job, decision)
 	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
-		decision = p.record(ctx, d, job, result, decision)
+		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
-	p.log.record(event, result)
+	p.log.write(event, result)
 	if p.observer != nil {
 		p.observer.Observe(event)
 	}
 	return decision
 }
 
-// decode turns bytes into a job. Where they are no task, the job has none, and
-// the result says why.
+// decode turns bytes into a job. If they are no task, Job.Task is nil, and the
+// result says why.
 func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	task, intent, err := tasks.Decode(d.Kind, d.Payload)
 	switch {
@@ -181,8 +181,8 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	return Job{ID: d.ID, Task: task, Intent: intent}, Result{}
 }
 
-// attempt lets the job do the work, unless it is too late for it. A panic is a
-// result like any other: the stack goes to the log, and the task is tried again.
+// attempt lets the job do the work, unless the task has expired. A panic becomes a
+// Failed result: the stack goes to the log, and the task is tried again.
 func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
 		if x := recover(); x != nil {
@@ -200,13 +200,14 @@ func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 
 // decide turns a result into a decision.
 func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
-	interrupted := ctx.Err() != nil && !r.succeeded()
+	interrupted := ctx.Err() != nil && !r.Succeeded()
 	switch {
 	case r.Kind == IsSuperseded:
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
 	case interrupted:
-		// Cut short by a shutdown, an operator's cancel or a lost lease. asynq
-		// has most likely put it back already; if not: soon, and uncharged.
+		// A shutdown, an operator's cancel or a lost lease ended the attempt. Most
+		// likely asynq has put the task back already. If not, it runs again soon,
+		// uncharged.
 		return d.retryUncharged(r.Problem, time.Second)
 	case r.Kind == IsSnooze || r.Kind == IsOutage:
 		delay := r.RetryAfter
@@ -225,30 +226,32 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 	return decision
 }
 
-// retryUncharged puts a task back as if there had been no attempt.
+// retryUncharged is the decision to run a task again as if there had been no
+// attempt.
 func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 	return Decision{Action: Retry, Reason: why.Reason, Attempt: d.Attempts, Delay: delay, Error: why.errorLine()}
 }
 
-// settle stores elsewhere what cannot stay in its queue. Only when that is done
-// may the original go. If the process dies in between, the original is still
-// active: it runs again, and finds its letter parked or its copy enqueued.
+// settle parks a dead task, or requeues a task that asynq would archive. Only then
+// may the original leave its queue. If the process dies in between, the original is
+// still active and runs again, and its letter is already parked or its copy already
+// enqueued.
 func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Decision) Decision {
 	if d.Replay {
-		return decision // dead letters stay in their place
+		return decision // a replayed letter stays where it is
 	}
 	if decision.Action == Park {
 		err := p.letters.Park(ctx, letterOf(d, job, decision))
 		if err == nil {
 			return decision
 		}
-		p.log.storeFailed("dead, but could not be parked yet; it will come to the same end again", d, err)
+		p.log.storeFailed("dead, but cannot be parked yet; the task runs again", d, err)
 		decision = p.runAgain(d, decision)
 	}
 	if decision.Action == Retry && !decision.CountsAsAttempt && d.Retries >= d.RetryLimit {
-		// asynq would archive it whatever we return.
+		// asynq would archive the task whatever the handler returns.
 		if err := p.requeuer.Requeue(ctx, d, decision.Delay); err != nil {
-			p.log.storeFailed("could not be requeued; asynq archives it, and recovery collects it", d, err)
+			p.log.storeFailed("cannot be requeued; asynq archives the task, and recovery makes it a dead letter", d, err)
 			return decision
 		}
 		decision.Requeued = true
@@ -268,18 +271,20 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 	return l
 }
 
-// receiptTimeout is how long the ledger may take. Beyond it the task runs again.
+// receiptTimeout bounds the attempts to write a receipt. After it the task runs
+// again.
 const receiptTimeout = 15 * time.Second
 
-// record lets the ledger take note of an outcome, before the task may go. If the
-// process dies after the note and before the task has gone, the task runs again,
-// finds nothing left to do, and the ledger keeps the outcome that it noted first.
-// If it dies before the note, the task runs again as well, and its receipt says
-// already_gone for what the first run has removed. If only the note fails, this
-// process remembers the result: the task comes back for its note alone.
+// writeReceipt writes the receipt of a task to the batch ledger, before the task
+// may leave its queue. If the process dies after the receipt is written, the task
+// runs again and finds nothing left to do, and the ledger keeps the first receipt.
+// If the process dies before the receipt is written, the task runs again as well,
+// and its receipt says already_gone if the first run has removed the device or
+// lock. If only the writing fails, this process remembers the result, and the task
+// comes back for its receipt alone.
 //
-// KooDrive has answered by now, so this goes on when the task is cut short.
-func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
+// KooDrive has answered by now, so the receipt is written even if ctx has ended.
+func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
 	defer cancel()
 	r := tasks.Receipt{
@@ -288,11 +293,11 @@ func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, result Resul
 		Again: d.Replay && decision.Action == Park,
 	}
 	if decision.Action == Complete {
-		r.Attempts++ // the answer that completed it is charged to nobody
+		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {
-		p.log.storeFailed("done, but its receipt could not be written yet; it will come to the same end again", d, err)
-		if result.succeeded() {
+		p.log.storeFailed("done, but its receipt cannot be written yet; the task runs again", d, err)
+		if result.Succeeded() {
 			p.unrecorded.Add(d.ID, result)
 		}
 		return p.runAgain(d, decision)
@@ -301,8 +306,8 @@ func (p *Pipeline) record(ctx context.Context, d Delivery, job Job, result Resul
 	return decision
 }
 
-// runAgain is the decision when the dead letter, or the receipt, could not be
-// stored: the attempt did not happen, and the task comes to the same end later.
+// runAgain is the decision if the dead letter or the receipt could not be stored.
+// The attempt is not charged, and the task runs again.
 func (p *Pipeline) runAgain(d Delivery, decision Decision) Decision {
 	return Decision{
 		Action: Retry, Reason: decision.Reason, Attempt: d.Attempts, Budget: decision.Budget, Error: decision.Error,
@@ -310,9 +315,9 @@ func (p *Pipeline) runAgain(d Delivery, decision Decision) Decision {
 	}
 }
 
-// withDeadlineMargin ends an attempt a little before asynq would: asynq frees the
-// slot but cannot stop the call, and it would put the task back by its own
-// rules.
+// withDeadlineMargin ends an attempt a little before asynq's own deadline. At that
+// deadline asynq would free the slot while the call still runs, and would put the
+// task back by its own rules.
 func withDeadlineMargin(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeJobs does as it is told.
+// fakeJobs runs do, and records the tasks.
 type fakeJobs struct {
 	do    func(context.Context, tasks.Task) Result
 	calls []string
@@ -32,10 +32,10 @@ func (f *fakeJobs) Do(ctx context.Context, j Job) Result {
 	return f.do(ctx, j.Task)
 }
 
-// fakeStore keeps what was parked or requeued, and fails when told to.
+// fakeStore records what was parked or requeued, or fails with err.
 type fakeStore struct {
 	err         error
-	errParkOnly bool
+	errParkOnly bool // Requeue succeeds in spite of err
 	parked      []deadletter.Letter
 	requeued    []time.Duration
 }
@@ -55,7 +55,7 @@ func (f *fakeStore) Requeue(_ context.Context, _ Delivery, delay time.Duration) 
 	return nil
 }
 
-// fakeReceipts keeps receipts, and fails when told to.
+// fakeReceipts records receipts, or fails with err.
 type fakeReceipts struct {
 	err      error
 	receipts []tasks.Receipt
@@ -77,7 +77,7 @@ type bundle struct {
 	now      time.Time
 }
 
-// resultOf is what a job returns that KooDrive has answered so.
+// resultOf is the result of a job for an answer of KooDrive.
 func resultOf(reason tasks.Reason) Result {
 	switch reason {
 	case tasks.OK:
@@ -118,21 +118,21 @@ func TestProcess_SuccessIsComplete(t *testing.T) {
 		d := delivery(unbindPayload)
 		v := b.Process(t.Context(), d)
 		if v.Action != Complete || v.Outcome != outcome || v.Error != "" || ToAsynqError(d, v) != nil {
-			t.Errorf("%s: %+v", reason, v)
+			t.Errorf("%s: %+v; want it complete as %s", reason, v, outcome)
 		}
 		if len(b.store.parked) != 0 {
-			t.Errorf("%s: parked", reason)
+			t.Errorf("%s: parked; want no letter", reason)
 		}
 	}
 }
 
-func TestProcess_DeadTasksAreParkedBeforeTheyGo(t *testing.T) {
+func TestProcess_DeadTaskIsParkedBeforeItIsRemoved(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if err := ToAsynqError(d, v); err != nil {
-		t.Fatalf("the original stays: %v", err)
+		t.Fatalf("asynq keeps the original: %v; want nil", err)
 	}
 	want := []deadletter.Letter{{
 		ID: d.ID, Kind: d.Kind, Queue: d.Queue, Payload: d.Payload, UserID: "u", Target: "d", Attempts: 1,
@@ -154,7 +154,7 @@ func TestProcess_FailedParkingStaysUncharged(t *testing.T) {
 	}
 	err := ToAsynqError(d, v)
 	if err == nil || IsFailure(err) {
-		t.Errorf("settled as %v", err)
+		t.Errorf("asynq gets %v; want an error that does not count", err)
 	}
 }
 
@@ -174,10 +174,10 @@ func TestProcess_UndecodableIsParkedWithItsBytes(t *testing.T) {
 		d.Kind = tc.kind
 		v := b.Process(t.Context(), d)
 		if v.Action != Park || v.Reason != tc.reason || len(b.jobs.calls) != 0 {
-			t.Errorf("%q: %+v, calls %v", tc.payload, v, b.jobs.calls)
+			t.Errorf("%q: %+v, calls %v; want it parked as %s without a call", tc.payload, v, b.jobs.calls, tc.reason)
 		}
 		if len(b.store.parked) != 1 || string(b.store.parked[0].Payload) != tc.payload || b.store.parked[0].UserID != "" {
-			t.Errorf("%q: parked %+v", tc.payload, b.store.parked)
+			t.Errorf("%q: parked %+v; want its bytes", tc.payload, b.store.parked)
 		}
 	}
 }
@@ -189,13 +189,14 @@ func TestToAsynqError_UnchargedErrorsDoNotCount(t *testing.T) {
 		d := delivery(unbindPayload)
 		err := ToAsynqError(d, b.Process(t.Context(), d))
 		if err == nil || IsFailure(err) || err.Error() != string(reason)+": said so" {
-			t.Errorf("%s becomes %v", reason, err)
+			t.Errorf("%s: asynq gets %v; want an error that does not count", reason, err)
 		}
 	}
 }
 
-// A plain asynq client may allow fewer retries than we do. asynq archives such
-// a task whatever the handler says, so it must leave before.
+// A plain asynq client may set a lower retry limit than we do. At the limit asynq
+// archives the task whatever the handler returns, so the task must leave its queue
+// before.
 func TestProcess_SmallRetryLimitNeverReachesAsynqsArchive(t *testing.T) {
 	t.Parallel()
 	d := delivery(unbindPayload)
@@ -203,15 +204,15 @@ func TestProcess_SmallRetryLimitNeverReachesAsynqsArchive(t *testing.T) {
 
 	b := setup(t, tasks.Upstream)
 	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.store.parked) != 1 {
-		t.Errorf("its own failure: %+v, parked %d", v, len(b.store.parked))
+		t.Errorf("its own failure: %+v, parked %d; want it parked", v, len(b.store.parked))
 	}
 	b = setup(t, tasks.Throttled)
 	if v := b.Process(t.Context(), d); ToAsynqError(d, v) != nil || len(b.store.requeued) != 1 || len(b.store.parked) != 0 {
-		t.Errorf("not its fault: %+v, requeued %v, parked %d", v, b.store.requeued, len(b.store.parked))
+		t.Errorf("not its fault: %+v, requeued %v, parked %d; want it requeued", v, b.store.requeued, len(b.store.parked))
 	}
 }
 
-// The letter of a task that may not be retried cannot be stored just now.
+// The task is dead and at its retry limit, but its letter cannot be stored yet.
 func TestProcess_FailedParkingIsRequeuedBeforeAsynqArchivesIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
@@ -220,7 +221,7 @@ func TestProcess_FailedParkingIsRequeuedBeforeAsynqArchivesIt(t *testing.T) {
 	d.RetryLimit = 0
 	v := b.Process(t.Context(), d)
 	if err := ToAsynqError(d, v); err != nil || len(b.store.requeued) != 1 {
-		t.Errorf("becomes %v, requeued %v: asynq would archive it", err, b.store.requeued)
+		t.Errorf("asynq gets %v, requeued %v; want it requeued, since asynq would archive it", err, b.store.requeued)
 	}
 }
 
@@ -232,17 +233,17 @@ func TestProcess_FailedReplayIsDeadInItsPlace(t *testing.T) {
 	b := setup(t, tasks.Upstream)
 	err := ToAsynqError(d, b.Process(t.Context(), d))
 	if err == nil || len(b.store.parked) != 0 || !IsFailure(err) || RetryDelay(0, err, nil) < asynqx.ParkDelay {
-		t.Errorf("becomes %v, parked elsewhere %d", err, len(b.store.parked))
+		t.Errorf("asynq gets %v, parked again %d; want it dead where it is", err, len(b.store.parked))
 	}
 	b = setup(t, tasks.Throttled)
 	err = ToAsynqError(d, b.Process(t.Context(), d))
 	if err == nil || IsFailure(err) || RetryDelay(0, err, nil) > time.Minute {
-		t.Errorf("throttled, it becomes %v; want it to stay a replay", err)
+		t.Errorf("throttled: asynq gets %v; want it to stay a replay", err)
 	}
 	d.Retries = d.RetryLimit - 1
 	b = setup(t, tasks.Upstream)
 	if err := ToAsynqError(d, b.Process(t.Context(), d)); err == nil || IsFailure(err) {
-		t.Errorf("one retry before asynq's limit it becomes %v, which counts", err)
+		t.Errorf("one retry before asynq's limit: asynq gets %v; want an error that does not count", err)
 	}
 }
 
@@ -253,11 +254,11 @@ func TestProcess_PanicIsAnAttempt(t *testing.T) {
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if v.Action != Retry || !v.CountsAsAttempt || v.Reason != tasks.Panicked || strings.Contains(v.Error, "secret") {
-		t.Errorf("%+v", v)
+		t.Errorf("%+v; want a charged retry without the panic's text", v)
 	}
 	entries := b.logs.FilterMessageSnippet("panic").All()
 	if len(entries) != 1 || !strings.Contains(fmt.Sprint(entries[0].ContextMap()["stack"]), "TestProcess_PanicIsAnAttempt") {
-		t.Errorf("the stack is not in the log: %v", entries)
+		t.Errorf("log %v; want one line with the stack", entries)
 	}
 }
 
@@ -266,11 +267,11 @@ func TestProcess_ExpiredIsDeadWithoutACall(t *testing.T) {
 	b := setup(t, tasks.OK)
 	v := b.Process(t.Context(), delivery(`{"v":1,"user_id":"u","device_id":"d","not_after":"2026-05-01T11:59:59Z"}`))
 	if v.Action != Park || v.Reason != tasks.Expired || len(b.jobs.calls) != 0 || len(b.store.parked) != 1 {
-		t.Errorf("%+v, calls %v", v, b.jobs.calls)
+		t.Errorf("%+v, calls %v; want it parked as expired without a call", v, b.jobs.calls)
 	}
 }
 
-func TestProcess_InterruptedCallCostsNothing(t *testing.T) {
+func TestProcess_InterruptedCallIsNotCharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -281,21 +282,21 @@ func TestProcess_InterruptedCallCostsNothing(t *testing.T) {
 	d := delivery(unbindPayload)
 	d.Attempts = 11
 	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || len(b.store.parked) != 0 {
-		t.Errorf("%+v", v)
+		t.Errorf("%+v; want an uncharged retry", v)
 	}
 }
 
-func TestProcess_SnoozeAndOutageCostNothing(t *testing.T) {
+func TestProcess_SnoozeAndOutageAreNotCharged(t *testing.T) {
 	t.Parallel()
-	for _, held := range []func(Problem) Result{Snooze, Outage} {
+	for _, result := range []func(Problem) Result{Snooze, Outage} {
 		b := setup(t, tasks.OK)
 		b.jobs.do = func(context.Context, tasks.Task) Result {
-			return held(Problem{Reason: tasks.Upstream, RetryAfter: 42 * time.Second})
+			return result(Problem{Reason: tasks.Upstream, RetryAfter: 42 * time.Second})
 		}
 		d := delivery(unbindPayload)
 		d.Attempts = 11
 		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || v.Delay != 42*time.Second || len(b.store.parked) != 0 {
-			t.Errorf("%+v", v)
+			t.Errorf("%+v; want an uncharged retry in 42s", v)
 		}
 	}
 }
@@ -324,12 +325,12 @@ func TestAttemptLog_AlarmsAreWrittenNowAndThen(t *testing.T) {
 	}
 	alarms := b.logs.FilterMessage(alarmMessages[tasks.Misrouted])
 	if alarms.Len() != 1 || alarms.All()[0].ContextMap()["hint"] != "do this" || alarms.All()[0].ContextMap()["reason"] != "misrouted" {
-		t.Fatalf("alarms: %v", alarms.All())
+		t.Fatalf("alarms %v; want one with the hint and the reason", alarms.All())
 	}
 	b.now = b.now.Add(alarmEvery)
 	b.Process(t.Context(), delivery(unbindPayload))
 	if again := b.logs.FilterMessage(alarmMessages[tasks.Misrouted]); again.Len() != 2 || again.All()[1].ContextMap()["since_last"] != int64(50) {
-		t.Errorf("later: %v", again.All())
+		t.Errorf("alarms %v; want a second one for 50 attempts", again.All())
 	}
 }
 
@@ -344,7 +345,7 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	p.Process(t.Context(), delivery(unbindPayload))
 	p.Process(t.Context(), delivery("{"))
 	if len(seen) != 2 || seen[0].Decision.Outcome != tasks.AlreadyGone || seen[1].Decision.Outcome != tasks.Dead || seen[1].Task != nil {
-		t.Errorf("seen: %+v", seen)
+		t.Errorf("events %+v; want one of the done task and one of the bytes that are no task", seen)
 	}
 }
 

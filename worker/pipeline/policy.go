@@ -8,22 +8,22 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Policy decides how often an attempt is repeated, and when.
+// Policy decides how often a task is tried, and when.
 type Policy struct {
-	// MaxAttempts is how often a task may fail before it is dead, where
-	// Attempts does not say otherwise. 1 to 500. Default 12.
+	// MaxAttempts is how many failed attempts make a task dead. 1 to 500.
+	// Default 12.
 	MaxAttempts int
-	// Attempts holds the budgets of single reasons; they apply when smaller
-	// than MaxAttempts. Default: rejected 5, invalid 1, forbidden 1.
+	// Attempts holds smaller budgets for single reasons. A budget above MaxAttempts
+	// has no effect. Default: rejected 5, invalid 1, forbidden 1.
 	Attempts map[tasks.Reason]int
 	// Backoff is the delay between charged attempts.
 	Backoff Backoff
 	// ThrottleMin and ThrottleMax bound the random wait after a throttled
 	// answer that names no time. Default 2 s to 5 s, the vendor's advice.
 	ThrottleMin, ThrottleMax time.Duration
-	// Pause is the wait, give or take a half, after what would have hit every
-	// task alike: a refused credential, an answer that is not KooDrive's.
-	// Default 10 s.
+	// Pause is the mean wait after an attempt that failed for a reason that affects
+	// every task alike: a refused credential, an answer that is not KooDrive's, no
+	// server reached. The wait is random, 0.5 to 1.5 times Pause. Default 10 s.
 	Pause time.Duration
 }
 
@@ -63,20 +63,20 @@ func (p Policy) validate() error {
 	return nil
 }
 
-// Action is what is to happen with a task after an attempt.
+// Action says what happens with a task after an attempt.
 type Action int
 
 // The actions.
 const (
-	// Complete: the task has reached an outcome; remove it.
+	// Complete: the task is done or superseded; remove it.
 	Complete Action = iota
-	// Retry: put it back and run it after Delay.
+	// Retry: put the task back and run it after Delay.
 	Retry
-	// Park: it is dead; move it to the dead-letter queue.
+	// Park: the task is dead; move it to the dead-letter queue.
 	Park
 )
 
-// Decision is the end of one attempt: what is to happen with the task.
+// Decision says what happens with a task after an attempt, and why.
 type Decision struct {
 	Action          Action
 	Outcome         tasks.Outcome // set unless Action is Retry
@@ -86,12 +86,12 @@ type Decision struct {
 	Budget          int           // attempts allowed for this reason
 	Delay           time.Duration // until the next run, where Action is Retry
 	Error           string        // one line that begins with the reason; "" when completed
-	Requeued        bool          // it waits under another ID already; the original may go
+	Requeued        bool          // a copy waits under another ID; asynq may remove the original
 }
 
-// Decide turns the reason of an attempt into a decision. attempts counts the
-// charged attempts before this one; limit is the queue's own retry limit,
-// which may undercut the policy's; wait is what the answer asked for, or 0.
+// Decide turns the reason of an attempt into a decision. attempts is the number of
+// charged attempts before this one. limit is the queue's own retry limit, which may
+// be below the policy's. wait is the time that the answer asked to wait, or 0.
 func (p Policy) Decide(reason tasks.Reason, attempts, limit int, wait time.Duration) Decision {
 	d := Decision{Reason: reason, Attempt: attempts, Budget: p.budget(reason, limit)}
 	switch reason {
@@ -131,7 +131,7 @@ func (p Policy) budget(reason tasks.Reason, limit int) int {
 	return min(n, limit+1)
 }
 
-// pause is the wait after what would have hit every task alike.
+// pause is a random wait around Policy.Pause.
 func (p Policy) pause() time.Duration { return randDuration(p.Pause/2, p.Pause*3/2) }
 
 func randDuration(low, high time.Duration) time.Duration {

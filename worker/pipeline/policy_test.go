@@ -14,7 +14,7 @@ import (
 
 const noLimit = tasks.MaxRetry
 
-func TestDelayStaysWithinItsBounds(t *testing.T) {
+func TestBackoffDelay_StaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		b := Backoff{
@@ -41,7 +41,7 @@ func TestDelayStaysWithinItsBounds(t *testing.T) {
 	})
 }
 
-func TestDefaultDelaysDouble(t *testing.T) {
+func TestBackoffDelay_DefaultsDouble(t *testing.T) {
 	t.Parallel()
 	b := DefaultBackoff()
 	b.Jitter = 0
@@ -54,7 +54,7 @@ func TestDefaultDelaysDouble(t *testing.T) {
 	}
 }
 
-func TestJudge(t *testing.T) {
+func TestDecide_EachReason(t *testing.T) {
 	t.Parallel()
 	p := DefaultPolicy()
 	for _, tc := range []struct {
@@ -94,14 +94,14 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: attempt %d; want %d", tc.reason, v.Attempt, wantAttempt)
 		}
 		if (v.Action == Retry) != (v.Delay > 0) {
-			t.Errorf("%s: action %d with the delay %s", tc.reason, v.Action, v.Delay)
+			t.Errorf("%s: action %d with the delay %s; want a delay for a retry only", tc.reason, v.Action, v.Delay)
 		}
 	}
 }
 
-// Whatever answers come, a task that is tried over and over dies after its
-// budget of charged attempts and not before, and never reaches asynq's limit.
-func TestEveryTaskEndsWithinItsBudget(t *testing.T) {
+// Whatever the answers, a task is dead after at most its budget of charged attempts,
+// and never reaches asynq's limit.
+func TestDecide_EveryTaskEndsWithinItsBudget(t *testing.T) {
 	t.Parallel()
 	reasons := tasks.Reasons()
 	rapid.Check(t, func(t *rapid.T) {
@@ -113,26 +113,26 @@ func TestEveryTaskEndsWithinItsBudget(t *testing.T) {
 			reason := rapid.SampledFrom(reasons).Draw(t, "reason")
 			v := p.Decide(reason, attempts, limit, 0)
 			if v.Attempt > min(p.MaxAttempts, limit+1) {
-				t.Fatalf("attempt %d of at most %d", v.Attempt, min(p.MaxAttempts, limit+1))
+				t.Fatalf("attempt %d; want at most %d", v.Attempt, min(p.MaxAttempts, limit+1))
 			}
 			if v.Action != Retry {
 				return
 			}
 			if v.CountsAsAttempt && attempts >= limit {
-				t.Fatalf("asynq would archive it: %d retries of %d, and once more", attempts, limit)
+				t.Fatalf("another retry after %d of %d; asynq would archive the task", attempts, limit)
 			}
 			attempts = v.Attempt
 		}
 	})
 }
 
-func TestAnswersThatNameATimeAreHeeded(t *testing.T) {
+func TestDecide_WaitsAsLongAsTheAnswerSays(t *testing.T) {
 	t.Parallel()
 	p := DefaultPolicy()
 	const wait = 7 * time.Minute
 	for _, reason := range []tasks.Reason{tasks.Throttled, tasks.Upstream, tasks.Unauthorized} {
 		if v := p.Decide(reason, 0, noLimit, wait); v.Delay < wait {
-			t.Errorf("%s: waits %s; it was told %s", reason, v.Delay, wait)
+			t.Errorf("%s: waits %s; want at least %s", reason, v.Delay, wait)
 		}
 	}
 	for range 100 {
@@ -141,11 +141,11 @@ func TestAnswersThatNameATimeAreHeeded(t *testing.T) {
 		}
 	}
 	if v := p.Decide(tasks.Throttled, 0, noLimit, time.Second); v.Delay != time.Second {
-		t.Errorf("throttled for 1 s: waits %s", v.Delay)
+		t.Errorf("throttled for 1 s: waits %s; want 1s", v.Delay)
 	}
 }
 
-func TestPolicyRefusesNonsense(t *testing.T) {
+func TestPolicyValidate_RefusesBadValues(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*Policy){
 		"no attempts":      func(p *Policy) { p.MaxAttempts = 0 },
@@ -162,28 +162,28 @@ func TestPolicyRefusesNonsense(t *testing.T) {
 		p := DefaultPolicy()
 		spoil(&p)
 		if err := p.validate(); err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: accepted; want an error", name)
 		}
 	}
 }
 
-// asynq stores whole seconds: what it makes of a delay must not be early.
-func TestRetryDelayIsNeverEarly(t *testing.T) {
+// asynq stores whole seconds, and rounds down. Even so no retry may be early.
+func TestRetryDelay_IsNeverEarly(t *testing.T) {
 	t.Parallel()
 	for _, delay := range []time.Duration{0, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute} {
 		before := time.Now()
 		got := RetryDelay(0, &retryError{delay: delay}, asynq.NewTask("", nil))
 		stored := time.Unix(time.Now().Add(got).Unix(), 0)
 		if stored.Before(before.Add(delay)) {
-			t.Errorf("%s becomes %s: early", delay, stored.Sub(before))
+			t.Errorf("%s becomes %s; want no less", delay, stored.Sub(before))
 		}
 		if late := stored.Sub(before) - delay; late > 1100*time.Millisecond {
-			t.Errorf("%s becomes %s: %s late", delay, stored.Sub(before), late)
+			t.Errorf("%s becomes %s, %s late; want about a second at most", delay, stored.Sub(before), late)
 		}
 	}
 }
 
-func TestOnlyChargedErrorsCount(t *testing.T) {
+func TestIsFailure_OnlyChargedErrorsCount(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		err  error
@@ -198,7 +198,7 @@ func TestOnlyChargedErrorsCount(t *testing.T) {
 		{&retryError{}, false},
 	} {
 		if got := IsFailure(tc.err); got != tc.want {
-			t.Errorf("IsFailure(%v) = %t", tc.err, got)
+			t.Errorf("IsFailure(%v) = %t; want %t", tc.err, got, tc.want)
 		}
 	}
 }

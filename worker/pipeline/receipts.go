@@ -10,16 +10,16 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Ledger is where receipts are kept. *batch.Store is one.
-type Ledger interface {
-	// RecordOutcomes notes what became of tasks, and returns the batches that are
-	// complete by it. To record an outcome twice is to record it once.
+// ReceiptStore stores receipts. *batch.Store is one.
+type ReceiptStore interface {
+	// RecordOutcomes stores the receipts of tasks, and returns the batches that this
+	// has completed. A receipt that is stored already changes nothing.
 	RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error)
 }
 
 // ReceiptBatcher writes the receipts of concurrent tasks together: while one
-// exchange with the ledger is under way, the next receipts gather. Each batch has
-// exchanges of its own, so that trouble with one does not hold up the others.
+// exchange with the store is under way, it collects the receipts for the next. Each
+// batch has its own exchanges, so that a batch that fails does not delay the others.
 type ReceiptBatcher struct {
 	group *groupcommit.Group[string, tasks.Receipt, struct{}]
 }
@@ -31,13 +31,13 @@ const (
 	exchangeTimeout  = 5 * time.Second // of one exchange
 )
 
-// NewReceiptBatcher returns a ReceiptBatcher over a ledger. completed is called
-// with the batches that receipts have completed; it must not block.
-func NewReceiptBatcher(ledger Ledger, completed func(ids ...string)) *ReceiptBatcher {
+// NewReceiptBatcher returns a ReceiptBatcher over a store. It calls completed with
+// the batches that receipts have completed; completed must not block.
+func NewReceiptBatcher(store ReceiptStore, completed func(ids ...string)) *ReceiptBatcher {
 	commit := func(ctx context.Context, _ string, receipts []tasks.Receipt) ([]struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 		defer cancel()
-		batches, err := ledger.RecordOutcomes(ctx, receipts)
+		batches, err := store.RecordOutcomes(ctx, receipts)
 		if len(batches) > 0 {
 			completed(batches...)
 		}
@@ -46,9 +46,9 @@ func NewReceiptBatcher(ledger Ledger, completed func(ids ...string)) *ReceiptBat
 	return &ReceiptBatcher{group: groupcommit.New(receiptsTogether, commit)}
 }
 
-// Record implements Receipts. It tries until ctx ends: KooDrive has answered, and
-// a receipt that says so is worth waiting for. When ctx ends, the receipt may be
-// written all the same.
+// Record implements Receipts. It tries until ctx ends, so that the task need not
+// call KooDrive again for its receipt. If it returns an error, the receipt may have
+// been written nevertheless.
 func (b *ReceiptBatcher) Record(ctx context.Context, r tasks.Receipt) error {
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	return backoff.Retry(func() error {

@@ -17,9 +17,10 @@ func NewRequeuer(client *asynq.Client) Requeuer { return requeuer{client} }
 
 type requeuer struct{ client *asynq.Client }
 
-// Requeue implements Requeuer. The copy gets a new ID, since its own is taken
-// until the original is settled, and one that nobody else has: a second copy
-// after a crash does no harm, but an ID that is another task's would.
+// Requeue implements Requeuer. The copy needs an ID of its own, since the original
+// occupies its ID until asynq removes it. The ID is unique: a second copy after a
+// crash does no harm, but a copy that is not enqueued because another task has its
+// ID would be lost.
 func (r requeuer) Requeue(ctx context.Context, d Delivery, delay time.Duration) error {
 	headers := map[string]string{attemptsHeader: strconv.Itoa(d.Attempts)}
 	copied := asynq.NewTaskWithHeaders(string(d.Kind), d.Payload, headers)

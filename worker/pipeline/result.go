@@ -6,20 +6,20 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Result is what a job returns: what became of one attempt. Make one with Done,
-// AlreadyGone, Superseded, Snooze, Outage or Failed.
+// Result is what a job returns for one attempt. Make one with Done, AlreadyGone,
+// Superseded, Snooze, Outage or Failed.
 type Result struct {
 	Kind ResultKind
-	// Problem says what stood in the way; its Reason is OK or Gone if nothing did.
+	// Problem says why the work is not done. Its Reason is OK or Gone if it is done.
 	Problem
-	// Device is the device that an unbind removed, nil where it is not known.
+	// Device is the device that an unbind removed, nil if it is not known.
 	Device *tasks.Device
 }
 
 // ResultKind tells the results apart.
 type ResultKind int
 
-// The kinds of results; the constructors of the same names say what they mean.
+// The kinds of results. The constructor of the same name says what each means.
 const (
 	IsDone ResultKind = iota + 1
 	IsAlreadyGone
@@ -29,7 +29,7 @@ const (
 	IsFailed
 )
 
-// Problem is what stood in the way of a task.
+// Problem says why the work of a task is not done.
 type Problem struct {
 	Reason tasks.Reason
 	Detail string // one printable line without the reason and without secrets; may be empty
@@ -48,28 +48,27 @@ func AlreadyGone() Result {
 	return Result{Kind: IsAlreadyGone, Problem: Problem{Reason: tasks.Gone}}
 }
 
-// Superseded says that the intent is stale: nothing was done, and nothing is to
-// be done.
+// Superseded says that the task is out of date, so that its work must not be done.
 func Superseded(why string) Result {
 	return Result{Kind: IsSuperseded, Problem: Problem{Reason: tasks.Outdated, Detail: why}}
 }
 
-// Snooze says that nothing was sent to KooDrive, since something other than this
-// task stands in the way. The task comes back uncharged.
+// Snooze says that the task must wait for something else, and that its call was not
+// made. The task runs again, uncharged.
 func Snooze(p Problem) Result { return Result{Kind: IsSnooze, Problem: p} }
 
-// Outage says that a call was made, and that what it met would have met any other
-// task. The task comes back uncharged.
+// Outage says that a call was made, and that it failed for a reason that affects
+// every task alike. The task runs again, uncharged.
 func Outage(p Problem) Result { return Result{Kind: IsOutage, Problem: p} }
 
 // Failed says that the answer is about this task. The policy decides whether it
 // counts as an attempt, and whether there is another one.
 func Failed(p Problem) Result { return Result{Kind: IsFailed, Problem: p} }
 
-// succeeded reports whether nothing is left to do.
-func (r Result) succeeded() bool { return r.Kind == IsDone || r.Kind == IsAlreadyGone }
+// Succeeded reports whether the work is done, by this attempt or before it.
+func (r Result) Succeeded() bool { return r.Kind == IsDone || r.Kind == IsAlreadyGone }
 
-// errorLine is what the queue shows as the error.
+// errorLine is the error that the queue shows.
 func (p Problem) errorLine() string {
 	if p.Detail == "" {
 		return string(p.Reason)

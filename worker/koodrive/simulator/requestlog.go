@@ -76,8 +76,8 @@ func (l *requestLog) count(change func(*Stats)) {
 	change(&l.stats)
 }
 
-// record logs a request with its answer, which is nil if none was given.
-func (l *requestLog) record(x *exchange, rep *reply) {
+// add logs a request with its answer, which is nil if none was given.
+func (l *requestLog) add(x *exchange, rep *reply) {
 	e := Entry{
 		At: x.arrived, Method: clip(x.Method), Path: clip(x.URL.EscapedPath()), Call: x.call, UserID: clip(x.user),
 		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault,

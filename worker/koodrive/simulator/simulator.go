@@ -84,13 +84,13 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	rep, fault := s.respond(x)
 	if !wait(r.Context(), fault) {
-		s.log.record(x, nil)
+		s.log.add(x, nil)
 		// The caller is gone or the server shuts down. A return would send an
 		// empty 200 to a caller who still listens.
 		panic(http.ErrAbortHandler)
 	}
 	// Recorded before it is sent: a caller who has the answer finds it in the log.
-	s.log.record(x, rep)
+	s.log.add(x, rep)
 	deliver(w, rep, fault, x.now())
 }
 

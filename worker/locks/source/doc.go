@@ -2,16 +2,16 @@
 // Redis: a file ([File]), or the table of a backup service in PostgreSQL, MySQL or
 // MariaDB ([SQL]).
 //
-// It only reads. A sweep calls it for the list of locks, and decides which of them
-// are stale. A release calls it just before the call to KooDrive, to see whether the
-// lock was renewed meanwhile or is gone. The package imports the vocabulary of
-// package tasks and the file reader enqueue/records. It must not import Redis, asynq
-// or any sibling of this package.
+// It only reads. Package worker/locks calls it: a sweep reads the list of locks and
+// decides which are stale, and a release checks just before its call whether the
+// lock was renewed or is gone. The package imports tasks and the file reader
+// enqueue/records. It must not import Redis, asynq or any other package of the
+// worker.
 //
-// Releasing a live lock breaks a backup, while a lock that is kept is released by
-// the next sweep. So in doubt this package keeps the lock: a list that is cut short
-// always ends with an error, an expiry that could be a placeholder is refused, and
-// if a lock is listed more than once its latest expiry counts.
+// Releasing a live lock breaks a backup, but a lock that is kept is released by the
+// next sweep. So in doubt this package keeps the lock: an incomplete list always
+// ends with an error, an expiry that could be a placeholder is refused, and if a
+// lock is listed more than once its latest expiry counts.
 //
 // # Times
 //

@@ -88,10 +88,10 @@ func fileError(err error) error {
 	return &Error{message: "the locks' file: " + err.Error(), hint: hint, cause: err}
 }
 
-// Kind implements Source.
-func (*File) Kind() tasks.Source { return tasks.SourceFile }
+// Kind implements List.
+func (*File) Kind() tasks.SourceKind { return tasks.SourceFile }
 
-// Locks implements Source.
+// Locks implements List.
 func (f *File) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		in, err := f.open()
@@ -132,7 +132,7 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 	}
 }
 
-// parse yields the locks of a file's content. Errors are as in Source.Locks.
+// parse yields the locks of a file's content. Errors are as in List.Locks.
 func parse(path string, r io.Reader) iter.Seq2[tasks.Lock, error] {
 	lines := records.LocksCSV
 	if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".ndjson") {
@@ -152,7 +152,7 @@ func parse(path string, r io.Reader) iter.Seq2[tasks.Lock, error] {
 	}
 }
 
-// Lookup implements Source. It finds the locks in an index in memory, which takes
+// Lookup implements List. It finds the locks in an index in memory, which takes
 // about 150 bytes a lock. It reads the whole file again if that has changed since
 // the last Lookup, or had changed within the two seconds before.
 func (f *File) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error) {
@@ -176,7 +176,7 @@ func (f *File) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, err
 	return f.index.locks.of(ids), nil
 }
 
-// Close implements Source. A File holds nothing open.
+// Close implements List. A File holds nothing open.
 func (*File) Close() error { return nil }
 
 // fileIndex holds what the file said when it had this info.

@@ -10,7 +10,7 @@ import (
 )
 
 // lookup looks one lock up.
-func lookup(ctx context.Context, s Source, userID, lockID string) (l tasks.Lock, found bool, err error) {
+func lookup(ctx context.Context, s List, userID, lockID string) (l tasks.Lock, found bool, err error) {
 	states, err := s.Lookup(ctx, []tasks.LockID{{UserID: userID, LockID: lockID}})
 	if err != nil {
 		return tasks.Lock{}, false, err

@@ -10,10 +10,10 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Source is a place that lists locks.
-type Source interface {
+// List lists backup locks: a file, or the table of a database.
+type List interface {
 	// Kind names the source in tasks and reports.
-	Kind() tasks.Source
+	Kind() tasks.SourceKind
 	// Locks yields all locks, with expiries in UTC. A malformed lock is yielded as
 	// a *RowError, and the next locks follow. Any other error is the last, and
 	// means that the list is incomplete.
@@ -26,8 +26,8 @@ type Source interface {
 }
 
 var (
-	_ Source = (*File)(nil)
-	_ Source = (*SQL)(nil)
+	_ List = (*File)(nil)
+	_ List = (*SQL)(nil)
 )
 
 // LockState is what a source says about one lock.

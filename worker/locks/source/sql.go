@@ -29,11 +29,11 @@ type SQL struct {
 // Format prints where the database is, and no credentials.
 func (s *SQL) Format(state fmt.State, _ rune) { _, _ = fmt.Fprint(state, s.dialect.where) }
 
-// Close implements Source.
+// Close implements List.
 func (s *SQL) Close() error { return s.db.Close() }
 
-// Kind implements Source.
-func (*SQL) Kind() tasks.Source { return tasks.SourceSQL }
+// Kind implements List.
+func (*SQL) Kind() tasks.SourceKind { return tasks.SourceSQL }
 
 // Check connects and lets the database parse the query, without running it. The
 // query must be one statement that yields the columns in types that can be read.
@@ -52,7 +52,7 @@ func (s *SQL) Check(ctx context.Context) error {
 	return nil
 }
 
-// Locks implements Source. It reads rows as they are consumed, in one read-only
+// Locks implements List. It reads rows as they are consumed, in one read-only
 // transaction.
 func (s *SQL) Locks(ctx context.Context) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
@@ -73,7 +73,7 @@ const (
 	maxRowsPerLock = 100
 )
 
-// Lookup implements Source. It asks for up to 100 locks in one query.
+// Lookup implements List. It asks for up to 100 locks in one query.
 func (s *SQL) Lookup(ctx context.Context, ids []tasks.LockID) ([]LockState, error) {
 	if err := s.Check(ctx); err != nil {
 		return nil, err
