@@ -21,8 +21,7 @@ import (
 // in any other field means its default.
 type Config struct {
 	// Redis makes a client of the queue's Redis, which should honour contexts
-	// (ContextTimeoutEnabled) and hold PoolSize connections; that of a cluster should
-	// have a ClusterStateReloadInterval of 2 s, not 60 s. The worker makes two,
+	// (ContextTimeoutEnabled) and hold PoolSize connections. The worker makes two,
 	// one for itself and one for the asynq servers, whose scripts must not be
 	// cancelled; it closes both at the end of Run.
 	Redis func() redis.UniversalClient
@@ -73,6 +72,8 @@ type Config struct {
 	// ShutdownTimeout is how long tasks in flight may go on after the stop.
 	// Default 25 s.
 	ShutdownTimeout time.Duration
+	// Hurry shortens a stop when it is closed: tasks in flight have 2 s more then.
+	Hurry <-chan struct{}
 
 	// Logger receives everything, asynq's own lines included. Default: none.
 	Logger *zap.Logger

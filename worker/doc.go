@@ -27,7 +27,7 @@
 // When the context given to Run ends, tasks that wait for their call give way at
 // once. The servers stop taking tasks and wait for what is in flight, all together.
 // What is not finished after Config.ShutdownTimeout goes back to the head of its
-// queue, uncharged.
+// queue, uncharged. Config.Hurry leaves 2 s, after which it is retried, uncharged.
 //
 // # Who may see whom
 //

@@ -234,12 +234,21 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 
 	// 4. The pollers. When they stop, the gate stops first: tasks that wait for
-	// their call give way at once.
+	// their call give way at once. To cut short ends the handlers' contexts only:
+	// asynq would drop a task whose own ends, though its outcome is being stored.
 	var servers []*asynq.Server
-	defer func() { w.gate.Stop(); serversStopped = w.stop(servers) }()
+	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutShort()
+	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
+	handler := asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(inFlight, cancel)()
+		return dispatcher{w.pipeline, w.letters}.ProcessTask(ctx, t)
+	})
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
-		if err := server.Start(dispatcher{w.pipeline, w.letters}); err != nil {
+		if err := server.Start(handler); err != nil {
 			return fmt.Errorf("start a poller: %w", err)
 		}
 		servers = append(servers, server)
@@ -261,23 +270,36 @@ func (w *Worker) Run(ctx context.Context) error {
 // with a Redis that hangs they would outlast whoever kills the process.
 const stopGrace = 5 * time.Second
 
+// hurriedWait is how long tasks in flight have after Config.Hurry: most calls take
+// less, and need not be repeated.
+const hurriedWait = 2 * time.Second
+
 // stop shuts the pollers down together: one after the other they would take the
 // sum of their times. It returns whether they are down. If not, their tasks come
 // back when their leases have run out.
-func (w *Worker) stop(servers []*asynq.Server) (stopped bool) {
+func (w *Worker) stop(servers []*asynq.Server, cutShort func()) (stopped bool) {
 	var wg sync.WaitGroup
 	for _, server := range servers {
 		wg.Go(server.Shutdown)
 	}
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
-	limit := time.NewTimer(w.cfg.ShutdownTimeout + stopGrace)
-	defer limit.Stop()
+	limit, cancel := context.WithTimeout(context.Background(), w.cfg.ShutdownTimeout+stopGrace)
+	defer cancel()
+	go func() {
+		select {
+		case <-limit.Done():
+		case <-w.cfg.Hurry:
+			w.log.Warn("told to hurry: tasks in flight are put back soon", zap.Duration("wait", hurriedWait))
+			time.AfterFunc(hurriedWait, cutShort)
+			time.AfterFunc(hurriedWait+stopGrace, cancel)
+		}
+	}()
 	select {
 	case <-done:
 		w.log.Info("stopped")
 		return true
-	case <-limit.C:
+	case <-limit.Done():
 		w.log.Error("stopped, though asynq is not done: Redis does not answer; unfinished tasks come back when their leases have run out")
 		return false
 	}

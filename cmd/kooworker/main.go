@@ -13,13 +13,36 @@ import (
 	"os/signal"
 	"syscall"
 	_ "time/tzdata" // time zones for systems that have none, such as a container
+
+	"go.uber.org/zap"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
-		stop() // the first signal asks; the second one ends the process at once
+		stop() // the first signal asks; the second one ends all commands but a worker at once
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// workerSignals handles, until stop, the signals that would end a worker at once and
+// leave its tasks to their leases. SIGPIPE (a lost log) does nothing, SIGHUP renews
+// secrets, and the second signal to stop closes hurry; further ones do nothing.
+func workerSignals(log *zap.Logger, renew func()) (hurry <-chan struct{}, stop func()) {
+	signal.Ignore(syscall.SIGPIPE)
+	signals, hurried := make(chan os.Signal, 8), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		stops := 0
+		for sig := range signals {
+			if sig == syscall.SIGHUP {
+				renew()
+				log.Info("SIGHUP: files of secrets are read again when they are next needed")
+			} else if stops++; stops == 2 {
+				close(hurried)
+			}
+		}
+	}()
+	return hurried, func() { signal.Stop(signals); close(signals) }
 }

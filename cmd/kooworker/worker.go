@@ -44,7 +44,7 @@ type workerCmd struct {
 	GuardAfter      time.Duration `name:"guard-after" default:"${guard_after}" help:"Before an unbind older than this, check whether its user has bound the device again (${default})."`
 	StrictRedis     bool          `name:"strict-redis" help:"Refuse to start on a Redis that evicts keys, does not persist its data, is older than 6.2, or does not tell: its user must be allowed INFO and CONFIG GET. Default: only the log says so."`
 	StartupTimeout  time.Duration `name:"startup-timeout" default:"${startup_timeout}" help:"Wait this long for Redis at the start (${default})."`
-	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"${shutdown_timeout}" help:"Let tasks in flight run this long after SIGTERM; the others are put back, uncharged (${default})."`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"${shutdown_timeout}" help:"Let tasks in flight run this long after SIGTERM, and 2s after a second one; the others are put back, uncharged (${default})."`
 }
 
 // retryFlags make up the policy.
@@ -171,6 +171,8 @@ func (c *workerCmd) Run(e *env) error {
 		return err
 	}
 	log := e.flags.Log.logger(e.stderr)
+	hurry, stopSignals := workerSignals(log, func() { koodrive.Authorizer.Renew("") })
+	defer stopSignals()
 	poolSize := worker.PoolSize(c.Concurrency, c.Pollers)
 	shared, err := e.redis(poolSize)
 	if err != nil {
@@ -196,7 +198,7 @@ func (c *workerCmd) Run(e *env) error {
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
-		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout,
+		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry,
 	})
 	if err != nil {
 		return usageError(err)
