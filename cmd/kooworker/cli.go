@@ -38,6 +38,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but someth
 // run is main without the process, so that tests can call it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var flags cli
+	environment := tidyEnvironment()
 	exited := false
 	parser, err := kong.New(&flags,
 		kong.Name("kooworker"),
@@ -71,6 +72,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	kctx, err := parser.Parse(args)
 	if exited {
 		return exitDone
+	}
+	if environment != nil {
+		return report(stderr, environment)
 	}
 	if err != nil {
 		return report(stderr, usagef("%w; see %s --help", err, commandOf(err)))

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
+	"regexp"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,6 +25,27 @@ type env struct {
 	flags  *cli
 
 	clients []redis.UniversalClient // are closed when the command ends
+}
+
+// ours matches the environment variables of this program.
+var ours = regexp.MustCompile(`^(KOODRIVE_|KOOWORKER_|REDIS_URL=|REDIS_CLUSTER_NODES=)`)
+
+// tidyEnvironment unsets our variables that are empty, which is how compose files and
+// charts leave one out. Its error names a variable with what only a shell takes off.
+func tidyEnvironment() (err error) {
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case !ours.MatchString(variable):
+		case value == "":
+			_ = os.Unsetenv(name)
+		case strings.Trim(value, "\r") != value:
+			err = usagef("%s: the value has a carriage return around it; want an env file with the line ends of Unix", name)
+		case len(value) > 1 && strings.Contains(`"'`, value[:1]) && strings.HasSuffix(value, value[:1]):
+			err = usagef("%s: the value has quotes around it; want none, because only a shell takes them off", name)
+		}
+	}
+	return err
 }
 
 // redisFlags are a redisurl.Address.

@@ -1,6 +1,7 @@
 package koodrive
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,7 +30,7 @@ type hiddenFromFmt = httpx.HiddenFromFmt
 
 // StaticSecret is a secret that never changes.
 func StaticSecret(value string) (SecretSource, error) {
-	if err := checkSecret(value); err != nil {
+	if err := checkSecretOnly(value); err != nil {
 		return nil, fmt.Errorf("the secret %w", err)
 	}
 	return httpx.NewSecret(value), nil
@@ -47,12 +48,23 @@ const maxSecretFile = 64 << 10
 func openSecretFile(what, path string) (SecretSource, error) {
 	file, err := httpx.OpenSecretFile(what, path, maxSecretFile, func(content string) (string, error) {
 		value := strings.TrimSpace(content)
-		return value, checkSecret(value)
+		return value, checkSecretOnly(value)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return file, nil
+}
+
+// checkSecretOnly also refuses a secret with something around it.
+func checkSecretOnly(value string) error {
+	switch {
+	case strings.IndexAny(value, `{["`) == 0 && json.Valid([]byte(value)):
+		return errors.New("is JSON; want the secret that is in it, without quotes")
+	case len(value) > 7 && strings.EqualFold(value[:6], "bearer") && strings.ContainsAny(value[6:7], " +"):
+		return errors.New("begins with Bearer; want the token alone, because the token format (--token-format) adds the rest")
+	}
+	return checkSecret(value)
 }
 
 // checkSecret refuses a secret that no header can carry. Its errors continue a

@@ -90,7 +90,7 @@ func (a *TokenAuthorizer) credentialIn(authorization string) string {
 
 // StaticToken is a source with one token for all users, which never changes.
 func StaticToken(token string) (TokenSource, error) {
-	if err := checkSecret(token); err != nil {
+	if err := checkSecretOnly(token); err != nil {
 		return nil, fmt.Errorf("the token %w", err)
 	}
 	return sharedToken{httpx.NewSecret(token)}, nil
