@@ -169,8 +169,8 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 
 // DrainCompleted calls notify for each batch that is complete and whose
 // completion was not reported yet, and then takes the batch off the list of
-// these. It returns the batches that it has taken off. After an error of notify
-// it goes on with the next batch.
+// these. It returns the batches that it has taken off. An error of notify does not
+// stop it: the next batch follows.
 //
 // If the process dies after notify, the completion is reported again. Two
 // processes may also report it at the same time, but only one of them returns the
