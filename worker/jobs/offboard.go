@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
@@ -84,23 +85,14 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 // remainingTasks returns an unbind for each device and a release for each lock,
 // except for those that are dead.
 func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) []tasks.Task {
-	skip := make(map[string]bool)
-	for _, t := range dead {
-		skip[tasks.Identity(t)] = true // the identity holds the kind: a device and a lock may have the same id
-	}
-	var remaining []tasks.Task
-	add := func(t tasks.Task) {
-		if !skip[tasks.Identity(t)] {
-			remaining = append(remaining, t)
-		}
-	}
+	var all []tasks.Task
 	for _, d := range bound {
-		add(tasks.DeviceUnbind{UserID: userID, DeviceID: d.DeviceID})
+		all = append(all, tasks.DeviceUnbind{UserID: userID, DeviceID: d.DeviceID})
 	}
 	for _, l := range held {
-		add(tasks.LockRelease{UserID: userID, LockID: l.LockID})
+		all = append(all, tasks.LockRelease{UserID: userID, LockID: l.LockID})
 	}
-	return remaining
+	return slices.DeleteFunc(all, func(t tasks.Task) bool { return slices.Contains(dead, t) })
 }
 
 // waitForChildren is the result while children are outstanding. The longer they
