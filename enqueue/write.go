@@ -169,7 +169,7 @@ func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues 
 			x.token, written = fence.Write(ctx, p)
 		}
 		if w.client.replicas != nil {
-			wait = w.client.replicas.wait(ctx, p)
+			wait = w.client.replicas.addWait(ctx, p)
 		}
 		return nil
 	})

@@ -25,10 +25,10 @@ type Repairer struct {
 	repairs *zap.Logger // log, sampled
 
 	// The rest belongs to the goroutine of Run.
-	held    bool
-	renewed time.Time // when the lock was last renewed, by the local clock
-	uptime  redisUptime
-	servers serverRegistry
+	holdsLock bool
+	renewed   time.Time // when the lock was last renewed, by the local clock
+	uptime    redisUptime
+	servers   serverRegistry
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
