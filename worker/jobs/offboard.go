@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
@@ -85,14 +84,23 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 // remainingTasks returns an unbind for each device and a release for each lock,
 // except for those that are dead.
 func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) []tasks.Task {
-	var all []tasks.Task
+	skip := make(map[string]bool)
+	for _, t := range dead {
+		skip[tasks.Identity(t)] = true // the identity holds the kind: a device and a lock may have the same id
+	}
+	var remaining []tasks.Task
+	add := func(t tasks.Task) {
+		if !skip[tasks.Identity(t)] {
+			remaining = append(remaining, t)
+		}
+	}
 	for _, d := range bound {
-		all = append(all, tasks.DeviceUnbind{UserID: userID, DeviceID: d.DeviceID})
+		add(tasks.DeviceUnbind{UserID: userID, DeviceID: d.DeviceID})
 	}
 	for _, l := range held {
-		all = append(all, tasks.LockRelease{UserID: userID, LockID: l.LockID})
+		add(tasks.LockRelease{UserID: userID, LockID: l.LockID})
 	}
-	return slices.DeleteFunc(all, func(t tasks.Task) bool { return slices.Contains(dead, t) })
+	return remaining
 }
 
 // waitForChildren is the result while children are outstanding. The longer they
