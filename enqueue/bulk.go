@@ -91,14 +91,13 @@ const (
 	readAhead = 2 * batch.ChunkSize
 	// flushInterval is how long an item waits for others to fill its chunk.
 	flushInterval = 100 * time.Millisecond
-	// stopTimeout is how long chunks that are being written may go on after ctx has
-	// ended.
+	// stopTimeout is how long the writing of chunks may take after ctx has ended.
 	stopTimeout = 1500 * time.Millisecond
 )
 
 // Bulk enqueues all tasks of an input, hundreds in one exchange with Redis, in
 // bounded memory. An error of the input that is a *records.LineError or a
-// *tasks.FieldError rejects that item, and the bulk goes on. Any other error of
+// *tasks.FieldError rejects that item, and the next items follow. Any other error of
 // the input ends the bulk with an *InputError.
 //
 // A bulk with a batch that was interrupted is resumed by calling Bulk again with
@@ -150,8 +149,8 @@ type bulk struct {
 func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) error {
 	reading, stopReading := context.WithCancelCause(ctx)
 	defer stopReading(nil)
-	// Writing goes on for a while after ctx has ended, so that the result says what was
-	// done.
+	// Writing continues for a while after ctx has ended, so that the result says what
+	// was done.
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	defer context.AfterFunc(reading, func() { time.AfterFunc(stopTimeout, stopWriting) })()

@@ -62,7 +62,7 @@ func (r replicaWaiter) withWait(ctx context.Context, command func(redis.Pipeline
 	var cmd *redis.Cmd
 	var wait *redis.Cmd
 	_, err := r.Pipelined(ctx, func(p redis.Pipeliner) error {
-		cmd, wait = command(p), r.wait(ctx, p)
+		cmd, wait = command(p), r.addWait(ctx, p)
 		return nil
 	})
 	if err != nil && cmd.Err() == nil && wait.Err() == nil {
@@ -84,7 +84,7 @@ func (r replicaWaiter) barrier(ctx context.Context) error {
 	var wait *redis.Cmd
 	_, err := r.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.Set(ctx, barrierKey, "", time.Minute)
-		wait = r.wait(ctx, p)
+		wait = r.addWait(ctx, p)
 		return nil
 	})
 	if err != nil {
@@ -94,7 +94,7 @@ func (r replicaWaiter) barrier(ctx context.Context) error {
 	return r.checkAcks(got)
 }
 
-func (r replicaWaiter) wait(ctx context.Context, p redis.Pipeliner) *redis.Cmd {
+func (r replicaWaiter) addWait(ctx context.Context, p redis.Pipeliner) *redis.Cmd {
 	return p.Do(ctx, "WAIT", r.want, r.timeout.Milliseconds())
 }
 

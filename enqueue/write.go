@@ -26,9 +26,9 @@ type chunkWriter struct {
 }
 
 // writeChunk enqueues the entries of a chunk, marks them in the batch and reports
-// them, in this order: a mark without its task would be a task that is lost. If
-// the process dies before the marks, whoever resumes finds the tasks under their
-// IDs. If Redis has lost tasks before the marks, the chunk is written again.
+// them, in this order: a mark without its task would be a task that is lost. If the
+// process dies before the marks, the next run of the bulk finds the tasks under
+// their IDs. If Redis has lost tasks before the marks, the chunk is written again.
 func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 	const tries = 3
 	var err error
@@ -42,7 +42,7 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 }
 
 func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
-	var open []*entry // that are to be enqueued
+	var open []*entry // the entries to enqueue
 	for i := range part.entries {
 		e := &part.entries[i]
 		switch {
@@ -169,7 +169,7 @@ func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues 
 			x.token, written = fence.Write(ctx, p)
 		}
 		if w.client.replicas != nil {
-			wait = w.client.replicas.wait(ctx, p)
+			wait = w.client.replicas.addWait(ctx, p)
 		}
 		return nil
 	})

@@ -64,7 +64,7 @@ func TestChaos_RedisFrozen(t *testing.T) {
 	server.Freeze()
 	letTimePass(40 * time.Second)
 	server.Thaw()
-	redistest.Eventually(t, 90*time.Second, "the worker goes on", func() bool { n, _ := api.executed(); return n > 150 })
+	redistest.Eventually(t, 90*time.Second, "the worker continues", func() bool { n, _ := api.executed(); return n > 150 })
 	if n := chargedAttempts(t, rdb); n != 0 {
 		t.Errorf("%d attempts were charged; want 0", n)
 	}
@@ -100,11 +100,11 @@ func TestChaos_Failover(t *testing.T) {
 	letTimePass(5 * time.Second)
 	killed := time.Now()
 	primary.Kill()
-	redistest.Eventually(t, time.Minute, "the producer goes on", func() bool { return plain.enqueue(t.Context()) == nil })
+	redistest.Eventually(t, time.Minute, "the producer continues", func() bool { return plain.enqueue(t.Context()) == nil })
 	t.Logf("the producer went on %.1f s after the kill", time.Since(killed).Seconds())
 	stop()
 	plain.enqueueMany(t, 200)
-	redistest.Eventually(t, time.Minute, "the worker goes on", func() bool { return len(plain.missing(api)) == 0 })
+	redistest.Eventually(t, time.Minute, "the worker continues", func() bool { return len(plain.missing(api)) == 0 })
 	t.Logf("the worker had caught up %.1f s after the kill", time.Since(killed).Seconds())
 	if a := awaitOutcomes(t, rdb, careful, api, 2*time.Minute); a.lost != 0 || a.acknowledged < 100 {
 		t.Errorf("%+v; want none lost of at least 100", a)
@@ -193,7 +193,7 @@ func TestChaos_KooDriveDown(t *testing.T) {
 		t.Errorf("%.2f requests a second while the breaker is open, and %d attempts charged; want less than 1, and still %d", perSecond, after, chargedBefore)
 	}
 	api.down.Store(false)
-	redistest.Eventually(t, 2*time.Minute, "calls go on", func() bool { done, _ := api.executed(); return done > 3 })
+	redistest.Eventually(t, 2*time.Minute, "calls continue", func() bool { done, _ := api.executed(); return done > 3 })
 	done, _ := api.executed()
 	start := time.Now()
 	letTimePass(time.Second)

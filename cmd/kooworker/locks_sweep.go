@@ -55,7 +55,7 @@ type locksSweepCmd struct {
 
 // Run implements the command.
 func (c *locksSweepCmd) Run(e *env) error {
-	from, err := c.Source.swept("")
+	from, err := c.Source.sourceToSweep("")
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	if err != nil {
 		return nil, err
 	}
-	from, err := f.Source.swept(f.From)
+	from, err := f.Source.sourceToSweep(f.From)
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,9 @@ const sourceHelp = `External sources of locks, besides the ledger. A worker read
 
 func (f sourceFlags) hasDatabase() bool { return f.DSN+f.DSNFile+f.Query != "" }
 
-// swept returns the source that a sweep reads: wanted if it is set, else the source
-// that the flags name, else the ledger.
-func (f sourceFlags) swept(wanted tasks.SourceKind) (tasks.SourceKind, error) {
+// sourceToSweep returns the source that a sweep reads: wanted if it is set, else the
+// source that the flags name, else the lock ledger.
+func (f sourceFlags) sourceToSweep(wanted tasks.SourceKind) (tasks.SourceKind, error) {
 	switch {
 	case wanted != "":
 		return wanted, nil

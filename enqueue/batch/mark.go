@@ -55,9 +55,8 @@ type Mark struct {
 }
 
 // Fence proves that Redis has lost nothing between the tasks of a chunk and their
-// marks. After a failure Redis goes on from an earlier point of what was written,
-// so it has lost the latest writes and nothing before them. A token that was
-// written behind the tasks therefore proves, as long as it exists, that the tasks
+// marks. After a failure Redis has lost the latest writes, and nothing before them.
+// A token is written after the tasks. So as long as the token exists, the tasks
 // exist, too.
 type Fence struct {
 	id        string

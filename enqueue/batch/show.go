@@ -180,8 +180,8 @@ func (s *Store) openOnes(ctx context.Context, ids []string) ([]string, error) {
 
 // DrainCompleted calls notify for each of these batches that is complete and whose
 // completion was not reported yet, and then takes the batch off the list of
-// these. Without ids it looks at every open batch. It returns the batches that it has taken off. After an error of notify
-// it goes on with the next batch.
+// these. Without ids it looks at every open batch. It returns the batches that it
+// has taken off. An error of notify does not stop it: the next batch follows.
 //
 // If the process dies after notify, the completion is reported again. Two
 // processes may also report it at the same time, but only one of them returns the

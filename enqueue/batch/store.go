@@ -58,7 +58,7 @@ func childrenKey(ref tasks.BatchRef, identity string) string {
 // cannot be used again.
 const nameReservation = 90 * 24 * time.Hour
 
-// Spec describes a batch. Whoever resumes a batch must ask for the same one.
+// Spec describes a batch. A batch can be resumed only with the Spec that made it.
 type Spec struct {
 	// ID names the batch; see tasks.BatchRef. Empty: a new ID is generated, which
 	// sorts behind earlier ones.

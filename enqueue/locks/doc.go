@@ -80,10 +80,10 @@
 //
 // # Releases that do not happen
 //
-// If a release is dead for good its lock stays in swept. No sweep takes it again,
-// and nothing is lost: the dead letter can be replayed, List shows the lock, a
-// holder that comes back renews it, and whoever wants it to be swept again tracks
-// it with a later expiry. In the end Drop removes it.
+// If a release is dead for good, its lock stays in swept. No sweep takes it again,
+// but nothing is lost: an operator can replay the dead letter, List shows the lock,
+// a holder that comes back can renew it, and tracking it with a later expiry makes
+// it sweepable again. In the end Drop removes it.
 //
 // # What Redis may lose
 //

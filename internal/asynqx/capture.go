@@ -10,9 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ScriptCapture makes asynq say which script it would run to enqueue a task, so
-// that the scripts of hundreds of tasks can travel in one pipeline. What asynq
-// writes for a task stays asynq's own business. Not safe for concurrent use.
+// ScriptCapture captures the script that asynq would run to enqueue a task, so that
+// the scripts of hundreds of tasks can be sent in one pipeline. It does not depend on
+// what asynq writes for a task. It is not safe for concurrent use.
 type ScriptCapture struct {
 	client *asynq.Client
 	rec    *recorder
@@ -33,15 +33,15 @@ type Script struct {
 	args []any
 }
 
-// EvalSha adds the call to a pipeline. The error of a Redis that does not know
-// the script is told by IsNoScript.
+// EvalSha adds the call to a pipeline. If Redis does not know the script, IsNoScript
+// recognizes its error.
 func (s Script) EvalSha(ctx context.Context, p redis.Pipeliner) *redis.Cmd {
 	return p.EvalSha(ctx, s.sha, s.keys, s.args...)
 }
 
-// Capture returns the script that asynq would run to enqueue a task. asynq adds
-// the queue's name to AllQueuesKey besides, once in the life of a client; that is
-// left to the caller.
+// Capture returns the script that asynq would run to enqueue a task. A client of
+// asynq also adds the queue's name to AllQueuesKey, once; here the caller must do
+// that.
 func (c *ScriptCapture) Capture(ctx context.Context, t *asynq.Task, opts ...asynq.Option) (Script, error) {
 	_, err := c.client.EnqueueContext(ctx, t, opts...)
 	return c.rec.last, err

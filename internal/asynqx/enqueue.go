@@ -11,7 +11,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Order is a task that is to be enqueued under an ID.
+// Order is a task to enqueue under an ID.
 type Order struct {
 	ID      string
 	Kind    tasks.Kind

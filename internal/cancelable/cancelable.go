@@ -8,7 +8,7 @@ package cancelable
 import "context"
 
 // Call returns what f returns, or ctx's error if ctx ends first. In that case f
-// goes on in the background, so it must not write to what the caller reads.
+// continues in the background, so it must not write to what the caller reads.
 func Call[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -140,7 +140,7 @@ func TestDo_ACallerThatGivesUpHarmsNobody(t *testing.T) {
 		}
 		wg.Wait()
 		if want := []string{"k: a", "k: b"}; !slices.Equal(r.commits, want) {
-			t.Errorf("commits %q; want %q: the first goes on without its caller", r.commits, want)
+			t.Errorf("commits %q; want %q: the first continues without its caller", r.commits, want)
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEachServerIsItsOwn(t *testing.T) {
+func TestStart_EachServerIsItsOwn(t *testing.T) {
 	t.Parallel()
 	a, b := redistest.Start(t), redistest.Start(t)
 	if err := a.Client().Set(t.Context(), "k", "v", 0).Err(); err != nil {
@@ -24,7 +24,7 @@ func TestEachServerIsItsOwn(t *testing.T) {
 	}
 }
 
-func TestRestartKeepsWhatWasPersisted(t *testing.T) {
+func TestRestart_KeepsPersistedKeys(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	c := s.Client()
@@ -37,7 +37,7 @@ func TestRestartKeepsWhatWasPersisted(t *testing.T) {
 	}
 }
 
-func TestFreezeHangsAndThawGoesOn(t *testing.T) {
+func TestFreeze_HangsUntilThaw(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	c := s.Client()

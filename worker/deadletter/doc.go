@@ -2,9 +2,9 @@
 // see them, replay them, or discard them. It owns the asynq queue "dead-letter",
 // and the envelope that a dead task's payload has in that queue.
 //
-// Package worker and the command line call it. It imports the vocabulary, asynq,
-// go-redis, and what internal/asynqx and internal/zset know. It must not import
-// its siblings below worker.
+// Packages worker, pipeline and recovery call it, and so does the command line. It
+// imports tasks, asynq, go-redis, internal/asynqx and internal/zset. It must not
+// import any other package of the worker.
 //
 // # Where a letter is
 //
@@ -22,11 +22,11 @@
 // retry set and count one retry. From then on this count tells a letter that
 // arrives (zero) from a parked letter that somebody wants replayed (any other).
 //
-// A replay carries the task out where it is. The task is not moved back to its
-// work queue. Otherwise, after it is taken from here and before it is added there
-// under the same ID, another copy of it may die, find its ID taken there, and be
-// dropped; and it would be the last copy. After a replay that succeeds the letter
-// is gone. After one that fails it is parked again with the new error.
+// A replay runs the task where it is, in this queue. If the task were moved back to
+// its work queue, another copy of it could die between the two steps, find its ID
+// taken there, and be dropped, although it is the last copy. After a replay that
+// succeeds the letter is gone. After one that fails it is parked again with the new
+// error.
 //
 // # Crashes
 //

@@ -28,8 +28,8 @@ func NewStore(rdb redis.UniversalClient) *Store {
 }
 
 // ErrBusy is returned by Park while another copy of the letter is arriving, is
-// being replayed, or was archived by hand. The fate of that copy is open. So the
-// dead task must stay where it is, and be parked later.
+// being replayed, or was archived by hand. That copy may still succeed or vanish. So
+// the dead task must stay where it is, and be parked later.
 var ErrBusy = errors.New("a copy of this letter is arriving or being replayed")
 
 // Park stores a letter. It returns nil once the letter is in the queue and stays

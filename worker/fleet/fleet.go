@@ -2,11 +2,10 @@
 // are alive, so that they can share a rate, and for how long KooDrive has asked
 // all of them to pause.
 //
-// It owns the keys {kooworker:fleet}:* in Redis. A worker sends a heartbeat twice
-// a second, and keeps what comes back as a snapshot: nothing asks Redis when a
-// call is to be made. While Redis does not answer, the snapshot stays as it was. A
-// worker that believed to be the only one would multiply the rate just when
-// something is wrong.
+// It owns the keys {kooworker:fleet}:* in Redis. A worker sends a heartbeat twice a
+// second, and keeps the reply as a snapshot, so that no call to KooDrive has to ask
+// Redis first. While Redis does not answer, the snapshot stays as it was: a worker
+// that believed to be the only one would multiply the rate.
 //
 // Package worker runs it, and gives it to package gate as its Fleet. It imports
 // nothing of this module, and must not import asynq.

@@ -29,8 +29,7 @@ var _ lockSource = (*locks.External)(nil)
 type lockSources struct {
 	known map[tasks.SourceKind]lockSource
 	log   *zap.Logger
-	// A source that is missing or fails affects every task, so it is logged now and
-	// then, not for each task.
+	// A source that is missing or fails affects every task: it is logged now and then.
 	logMissing, logFailing *rate.Sometimes
 
 	mu           sync.Mutex
@@ -84,9 +83,8 @@ func (s *lockSources) recheck(ctx context.Context, t tasks.LockRelease) (refused
 	return refused, nil
 }
 
-// pause is how long a release waits for a source that fails. Many releases may wait
-// for it, so the pause is as long as the source has been failing, plus a random
-// part, so that the releases do not all come back at once.
+// pause is how long a release waits for a source that fails: as long as the source
+// has been failing, plus a random part, since many releases may wait for it.
 func (s *lockSources) pause(source tasks.SourceKind) time.Duration {
 	const least, most = 5 * time.Second, 30 * time.Second
 	s.mu.Lock()

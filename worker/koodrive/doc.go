@@ -4,9 +4,11 @@
 //
 // It owns the HTTP exchange, the credentials, the estimate of the server's clock
 // and the table of what answers mean. It does not own waiting: it sends a call
-// again only if the credential was refused, once and with a fresh one. Whether and
-// when to try again otherwise is up to the caller, which is the worker. It must not import asynq, Redis or any sibling of this
-// package; of ours it knows the vocabulary of package tasks, and package httpx.
+// again only if the credential was refused, once and with a fresh one. Otherwise the
+// caller decides whether and when to try again.
+//
+// Package worker builds the client, and package jobs calls it. It imports tasks and
+// internal/httpx. It must not import asynq, Redis or any other package of the worker.
 //
 // # The life of a call
 //

@@ -102,9 +102,9 @@ func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.R
 }
 
 // DeadlinePassed reports whether the deadline of a context has passed, even if the
-// context does not know it yet. A process that was stopped for a while may go on
-// before its timers do. On a machine that slept, the monotonic clock stood still
-// and the wall clock did not.
+// context has not ended yet. A process that was suspended may run again before its
+// timers fire. On a machine that slept, the monotonic clock stood still and the wall
+// clock did not, so both are checked.
 func DeadlinePassed(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
 	now := time.Now()

@@ -15,9 +15,9 @@ type credentialExtractor interface {
 	credentialIn(authorization string) string
 }
 
-// sentSecrets returns what is secret in an Authorization. Of an authorizer that
-// does not tell, that is everything, and what follows the scheme, which may be too
-// short to be found as a piece.
+// sentSecrets returns what is secret in an Authorization. If the authorizer cannot
+// tell, the whole Authorization is secret. So is the part after the scheme by
+// itself, since it may be too short to be found as a piece of the whole.
 func sentSecrets(auth Authorizer, authorization string) []string {
 	if extractor, ok := auth.(credentialExtractor); ok {
 		return []string{extractor.credentialIn(authorization)}
@@ -73,8 +73,8 @@ func (c *Client) sanitize(req *http.Request, text string) string {
 	return httpx.OneLine(c.redact(req, text[:min(len(text), maxRead)]))
 }
 
-// redact comes before a text is shortened, since half of a piece would not be
-// recognized.
+// redact comes before a text is shortened. The other order would cut a piece of a
+// secret in half, and half a piece is not recognized.
 func (c *Client) redact(req *http.Request, text string) string {
 	if req != nil {
 		text = c.redactorOf(req.Header.Get("Authorization")).Redact(text)

@@ -205,9 +205,8 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 	case r.Kind == IsSuperseded:
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
 	case interrupted:
-		// A shutdown, an operator's cancel or a lost lease ended the attempt. Most
-		// likely asynq has put the task back already. If not, it runs again soon,
-		// uncharged.
+		// A shutdown, an operator's cancel or a lost lease ended the attempt. If asynq
+		// has not put the task back already, it runs again soon, uncharged.
 		return d.retryUncharged(r.Problem, time.Second)
 	case r.Kind == IsSnooze || r.Kind == IsOutage:
 		delay := r.RetryAfter
@@ -233,9 +232,8 @@ func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 }
 
 // settle parks a dead task, or requeues a task that asynq would archive. Only then
-// may the original leave its queue. If the process dies in between, the original is
-// still active and runs again, and its letter is already parked or its copy already
-// enqueued.
+// may the original leave its queue. If the process dies in between, the original
+// runs again, and its letter is already parked or its copy already enqueued.
 func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Decision) Decision {
 	if d.Replay {
 		return decision // a replayed letter stays where it is
@@ -276,12 +274,11 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 const receiptTimeout = 15 * time.Second
 
 // writeReceipt writes the receipt of a task to the batch ledger, before the task
-// may leave its queue. If the process dies after the receipt is written, the task
-// runs again and finds nothing left to do, and the ledger keeps the first receipt.
-// If the process dies before the receipt is written, the task runs again as well,
-// and its receipt says already_gone if the first run has removed the device or
-// lock. If only the writing fails, this process remembers the result, and the task
-// comes back for its receipt alone.
+// may leave its queue. If the process dies after that, the task runs again, and the
+// ledger keeps the first receipt. If the process dies before that, the task runs
+// again, and its receipt says already_gone for what the first run has removed. If
+// only the writing fails, this process remembers the result, and the task comes back
+// for its receipt alone.
 //
 // KooDrive has answered by now, so the receipt is written even if ctx has ended.
 func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {

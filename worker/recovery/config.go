@@ -21,7 +21,7 @@ type Config struct {
 	// Redis is the client of the queues. It should honour contexts
 	// (ContextTimeoutEnabled), and stays the caller's to close after Run.
 	Redis redis.UniversalClient
-	// Parker keeps what must not run again.
+	// Parker stores the dead letters of tasks that must not run again.
 	Parker Parker
 	// Receipts records what became of the tasks of batches.
 	Receipts Receipts
@@ -41,9 +41,8 @@ type Config struct {
 
 	// Logger receives one line per repair, sampled. Default: none.
 	Logger *zap.Logger
-	// OnRepair is told of repairs as they happen: n tasks of a queue were repaired.
-	// If the queue itself was repaired n is 1. Run calls it, so it must not block.
-	// Default: nothing is called.
+	// OnRepair is called for each repair: n tasks of a queue were repaired, or n is 1
+	// and the queue itself was repaired. It must not block. Default: nothing is called.
 	OnRepair func(queue string, repair Repair, n int)
 }
 

@@ -73,11 +73,11 @@ func (r *Repairer) renewLock(ctx context.Context) error {
 	}
 	r.renewed = time.Now()
 	r.uptime.answered(time.Unix(got[1], got[2]*int64(time.Microsecond)))
-	if held := got[0] == 1; held != r.held {
-		r.held = held
+	if held := got[0] == 1; held != r.holdsLock {
+		r.holdsLock = held
 		r.log.Info("the lock changed hands", zap.Bool("this_process_repairs", held))
 	}
-	if !r.held {
+	if !r.holdsLock {
 		return errNotHeld
 	}
 	return nil
@@ -86,7 +86,7 @@ func (r *Repairer) renewLock(ctx context.Context) error {
 // ensureLock renews the lock if the last renewal is old. Each step of a pass
 // begins with it.
 func (r *Repairer) ensureLock(ctx context.Context) error {
-	if !r.held {
+	if !r.holdsLock {
 		return errNotHeld
 	}
 	if time.Since(r.renewed) < renewEvery {
@@ -98,10 +98,10 @@ func (r *Repairer) ensureLock(ctx context.Context) error {
 // releaseLock gives the lock back when the repairer stops, so that the next one
 // need not wait until it expires.
 func (r *Repairer) releaseLock(ctx context.Context) {
-	if !r.held {
+	if !r.holdsLock {
 		return
 	}
-	r.held = false
+	r.holdsLock = false
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	// If this fails the lock expires by itself.

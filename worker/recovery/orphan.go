@@ -64,7 +64,7 @@ func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 		if err != nil {
 			return fmt.Errorf("lease orphans: %w", err)
 		}
-		r.report(q, Leased, ids...)
+		r.logRepairs(q, Leased, ids...)
 	}
 	return nil
 }

@@ -25,10 +25,10 @@ type Repairer struct {
 	repairs *zap.Logger // log, sampled
 
 	// The rest belongs to the goroutine of Run.
-	held    bool
-	renewed time.Time // when the lock was last renewed, by the local clock
-	uptime  redisUptime
-	servers serverRegistry
+	holdsLock bool
+	renewed   time.Time // when the lock was last renewed, by the local clock
+	uptime    redisUptime
+	servers   serverRegistry
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
@@ -106,8 +106,8 @@ func (r *Repairer) pass(ctx context.Context) error {
 	var failed []error
 	for _, q := range r.queues {
 		// A queue may fail by itself, for example because a key has a wrong type.
-		// It must not stop the others. If Redis is away the next renewal of the
-		// lock fails.
+		// The failure must not stop the other queues. If Redis is away, the next
+		// renewal of the lock fails.
 		if err := r.repair(ctx, q); err != nil {
 			failed = append(failed, fmt.Errorf("queue %s: %w", q.name, err))
 		}
@@ -137,8 +137,8 @@ func (r *Repairer) repair(ctx context.Context, q queue) error {
 
 // register adds the queue to asynq's list of queues, which asynq's clients do only
 // once in their lives. It also reports whether the queue is paused. The pause
-// stays, since whoever paused the queue has a reason. Repairs go on meanwhile,
-// since none of them runs a task.
+// stays, since an operator has paused the queue for a reason. Repairs continue
+// meanwhile, since none of them runs a task.
 func (r *Repairer) register(ctx context.Context, q queue) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()

@@ -41,7 +41,7 @@ func (r *Repairer) remove(ctx context.Context, q queue, it item, as Repair) erro
 		return fmt.Errorf("remove %s: %w", it.id, err)
 	}
 	if n == 1 {
-		r.report(q, as, it.id)
+		r.logRepairs(q, as, it.id)
 	}
 	return nil
 }

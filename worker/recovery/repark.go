@@ -50,7 +50,7 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 		return fmt.Errorf("put %s back among the parked: %w", it.id, err)
 	}
 	if n == 1 {
-		r.report(q, as, it.id)
+		r.logRepairs(q, as, it.id)
 	}
 	return nil
 }

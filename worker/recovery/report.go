@@ -34,8 +34,8 @@ func sampled(log *zap.Logger) *zap.Logger {
 	}))
 }
 
-// report counts repairs of one kind and logs each.
-func (r *Repairer) report(q queue, repair Repair, ids ...string) {
+// logRepairs counts repairs of one kind and logs each.
+func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 	if len(ids) == 0 {
 		return
 	}

@@ -77,7 +77,7 @@ func (r *Repairer) requeue(ctx context.Context, q queue, in setIndex, items []it
 			stray = append(stray, ids[i])
 		}
 	}
-	r.report(q, as, done...)
-	r.report(q, Stray, stray...)
+	r.logRepairs(q, as, done...)
+	r.logRepairs(q, Stray, stray...)
 	return nil
 }

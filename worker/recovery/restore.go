@@ -61,12 +61,12 @@ func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
 		case it.raw == nil, it.err != nil, it.state == "archived":
 			_, err = r.isolate(ctx, q, it)
 		case it.state == "completed":
-			// It is done, and was to be kept for a while. Without the set nothing
-			// deletes it after that while, and its ID would stay taken.
+			// The task is done, and asynq keeps it for its retention. asynq deletes
+			// completed tasks by their set, so without the set its ID would stay taken.
 			err = r.remove(ctx, q, it, Stray)
 		case q.dead:
-			// Whatever the letter was about to do, nothing is lost if an operator
-			// has to replay it.
+			// The letter may have been about to run. Nothing is lost if it is parked:
+			// an operator can replay it.
 			err = r.repark(ctx, q, it, it.msg.ErrorMsg, Restored)
 		default:
 			again = append(again, it)

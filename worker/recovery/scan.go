@@ -12,12 +12,12 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// scanPosition is where the scan goes on. The scan finds what only shows when
-// everything is read: hashes whose ID is in no set, and IDs in scheduled and
-// retry that have no hash. So it reads one page a pass: of a queue's hashes, of
-// its scheduled set, of its retry set, and then of the next queue's. SCAN and
-// ZSCAN return whatever is there during the whole scan. What is not can wait for
-// the next scan.
+// scanPosition is where the scan continues. The scan searches for hashes whose ID is
+// in no set, and for IDs in scheduled and retry without a hash. For that it must
+// read everything, so it reads one page in each pass: of a queue's hashes, of its
+// scheduled set, of its retry set, and then of the next queue's. SCAN and ZSCAN
+// return every element that exists during the whole scan. The next scan finds the
+// others.
 type scanPosition struct {
 	queue  int
 	step   int // an index of scanSteps

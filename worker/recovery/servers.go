@@ -31,9 +31,9 @@ const (
 type serverRegistry map[string]server
 
 type server struct {
-	heartbeat time.Time // the last one, by the server's clock
-	listed    time.Time // when it was last on the list, by ours
-	closing   bool      // it was shutting down at that heartbeat
+	heartbeat  time.Time // the last one, by the server's clock
+	lastListed time.Time // when it was last on the list, by ours
+	closing    bool      // it was shutting down at that heartbeat
 }
 
 // refresh reads the list, and the info of each server that has sent a heartbeat
@@ -49,7 +49,7 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, z := range list {
 			key, _ := z.Member.(string)
-			s := server{heartbeat: time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), listed: now, closing: r[key].closing}
+			s := server{heartbeat: time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), lastListed: now, closing: r[key].closing}
 			if old, known := r[key]; !known || !old.heartbeat.Equal(s.heartbeat) {
 				infos[key] = p.Get(ctx, key)
 			}
@@ -70,7 +70,7 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 		r[key] = s
 	}
 	for key, s := range r {
-		if now.Sub(s.listed) > retention {
+		if now.Sub(s.lastListed) > retention {
 			delete(r, key)
 		}
 	}

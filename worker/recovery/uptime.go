@@ -6,16 +6,16 @@ import "time"
 // an outage. asynq's heartbeats last twice as long, and its leases six times.
 const maxGap = 5 * time.Second
 
-// redisUptime remembers since when Redis has answered without an outage. Its
-// times are those of Redis' own clock. They show that Redis was frozen even to a
-// client that waited patiently, because the next answer comes with a jump.
+// redisUptime records since when Redis has answered without an outage, by Redis' own
+// clock. So it sees that Redis was frozen even if no call failed: the time of the
+// next answer jumps.
 type redisUptime struct {
 	since  time.Time // the first answer after the latest outage
 	last   time.Time // the latest answer
 	outage time.Time // when the latest outage ended; zero if there was none
 }
 
-// answered notes an answer.
+// answered records an answer.
 func (u *redisUptime) answered(now time.Time) {
 	switch {
 	case u.last.IsZero():

@@ -93,7 +93,7 @@ func checkURL(raw string, insecure bool) (*url.URL, error) {
 }
 
 // newTransport gives each step of a connection the timeout of the whole. Without
-// that, net/http would go on connecting after the request has given up.
+// that, net/http would continue to connect after the request has timed out.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:               httpx.HideProxy(http.ProxyFromEnvironment),

@@ -16,10 +16,10 @@ const maxExcerpt = httpx.MaxLine // runes
 // and the names of its query and the segments of its path if they are long: some
 // services put their tokens there.
 func secretFragments(u *url.URL, secrets ...string) *httpx.Redactor {
-	var words []string
+	var fragments []string
 	add := func(text string, shortest int) {
 		if word := normalize(text); len(word) >= shortest {
-			words = append(words, word)
+			fragments = append(fragments, word)
 		}
 	}
 	for _, s := range secrets {
@@ -36,7 +36,7 @@ func secretFragments(u *url.URL, secrets ...string) *httpx.Redactor {
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		add(segment, httpx.Fragment)
 	}
-	return httpx.NewRedactor(words...)
+	return httpx.NewRedactor(fragments...)
 }
 
 func unescaped(text string) string {

@@ -15,8 +15,8 @@
 //
 // A request is counted, throttled if Config.RateLimit says so, and compared with
 // the fault plan. A fault that answers instead of KooDrive, or breaks the
-// connection, ends the request there: a caller who is hit by an outage does not
-// learn whether his credential was right. Any other request passes the checks in
+// connection, ends the request there: a client that is hit by an outage does not
+// learn whether its credential was right. Any other request passes the checks in
 // the order in which a gateway makes them: path, method, size, Authorization,
 // X-User-Id, X-Date, parameters. A request that passes is performed. Only then do
 // the faults apply that spoil the answer to a call that was performed.

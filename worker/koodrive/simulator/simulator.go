@@ -85,11 +85,12 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rep, fault := s.respond(x)
 	if !wait(r.Context(), fault) {
 		s.log.add(x, nil)
-		// The caller is gone or the server shuts down. A return would send an
-		// empty 200 to a caller who still listens.
+		// The client is gone or the server shuts down. A return would send an
+		// empty 200 to a client that still listens.
 		panic(http.ErrAbortHandler)
 	}
-	// Recorded before it is sent: a caller who has the answer finds it in the log.
+	// The log gets the answer before the client does, so that a client that has the
+	// answer finds it in the log.
 	s.log.add(x, rep)
 	deliver(w, rep, fault, x.now())
 }
