@@ -23,10 +23,11 @@
 // while each believes to be alone. So a lock is left alone for a grace after its
 // expiry, by Redis' clock and no other. If too large a share of all locks is
 // stale, the likely reason is that nobody renews them where the source looks, and
-// none is released. Every lock is checked again just before its release, at its
-// source: a lock that was renewed or forgotten since the sweep stays. The ledger
-// refuses to renew a lock while its release is under way. A file or a database
-// cannot refuse that: a lock that is renewed there between the last check and the
+// none is released. While at most FewStale locks are stale their share does not
+// count. Every lock is checked again just before its release, at its source: a
+// lock that was renewed or forgotten since the sweep stays. The ledger refuses to
+// renew a lock while its release is under way. A file or a database cannot refuse
+// that: a lock that is renewed there between the last check and the
 // call (a second at most, and usually some milliseconds) is released.
 //
 // If the expiry of a lock cannot be read nothing is concluded from that. The lock
