@@ -3,8 +3,8 @@
 // and the envelope that a dead task's payload has in that queue.
 //
 // Package worker and the command line call it. It imports the vocabulary, asynq,
-// go-redis, and what internal/asynqx and internal/zset know. It must not import
-// its siblings below worker.
+// go-redis, and what internal/asynqx, internal/httpx and internal/zset know. It
+// must not import its siblings below worker.
 //
 // # Where a letter is
 //

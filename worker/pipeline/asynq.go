@@ -9,6 +9,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -49,14 +50,14 @@ func ToAsynqError(d Delivery, decision Decision) error {
 }
 
 // retryError is the error that makes asynq put a task into its retry set. Its
-// text is what asynqmon shows.
+// text is what asynqmon shows; it may come from a stranger.
 type retryError struct {
 	text    string
 	delay   time.Duration
 	charged bool
 }
 
-func (e *retryError) Error() string { return e.text }
+func (e *retryError) Error() string { return httpx.ErrorLine(e.text) }
 
 // RetryDelay is asynq's RetryDelayFunc. asynq keeps whole seconds and cuts the
 // rest off, which would make a task run up to a second early: so the moment is

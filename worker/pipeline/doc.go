@@ -35,6 +35,6 @@
 //
 // Package worker composes this package and hands it deliveries. It imports the
 // vocabulary, asynq, the ledger of batches and the dead letters, which settling
-// writes to. It must not import the API client, the gate or the jobs: it knows
+// writes to, and internal/httpx, which makes the texts of strangers safe. It must not import the API client, the gate or the jobs: it knows
 // nothing of devices and locks.
 package pipeline
