@@ -6,11 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// How many runes are returned at most.
-const (
-	MaxLine      = 200 // by OneLine
-	MaxErrorLine = 500 // by ErrorLine
-)
+// MaxLine is how many runes OneLine returns at most. ErrorLine returns 500.
+const MaxLine = 200
 
 // OneLine makes a text fit for one line of a log: what is not printable becomes a
 // space, runs of spaces become one, and the end is cut off.
@@ -18,7 +15,7 @@ func OneLine(text string) string { return oneLine(text, MaxLine) }
 
 // ErrorLine makes a text fit to be kept as the error of a task, as OneLine does.
 // asynq cannot store a text that is not UTF-8, and would try for ever.
-func ErrorLine(text string) string { return oneLine(text, MaxErrorLine) }
+func ErrorLine(text string) string { return oneLine(text, 500) }
 
 func oneLine(text string, most int) string {
 	line := make([]rune, 0, min(len(text), most+1))

@@ -41,8 +41,7 @@ var ErrBusy = errors.New("a copy of this letter is arriving or being replayed")
 func (s *Store) Park(ctx context.Context, l Letter) error {
 	// What asynq cannot store it refuses, and then the task would never leave its
 	// queue. IDs that differ must still differ.
-	l.Error = httpx.ErrorLine(l.Error)
-	l.Kind = tasks.Kind(strings.ToValidUTF8(string(l.Kind), "?"))
+	l.Error, l.Kind = httpx.ErrorLine(l.Error), tasks.Kind(strings.ToValidUTF8(string(l.Kind), "?"))
 	if !utf8.ValidString(l.ID) {
 		l.ID = strconv.QuoteToASCII(l.ID)
 	}

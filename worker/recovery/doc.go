@@ -50,9 +50,8 @@
 //     between. Then both letter and task stay, and how the task ends shows which
 //     of them was needless.
 //
-// A task that the Parker refuses stays where it is and is tried again, after a
-// pause that grows to five minutes. So tasks that are refused each time hold up no
-// other.
+// A task that the Parker refuses is tried again after a pause, which grows to five
+// minutes. So a task that is refused each time holds up no other.
 //
 // If no repairer runs, or if the Parker fails for half a minute, asynq's own
 // recoverer takes expired leases as it always did, and the task runs again.
