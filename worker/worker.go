@@ -161,6 +161,9 @@ func (s dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 		d.Attempts = letter.Attempts + d.Retries - 1
 		decision = s.pipeline.Process(ctx, d)
 	}
+	if decision.Action == pipeline.Complete {
+		_ = s.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
+	}
 	if decision.Action == pipeline.Park {
 		// A letter that came by Park is in the index. One that somebody put here by
 		// hand, or that died of another reason now, is not.
