@@ -156,7 +156,8 @@ type LockSweep struct {
 	// Max is the greatest number of locks that one sweep releases.
 	Max int64
 	// MaxShare is the greatest share of all locks that may be stale, 0 to 1. A
-	// greater share is taken for a mistake, and the sweep releases nothing.
+	// greater share is taken for a mistake, and the sweep releases nothing. While
+	// only a few locks are stale it does not count.
 	MaxShare float64
 	// Force releases all stale locks, whatever Max and MaxShare are.
 	Force bool

@@ -168,6 +168,9 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 		d.Attempts = letter.Attempts + d.Retries - 1
 		decision = h.pipeline.Process(ctx, d)
 	}
+	if decision.Action == pipeline.Complete {
+		_ = s.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
+	}
 	if decision.Action == pipeline.Park {
 		// The index may lack the letter's reason: somebody put the letter here by hand,
 		// or the replay failed for another reason.

@@ -136,6 +136,9 @@ func TestWorker_EachAnswerHasItsOutcome(t *testing.T) {
 		t.Errorf("replay: %+v, %v; want 20 done", res, err)
 	}
 	redistest.Eventually(t, settleIn, "no dead letters", func() bool { return len(b.dead()) == 0 && b.outstanding() == 0 })
+	if index := b.redis.Client().Keys(t.Context(), "kooworker:{dead-letter}:reason:*").Val(); len(index) != 0 {
+		t.Errorf("%v are left; want no entry of a letter that is gone", index)
+	}
 	_, deletes, _ = api.snapshot()
 	if deletes["device-5"] != 1 || deletes["lock-95@102"] != 1 {
 		t.Errorf("after the replay: device-5 deleted %d times, lock-95 %d times; want once each", deletes["device-5"], deletes["lock-95@102"])

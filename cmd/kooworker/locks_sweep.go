@@ -20,7 +20,7 @@ import (
 type sweepFlags struct {
 	Grace    time.Duration `group:"sweep" default:"${grace}" help:"A lock is stale when it has been expired for this long (${default})."`
 	Max      *int64        `group:"sweep" placeholder:"N" help:"Most locks that one sweep releases (${max_locks}; locks sweep with --max-share: no limit)."`
-	MaxShare *float64      `name:"max-share" group:"sweep" placeholder:"F" help:"Largest share of all locks, 0 to 1, that may be stale. If more are stale, none is released (${max_share})."`
+	MaxShare *float64      `name:"max-share" group:"sweep" placeholder:"F" help:"Largest share of all locks, 0 to 1, that may be stale. If more are stale, none is released (${max_share}). It does not count while at most ${few_stale} locks are stale."`
 }
 
 // sweep checks the flags and returns the task. It refuses zeros: in the task a zero

@@ -101,6 +101,7 @@ func defaults() kong.Vars {
 		"grace":            terminal.Duration(locks.DefaultGrace),
 		"max_locks":        fmt.Sprint(locks.DefaultMax),
 		"max_share":        fmt.Sprint(locks.DefaultMaxShare),
+		"few_stale":        fmt.Sprint(locks.FewStale),
 		"guard_after":      terminal.Duration(jobs.DefaultGuardAfter),
 		"startup_timeout":  terminal.Duration(worker.DefaultStartupTimeout),
 		"shutdown_timeout": terminal.Duration(worker.DefaultShutdownTimeout),

@@ -6,13 +6,19 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLine is how many runes OneLine returns at most.
+// MaxLine is how many runes OneLine returns at most. ErrorLine returns 500.
 const MaxLine = 200
 
 // OneLine makes a text fit for one line of a log: what is not printable becomes a
 // space, runs of spaces become one, and the end is cut off.
-func OneLine(text string) string {
-	line := make([]rune, 0, MaxLine+1)
+func OneLine(text string) string { return oneLine(text, MaxLine) }
+
+// ErrorLine makes a text fit to be kept as the error of a task, as OneLine does.
+// asynq cannot store a text that is not UTF-8, and would try for ever.
+func ErrorLine(text string) string { return oneLine(text, 500) }
+
+func oneLine(text string, most int) string {
+	line := make([]rune, 0, min(len(text), most+1))
 	space := false
 	for i, r := range text {
 		if !unicode.IsPrint(r) || r == ' ' {
@@ -29,8 +35,8 @@ func OneLine(text string) string {
 			space = false
 		}
 		line = append(line, r)
-		if len(line) > MaxLine {
-			return string(line[:MaxLine-1]) + "…"
+		if len(line) > most {
+			return string(line[:most-1]) + "…"
 		}
 	}
 	return string(line)

@@ -91,6 +91,7 @@ var ErrNoLedger = errors.New("the dead letter belongs to a batch, and its ledger
 // KEYS[1] -> asynq:{dead-letter}:t:<id>
 // KEYS[2] -> asynq:{dead-letter}:retry
 // KEYS[3] -> asynq:{dead-letter}:pending
+// KEYS[4…] -> kooworker:{dead-letter}:reason:<reason>, of all reasons
 // --
 // ARGV[1] -> ID
 // ARGV[2] -> least score of a parked letter
@@ -105,11 +106,13 @@ redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[4])
 return 1
 `)
 
-// discardCmd deletes a parked letter, unless it has changed. It has the KEYS and
-// ARGV of replayCmd, does not use the last of each, and returns the same.
+// discardCmd deletes a parked letter and its entries in the index, unless it has
+// changed. It has the KEYS and ARGV of replayCmd, and returns the same. It does not
+// use pending and the time.
 var discardCmd = redis.NewScript(ifUnchangedLua + `
 redis.call("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[1])
+for i = 4, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
 return 1
 `)
 
@@ -225,10 +228,13 @@ func filterMatching(page []entry, f Filter, res *Result) []entry {
 // run runs a script for some letters in one exchange with Redis. It returns those
 // that had not changed.
 func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry) (done []entry, err error) {
-	results := make([]*redis.Cmd, 0, len(chunk))
+	results, keys := make([]*redis.Cmd, 0, len(chunk)), []string{retryKey, pendingKey}
+	for _, reason := range tasks.Reasons() {
+		keys = append(keys, indexKey(reason))
+	}
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, e := range chunk {
-			results = append(results, script.EvalSha(ctx, p, []string{taskPrefix + e.id, retryKey, pendingKey},
+			results = append(results, script.EvalSha(ctx, p, append([]string{taskPrefix + e.id}, keys...),
 				e.id, minParkedScore(), e.message, time.Now().UnixNano()))
 		}
 		return nil

@@ -3,8 +3,8 @@
 // and the envelope that a dead task's payload has in that queue.
 //
 // Packages worker, pipeline and recovery call it, and so does the command line. It
-// imports tasks, asynq, go-redis, internal/asynqx and internal/zset. It must not
-// import any other package of the worker.
+// imports tasks, asynq, go-redis, internal/asynqx, internal/httpx and internal/zset.
+// It must not import any other package of the worker.
 //
 // # Where a letter is
 //

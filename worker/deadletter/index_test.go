@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -68,15 +70,14 @@ func TestList_IndexFindsWhatReadingAllFinds(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	check("discarded")
+	if entries := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:upstream").Val(); entries != int64(len(b.list(t, deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}}))) {
+		t.Errorf("the index has %d entries; want those of discarded letters removed", entries)
+	}
 
-	// Entries of letters that are gone are removed when the index is read.
 	if _, err := b.store.Discard(t.Context(), deadletter.Filter{}, deadletter.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, reason := range reasons {
-		for range 3 {
-			b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}})
-		}
 		if left := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val(); left != 0 {
 			t.Errorf("%d entries of %s are left; want none", left, reason)
 		}
@@ -118,4 +119,35 @@ func TestReplay_ByReasonsNoneTwice(t *testing.T) {
 	if len(ids) != n || len(slices.Compact(ids)) != n {
 		t.Errorf("%d replays; want one of each of the %d letters", len(ids), n)
 	}
+}
+
+// TestList_IndexOfOtherClocks reads entries that a worker has written whose clock is
+// ahead, and shows those of letters that were indexed after them first.
+func TestList_IndexOfOtherClocks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return failure{"invalid: again", far} })
+	rdb, key := b.redis.Client(), "kooworker:{dead-letter}:reason:invalid"
+	invalid := deadletter.Filter{Reasons: []tasks.Reason{tasks.Invalid}}
+	for i := range 2 {
+		l := letter(t, "u", fmt.Sprint(i), tasks.Intent{})
+		l.Reason, l.Error = tasks.Invalid, "invalid: x"
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			rdb.ZAdd(t.Context(), key, redis.Z{Score: float64(time.Now().Add(time.Minute).UnixMilli()), Member: l.ID})
+		}
+	}
+	b.awaitParked(t, 2)
+	if got := b.list(t, invalid); len(got) != 2 {
+		t.Errorf("%d letters are listed; want both", len(got))
+	}
+	if latest := rdb.ZRange(t.Context(), key, -1, -1).Val(); len(latest) != 1 || latest[0] != b.list(t, deadletter.Filter{})[1].ID {
+		t.Errorf("the latest is %v; want the letter that was parked last", latest)
+	}
+	if res, err := b.store.Replay(t.Context(), invalid, deadletter.Options{}); err != nil || res.Done != 2 {
+		t.Errorf("replay: %+v, %v; want each replayed once", res, err)
+	}
+	b.awaitParked(t, 2)
 }

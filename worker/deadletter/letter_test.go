@@ -1,12 +1,16 @@
 package deadletter
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -48,4 +52,29 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("the payload of what is no envelope is %q; want %q", l.Payload, data)
 		}
 	})
+}
+
+// TestPark_TextFromStrangers parks what asynq's protobuf would refuse.
+func TestPark_TextFromStrangers(t *testing.T) {
+	t.Parallel()
+	store := NewStore(redistest.Start(t).Client())
+	for i, id := range []string{"a\xff", "a\xfe", "b\n"} {
+		l := Letter{ID: id, Kind: "\xcak", Payload: []byte("x"), Reason: tasks.Rejected, Error: "rejected: \xca\xfd" + strings.Repeat("a", 100_000)}
+		if err := store.Park(t.Context(), l); err != nil {
+			t.Fatalf("%q: %v; want it parked", id, err)
+		}
+		if err := store.Park(t.Context(), l); !errors.Is(err, ErrBusy) {
+			t.Errorf("%q once more: %v; want ErrBusy, since the first copy is arriving", id, err)
+		}
+		n := 0
+		for l, err := range store.List(t.Context(), Filter{Reasons: []tasks.Reason{tasks.Rejected}}) {
+			n++
+			if err != nil || !utf8.ValidString(l.ID+string(l.Kind)+l.Error) || len(l.Error) > 2000 || !strings.HasPrefix(l.Error, "rejected: ??aaa") {
+				t.Errorf("listed as %.100q, %.100q, %v; want text that can be printed, and is bounded", l.ID, l.Error, err)
+			}
+		}
+		if n != i+1 {
+			t.Errorf("%d letters are listed; want %d, each under its own ID", n, i+1)
+		}
+	}
 }

@@ -154,9 +154,17 @@ func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
 		return s.allPages(ctx)
 	}
 	return func(yield func([]entry, error) bool) {
-		began := time.Now()
+		var ends []string // a score above all that each index has now
 		for _, reason := range f.Reasons {
-			for page, err := range s.reasonPages(ctx, reason, began) {
+			last, err := s.rdb.ZRevRangeWithScores(ctx, indexKey(reason), 0, 0).Result()
+			if err != nil {
+				yield(nil, fmt.Errorf("read the index of dead letters: %w", err))
+				return
+			}
+			ends = append(ends, fmt.Sprintf("%.0f", append(last, redis.Z{})[0].Score+1))
+		}
+		for i, reason := range f.Reasons {
+			for page, err := range s.reasonPages(ctx, reason, ends[i]) {
 				if !yield(page, err) {
 					return
 				}

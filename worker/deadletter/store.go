@@ -6,13 +6,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -36,6 +39,12 @@ var ErrBusy = errors.New("a copy of this letter is arriving or being replayed")
 // there until somebody replays or discards it. A letter for the same device or
 // lock that demands at least as much counts as this letter.
 func (s *Store) Park(ctx context.Context, l Letter) error {
+	// What asynq cannot store it refuses, and then the task would never leave its
+	// queue. IDs that differ must still differ.
+	l.Error, l.Kind = httpx.ErrorLine(l.Error), tasks.Kind(strings.ToValidUTF8(string(l.Kind), "?"))
+	if !utf8.ValidString(l.ID) {
+		l.ID = strconv.QuoteToASCII(l.ID)
+	}
 	if strings.TrimSpace(string(l.Kind)) == "" {
 		l.Kind = "unknown" // asynq takes no task without a type
 	}

@@ -67,6 +67,9 @@ func (b *bundle) work(t *testing.T, replay func(deadletter.Letter) error) {
 			return failure{letter.Error, far}
 		}
 		err := replay(letter)
+		if err == nil {
+			return b.store.Unindex(ctx, id)
+		}
 		if f := (failure{}); errors.As(err, &f) && f.delay == far {
 			reason, _, _ := strings.Cut(f.text, ":")
 			if err := b.store.IndexReason(ctx, id, tasks.Reason(reason)); err != nil {

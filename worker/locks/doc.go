@@ -23,12 +23,12 @@
 // A wrong sweep releases live locks, and then two backups of a user run at the same
 // time. So a lock stays for a grace after its expiry, always by Redis' clock. If too
 // large a share of all locks is stale, the likely reason is that nobody renews them
-// in this source, and none is released. Every lock is checked again in its source
-// just before its release: a lock that was renewed or forgotten since the sweep
-// stays. The lock ledger refuses to renew a lock while its release is under way. A
-// file or a database cannot refuse that: a lock that is renewed there between the
-// last check and the call (a second at most, and usually some milliseconds) is
-// released.
+// in this source, and none is released. The share does not count while at most
+// FewStale locks are stale. Every lock is checked again in its source just before
+// its release: a lock that was renewed or forgotten since the sweep stays. The lock
+// ledger refuses to renew a lock while its release is under way. A file or a database
+// cannot refuse that: a lock that is renewed there between the last check and the
+// call (a second at most, and usually some milliseconds) is released.
 //
 // If the expiry of a lock cannot be read, the lock stays, and the report says so.
 //

@@ -47,6 +47,11 @@ const (
 	DefaultKeep     = 30 * 24 * time.Hour
 )
 
+// FewStale is the number of stale locks up to which MaxShare does not count. In a
+// small fleet a single dead backup is a large share, and its lock would be held
+// back for ever.
+const FewStale = 10
+
 func (o Options) withDefaults() Options {
 	o.Grace = cmp.Or(o.Grace, DefaultGrace)
 	o.Max = cmp.Or(o.Max, DefaultMax)
@@ -217,7 +222,7 @@ func (s *Sweeper) plan(ctx context.Context, o Options) (SweepReport, iter.Seq2[t
 	}
 	switch {
 	case o.Force:
-	case float64(r.Stale) > o.MaxShare*float64(r.Total):
+	case r.Stale > FewStale && float64(r.Stale) > o.MaxShare*float64(r.Total):
 		r.Enqueued = 0
 		r.Why = fmt.Sprintf("%d of %d locks are stale, more than the share of %g: does nobody renew them in the %s?", r.Stale, r.Total, o.MaxShare, sourceNames[r.Source])
 	case r.Stale > o.Max:

@@ -9,6 +9,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -49,14 +50,15 @@ func ToAsynqError(d Delivery, decision Decision) error {
 	}
 }
 
-// retryError makes asynq put a task into its retry set. asynqmon shows its text.
+// retryError makes asynq put a task into its retry set. asynqmon shows its text,
+// which may come from a stranger.
 type retryError struct {
 	text    string
 	delay   time.Duration
 	charged bool
 }
 
-func (e *retryError) Error() string { return e.text }
+func (e *retryError) Error() string { return httpx.ErrorLine(e.text) }
 
 // RetryDelay is asynq's RetryDelayFunc. asynq rounds the time of a retry down to
 // whole seconds, which would make a task run up to a second early. So RetryDelay

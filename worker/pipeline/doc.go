@@ -34,6 +34,6 @@
 // # Boundaries
 //
 // Package worker builds the pipeline and calls [Pipeline.Process]. The package
-// imports tasks, asynq and the dead letters. It must not import the API client, the
-// gate or the jobs: it knows nothing of devices and locks.
+// imports tasks, asynq, the dead letters and internal/httpx. It must not import the
+// API client, the gate or the jobs: it knows nothing of devices and locks.
 package pipeline

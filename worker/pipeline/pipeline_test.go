@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -381,5 +382,24 @@ func TestProcess_OutcomeIsKeptUntilItsReceiptIsWritten(t *testing.T) {
 	}
 	if v := b.Process(t.Context(), d); v.Outcome != tasks.AlreadyGone || len(b.jobs.calls) != 2 {
 		t.Errorf("%+v after %v; want a new run once the receipt is written", v, b.jobs.calls)
+	}
+}
+
+// TestToAsynqError_TextFromStrangers gives asynq no text that its protobuf refuses.
+// asynq could not put the task back, and would try for ever.
+func TestToAsynqError_TextFromStrangers(t *testing.T) {
+	t.Parallel()
+	const gbk = "database \xd6\xd0\xce\xc4 \"x\" does not exist\nline 2"
+	b := setup(t, "")
+	b.jobs.do = func(context.Context, tasks.Task) Result {
+		return Failed(Problem{Reason: tasks.Rejected, Detail: gbk + strings.Repeat("a", 100_000)})
+	}
+	for _, replay := range []bool{false, true} {
+		d := delivery(unbindPayload)
+		d.Replay = replay
+		text := ToAsynqError(d, b.Process(t.Context(), d)).Error()
+		if !utf8.ValidString(text) || len(text) > 2000 || !strings.HasPrefix(text, `rejected: database ???? "x" does not exist line 2a`) {
+			t.Errorf("replay %t: asynq is given %.100q, of %d bytes; want it valid, on one line, and bounded", replay, text, len(text))
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -218,6 +219,7 @@ func (b *bundle) field(id, name string) string {
 type parker struct {
 	mu      sync.Mutex
 	fail    error
+	refuses string // the letters whose ID begins so, if it is set
 	after   func() // runs once the letter is stored
 	letters map[string]deadletter.Letter
 }
@@ -229,6 +231,9 @@ func (p *parker) Park(_ context.Context, l deadletter.Letter) error {
 	defer p.mu.Unlock()
 	if p.fail != nil {
 		return p.fail
+	}
+	if p.refuses != "" && strings.HasPrefix(l.ID, p.refuses) {
+		return errors.New("refused")
 	}
 	p.letters[l.ID] = l
 	if p.after != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -208,4 +209,57 @@ func TestCollect_ReasonOfAnError(t *testing.T) {
 			t.Errorf("%q: reason %q; want %q", text, l.Reason, want)
 		}
 	}
+}
+
+// TestCollect_BytesThatAreNoText archives IDs that are not UTF-8 before a good task.
+func TestCollect_BytesThatAreNoText(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	store := deadletter.NewStore(b.redis.Client())
+	b.cfg.Parker = store
+	for i := range 5 {
+		id := fmt.Sprintf("\xff%d", i)
+		b.must(b.rdb.HSet(t.Context(), key(unbind, "t:"+id), "msg", "\xff", "state", "archived").Err())
+		b.must(b.rdb.ZAdd(t.Context(), key(unbind, "archived"), redis.Z{Score: float64(ago(time.Minute).Unix()), Member: id}).Err())
+	}
+	b.enqueue(unbind, "good")
+	b.must(b.inspector.ArchiveTask(unbind, "good"))
+	b.passes(3)
+	if left := b.rdb.ZCard(t.Context(), key(unbind, "archived")).Val(); left != 0 {
+		t.Errorf("%d tasks are left in the archive; want none", left)
+	}
+	stats, err := store.Stats(t.Context(), deadletter.Filter{})
+	if err != nil || stats.Total != 6 || stats.ByReason[tasks.Undecodable] != 5 {
+		t.Errorf("dead letters %+v, %v; want 6, of which 5 are undecodable", stats, err)
+	}
+}
+
+// TestParkAndRemove_RefusedTasksHoldUpNoOther has more refused tasks than end the
+// parking of a pass, in every place that is looked at, before a good one.
+func TestParkAndRemove_RefusedTasksHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.parker.refuses = unbind + ":bad"
+	undecodable := func(id, state string) {
+		b.must(b.rdb.HSet(t.Context(), key(unbind, "t:"+id), "msg", "\xff", "state", state).Err())
+	}
+	want := []string{unbind + ":archived", unbind + ":expired", unbind + ":stranded"}
+	for i := range 10 {
+		id := fmt.Sprintf("bad%d", i)
+		undecodable(id+"a", "archived")
+		undecodable(id+"e", "active")
+		undecodable(id+"s", "pending")
+		b.must(b.rdb.ZAdd(t.Context(), key(unbind, "archived"), redis.Z{Score: 1, Member: id + "a"}).Err())
+		b.must(b.rdb.ZAdd(t.Context(), key(unbind, "lease"), redis.Z{Score: 1, Member: id + "e"}).Err())
+	}
+	undecodable("archived", "archived")
+	undecodable("expired", "active")
+	undecodable("stranded", "pending")
+	b.must(b.rdb.ZAdd(t.Context(), key(unbind, "archived"), redis.Z{Score: 2, Member: "archived"}).Err())
+	b.must(b.rdb.ZAdd(t.Context(), key(unbind, "lease"), redis.Z{Score: 2, Member: "expired"}).Err())
+	r := b.repairer()
+	redistest.Eventually(t, 30*time.Second, "the good tasks to be parked", func() bool {
+		b.must(r.Pass(t.Context()))
+		return slices.Equal(b.parker.ids(), want)
+	})
 }

@@ -4,8 +4,8 @@
 // its queue, or hands to a [Parker] as a dead letter.
 //
 // Package worker calls it. It imports the vocabulary, what internal/asynqx knows
-// of asynq, and package deadletter for its letters. It must not import another of
-// its siblings below worker.
+// of asynq, package deadletter for its letters, and internal/httpx for texts from
+// strangers. It must not import another of its siblings below worker.
 //
 // # The repairer
 //
@@ -49,6 +49,9 @@
 //     those that were read. If they are not, somebody else took the task in
 //     between. Then both letter and task stay, and how the task ends shows which
 //     of them was needless.
+//
+// A task that the Parker refuses is tried again after a pause, which grows to five
+// minutes. So a task that is refused each time holds up no other.
 //
 // If no repairer runs, or if the Parker fails for half a minute, asynq's own
 // recoverer takes expired leases as it always did, and the task runs again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -33,6 +34,7 @@ type Repairer struct {
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
 	refusals int              // of the Parker, in a row, in this pass
+	refused  map[string]refusal
 	scan     scanPosition
 
 	failures      int       // of passes, in a row
@@ -48,6 +50,7 @@ func New(cfg Config) (*Repairer, error) {
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
 		servers: make(serverRegistry), paused: make(map[string]bool), skip: make(map[string]int64),
+		refused: make(map[string]refusal),
 	}
 	for _, name := range cfg.Queues {
 		r.queues = append(r.queues, queue{name: name, dead: name == tasks.QueueDeadLetter})
@@ -103,6 +106,7 @@ func (r *Repairer) pass(ctx context.Context) error {
 		return err
 	}
 	r.refusals = 0
+	maps.DeleteFunc(r.refused, func(_ string, x refusal) bool { return time.Since(x.until) > maxRefusalPause }) // those that are gone
 	var failed []error
 	for _, q := range r.queues {
 		// A queue may fail by itself, for example because a key has a wrong type.

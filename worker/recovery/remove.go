@@ -68,13 +68,24 @@ const (
 	// maxRefusals is how many refusals in a row end the parking of a pass. The
 	// Parker needs Redis too, and each of its failures may take parkTimeout.
 	maxRefusals = 3
+	// A task that was refused leaves its turn to others for a pause, which doubles
+	// from the first to the last of these with each further refusal.
+	minRefusalPause, maxRefusalPause = 100 * time.Millisecond, 5 * time.Minute
 )
+
+// refusal is what is remembered of a task that the Parker has refused.
+type refusal struct {
+	pause time.Duration
+	until time.Time
+}
 
 // parkAndRemove lets the Parker store a task, and then removes the original. It
 // reports whether the task is gone from here. A task that the Parker refuses
 // stays.
 func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, l deadletter.Letter) (gone bool, err error) {
-	if r.refusals >= maxRefusals {
+	key := q.name + ":" + it.id
+	before := r.refused[key]
+	if r.refusals >= maxRefusals || time.Now().Before(before.until) {
 		return false, nil
 	}
 	if err := r.ensureLock(ctx); err != nil {
@@ -82,11 +93,14 @@ func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repai
 	}
 	if err := r.park(ctx, l); err != nil {
 		r.refusals++
+		pause := min(max(2*before.pause, minRefusalPause), maxRefusalPause)
+		r.refused[key] = refusal{pause, time.Now().Add(pause)}
 		r.cfg.OnRepair(q.name, Refused, 1)
 		r.repairs.Warn("could not park a task; trying again", zap.String("queue", q.name), zap.String("id", it.id), zap.String("as", string(as)), zap.Error(err))
 		return false, nil
 	}
 	r.refusals = 0
+	delete(r.refused, key)
 	err = r.remove(ctx, q, it, as)
 	return err == nil, err
 }

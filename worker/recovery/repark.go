@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/httpx"
 )
 
 // reparkCmd puts a dead letter back among the parked ones. It is atomic.
@@ -40,7 +41,7 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 	if text == it.msg.ErrorMsg && it.msg.LastFailedAt > 0 {
 		failedAt = time.Unix(it.msg.LastFailedAt, 0)
 	}
-	parked, err := asynqx.RewriteFailure([]byte(*it.raw), max(it.msg.Retried, 1), text, failedAt)
+	parked, err := asynqx.RewriteFailure([]byte(*it.raw), max(it.msg.Retried, 1), httpx.ErrorLine(text), failedAt)
 	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}
