@@ -83,8 +83,9 @@ type Config struct {
 	// Registry holds the metrics, which /metrics serves. Default: a new one, with the
 	// metrics of Go and of the process.
 	Registry *prometheus.Registry
-	// Observer observes every attempt, as the metrics do. Default: none.
-	Observer pipeline.Observer
+	// Observe is called with each attempt, as the metrics are. It must not block.
+	// Default: nothing is called.
+	Observe func(pipeline.Event)
 }
 
 // Defaults of Config.
@@ -120,6 +121,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
+	}
+	if c.Observe == nil {
+		c.Observe = func(pipeline.Event) {}
 	}
 	if c.Registry == nil {
 		c.Registry = newRegistry()

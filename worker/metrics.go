@@ -24,8 +24,6 @@ type metrics struct {
 	sweeps   *prometheus.GaugeVec
 }
 
-var _ pipeline.Observer = (*metrics)(nil)
-
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -71,8 +69,8 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, e
 	return m, nil
 }
 
-// Observe implements pipeline.Observer.
-func (m *metrics) Observe(e pipeline.Event) {
+// countAttempt counts an attempt.
+func (m *metrics) countAttempt(e pipeline.Event) {
 	kind := "unknown"
 	if e.Task != nil {
 		kind = string(e.Task.Kind())
@@ -99,18 +97,6 @@ func (m *metrics) observeSweep(r locks.SweepReport) {
 // countRepairs counts repairs.
 func (m *metrics) countRepairs(queue string, repair recovery.Repair, n int) {
 	m.repairs.WithLabelValues(queue, string(repair)).Add(float64(n))
-}
-
-// observers passes an event on to each observer that is not nil.
-type observers []pipeline.Observer
-
-// Observe implements pipeline.Observer.
-func (o observers) Observe(e pipeline.Event) {
-	for _, each := range o {
-		if each != nil {
-			each.Observe(e)
-		}
-	}
 }
 
 // gateMetrics reads the gate's status at each collection.

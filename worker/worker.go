@@ -51,14 +51,11 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, log: cfg.Logger, rdb: cfg.Redis(), queues: cfg.Redis()}
 	if err := w.build(); err != nil {
-		w.closeRedis()
+		w.Close()
 		return nil, err
 	}
 	return w, nil
 }
-
-// Close closes a worker that does not run. Run closes its worker at its end.
-func (w *Worker) Close() { w.closeRedis() }
 
 // build makes the parts, in the order in which they need each other.
 func (w *Worker) build() (err error) {
@@ -90,8 +87,8 @@ func (w *Worker) build() (err error) {
 	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
 	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed)
 	w.pipeline, err = pipeline.New(pipeline.Config{
-		Jobs: handlers, DeadLetters: w.letters, Requeuer: pipeline.NewRequeuer(asynq.NewClientFromRedisClient(w.rdb)), Receipts: receipts,
-		Policy: cfg.Policy, Observer: observers{metrics, cfg.Observer}, Logger: w.log,
+		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Receipts: receipts,
+		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log,
 	})
 	if err != nil {
 		return err
@@ -169,7 +166,7 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 		decision = h.pipeline.Process(ctx, d)
 	}
 	if decision.Action == pipeline.Complete {
-		_ = s.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
+		_ = h.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
 	}
 	if decision.Action == pipeline.Park {
 		// The index may lack the letter's reason: somebody put the letter here by hand,
@@ -181,7 +178,8 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 	return pipeline.ToAsynqError(d, decision)
 }
 
-func (w *Worker) closeRedis() {
+// Close closes a worker that does not run. Run closes its worker at its end.
+func (w *Worker) Close() {
 	for _, client := range []redis.UniversalClient{w.queues, w.rdb} {
 		if err := client.Close(); err != nil {
 			w.log.Debug("close Redis", zap.Error(err))
@@ -205,7 +203,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	serversStopped := true
 	defer func() {
 		if serversStopped {
-			w.closeRedis()
+			w.Close()
 		}
 	}()
 	defer w.koodrive.CloseIdleConnections()

@@ -167,17 +167,6 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 	}
 }
 
-// openOnes returns those of the batches whose completion was not reported yet.
-func (s *Store) openOnes(ctx context.Context, ids []string) ([]string, error) {
-	members := make([]any, len(ids))
-	for i, id := range ids {
-		members[i] = id
-	}
-	open, err := s.rdb.SMIsMember(ctx, openKey, members...).Result()
-	i := -1
-	return slices.DeleteFunc(ids, func(string) bool { i++; return err == nil && !open[i] }), err
-}
-
 // DrainCompleted calls notify for each of these batches that is complete and whose
 // completion was not reported yet, and then takes the batch off the list of
 // these. Without ids it looks at every open batch. It returns the batches that it
@@ -190,7 +179,11 @@ func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context,
 	if len(ids) == 0 {
 		ids, err = s.rdb.SMembers(ctx, openKey).Result()
 	} else {
-		ids, err = s.openOnes(ctx, ids)
+		ids = slices.DeleteFunc(ids, func(id string) bool {
+			open, openErr := s.rdb.SIsMember(ctx, openKey, id).Result()
+			err = errors.Join(err, openErr)
+			return !open
+		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the open batches: %w", err)

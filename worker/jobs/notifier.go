@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,20 +16,17 @@ import (
 // and enqueues a task for the webhook. So the webhook is visible in the queue, is
 // retried, and becomes a dead letter if it fails for good.
 type BatchNotifier struct {
-	rdb     redis.UniversalClient
-	batches *batch.Store
-	webhook bool
-	log     *zap.Logger
-	wake    chan struct{} // with room for one
-
-	mu        sync.Mutex
-	completed []string // batches that this process has completed
+	rdb       redis.UniversalClient
+	batches   *batch.Store
+	webhook   bool
+	log       *zap.Logger
+	completed chan string // batches; with room for some
 }
 
 // NewBatchNotifier returns a BatchNotifier. Without a webhook it only writes to
 // the log.
 func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) *BatchNotifier {
-	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, wake: make(chan struct{}, 1)}
+	return &BatchNotifier{rdb: rdb, batches: batch.NewStore(rdb), webhook: webhook, log: log, completed: make(chan string, 1000)}
 }
 
 // scanEvery is how often the notifier looks at all open batches. A producer that
@@ -38,14 +34,14 @@ func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) 
 // died before it announced the batch.
 const scanEvery = 10 * time.Second
 
-// Completed tells the notifier that these batches are complete. It does not block.
+// Completed tells the notifier that these batches are complete. It does not block:
+// what there is no room for is left to the next scan.
 func (n *BatchNotifier) Completed(ids ...string) {
-	n.mu.Lock()
-	n.completed = append(n.completed, ids...)
-	n.mu.Unlock()
-	select {
-	case n.wake <- struct{}{}:
-	default:
+	for _, id := range ids {
+		select {
+		case n.completed <- id:
+		default:
+		}
 	}
 }
 
@@ -60,14 +56,8 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			n.notify(ctx)
-		case <-n.wake:
-			n.mu.Lock()
-			ids := n.completed
-			n.completed = nil
-			n.mu.Unlock()
-			if len(ids) > 0 {
-				n.notify(ctx, ids...)
-			}
+		case id := <-n.completed:
+			n.notify(ctx, id)
 		}
 	}
 }

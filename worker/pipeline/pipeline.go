@@ -48,12 +48,6 @@ type DeadLetters interface {
 	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Requeuer enqueues a task again under our own retry limit, to run after a
-// delay. It returns nil once the copy is stored. NewRequeuer makes one.
-type Requeuer interface {
-	Requeue(ctx context.Context, d Delivery, delay time.Duration) error
-}
-
 // Receipts stores the receipts of tasks of a batch. *ReceiptBatcher is one.
 type Receipts interface {
 	// Record stores the receipt of a task. It returns nil if the receipt is stored,
@@ -61,7 +55,7 @@ type Receipts interface {
 	Record(ctx context.Context, r tasks.Receipt) error
 }
 
-// Event describes one attempt to observers.
+// Event describes one attempt.
 type Event struct {
 	Delivery Delivery
 	Task     tasks.Task // nil where the payload could not be decoded
@@ -69,22 +63,20 @@ type Event struct {
 	Took     time.Duration
 }
 
-// Observer observes every attempt, after its decision. It must not block.
-type Observer interface {
-	Observe(e Event)
-}
-
-// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeuer and Receipts
+// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeue and Receipts
 // are required.
 type Config struct {
 	Jobs        Jobs
 	DeadLetters DeadLetters
-	Requeuer    Requeuer
-	Receipts    Receipts
+	// Requeue enqueues a copy of a task, under our own retry limit, to run after a
+	// delay. It returns nil once the copy is stored. See NewRequeue.
+	Requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
+	Receipts Receipts
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
-	// Observer observes each attempt. Default: none.
-	Observer Observer
+	// Observe is called with each attempt, after its decision. It must not block.
+	// Default: nothing is called.
+	Observe func(Event)
 	// Logger gets a line for each attempt. Default: none.
 	Logger *zap.Logger
 	// Now is the clock. Default time.Now.
@@ -95,10 +87,10 @@ type Config struct {
 type Pipeline struct {
 	jobs     Jobs
 	letters  DeadLetters
-	requeuer Requeuer
+	requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
 	receipts Receipts
 	policy   Policy
-	observer Observer
+	observe  func(Event)
 	// unrecorded has the results of tasks whose receipts could not be written yet,
 	// by task ID.
 	unrecorded *lru.Cache[string, Result]
@@ -109,16 +101,16 @@ type Pipeline struct {
 
 // New checks a configuration and returns a Pipeline.
 func New(cfg Config) (*Pipeline, error) {
-	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeuer == nil || cfg.Receipts == nil {
-		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeuer and Receipts are required")
+	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeue == nil || cfg.Receipts == nil {
+		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeue and Receipts are required")
 	}
 	unrecorded, err := lru.New[string, Result](maxUnrecorded)
 	if err != nil {
 		return nil, err
 	}
 	p := &Pipeline{
-		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeuer: cfg.Requeuer, receipts: cfg.Receipts,
-		policy: DefaultPolicy(), observer: cfg.Observer, unrecorded: unrecorded, now: cfg.Now,
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, receipts: cfg.Receipts,
+		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
 		p.policy = *cfg.Policy
@@ -159,8 +151,8 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
 	p.log.write(event, result)
-	if p.observer != nil {
-		p.observer.Observe(event)
+	if p.observe != nil {
+		p.observe(event)
 	}
 	return decision
 }
@@ -248,7 +240,7 @@ func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Dec
 	}
 	if decision.Action == Retry && !decision.CountsAsAttempt && d.Retries >= d.RetryLimit {
 		// asynq would archive the task whatever the handler returns.
-		if err := p.requeuer.Requeue(ctx, d, decision.Delay); err != nil {
+		if err := p.requeue(ctx, d, decision.Delay); err != nil {
 			p.log.storeFailed("cannot be requeued; asynq archives the task, and recovery makes it a dead letter", d, err)
 			return decision
 		}

@@ -98,7 +98,7 @@ func setup(t *testing.T, reason tasks.Reason) *bundle {
 		store: &fakeStore{}, receipts: &fakeReceipts{}, logs: logs,
 		now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 	}
-	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeuer: b.store, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
+	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeue: b.store.Requeue, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var seen []Event
 	jobs := &fakeJobs{do: func(context.Context, tasks.Task) Result { return AlreadyGone() }}
-	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeuer: &fakeStore{}, Receipts: &fakeReceipts{}, Observer: observe(func(e Event) { seen = append(seen, e) })})
+	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeue: (&fakeStore{}).Requeue, Receipts: &fakeReceipts{}, Observe: func(e Event) { seen = append(seen, e) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,10 +349,6 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 		t.Errorf("events %+v; want one of the done task and one of the bytes that are no task", seen)
 	}
 }
-
-type observe func(Event)
-
-func (f observe) Observe(e Event) { f(e) }
 
 // The ledger is away for longer than a receipt waits. The device is gone by then,
 // so the second run alone would prove less than the first.

@@ -179,7 +179,7 @@ func (d *demo) newWorker(token string, log *zap.Logger) (*worker.Worker, error) 
 	return worker.New(worker.Config{
 		Releases: d.producer,
 		Redis:    d.newClient, KooDrive: koodrive.Config{BaseURL: d.url, Authorizer: authorizer},
-		Policy: &policy, Logger: log, Observer: d.observer,
+		Policy: &policy, Logger: log, Observe: d.observer.observe,
 	})
 }
 

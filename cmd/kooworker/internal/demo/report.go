@@ -63,10 +63,7 @@ type observer struct {
 	report Report
 }
 
-var _ pipeline.Observer = (*observer)(nil)
-
-// Observe implements pipeline.Observer.
-func (o *observer) Observe(e pipeline.Event) {
+func (o *observer) observe(e pipeline.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	v := e.Decision
