@@ -9,6 +9,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/cancelable"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -195,8 +196,16 @@ func (b *bulk) openBatch(ctx context.Context) error {
 	spec := *b.o.Batch
 	spec.NoGuard = b.noGuard
 	resumed := false
-	err := b.withRetry(ctx, func(ctx context.Context) (err error) {
-		b.result.Batch, resumed, err = b.store.Open(ctx, spec)
+	err := b.withRetry(ctx, func(ctx context.Context) error {
+		type opened struct {
+			id      string
+			resumed bool
+		}
+		o, err := cancelable.Call(ctx, func() (o opened, err error) {
+			o.id, o.resumed, err = b.store.Open(ctx, spec)
+			return o, err
+		})
+		b.result.Batch, resumed = o.id, o.resumed
 		return err
 	})
 	if err == nil && b.o.OnStart != nil {

@@ -343,3 +343,17 @@ func TestBulk_Delayed(t *testing.T) {
 		t.Errorf("%+v, %v; want 3 scheduled tasks", info, err)
 	}
 }
+
+func TestBulk_StopsInTimeWhileItsBatchIsOpened(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.redis.Freeze()
+	defer b.redis.Thaw()
+	ctx, cancel := context.WithCancel(t.Context())
+	var stopped time.Time
+	time.AfterFunc(time.Second, func() { stopped = time.Now(); cancel() })
+	_, err := b.client.Bulk(ctx, unbinds(600), enqueue.BulkOptions{Batch: &batch.Spec{ID: "b-1"}})
+	if took := time.Since(stopped); !errors.Is(err, context.Canceled) || took > 2*time.Second {
+		t.Errorf("%v after %s; want the context's error within 2s", err, took)
+	}
+}

@@ -42,8 +42,7 @@ type chunker struct {
 	need      int            // items of the chunk that must be read before the ledger can compare them
 }
 
-// run cuts up the whole input. If reading ends first, it returns the cause of
-// that.
+// run cuts up the whole input. If reading ends first, it returns the cause of that.
 func (c *chunker) run(reading, writing context.Context, items <-chan Item) error {
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()

@@ -21,10 +21,9 @@ type Config struct {
 	// observe contexts (ContextTimeoutEnabled): otherwise a Redis that hangs would
 	// hold every caller for seconds beyond its deadline.
 	Redis redis.UniversalClient
-	// MinReplicas is the number of replicas that must have a task before it
-	// counts as enqueued; see NotReplicatedError. Not for clusters. Default 0:
-	// the primary alone is enough, and a failover may lose what it has not yet
-	// passed on.
+	// MinReplicas is the number of replicas that must have a task before it counts as
+	// enqueued; see NotReplicatedError. Not for clusters. Default 0: the primary
+	// alone is enough, and a failover may lose what it has not yet passed on.
 	MinReplicas int
 	// ReplicaTimeout is how long to wait for the replicas. At least 1 ms; it must
 	// be shorter than the client's ReadTimeout. Default 1 s.

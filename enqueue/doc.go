@@ -44,8 +44,7 @@
 // # What Redis promises
 //
 // A task is as safe as Redis is configured to make it. With appendfsync everysec a
-// crash of the machine loses up to a second of tasks that were reported as
-// enqueued.
+// crash of the machine loses up to a second of tasks that were reported as enqueued.
 //
 // Replication is asynchronous. A failover loses what the primary had stored and
 // not yet passed on, even if it was reported. With [Config.MinReplicas] a task

@@ -15,8 +15,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// outstanding returns the task that has this ID, or nil if there is none any
-// more.
+// outstanding returns the task that has this ID, or nil if there is none any more.
 func (c *Client) outstanding(ctx context.Context, queue, id string) (*asynq.TaskInfo, error) {
 	info, err := cancelable.Call(ctx, func() (*asynq.TaskInfo, error) { return c.inspector.GetTaskInfo(queue, id) })
 	if errors.Is(err, asynq.ErrTaskNotFound) {
@@ -47,10 +46,9 @@ func covers(other *asynq.TaskInfo, payload []byte, order tasks.Intent, runAt tim
 	return err == nil && runsBy(other, runAt) && expiresNoEarlier(in, order) && asForceful(in, order)
 }
 
-// runsBy reports whether the outstanding task has yet to run, and will run no
-// later than ordered. An active task does not count: KooDrive may have answered
-// already, and the device may have been bound again since. An archived task never
-// runs.
+// runsBy reports whether the outstanding task has yet to run, and will run no later
+// than ordered. An active task does not count: KooDrive may have answered already,
+// and the device may have been bound again since. An archived task never runs.
 func runsBy(other *asynq.TaskInfo, at time.Time) bool {
 	switch other.State {
 	case asynq.TaskStatePending, asynq.TaskStateRetry:

@@ -48,8 +48,7 @@ type BatchStats struct {
 	Discarded   int64 `json:"discarded"`
 	Duplicate   int64 `json:"duplicate"` // this batch has queued the same target before
 	Rejected    int64 `json:"rejected"`  // the line is not a task
-	// Done means that the whole input is in the batch and nothing is queued any
-	// more.
+	// Done means that the whole input is in the batch and nothing is queued any more.
 	Done bool `json:"done"`
 	// CompletedAt is the first time at which the batch was done; zero before that.
 	CompletedAt time.Time `json:"-"`

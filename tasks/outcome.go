@@ -11,9 +11,8 @@ const (
 	Succeeded Outcome = "succeeded"
 	// AlreadyGone: the device was not bound any more, or the lock not held.
 	AlreadyGone Outcome = "already_gone"
-	// Superseded: the intent was stale, so nothing was done. The user has bound
-	// the device again, or the holder has renewed the lock, since the task was
-	// enqueued.
+	// Superseded: the intent was stale, so nothing was done. The user has bound the
+	// device again, or the holder has renewed the lock, since the task was enqueued.
 	Superseded Outcome = "superseded"
 	// Dead: the task failed for good and is in the dead-letter queue.
 	Dead Outcome = "dead"

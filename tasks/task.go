@@ -65,8 +65,7 @@ type Task interface {
 	// Target is the id of the device, lock or batch that the task is about; "" if
 	// there is none.
 	Target() string
-	// Validate reports the first member that is not well formed, as a
-	// *FieldError.
+	// Validate reports the first member that is not well formed, as a *FieldError.
 	Validate() error
 
 	sealed()
@@ -136,11 +135,10 @@ const (
 // Sources lists every source.
 func Sources() []SourceKind { return []SourceKind{SourceLedger, SourceFile, SourceSQL} }
 
-// UserOffboard removes every binding between a user and a device, and every
-// backup lock of the user that the ledger knows. It enqueues one DeviceUnbind for
-// each device that KooDrive lists and one LockRelease for each lock. It repeats
-// this, since devices and locks may appear meanwhile, and is done when there are
-// none left.
+// UserOffboard removes every binding between a user and a device, and every backup
+// lock of the user that the ledger knows. It enqueues one DeviceUnbind for each
+// device that KooDrive lists and one LockRelease for each lock. It repeats this,
+// since devices and locks may appear meanwhile, and is done when there are none left.
 type UserOffboard struct {
 	// UserID is the KooDrive user: 1 to 128 visible ASCII characters.
 	UserID string

@@ -61,9 +61,8 @@ type Config struct {
 	// whether the user has bound the device again. Default jobs.DefaultGuardAfter.
 	GuardAfter time.Duration
 
-	// StrictRedis refuses to start on a Redis that evicts keys, persists
-	// nothing, is older than 6.2, or does not tell. Default false: it is logged as an
-	// error.
+	// StrictRedis refuses to start on a Redis that evicts keys, persists nothing, is
+	// older than 6.2, or does not tell. Default false: it is logged as an error.
 	StrictRedis bool
 
 	// AdminAddr is the address (host:port) of /healthz, /readyz and /metrics.

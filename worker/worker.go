@@ -77,7 +77,7 @@ func (w *Worker) build() (err error) {
 	}
 	handlers, err := jobs.New(jobs.Config{
 		Redis: w.rdb, KooDrive: w.koodrive, Gate: w.gate, CallTimeout: cfg.KooDrive.CallTimeout, GuardAfter: cfg.GuardAfter,
-		Sources: cfg.Sources, Releases: cfg.Releases, KeepSwept: cfg.LedgerKeep, ObserveSweep: metrics.observeSweep,
+		Sources: cfg.Sources, Releases: cfg.Releases, LedgerKeep: cfg.LedgerKeep, ObserveSweep: metrics.observeSweep,
 		Webhook: cfg.Webhook, Logger: w.log,
 	})
 	if err != nil {

@@ -67,9 +67,8 @@ func (f *logFlags) adopt(log *zap.Logger) {
 	redirectStdLog(log)
 }
 
-// release stops writing to the command's stream, because the command is over.
-// Further lines of the standard library go to the process's stderr, with the same
-// filter.
+// release stops writing to the command's stream, because the command is over. Further
+// lines of the standard library go to the process's stderr, with the same filter.
 func (f *logFlags) release() {
 	stdLog.mu.Lock()
 	defer stdLog.mu.Unlock()

@@ -88,9 +88,8 @@ end
 return 1
 `)
 
-// NextRound records the children of a task before they are enqueued, and adds
-// them to its batch. parent is the task's identity, which names it if it belongs
-// to no batch.
+// NextRound records the children of a task before they are enqueued, and adds them to
+// its batch. parent is the task's identity, which names it if it belongs to no batch.
 //
 // If the batch is gone its tasks are still carried out, so their children are
 // recorded, too. These have their parent's index and get no receipt.

@@ -57,10 +57,9 @@ return completeIfDone(ARGV[1])
 // RecordOutcomes records what became of tasks of batches. It returns the IDs of
 // the batches that this completes.
 //
-// A nil error means that each outcome is stored, was stored before, or belongs to
-// a batch that is gone. Recording an outcome twice has the effect of recording it
-// once. A receipt that is not valid is an error; the others are recorded all the
-// same.
+// A nil error means that each outcome is stored, was stored before, or belongs to a
+// batch that is gone. Recording an outcome twice has the effect of recording it once.
+// A receipt that is not valid is an error; the others are recorded all the same.
 func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
 	var ids []string
 	args := make(map[string][]any) // by the batch

@@ -172,9 +172,8 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 // these. Without ids it looks at every open batch. It returns the batches that it
 // has taken off. An error of notify does not stop it: the next batch follows.
 //
-// If the process dies after notify, the completion is reported again. Two
-// processes may also report it at the same time, but only one of them returns the
-// batch.
+// If the process dies after notify, the completion is reported again. Two processes
+// may also report it at the same time, but only one of them returns the batch.
 func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error, ids ...string) (notified []tasks.BatchStats, err error) {
 	if len(ids) == 0 {
 		ids, err = s.rdb.SMembers(ctx, openKey).Result()

@@ -9,8 +9,7 @@ import (
 // State is what the ledger knows about one index.
 type State uint8
 
-// The states. Redis stores these numbers, and the counters have the states'
-// names.
+// The states. Redis stores these numbers, and the counters have the states' names.
 const (
 	Absent State = iota
 	Queued

@@ -13,8 +13,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Store is the ledger of all batches in one Redis. It is safe for concurrent
-// use.
+// Store is the ledger of all batches in one Redis. It is safe for concurrent use.
 type Store struct {
 	rdb redis.UniversalClient
 }

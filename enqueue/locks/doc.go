@@ -33,8 +33,7 @@
 // More keys with the same hash tag belong to sweeps: three are in sweep_state.go,
 // and :listed:… is described at SweptStore.
 //
-// A lock is in expiry, or in swept, or in neither. A claim is independent of
-// that:
+// A lock is in expiry, or in swept, or in neither. A claim is independent of that:
 //
 //	            Track, Renew            MarkSwept, Claim
 //	unknown ───────────────────▶ expiry ────────────────▶ swept
@@ -64,9 +63,8 @@
 // ledger but keeps a live claim: without the claim the lock could be tracked again
 // while the call that releases it is under way.
 //
-// Two runs of one release may overlap if a worker was taken for dead. The claim
-// then lasts until the later of the two has ended, and neither run can end it
-// early.
+// Two runs of one release may overlap if a worker was taken for dead. The claim then
+// lasts until the later of the two has ended, and neither run can end it early.
 //
 // # What a crash leads to
 //

@@ -155,10 +155,9 @@ type Filter struct {
 	Grace     time.Duration
 }
 
-// List yields locks for people: first those that were swept and are not known to
-// be released, then those that somebody holds. Both begin with the oldest. A lock
-// that changes meanwhile may be missing or come twice. List ends after the first
-// error.
+// List yields locks for people: first those that were swept and are not known to be
+// released, then those that somebody holds. Both begin with the oldest. A lock that
+// changes meanwhile may be missing or come twice. List ends after the first error.
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Lock, error] {
 	if f.UserID != "" {
 		return s.listOfUser(ctx, f)

@@ -101,8 +101,7 @@ const (
 	// Releasing: a worker may be releasing the lock right now. Nothing has changed.
 	// The holder should assume that the lock is lost, or ask KooDrive.
 	Releasing Status = "releasing"
-	// Refused: the expiry is further away than MaxExpiryOffset. Nothing has
-	// changed.
+	// Refused: the expiry is further away than MaxExpiryOffset. Nothing has changed.
 	Refused Status = "refused"
 )
 

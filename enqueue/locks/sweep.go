@@ -63,8 +63,7 @@ end
 return #members
 `)
 
-// drop runs dropCmd until it has removed all such members, and returns their
-// number.
+// drop runs dropCmd until it has removed all such members, and returns their number.
 func drop(ctx context.Context, rdb redis.UniversalClient, keep time.Duration, keys ...string) (n int64, err error) {
 	for {
 		dropped, err := dropCmd.Run(ctx, rdb, keys, millisUp(keep), chunk).Int64()

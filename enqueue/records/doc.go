@@ -3,10 +3,9 @@
 // the next lines follow. [Rejects] writes such lines to a file of their own, to
 // be repaired and read again.
 //
-// Package enqueue gets its bulk input from here, the ledger of locks what it
-// tracks, and the sweeps the files that list locks. The package reads text and
-// knows nothing of Redis or queues: it imports only the vocabulary of package
-// tasks.
+// Package enqueue gets its bulk input from here, the ledger of locks what it tracks,
+// and the sweeps the files that list locks. The package reads text and knows nothing
+// of Redis or queues: it imports only the vocabulary of package tasks.
 //
 // # Formats
 //

@@ -54,8 +54,7 @@ func newLineReader(r io.Reader) *lineReader {
 	return l
 }
 
-// next goes to the next line that is not blank, and reports whether there is
-// one.
+// next goes to the next line that is not blank, and reports whether there is one.
 func (l *lineReader) next() bool {
 	for l.err == nil {
 		l.line++

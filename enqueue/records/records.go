@@ -34,16 +34,14 @@ func TasksJSONL(kind tasks.Kind, r io.Reader, opts ...Option) iter.Seq2[tasks.Ta
 // 2026-01-31T08:30:00Z or 2026-01-31T09:30:00.5+01:00, and is yielded in UTC.
 //
 // Without checkExpiry it is optional: if the column is missing, or is empty in a
-// line, ExpiresAt is zero. With checkExpiry the column and its values are
-// required, and checkExpiry says what is wrong with a time, as a
-// *tasks.FieldError.
+// line, ExpiresAt is zero. With checkExpiry the column and its values are required,
+// and checkExpiry says what is wrong with a time, as a *tasks.FieldError.
 func LocksCSV(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
 	return read(r, lockSchema(checkExpiry), newCSVParser, newLockItem)
 }
 
-// LocksJSONL yields the locks of a file with one JSON object a line. checkExpiry
-// is as in LocksCSV: without it expires_at may be left out, but null and "" are
-// refused.
+// LocksJSONL yields the locks of a file with one JSON object a line. checkExpiry is
+// as in LocksCSV: without it expires_at may be left out, but null and "" are refused.
 func LocksJSONL(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
 	return read(r, lockSchema(checkExpiry), newJSONParser, newLockItem)
 }

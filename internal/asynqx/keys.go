@@ -23,8 +23,7 @@ const (
 )
 
 const (
-	// HeartbeatTTL is how long a server's heartbeat lasts. asynq sends one every
-	// 5 s.
+	// HeartbeatTTL is how long a server's heartbeat lasts. asynq sends one every 5 s.
 	HeartbeatTTL = 10 * time.Second
 	// LeaseTTL is how long a task's lease lasts. Each heartbeat extends it.
 	LeaseTTL = 30 * time.Second

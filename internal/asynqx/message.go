@@ -20,9 +20,8 @@ type Message struct {
 	LastFailedAt int64 // in Unix seconds, 0 for never
 }
 
-// asynq's messages are Protocol Buffers. Their Go types are internal to asynq,
-// but asynq registers them by name. So what is read here is exactly what asynq
-// can read.
+// asynq's messages are Protocol Buffers. Their Go types are internal to asynq, but
+// asynq registers them by name. So what is read here is exactly what asynq can read.
 var (
 	taskMessage = registered("asynq.TaskMessage")
 	serverInfo  = registered("asynq.ServerInfo")

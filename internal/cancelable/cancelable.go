@@ -1,8 +1,7 @@
-// Package cancelable makes a call end with its context when the call itself does
-// not. go-redis observes a context's deadline but not its cancellation: a call to
-// a Redis that hangs returns at go-redis' own time-out. asynq's inspector takes
-// no context at all. Any package may call this one; it imports the standard
-// library only.
+// Package cancelable makes a call end with its context when the call itself does not.
+// go-redis observes a context's deadline but not its cancellation: a call to a Redis
+// that hangs returns at go-redis' own time-out. asynq's inspector takes no context at
+// all. Any package may call this one; it imports the standard library only.
 package cancelable
 
 import "context"

@@ -1,7 +1,6 @@
-// Package groupcommit carries out the requests of concurrent callers together.
-// While one commit is under way the next items gather, and go together in the
-// next commit. A lone caller does not wait for others, and many callers need few
-// commits.
+// Package groupcommit carries out the requests of concurrent callers together. While
+// one commit is under way the next items gather, and go together in the next commit.
+// A lone caller does not wait for others, and many callers need few commits.
 //
 // The worker uses it to write receipts, one key a batch, and to look up locks. It
 // knows nothing of either, and imports the standard library only.

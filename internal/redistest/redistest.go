@@ -38,9 +38,8 @@ type Server struct {
 	exited chan struct{}
 }
 
-// Start starts a server. The args are appended to its command line, for
-// example "--appendonly", "yes". Without any it persists nothing and does not
-// evict.
+// Start starts a server. The args are appended to its command line, for example
+// "--appendonly", "yes". Without any it persists nothing and does not evict.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	bin, err := exec.LookPath("redis-server")
@@ -66,8 +65,7 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 // URL returns the redis:// URL of database 0.
 func (s *Server) URL() string { return "redis://" + s.Addr() + "/0" }
 
-// Client returns a client that honours contexts. It is closed when the test
-// ends.
+// Client returns a client that honours contexts. It is closed when the test ends.
 func (s *Server) Client() *redis.Client {
 	c := redis.NewClient(&redis.Options{Addr: s.Addr(), ContextTimeoutEnabled: true, DialerRetries: 1, PoolSize: 64})
 	s.tb.Cleanup(func() { _ = c.Close() })

@@ -24,8 +24,7 @@ var (
 	taskPrefix = asynqx.TaskKeyPrefix(tasks.QueueDeadLetter)
 )
 
-// pageSize is how many letters one script reads: about a millisecond of Redis'
-// time.
+// pageSize is how many letters one script reads: about a millisecond of Redis' time.
 const pageSize = 500
 
 // parkedAhead is how far ahead a letter must lie to count as parked. A replay that
@@ -63,9 +62,8 @@ type entry struct {
 // ARGV[4] -> entries to read at most
 // ARGV[5] -> 1 to remove the entries whose letter is gone
 //
-// Returns of each entry the ID, the score in the retry set ("" if it is not
-// there), the message ("" if the letter is gone) and the score in KEYS[1], all in
-// one list.
+// Returns of each entry the ID, the score in the retry set ("" if it is not there),
+// the message ("" if the letter is gone) and the score in KEYS[1], all in one list.
 var setPageCmd = redis.NewScript(zset.RankLua + `
 local first = redis.call("ZCARD", KEYS[1]) - rank(KEYS[1], ARGV[2], ARGV[3])
 local found = redis.call("ZREVRANGE", KEYS[1], first, first + ARGV[4] - 1, "WITHSCORES")
@@ -173,9 +171,8 @@ func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
 	}
 }
 
-// allPages yields every letter: first those that arrive, then the parked ones,
-// latest first. It remembers the IDs of the first, since a letter may be parked
-// in between.
+// allPages yields every letter: first those that arrive, then the parked ones, latest
+// first. It remembers the IDs of the first, since a letter may be parked in between.
 //
 // A letter that is parked again while the pages are read comes before all those
 // that are still to be read. So a caller that replays what it reads replays no

@@ -68,9 +68,8 @@ func (s *Store) tryPark(ctx context.Context, l *Letter) (again bool, err error) 
 	if !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, err
 	}
-	// The ID may be an older letter's, or that of another task which happens to
-	// have the same ID, or this letter's own: Redis stored it, and the reply was
-	// lost.
+	// The ID may be an older letter's, or that of another task which happens to have
+	// the same ID, or this letter's own: Redis stored it, and the reply was lost.
 	there, err := s.find(ctx, l.ID)
 	if err != nil || there.message == "" {
 		return err == nil, err

@@ -25,9 +25,8 @@ type Config struct {
 	// whole seconds. Default 30 s.
 	Jitter time.Duration
 
-	// ConsecutiveFailures is the number of failures in a row that opens the
-	// breaker, if the first of them is at least MinFailureTime ago. Default 10,
-	// and 5 s.
+	// ConsecutiveFailures is the number of failures in a row that opens the breaker,
+	// if the first of them is at least MinFailureTime ago. Default 10, and 5 s.
 	ConsecutiveFailures int
 	MinFailureTime      time.Duration
 

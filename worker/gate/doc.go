@@ -31,9 +31,8 @@
 //
 // # What opens the breaker
 //
-// These answers count as failures: upstream trouble, timeouts, broken
-// connections, and answers that make no sense (protocol). The breaker opens in
-// either case:
+// These answers count as failures: upstream trouble, timeouts, broken connections,
+// and answers that make no sense (protocol). The breaker opens in either case:
 //
 //   - At least twenty calls ended within ten seconds, and half of them failed.
 //   - Ten or more calls in a row failed, and that has lasted five seconds. A
@@ -59,14 +58,13 @@
 //
 // # From open to closed
 //
-// As with an electric circuit, a closed breaker lets calls pass and an open one
-// does not. When the breaker has opened and a delay is over, one task is admitted
-// as a probe, and the breaker is half-open until the probe's answer. After a
-// failure it is open again, and the next delay is about twice as long, from one
-// second up to a minute. After a success the next probe follows after the
-// shortest delay. The third success in a row closes the breaker. No delay is
-// shorter than one second for each live worker, so a fleet of any size sends
-// fewer than one probe a second.
+// As with an electric circuit, a closed breaker lets calls pass and an open one does
+// not. When the breaker has opened and a delay is over, one task is admitted as a
+// probe, and the breaker is half-open until the probe's answer. After a failure it is
+// open again, and the next delay is about twice as long, from one second up to a
+// minute. After a success the next probe follows after the shortest delay. The third
+// success in a row closes the breaker. No delay is shorter than one second for each
+// live worker, so a fleet of any size sends fewer than one probe a second.
 //
 // Then the rate rises step by step, so that the tasks that waited do not all call
 // at once. This is the ramp: ten calls a second over the whole fleet, doubled

@@ -106,9 +106,8 @@ func (g *Gate) decide(p *Permit, r *Refusal) {
 	close(w.decided)
 }
 
-// endWait returns what was decided about w. If nothing was, w gives up. The
-// context may have ended just when w was granted its permit: then the permit is
-// canceled.
+// endWait returns what was decided about w. If nothing was, w gives up. The context
+// may have ended just when w was granted its permit: then the permit is canceled.
 func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, *Refusal) {
 	select {
 	case <-w.decided:

@@ -30,8 +30,7 @@
 // # Boundaries
 //
 // Package worker builds the jobs, and package pipeline calls [Jobs.Do]. The jobs
-// import pipeline's types, the gate, the API client, the two ledgers
-// (enqueue/batch and enqueue/locks), the sweeper (worker/locks) and the webhook's
-// sender. They must not import package enqueue or asynq. To enqueue a task they
-// use internal/asynqx.
+// import pipeline's types, the gate, the API client, the two ledgers (enqueue/batch
+// and enqueue/locks), the sweeper (worker/locks) and the webhook's sender. They must
+// not import package enqueue or asynq. To enqueue a task they use internal/asynqx.
 package jobs

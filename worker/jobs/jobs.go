@@ -35,8 +35,8 @@ type Config struct {
 	Sources []*locks.External
 	// Releases enqueues the releases of a sweep.
 	Releases locks.ReleaseEnqueuer
-	// KeepSwept is how long a swept lock is remembered.
-	KeepSwept time.Duration
+	// LedgerKeep is how long a swept lock is remembered.
+	LedgerKeep time.Duration
 	// ObserveSweep is told what each sweep has found.
 	ObserveSweep func(locks.SweepReport)
 	// Webhook posts the news of complete batches. Nil if this worker has none.
@@ -99,7 +99,7 @@ func New(cfg Config) (*Jobs, error) {
 	return &Jobs{
 		koodrive: cfg.KooDrive, gate: cfg.Gate, guardAfter: cfg.GuardAfter, claimTTL: claimTTL(cfg.CallTimeout),
 		locks: ledger, sources: newLockSources(cfg.Sources, cfg.Logger), children: &children{cfg.Redis, batches, time.Now},
-		sweepers: newSweepers(cfg, ledger, batches), keepSwept: cfg.KeepSwept, observeSweep: cfg.ObserveSweep,
+		sweepers: newSweepers(cfg, ledger, batches), keepSwept: cfg.LedgerKeep, observeSweep: cfg.ObserveSweep,
 		batches: batches, webhook: cfg.Webhook, log: cfg.Logger, now: time.Now,
 	}, nil
 }

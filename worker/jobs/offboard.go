@@ -87,8 +87,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 }
 
 // remainingTasks returns an unbind for each device and a release for each lock,
-// except for those that are dead. unsendable are the ids that the wire cannot
-// carry.
+// except for those that are dead. unsendable are the ids that the wire cannot carry.
 func remainingTasks(dead []tasks.Task, userID string, bound []tasks.Device, held []enqueuelocks.Lock) (remaining []tasks.Task, unsendable []string) {
 	skip := make(map[string]bool)
 	for _, t := range dead {

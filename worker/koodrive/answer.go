@@ -14,8 +14,7 @@ type Answer struct { //nolint:errname // most answers are not used as an error
 	Reason tasks.Reason
 	// Status is the HTTP status, 0 if there was no answer.
 	Status int
-	// Code is KooDrive's code or the gateway's, as it was sent; "" if there was
-	// none.
+	// Code is KooDrive's code or the gateway's, as it was sent; "" if there was none.
 	Code string
 	// Message is what the server or the network said: one line of printable
 	// text, at most 200 runes, without secrets. May be empty, and is if the
@@ -28,8 +27,7 @@ type Answer struct { //nolint:errname // most answers are not used as an error
 	// not the request's: the name, the connection, a proxy, TLS. The next call
 	// would have met the same.
 	NoServerReached bool
-	// Device is the device that an unbind removed, nil if the API did not name
-	// it.
+	// Device is the device that an unbind removed, nil if the API did not name it.
 	Device *Device
 }
 

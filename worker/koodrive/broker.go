@@ -64,12 +64,11 @@ type brokerToken struct {
 	until time.Time // when to stop using it
 }
 
-// TokenBroker is a source that asks a broker for each user's token. It stops using
-// a token before it expires: earlier by a tenth of its life, by 5 s at least and
-// 60 s at most. A token without expires_in is used once. A 403, 404 or 410 with
-// a JSON object means that the broker has no token for the user. Any other failure
-// concerns all users, such as the 404 page of an ingress in front of a broker that
-// is down.
+// TokenBroker is a source that asks a broker for each user's token. It stops using a
+// token before it expires: earlier by a tenth of its life, by 5 s at least and 60 s
+// at most. A token without expires_in is used once. A 403, 404 or 410 with a JSON
+// object means that the broker has no token for the user. Any other failure concerns
+// all users, such as the 404 page of an ingress in front of a broker that is down.
 func TokenBroker(cfg BrokerConfig) (TokenSource, error) {
 	u, err := httpx.CheckURL("the token broker's URL", urlForm, cfg.URL, cfg.InsecureHTTP)
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// apiPath is what every call's path begins with, after the deployment's own
-// prefix.
+// apiPath is what every call's path begins with, after the deployment's own prefix.
 const apiPath = "/koodrive/ose/v1/backup"
 
 // urlForm is how the URL of KooDrive or of a token broker should look.

@@ -188,9 +188,8 @@ func (s *Scheduler) recordEnqueued(ctx context.Context, at, last time.Time, err 
 	return recordErr
 }
 
-// recordTickCmd records a tick, unless a later one is recorded. A recorded tick
-// that is too far in the future comes from a clock that was wrong, and does not
-// count.
+// recordTickCmd records a tick, unless a later one is recorded. A recorded tick that
+// is too far in the future comes from a clock that was wrong, and does not count.
 //
 // KEYS[1] -> kooworker:sweep:ticks
 // --

@@ -14,9 +14,8 @@ import (
 type Source interface {
 	// Kind names the source in the releases of its locks.
 	Kind() tasks.SourceKind
-	// Stats counts the locks. A lock is stale once it has been expired for as long
-	// as grace, by Redis' clock. The caller reads at most limit locks of
-	// Stats.Oldest.
+	// Stats counts the locks. A lock is stale once it has been expired for as long as
+	// grace, by Redis' clock. The caller reads at most limit locks of Stats.Oldest.
 	Stats(ctx context.Context, grace time.Duration, limit int64) (Stats, error)
 	// MarkSwept records that the releases of these locks are enqueued.
 	MarkSwept(ctx context.Context, swept []tasks.Lock) error

@@ -13,8 +13,7 @@ type Backoff struct {
 	// First is the delay after the first attempt. At least 1 s, since asynq
 	// keeps whole seconds. Default 2 s.
 	First time.Duration
-	// Factor multiplies the delay after each further attempt. At least 1.
-	// Default 2.
+	// Factor multiplies the delay after each further attempt. At least 1. Default 2.
 	Factor float64
 	// Jitter is the share by which a delay may be shorter or longer, at random: 0.5
 	// means between 0.5 and 1.5 times the delay. 0 to less than 1. Default 0.5.

@@ -21,8 +21,7 @@ type Delivery struct {
 	Payload []byte
 	// Attempts is the number of charged attempts so far.
 	Attempts int
-	// Retries and RetryLimit are the queue's own count and limit; see
-	// tasks.MaxRetry.
+	// Retries and RetryLimit are the queue's own count and limit; see tasks.MaxRetry.
 	Retries, RetryLimit int
 	// Replay marks a dead letter that is tried once more where it is. If it fails
 	// again, it is dead again at once.
@@ -217,8 +216,7 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 	return decision
 }
 
-// retryUncharged is the decision to run a task again as if there had been no
-// attempt.
+// retryUncharged is the decision to run a task again as if there had been no attempt.
 func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 	return Decision{Action: Retry, Reason: why.Reason, Attempt: d.Attempts, Delay: delay, Error: why.errorLine()}
 }

@@ -10,8 +10,7 @@ import (
 
 // Policy decides how often a task is tried, and when.
 type Policy struct {
-	// MaxAttempts is how many failed attempts make a task dead. 1 to 500.
-	// Default 12.
+	// MaxAttempts is how many failed attempts make a task dead. 1 to 500. Default 12.
 	MaxAttempts int
 	// Attempts holds smaller budgets for single reasons. A budget above MaxAttempts
 	// has no effect. Default: rejected 5, invalid 1, forbidden 1.

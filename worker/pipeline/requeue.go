@@ -12,11 +12,10 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// NewRequeue returns a function for Config.Requeue, over an asynq client. The copy
-// of a task needs an ID of its own, since the original
-// occupies its ID until asynq removes it. The ID is unique: a second copy after a
-// crash does no harm, but a copy that is not enqueued because another task has its
-// ID would be lost.
+// NewRequeue returns a function for Config.Requeue, over an asynq client. The copy of
+// a task needs an ID of its own, since the original occupies its ID until asynq
+// removes it. The ID is unique: a second copy after a crash does no harm, but a copy
+// that is not enqueued because another task has its ID would be lost.
 func NewRequeue(client *asynq.Client) func(context.Context, Delivery, time.Duration) error {
 	return func(ctx context.Context, d Delivery, delay time.Duration) error {
 		headers := map[string]string{attemptsHeader: strconv.Itoa(d.Attempts)}

@@ -10,10 +10,9 @@ import (
 // collectChunks is how many chunks of archived tasks one pass parks per queue.
 const collectChunks = 10
 
-// collect parks the tasks of the queue's archived set. This program archives no
-// task, but operators do, and asynq does when a task reaches asynq's own limit of
-// retries. asynq keeps 9,999 archived tasks, for 90 days, and deletes the others
-// silently.
+// collect parks the tasks of the queue's archived set. This program archives no task,
+// but operators do, and asynq does when a task reaches asynq's own limit of retries.
+// asynq keeps 9,999 archived tasks, for 90 days, and deletes the others silently.
 func (r *Repairer) collect(ctx context.Context, q queue) error {
 	for range collectChunks {
 		if err := r.ensureLock(ctx); err != nil {

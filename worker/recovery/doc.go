@@ -74,13 +74,12 @@
 //
 // # What counts as a crash
 //
-// A task that kills its worker must be stopped, but an outage of Redis must not
-// be mistaken for a crash. If Redis hangs for 40 s, the leases of living workers
-// expire. These workers do not write after that, so their tasks have to run again
-// without being charged, however often that happens. It does not help to ask what
-// the workers say they work on (asynq:workers): they write it every 5 s, and a
-// task that kills at once is never in it. So a crash is counted only if all of
-// this holds:
+// A task that kills its worker must be stopped, but an outage of Redis must not be
+// mistaken for a crash. If Redis hangs for 40 s, the leases of living workers expire.
+// These workers do not write after that, so their tasks have to run again without
+// being charged, however often that happens. It does not help to ask what the workers
+// say they work on (asynq:workers): they write it every 5 s, and a task that kills at
+// once is never in it. So a crash is counted only if all of this holds:
 //
 //   - Some server sent its last heartbeat just before or after the lease was
 //     written, and did not sign off. A server writes the time of its last
@@ -110,12 +109,11 @@
 //
 // # Clocks
 //
-// Leases are written by the workers' clocks and judged by Redis' clock. If a
-// worker's clock is ahead by some seconds, its tasks are reaped so much later. If
-// it is behind by more than 25 s, a task is reaped while its worker lives: it runs
-// twice, and the run that ends first decides what becomes of it. The other finds
-// nothing to write to. So a wrong clock costs repeated work, or time, and never a
-// task.
+// Leases are written by the workers' clocks and judged by Redis' clock. If a worker's
+// clock is ahead by some seconds, its tasks are reaped so much later. If it is behind
+// by more than 25 s, a task is reaped while its worker lives: it runs twice, and the
+// run that ends first decides what becomes of it. The other finds nothing to write
+// to. So a wrong clock costs repeated work, or time, and never a task.
 //
 // # Clusters
 //

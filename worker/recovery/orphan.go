@@ -9,8 +9,7 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// orphanChunk is how many entries of active one script compares with the
-// leases.
+// orphanChunk is how many entries of active one script compares with the leases.
 const orphanChunk = 500
 
 // leaseCmd gives each active ID that has no lease a fresh one. It is atomic.
@@ -32,11 +31,10 @@ end
 return out
 `)
 
-// leaseOrphans gives active tasks without a lease a fresh one. asynq never does:
-// its heartbeats extend leases and its recoverer reads them, so such a task would
-// stay in active for ever. It is not requeued at once, since its owner may live.
-// Then the owner's heartbeats extend the fresh lease; otherwise it expires like
-// any other.
+// leaseOrphans gives active tasks without a lease a fresh one. asynq never does: its
+// heartbeats extend leases and its recoverer reads them, so such a task would stay in
+// active for ever. It is not requeued at once, since its owner may live. Then the
+// owner's heartbeats extend the fresh lease; otherwise it expires like any other.
 //
 // The IDs are compared only if active and lease differ in length. Should an
 // orphan and a lease without a task make the lengths equal, they differ again

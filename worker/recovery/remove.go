@@ -80,8 +80,7 @@ type refusal struct {
 }
 
 // parkAndRemove lets the Parker store a task, and then removes the original. It
-// reports whether the task is gone from here. A task that the Parker refuses
-// stays.
+// reports whether the task is gone from here. A task that the Parker refuses stays.
 func (r *Repairer) parkAndRemove(ctx context.Context, q queue, it item, as Repair, l deadletter.Letter) (gone bool, err error) {
 	key := q.name + ":" + it.id
 	before := r.refused[key]

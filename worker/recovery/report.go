@@ -56,8 +56,7 @@ func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 // logFailureEvery is the time between two lines about one series of failures.
 const logFailureEvery = 30 * time.Second
 
-// logFailure logs the first failure of a series, and then one every
-// logFailureEvery.
+// logFailure logs the first failure of a series, and then one every logFailureEvery.
 func (r *Repairer) logFailure(err error) {
 	r.failures++
 	if r.failures > 1 && time.Since(r.failureLogged) < logFailureEvery {

@@ -12,8 +12,7 @@ import (
 // and it is in a set. Such a task only leaves active and lease. So a parked letter
 // whose ID was added to active is not replayed.
 //
-// The first write frees memory, so that Redis allows the others even when it is
-// full.
+// The first write frees memory, so that Redis allows the others even when it is full.
 //
 // KEYS -> as in prelude
 // --

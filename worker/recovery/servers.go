@@ -25,9 +25,8 @@ const (
 	retention = 10 * time.Minute
 )
 
-// serverRegistry knows asynq's servers by their heartbeats. It remembers them,
-// since asynqmon's page removes the dead ones from the list before their leases
-// end.
+// serverRegistry knows asynq's servers by their heartbeats. It remembers them, since
+// asynqmon's page removes the dead ones from the list before their leases end.
 type serverRegistry map[string]server
 
 type server struct {

@@ -43,8 +43,7 @@
 //
 // # What is not shown
 //
-// No [Answer], no error, and nothing that fmt prints of a type of this package
-// holds the secret or the path or query of the URL: these too may be what
-// authorizes the sender. An answer's body that might hold one of them is not shown
-// (excerpt.go).
+// No [Answer], no error, and nothing that fmt prints of a type of this package holds
+// the secret or the path or query of the URL: these too may be what authorizes the
+// sender. An answer's body that might hold one of them is not shown (excerpt.go).
 package webhook

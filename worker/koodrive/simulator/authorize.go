@@ -44,8 +44,7 @@ func (s *Simulator) checkToken(x *exchange) *reply {
 // reference is exact: one space after the algorithm, none after the commas.
 var signedRequest = regexp.MustCompile(`^` + signatureAlgorithm + ` AppId=(.*?),SignedHeaders=(.*?),Signature=([0-9A-Fa-f]{64})$`)
 
-// verifySignature checks that the request is signed with the application's
-// secret.
+// verifySignature checks that the request is signed with the application's secret.
 func (a Auth) verifySignature(x *exchange) error {
 	parts := signedRequest.FindStringSubmatch(one(x.Header, "Authorization"))
 	if parts == nil {

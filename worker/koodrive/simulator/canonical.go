@@ -44,8 +44,7 @@ func canonicalPath(escaped string) string {
 	return strings.Join(segments, "/") + "/"
 }
 
-// spaceAsHex corrects the one difference between url.QueryEscape and the
-// encoding that is signed, which leaves the unreserved characters of RFC 3986
-// alone and writes all others in upper-case hex: QueryEscape writes a space as a
-// plus sign.
+// spaceAsHex corrects the one difference between url.QueryEscape and the encoding
+// that is signed, which leaves the unreserved characters of RFC 3986 alone and writes
+// all others in upper-case hex: QueryEscape writes a space as a plus sign.
 func spaceAsHex(queryEscaped string) string { return strings.ReplaceAll(queryEscaped, "+", "%20") }

@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// deliver sends an answer with what the fault adds to it, or breaks the
-// connection as the kind of the fault says. Without an answer, it resets the
-// connection. The answer gets a Date header by the server's clock, now, unless
-// the fault sets one.
+// deliver sends an answer with what the fault adds to it, or breaks the connection as
+// the kind of the fault says. Without an answer, it resets the connection. The answer
+// gets a Date header by the server's clock, now, unless the fault sets one.
 func deliver(w http.ResponseWriter, rep *reply, f Fault, now time.Time) {
 	if rep == nil {
 		reset(w)

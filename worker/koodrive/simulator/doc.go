@@ -2,14 +2,13 @@
 // with users, bound devices, backup locks, the checks of the gateway in front,
 // and faults on demand.
 //
-// The demo and `kooworker simulator` serve it, and the tests of the client and
-// of the worker run against it. It follows the vendor's API reference and never
-// the client: it has its own wire structs and computes signatures with its own
-// code. If it shared a structure or a canonicalizer with the client, both could
-// be wrong together while every test passes. For the same reason it must not
-// import package koodrive, nor any other part of the worker. Of this module it
-// may import only package answers, the catalogue that measures both sides, and
-// the vocabulary.
+// The demo and `kooworker simulator` serve it, and the tests of the client and of the
+// worker run against it. It follows the vendor's API reference and never the client:
+// it has its own wire structs and computes signatures with its own code. If it shared
+// a structure or a canonicalizer with the client, both could be wrong together while
+// every test passes. For the same reason it must not import package koodrive, nor any
+// other part of the worker. Of this module it may import only package answers, the
+// catalogue that measures both sides, and the vocabulary.
 //
 // # The life of a request
 //

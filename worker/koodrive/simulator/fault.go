@@ -20,8 +20,7 @@ const (
 	KindHang = "hang"
 	// KindResetBefore resets the connection and does not perform the call.
 	KindResetBefore = "reset-before"
-	// KindResetAfter performs the call and resets the connection without an
-	// answer.
+	// KindResetAfter performs the call and resets the connection without an answer.
 	KindResetAfter = "reset-after"
 	// KindTruncate performs the call, announces the whole answer and breaks the
 	// connection after half of it.

@@ -26,7 +26,6 @@ func (s *Simulator) Locks(userID string) []Lock { return s.state.locksOf(userID,
 // Stats returns what has happened so far.
 func (s *Simulator) Stats() Stats { return s.log.snapshot() }
 
-// Log returns the last n requests that have ended, with or without an answer,
-// oldest first. If n is not positive, it returns all that it remembers, 1000 at
-// most.
+// Log returns the last n requests that have ended, with or without an answer, oldest
+// first. If n is not positive, it returns all that it remembers, 1000 at most.
 func (s *Simulator) Log(n int) []Entry { return s.log.last(n) }

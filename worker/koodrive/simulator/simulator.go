@@ -54,8 +54,7 @@ func New(cfg Config) (*Simulator, error) {
 }
 
 // AddFault appends a fault to the fault plan. Of the faults that match a request,
-// have not served all of their Times and are chosen by their Rate, the first
-// applies.
+// have not served all of their Times and are chosen by their Rate, the first applies.
 func (s *Simulator) AddFault(f Fault) error {
 	if err := s.plan.add(f); err != nil {
 		return fmt.Errorf("simulator: %w", err)

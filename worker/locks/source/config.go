@@ -47,9 +47,8 @@ type Config struct {
 	// A semicolon at the end is removed. Required.
 	//
 	// The query is run as it is for the list, and as a subquery to look up locks: the
-	// faster it is with a condition on user_id and lock_id, the faster are
-	// releases. A lock that it does not yield is gone, so it should have no
-	// LIMIT. For example
+	// faster it is with a condition on user_id and lock_id, the faster are releases.
+	// A lock that it does not yield is gone, so it should have no LIMIT. For example
 	//
 	//	SELECT user_id, id::text AS lock_id, renewed_at + interval '10 min' AS expires_at FROM locks
 	Query string

@@ -51,8 +51,7 @@ func (f *File) open() (*os.File, error) {
 	return in, nil
 }
 
-// gzipMagic is how a gzip file begins (RFC 1952). Neither CSV nor JSONL can begin
-// so.
+// gzipMagic is how a gzip file begins (RFC 1952). Neither CSV nor JSONL can begin so.
 const gzipMagic = "\x1f\x8b"
 
 // checkFile refuses what cannot be read again and again.
