@@ -60,9 +60,9 @@
 //
 // A task is marked as queued after asynq has stored it. If the producer dies in
 // between, asynq has a task that the ledger does not know yet. The producer that
-// resumes the batch finds the task under its ID, or a worker has recorded its
-// outcome already: that is why a state may change from absent to an outcome at once. If the mark
-// were made first, such a crash would lose the task.
+// resumes the batch finds the task under its ID, or a worker has recorded its outcome
+// already: that is why a state may change from absent to an outcome at once. If the
+// mark were made first, such a crash would lose the task.
 //
 // A producer that has read the whole input closes it (CloseInput; the field is
 // called sealed). If nobody can read the input again, as after the death of a

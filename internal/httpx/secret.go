@@ -47,8 +47,8 @@ func (s *Secret) Redact(text string) string { return s.redactor().Redact(text) }
 // SecretFile is a secret in a file. It is safe for concurrent use.
 //
 // The file is read again when its modification time, its size or its identity
-// changes, after Forget, and in RereadSecretFiles. The identity changes when the file is replaced by a
-// rename, as Kubernetes does it.
+// changes, after Forget, and in RereadSecretFiles. The identity changes when the file
+// is replaced by a rename, as Kubernetes does it.
 type SecretFile struct {
 	HiddenFromFmt
 	what, path string

@@ -2,10 +2,11 @@
 // is complete, as the Standard Webhooks specification says
 // (https://www.standardwebhooks.com, version 1.0.0).
 //
-// It owns one HTTP request, its signature, and what the answer means. It does not
-// own waiting: it sends nothing twice. The worker calls it from a task of kind
-// batch:webhook, so that retries, backoff and dead letters are those of any task. It must not import asynq, Redis or any sibling of this package; it
-// knows the vocabulary of package tasks, package httpx and the standard library.
+// It owns one HTTP request, its signature, and what the answer means. It does not own
+// waiting: it sends nothing twice. The worker calls it from a task of kind
+// batch:webhook, so that retries, backoff and dead letters are those of any task. It
+// must not import asynq, Redis or any sibling of this package; it knows the
+// vocabulary of package tasks, package httpx and the standard library.
 //
 // # On the wire
 //
