@@ -77,7 +77,7 @@ type Jobs struct {
 	sources      *lockSources
 	children     childEnqueuer
 	sweepers     map[tasks.SourceKind]*locks.Sweeper
-	keepSwept    time.Duration
+	ledgerKeep   time.Duration
 	observeSweep func(locks.SweepReport)
 	batches      *batch.Store
 	webhook      *webhook.Sender
@@ -99,7 +99,7 @@ func New(cfg Config) (*Jobs, error) {
 	return &Jobs{
 		koodrive: cfg.KooDrive, gate: cfg.Gate, guardAfter: cfg.GuardAfter, claimTTL: claimTTL(cfg.CallTimeout),
 		locks: ledger, sources: newLockSources(cfg.Sources, cfg.Logger), children: &children{cfg.Redis, batches, time.Now},
-		sweepers: newSweepers(cfg, ledger, batches), keepSwept: cfg.LedgerKeep, observeSweep: cfg.ObserveSweep,
+		sweepers: newSweepers(cfg, ledger, batches), ledgerKeep: cfg.LedgerKeep, observeSweep: cfg.ObserveSweep,
 		batches: batches, webhook: cfg.Webhook, log: cfg.Logger, now: time.Now,
 	}, nil
 }

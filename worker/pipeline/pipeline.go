@@ -28,6 +28,10 @@ type Delivery struct {
 	Replay bool
 }
 
+// order tells one order from another. The ID alone does not: the same item of a batch
+// that is deleted and made again has the same ID, and another enqueued_at.
+func (d Delivery) order() string { return d.ID + " " + string(d.Payload) }
+
 // Job is a decoded task.
 type Job struct {
 	// ID is the asynq task ID.
@@ -90,8 +94,8 @@ type Pipeline struct {
 	receipts Receipts
 	policy   Policy
 	observe  func(Event)
-	// unrecorded has the results of tasks whose receipts could not be written yet,
-	// by task ID.
+	// unrecorded has the results of tasks whose receipts could not be written yet, by
+	// Delivery.order.
 	unrecorded *lru.Cache[string, Result]
 
 	log *attemptLog
@@ -137,7 +141,7 @@ const maxUnrecorded = 10_000
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	job, result := p.decode(d)
-	if kept, ok := p.unrecorded.Get(d.ID); ok && job.Task != nil {
+	if kept, ok := p.unrecorded.Get(d.order()); ok && job.Task != nil {
 		result = kept
 	} else if job.Task != nil {
 		result = p.attempt(ctx, job)
@@ -285,11 +289,11 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 	if err := p.receipts.Record(ctx, r); err != nil {
 		p.log.storeFailed("done, but its receipt cannot be written yet; the task runs again", d, err)
 		if result.Succeeded() {
-			p.unrecorded.Add(d.ID, result)
+			p.unrecorded.Add(d.order(), result)
 		}
 		return p.runAgain(d, decision)
 	}
-	p.unrecorded.Remove(d.ID)
+	p.unrecorded.Remove(d.order())
 	return decision
 }
 

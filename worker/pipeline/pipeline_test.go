@@ -381,6 +381,22 @@ func TestProcess_OutcomeIsKeptUntilItsReceiptIsWritten(t *testing.T) {
 	}
 }
 
+// Another worker has recorded the first order, and its batch was made again: the new
+// order of the same device has the same task ID.
+func TestProcess_OutcomeIsKeptForItsOrderOnly(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	first := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T08:30:00Z","batch":"b","index":3}`)
+	again := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T09:30:00Z","batch":"b","index":3}`)
+	b.receipts.err = errors.New("Redis is away")
+	b.Process(t.Context(), first)
+	b.receipts.err = nil
+	before := len(b.jobs.calls)
+	if v := b.Process(t.Context(), again); v.Outcome != tasks.Succeeded || len(b.jobs.calls) <= before {
+		t.Errorf("%+v after %v; want the new order carried out", v, b.jobs.calls)
+	}
+}
+
 // TestToAsynqError_TextFromStrangers gives asynq no text that its protobuf refuses.
 // asynq could not put the task back, and would try for ever.
 func TestToAsynqError_TextFromStrangers(t *testing.T) {
