@@ -47,8 +47,8 @@ func (s *Secret) Redact(text string) string { return s.redactor().Redact(text) }
 // SecretFile is a secret in a file. It is safe for concurrent use.
 //
 // The file is read again when its modification time, its size or its identity
-// changes, after Forget, and in RereadSecretFiles. The identity changes when the file
-// is replaced by a rename, as Kubernetes does it.
+// changes, and after Forget. The identity changes when the file is replaced by a
+// rename, as Kubernetes does it.
 type SecretFile struct {
 	HiddenFromFmt
 	what, path string
@@ -72,24 +72,7 @@ func OpenSecretFile(what, path string, limit int64, parse func(content string) (
 	if _, err := f.Secret(); err != nil {
 		return nil, err
 	}
-	opened.Store(f, nil)
 	return f, nil
-}
-
-// opened holds the secret files of this process, which opens them once, at its start.
-var opened sync.Map
-
-// RereadSecretFiles reads all secret files of this process again, whatever they look
-// like. The error names those that cannot be used.
-func RereadSecretFiles() error {
-	var failed []error
-	for key := range opened.Range {
-		f := key.(*SecretFile) //nolint:forcetypeassert // it holds nothing else
-		f.Forget()
-		_, err := f.Secret()
-		failed = append(failed, err)
-	}
-	return errors.Join(failed...)
 }
 
 // Secret returns the secret as it is now. The error never holds it.
