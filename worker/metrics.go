@@ -115,7 +115,7 @@ func newGateMetrics(status func() gate.Status) *gateMetrics {
 	}
 	return &gateMetrics{
 		status:   status,
-		open:     desc("open", "1 while the breaker is not closed, by the reason that opened it.", "reason"),
+		open:     desc("open", "1 while a breaker is not closed, by the reason.", "reason"),
 		live:     desc("live_workers", "Workers that share the rate."),
 		limit:    desc("limit_calls_per_second", "Calls a second that this worker may make; 0 is no limit."),
 		inFlight: desc("calls_in_flight", "Calls under way."),
@@ -138,10 +138,12 @@ func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.TimedOut, tasks.Network, tasks.Protocol, tasks.Unauthorized, tasks.Misrouted} {
+	for _, reason := range gate.OpenReasons() {
 		open := 0.0
-		if s.State != gate.Closed && s.Reason == reason {
-			open = 1
+		for _, b := range s.Breakers {
+			if b.State != gate.Closed && b.Reason == reason {
+				open = 1
+			}
 		}
 		gauge(m.open, open, string(reason))
 	}

@@ -66,6 +66,7 @@ func (w *Worker) build() (err error) {
 	w.fleet = fleet.New(w.rdb, w.log)
 	w.gate, err = gate.New(gate.Config{
 		Rate: cfg.Rate, MaxInFlight: cfg.MaxInFlight, Fleet: w.fleet, Jitter: retryJitter, OnChange: logBreaker(w.log),
+		Check:       func(ctx context.Context, user string) gate.Answer { return jobs.GateAnswer(w.koodrive.Ping(ctx, user)) },
 		ThrottleMin: cfg.Policy.ThrottleMin, ThrottleMax: cfg.Policy.ThrottleMax,
 	})
 	if err != nil {
@@ -115,9 +116,9 @@ func (w *Worker) build() (err error) {
 const retryJitter = 2 * time.Second
 
 // logBreaker logs each change of the breaker. The gate calls it under its lock.
-func logBreaker(log *zap.Logger) func(from, to gate.State, reason tasks.Reason) {
-	return func(from, to gate.State, reason tasks.Reason) {
-		fields := []zap.Field{zap.Stringer("from", from), zap.Stringer("to", to), zap.String("reason", string(reason))}
+func logBreaker(log *zap.Logger) func(kind gate.Kind, from, to gate.State, reason tasks.Reason) {
+	return func(kind gate.Kind, from, to gate.State, reason tasks.Reason) {
+		fields := []zap.Field{zap.String("call", string(kind)), zap.Stringer("from", from), zap.Stringer("to", to), zap.String("reason", string(reason))}
 		switch {
 		case from == gate.Closed:
 			log.Error("KooDrive cannot be used: all calls stop, except for a probe now and then; no task is charged", fields...)

@@ -172,6 +172,30 @@ func cpu(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
+// KooDrive goes down in the middle of a fast drain.
+func TestChaos_OutageInFastDrain(t *testing.T) {
+	const n, outage, maxCalls = 20_000, time.Minute, 100
+	server := redistest.Start(t)
+	rdb := server.Client()
+	api := newFakeAPI(t, 5*time.Millisecond)
+	p := newProducer(t, rdb)
+	p.enqueueMany(t, n)
+	startWorker(t, server, api.URL)
+	redistest.Eventually(t, time.Minute, "the drain is under way", func() bool { return api.requests() >= n/4 })
+	api.down.Store(true)
+	before := api.requests()
+	letTimePass(outage)
+	calls, charged := api.requests()-before, chargedAttempts(t, rdb)
+	t.Logf("%d calls in an outage of %s after %d calls; %d attempts charged", calls, outage, before, charged)
+	if calls > maxCalls || charged != 0 {
+		t.Errorf("%d calls in the outage, %d attempts charged; want at most %d, and none", calls, charged, maxCalls)
+	}
+	api.down.Store(false)
+	if a := awaitOutcomes(t, rdb, p, api, 5*time.Minute); a.lost != 0 || a.dead != 0 || a.done != n {
+		t.Errorf("%+v; want %d done", a, n)
+	}
+}
+
 // KooDrive is down while ten thousand tasks wait. Package gate has the same test with
 // an outage of 30 minutes on a scaled clock.
 func TestChaos_KooDriveDown(t *testing.T) {

@@ -1,14 +1,15 @@
 // Package fleet is what the workers over one Redis know of each other: how many
-// are alive, so that they can share a rate, and for how long KooDrive has asked
-// all of them to pause.
+// are alive, so that they can share a rate; for how long KooDrive has asked all of
+// them to pause; and whose calls have failed since the last success, so that they
+// notice an outage together.
 //
 // It owns the keys {kooworker:fleet}:* in Redis. A worker sends a heartbeat twice a
-// second, and keeps the reply as a snapshot, so that no call to KooDrive has to ask
-// Redis first. While Redis does not answer, the snapshot stays as it was: a worker
-// that believed to be the only one would multiply the rate.
+// second, with its news, and keeps the reply as a snapshot, so that no call to
+// KooDrive has to ask Redis first. While Redis does not answer, the snapshot stays as
+// it was: a worker that believed to be the only one would multiply the rate.
 //
-// Package worker runs it, and gives it to package gate as its Fleet. It imports
-// nothing of this module, and must not import asynq.
+// Package worker runs it, and gives it to package gate as its Fleet. It imports gate
+// for the types, and must not import asynq.
 package fleet
 
 import (
@@ -22,72 +23,38 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/worker/gate"
 )
 
 // Fleet is one worker's view of all workers. It is safe for concurrent use.
 type Fleet struct {
-	rdb redis.UniversalClient
-	id  string
-	log *zap.Logger
+	rdb  redis.UniversalClient
+	id   string
+	log  *zap.Logger
+	wake chan struct{} // asks for a heartbeat before its time
 
 	mu          sync.Mutex
 	live        int
 	pausedUntil time.Time // by the local clock
+	news        *gate.News
+	unsent      gate.News
 }
+
+var _ gate.Fleet = (*Fleet)(nil)
 
 const (
 	// heartbeatEvery is the time between two heartbeats of a worker, and the
 	// greatest age of the snapshot.
 	heartbeatEvery = 500 * time.Millisecond
+	// urgentEvery is the least time between two heartbeats if there is a failure to
+	// tell.
+	urgentEvery = 50 * time.Millisecond
 	// heartbeatTTL is how long a worker counts as alive after its last heartbeat.
 	heartbeatTTL = 5 * time.Second
 	// redisTimeout bounds one exchange with Redis.
 	redisTimeout = 2 * time.Second
 )
-
-// The braces make a Redis cluster keep both keys in one place.
-const (
-	workersKey = "{kooworker:fleet}:workers"
-	pausedKey  = "{kooworker:fleet}:closed"
-)
-
-// heartbeatCmd records that a worker is alive, and returns what the fleet knows.
-// All of it is atomic, and uses Redis' own clock.
-//
-// KEYS[1] -> {kooworker:fleet}:workers, a sorted set: worker by its last heartbeat in ms
-// KEYS[2] -> {kooworker:fleet}:closed, a key that exists while every worker must pause
-// --
-// ARGV[1] -> the worker's id
-// ARGV[2] -> how long a worker counts as alive after a heartbeat, in ms
-//
-// Returns the number of live workers, this one included, and the ms left to
-// pause, 0 or less for none.
-var heartbeatCmd = redis.NewScript(`
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call("ZADD", KEYS[1], now, ARGV[1])
-redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now - ARGV[2])
-redis.call("PEXPIRE", KEYS[1], ARGV[2])
-return {redis.call("ZCARD", KEYS[1]), redis.call("PTTL", KEYS[2])}
-`)
-
-// pauseCmd makes every worker pause, unless the present pause lasts longer. It is
-// atomic.
-//
-// KEYS[1] -> {kooworker:fleet}:closed
-// --
-// ARGV[1] -> how long, in ms
-// ARGV[2] -> the id of the worker that asks, for people who read the key
-//
-// Returns the ms that every worker pauses now.
-var pauseCmd = redis.NewScript(`
-local left = redis.call("PTTL", KEYS[1])
-if left < tonumber(ARGV[1]) then
-	redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[1])
-	return tonumber(ARGV[1])
-end
-return left
-`)
 
 // New returns the view of a worker that no other worker knows yet. It becomes
 // known with Run.
@@ -96,20 +63,29 @@ func New(rdb redis.UniversalClient, log *zap.Logger) *Fleet {
 	if err != nil {
 		host = "unknown"
 	}
-	return &Fleet{rdb: rdb, log: log, live: 1, id: fmt.Sprintf("%s:%d:%s", host, os.Getpid(), uuid.NewString())}
+	return &Fleet{
+		rdb: rdb, log: log, live: 1, wake: make(chan struct{}, 1), news: &gate.News{},
+		id: fmt.Sprintf("%s:%d:%s", host, os.Getpid(), uuid.NewString()),
+	}
 }
 
 // Run sends heartbeats until ctx ends, and then deregisters the worker.
 func (f *Fleet) Run(ctx context.Context) {
-	tick := time.NewTicker(heartbeatEvery)
-	defer tick.Stop()
 	for {
 		f.heartbeat(ctx)
+		urgent, regular := time.NewTimer(urgentEvery), time.NewTimer(heartbeatEvery)
 		select {
 		case <-ctx.Done():
 			f.deregister(context.WithoutCancel(ctx))
 			return
-		case <-tick.C:
+		case <-urgent.C:
+		}
+		select {
+		case <-ctx.Done():
+			f.deregister(context.WithoutCancel(ctx))
+			return
+		case <-f.wake:
+		case <-regular.C:
 		}
 	}
 }
@@ -117,23 +93,52 @@ func (f *Fleet) Run(ctx context.Context) {
 func (f *Fleet) heartbeat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	answer, err := heartbeatCmd.Run(ctx, f.rdb, []string{workersKey, pausedKey}, f.id, heartbeatTTL.Milliseconds()).Int64Slice()
+	f.mu.Lock()
+	told := f.unsent
+	f.unsent = gate.News{}
+	f.mu.Unlock()
+	state, err := f.exchange(ctx, told)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err != nil {
+		f.unsent = gate.News{Failures: append(told.Failures, f.unsent.Failures...), Successes: append(told.Successes, f.unsent.Successes...)}
+		f.trim()
 		if !errors.Is(err, context.Canceled) {
 			f.log.Warn("cannot read the state of the fleet from Redis; the last known state stays in use", zap.Error(err))
 		}
 		return
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.live = int(answer[0])
-	if left := time.Duration(answer[1]) * time.Millisecond; left > 0 {
-		until := time.Now().Add(left)
+	f.live, f.news = state.live, &state.news
+	if state.pause > 0 {
+		until := time.Now().Add(state.pause)
 		if until.After(f.pausedUntil.Add(time.Second)) {
 			f.log.Warn("KooDrive asked another worker for a pause: no worker of the fleet calls until then", zap.Time("until", until))
 		}
 		f.pausedUntil = until
 	}
+}
+
+// exchange sends a heartbeat.
+func (f *Fleet) exchange(ctx context.Context, told gate.News) (state, error) {
+	sent := time.Now()
+	args, err := heartbeatArgs(sent, f.id, told)
+	if err != nil {
+		return state{}, err
+	}
+	reply, err := heartbeatCmd.Run(ctx, f.rdb, keys(), args...).Slice()
+	if err != nil {
+		return state{}, err
+	}
+	return parse(sent, reply)
+}
+
+// maxUnsent bounds the news that wait for a heartbeat.
+const maxUnsent = 200
+
+// trim keeps the latest of the news that wait. The caller holds the lock.
+func (f *Fleet) trim() {
+	f.unsent.Failures = f.unsent.Failures[max(0, len(f.unsent.Failures)-maxUnsent):]
+	f.unsent.Successes = f.unsent.Successes[max(0, len(f.unsent.Successes)-maxUnsent):]
 }
 
 // deregister lets the other workers share this worker's part of the rate.
@@ -145,15 +150,31 @@ func (f *Fleet) deregister(ctx context.Context) {
 	}
 }
 
-// Snapshot returns the number of live workers, and for how long from now every
-// worker must pause. It answers from memory.
-func (f *Fleet) Snapshot() (live int, pausedFor time.Duration) {
+// Snapshot implements gate.Fleet.
+func (f *Fleet) Snapshot() gate.Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.live, max(time.Until(f.pausedUntil), 0)
+	return gate.Snapshot{Live: f.live, PausedFor: max(time.Until(f.pausedUntil), 0), News: f.news}
 }
 
-// Pause makes every worker pause, this one at once. A longer pause stays as it is.
+// Tell implements gate.Fleet. If the process dies before the next heartbeat, the
+// others do not learn of it, and find out by their own calls.
+func (f *Fleet) Tell(n gate.News) {
+	f.mu.Lock()
+	f.unsent.Failures = append(f.unsent.Failures, n.Failures...)
+	f.unsent.Successes = append(f.unsent.Successes, n.Successes...)
+	f.trim()
+	f.mu.Unlock()
+	if len(n.Failures) == 0 {
+		return
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Pause implements gate.Fleet. A longer pause stays as it is.
 func (f *Fleet) Pause(ctx context.Context, d time.Duration) {
 	f.mu.Lock()
 	if until := time.Now().Add(d); until.After(f.pausedUntil) {

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,74 +20,190 @@ func TestState_Words(t *testing.T) {
 	}
 }
 
+// atOnce makes n calls of distinct users at once, and returns the refusals.
+func (b *bundle) atOnce(ctx context.Context, n int) []*refused {
+	out := make([]*refused, n)
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() { out[i] = b.do(ctx) })
+	}
+	wg.Wait()
+	return out
+}
+
 func TestBreaker_WhatOpensIt(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		reasons []tasks.Reason
-		after   int // number of calls until it opens; 0: never
+		reason tasks.Reason
+		check  tasks.Reason // the answer of the check
+		good   bool         // another user's call has succeeded before
+		n      int          // tasks that fail
+		opens  bool
 	}{
-		{reasons: []tasks.Reason{tasks.Upstream}, after: 10},
-		{reasons: []tasks.Reason{tasks.TimedOut}, after: 10},
-		{reasons: []tasks.Reason{tasks.Network}, after: 10},
-		{reasons: []tasks.Reason{tasks.Protocol}, after: 10},
-		{reasons: []tasks.Reason{tasks.Upstream, tasks.Network, tasks.TimedOut, tasks.Unauthorized}, after: 10},
-		{reasons: []tasks.Reason{tasks.OK, tasks.Upstream}, after: 20},
-		{reasons: []tasks.Reason{tasks.OK, tasks.OK, tasks.Upstream}},
-		{reasons: []tasks.Reason{tasks.Unauthorized}, after: 3},
-		{reasons: []tasks.Reason{tasks.Misrouted}, after: 3},
-		{reasons: []tasks.Reason{tasks.Unauthorized, tasks.Unauthorized, tasks.OK, tasks.OK, tasks.OK}},
-		{reasons: []tasks.Reason{tasks.Unauthorized, tasks.Unauthorized, tasks.Panicked}, after: 4},
-		{reasons: []tasks.Reason{tasks.OK}},
-		{reasons: []tasks.Reason{tasks.Gone}},
-		{reasons: []tasks.Reason{tasks.Invalid}},
-		{reasons: []tasks.Reason{tasks.Forbidden}},
-		{reasons: []tasks.Reason{tasks.Rejected}},
-		{reasons: []tasks.Reason{tasks.Panicked}},
+		{reason: tasks.Upstream, check: tasks.Upstream, n: someTasks, opens: true},
+		{reason: tasks.Upstream, check: tasks.Upstream, n: someTasks - 1},
+		{reason: tasks.TimedOut, check: tasks.TimedOut, n: someTasks, opens: true},
+		{reason: tasks.Network, check: tasks.Protocol, n: someTasks, opens: true},
+		{reason: tasks.Protocol, check: tasks.Network, n: someTasks, opens: true},
+		{reason: tasks.Upstream, check: tasks.OK, n: manyUsers - 1},
+		{reason: tasks.Upstream, check: tasks.OK, n: manyUsers, opens: true},
+		{reason: tasks.Upstream, check: tasks.Forbidden, n: manyUsers - 1},
+		{reason: tasks.Unauthorized, check: tasks.Unauthorized, n: someTasks, opens: true},
+		{reason: tasks.Unauthorized, check: tasks.OK, n: manyUsers - 1},
+		{reason: tasks.Misrouted, check: tasks.Misrouted, n: someTasks, opens: true},
+		{reason: tasks.Misrouted, check: tasks.OK, n: someTasks, opens: true},
+		{reason: tasks.Rejected, check: tasks.Rejected, n: someTasks, opens: true},
+		{reason: tasks.Rejected, check: tasks.OK, n: manyUsers - 1},
+		{reason: tasks.Forbidden, check: tasks.Forbidden, n: manyUsers - 1},
+		{reason: tasks.Forbidden, check: tasks.Forbidden, good: true, n: someTasks, opens: true},
+		{reason: tasks.Forbidden, check: tasks.OK, good: true, n: manyUsers - 1},
+		{reason: tasks.Forbidden, check: tasks.OK, good: true, n: manyUsers, opens: true},
+		{reason: tasks.Invalid, check: tasks.Invalid, n: manyUsers - 1},
+		{reason: tasks.Invalid, check: tasks.Invalid, n: manyUsers, opens: true},
+		{reason: tasks.OK, n: 100},
+		{reason: tasks.Gone, n: 100},
+		{reason: tasks.Panicked, n: 100},
 	} {
-		t.Run(fmt.Sprint(tc.reasons), func(t *testing.T) {
+		t.Run(fmt.Sprint(tc), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, Config{})
-				n := 0
-				for n < 100 && b.Status().State == Closed {
-					b.fail(t, 1, tc.reasons[n%len(tc.reasons)])
-					n++
+				if tc.good {
+					b.do(t.Context())
+					elapse(t.Context(), time.Second)
 				}
-				switch s := b.Status(); {
-				case tc.after == 0 && s.State != Closed:
-					t.Errorf("opened after %d calls, %+v; want never", n, s)
-				case tc.after > 0 && (n != tc.after || s.Reason != tc.reasons[(n-1)%len(tc.reasons)]):
-					t.Errorf("%s, %s, after %d calls; want open after %d", s.State, s.Reason, n, tc.after)
+				b.answer = func(_ time.Time, call Call) Answer {
+					if call.Kind == List {
+						return Answer{Reason: tc.check}
+					}
+					return Answer{Reason: tc.reason}
+				}
+				refusals := b.atOnce(t.Context(), tc.n)
+				if s := b.unbinds(); (s.State == Open) != tc.opens || tc.opens && s.Reason != tc.reason {
+					t.Errorf("%+v; want open: %t", s, tc.opens)
+				}
+				for _, r := range refusals {
+					// A doubt that nothing decides is not charged.
+					theirs := !tc.opens && (tc.check != tc.reason || isVerdict(tc.reason) || classOf(tc.reason) == "")
+					if (r == nil) != theirs {
+						t.Fatalf("%+v; want it charged: %t", r, theirs)
+					}
 				}
 			})
 		})
 	}
 }
 
-// gobreaker alone dates a call by its start, and would never count these.
-func TestBreaker_TimeoutsLongerThanWindowOpenIt(t *testing.T) {
+// A call that began before a failure shows nothing about the time after it.
+func TestDoubt_CallsThatBeganBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.latency, b.answer = 30*time.Second, always(tasks.TimedOut)
-		b.load(t.Context(), 10, 31*time.Second)
-		if s := b.Status(); s.State == Closed || s.Reason != tasks.TimedOut {
-			t.Errorf("%s, %s; want open for timeout", s.State, s.Reason)
+		slow := make(chan *refused)
+		go func() {
+			slow <- b.try(t.Context(), b.unbind(), func(ctx context.Context) Answer {
+				elapse(ctx, 500*time.Millisecond)
+				return Answer{Reason: tasks.OK}
+			})
+		}()
+		synctest.Wait()
+		b.answer = always(tasks.Upstream)
+		if r := b.do(t.Context()); r == nil || r.Cause != ByDoubt || r.Delay < doubtDelay {
+			t.Errorf("%+v; want a refusal by doubt, with a long delay", r)
+		}
+		if r := <-slow; r != nil {
+			t.Errorf("%+v; want the slow call's own answer", r)
 		}
 	})
 }
 
-// A task that always makes KooDrive fail must run out of attempts. If it could
-// open the breaker, none of them would be charged.
-func TestBreaker_OneBadTaskDoesNotOpenIt(t *testing.T) {
+// A call that began after a failure, and succeeds, decides at once.
+func TestDoubt_LaterSuccessDecides(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		for attempt := range 12 {
-			if r := b.fail(t, 1, tasks.Upstream); r != nil {
-				t.Fatalf("attempt %d was not charged: %+v; want every attempt charged", attempt, r)
+		bad := b.unbind()
+		b.answer = func(_ time.Time, call Call) Answer {
+			if call == bad {
+				return Answer{Reason: tasks.Upstream}
 			}
-			elapse(t.Context(), time.Second<<attempt) // half of the policy's delay, its shortest
+			return Answer{Reason: tasks.OK}
+		}
+		start := time.Now()
+		time.AfterFunc(100*time.Millisecond, func() { b.do(t.Context()) })
+		if r := b.call(t.Context(), bad); r != nil {
+			t.Errorf("%+v; want the answer to count", r)
+		}
+		if took := time.Since(start); took != 100*time.Millisecond+b.latency {
+			t.Errorf("decided after %s; want 120ms", took)
+		}
+		// The user is at fault now: no doubt any more.
+		start = time.Now()
+		if r := b.call(t.Context(), bad); r != nil || time.Since(start) != b.latency {
+			t.Errorf("%+v after %s; want the answer to count at once", r, time.Since(start))
+		}
+	})
+}
+
+// The other workers' calls decide as well.
+func TestDoubt_FleetDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fleet := newFakeFleet()
+		fleet.lag = 500 * time.Millisecond
+		a, b := setup(t, Config{Fleet: fleet}), setup(t, Config{Fleet: fleet})
+		a.answer = always(tasks.Upstream)
+		time.AfterFunc(100*time.Millisecond, func() { b.do(t.Context()) })
+		start := time.Now()
+		if r := a.do(t.Context()); r != nil || time.Since(start) > patience {
+			t.Errorf("%+v after %s; want the answer to count before the check", r, time.Since(start))
+		}
+		// And together they notice an outage.
+		a.answer, b.answer = always(tasks.Rejected), always(tasks.Rejected)
+		a.breakUnbinds(t, tasks.Rejected)
+		elapse(t.Context(), time.Second)
+		a.answer, b.answer = always(tasks.OK), always(tasks.OK)
+		b.do(t.Context())
+		elapse(t.Context(), time.Second)
+		if s := a.unbinds(); s.State != Closed {
+			t.Errorf("%+v after the other worker's success; want closed", s)
+		}
+	})
+}
+
+// Each of many workers sees a few failures only.
+func TestBreaker_FleetOpensTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fleet := newFakeFleet()
+		fleet.lag, fleet.live, fleet.was = 500*time.Millisecond, 30, 30
+		var gates []*bundle
+		for i := range 30 {
+			b := setup(t, Config{Fleet: fleet})
+			b.users = 100 * i
+			b.answer = func(_ time.Time, call Call) Answer {
+				if call.Kind == List {
+					return Answer{Reason: tasks.OK}
+				}
+				return Answer{Reason: tasks.Upstream}
+			}
+			gates = append(gates, b)
+		}
+		var wg sync.WaitGroup
+		for _, b := range gates {
+			for range 2 {
+				wg.Go(func() {
+					if r := b.do(t.Context()); r == nil {
+						t.Error("a call was charged; want all sixty to be the outage's")
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for i, b := range gates {
+			if s := b.unbinds(); s.State != Open {
+				t.Errorf("worker %d: %+v; want open", i, s)
+			}
 		}
 	})
 }
@@ -103,15 +220,13 @@ func TestBreaker_CanceledCallsDoNotOpenIt(t *testing.T) {
 				t.Fatalf("%+v; want the call's own answer", r)
 			}
 		}
-		if s := b.Status(); s.State != Closed {
+		if s := b.unbinds(); s.State != Closed {
 			t.Errorf("calls that were canceled on this side opened the breaker: %+v; want closed", s)
 		}
-		for range 10 { // a deadline that passes is the API's fault
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			b.do(ctx)
-			cancel()
-		}
-		if s := b.Status(); s.State == Closed {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		b.atOnce(ctx, manyUsers) // a deadline that passes is the API's fault
+		if s := b.unbinds(); s.State == Closed {
 			t.Error("calls that took too long left the breaker closed; want open")
 		}
 	})
@@ -123,27 +238,25 @@ func TestReport_LateAnswersAreNotCharged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		late := make(chan *refused, 50)
-		for range 50 {
+		late := make(chan *refused, 2*manyUsers)
+		for range cap(late) {
 			go func() {
-				late <- b.try(t.Context(), func(ctx context.Context) Answer {
+				late <- b.try(t.Context(), b.unbind(), func(ctx context.Context) Answer {
 					elapse(ctx, 30*time.Second)
 					return Answer{Reason: tasks.TimedOut}
 				})
 			}()
 		}
 		synctest.Wait()
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
 		b.answer = always(tasks.OK)
-		for b.Status().State != Closed {
-			b.do(t.Context())
-		}
-		for range 50 {
+		b.do(t.Context())
+		for range cap(late) {
 			if r := <-late; r == nil || !r.called || r.Cause != ByBreaker || r.Reason != tasks.TimedOut {
 				t.Fatalf("%+v; want a refusal after the call, by the breaker", r)
 			}
 		}
-		if s := b.Status(); s.State != Closed {
+		if s := b.unbinds(); s.State != Closed {
 			t.Errorf("answers from the outage opened the breaker again: %+v; want closed", s)
 		}
 	})
@@ -153,27 +266,21 @@ func TestBreaker_FromOpenToClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		if r := b.fail(t, 10, tasks.Upstream); r == nil || !r.called || r.Reason != tasks.Upstream {
-			t.Errorf("the call that opened the breaker: %+v; want it uncharged", r)
-		}
+		b.breakUnbinds(t, tasks.Upstream)
 		opened := time.Now()
-		b.fail(t, 1, tasks.Network)
-		b.answer = always(tasks.Forbidden)
-		for range 3 {
-			if r := b.do(t.Context()); r != nil {
-				t.Fatalf("a good probe was refused: %+v; want its answer to count", r)
-			}
-		}
+		b.answer = always(tasks.Network)
+		b.do(t.Context())
+		b.answer = always(tasks.Forbidden) // KooDrive itself has looked at the task
+		b.do(t.Context())
 		want := []string{
-			"closed open upstream", "open half-open upstream", "half-open open network",
-			"open half-open network", "half-open closed network",
+			"unbind: closed open upstream", "unbind: open half-open upstream", "unbind: half-open open upstream",
+			"unbind: open half-open network", "unbind: half-open open network", "unbind: open closed network",
 		}
 		if diff := cmp.Diff(want, b.changes); diff != "" {
 			t.Error(diff)
 		}
-		s := b.Status()
-		if s.State != Closed || s.Reason != "" || s.Probes != 4 || !s.Since.After(opened) {
-			t.Errorf("%+v; want closed after 4 probes", s)
+		if s := b.unbinds(); s.State != Closed || s.Reason != "" || b.Status().Probes != 2 || !s.Since.After(opened) {
+			t.Errorf("%+v; want closed after 2 probes", s)
 		}
 	})
 }
@@ -185,7 +292,7 @@ func TestBreaker_ProbesArePaced(t *testing.T) {
 			fleet := newFakeFleet()
 			fleet.live = live
 			b := setup(t, Config{Fleet: fleet})
-			b.fail(t, 10, tasks.Upstream)
+			b.breakUnbinds(t, tasks.Upstream)
 			opened, before := time.Now(), len(b.calls)
 			b.load(t.Context(), 20, 30*time.Minute)
 			probes := b.calls[before:]
@@ -200,46 +307,33 @@ func TestBreaker_ProbesArePaced(t *testing.T) {
 				}
 				opened = at.Add(b.latency)
 			}
-			if b.most > 10 || len(probes) < 20 || len(probes)*live >= 1800 {
+			if len(probes) < 20 || len(probes)*live >= 1800 {
 				t.Errorf("%d workers: %d probes each in 30m; want at least 20, and less than one a second together", live, len(probes))
 			}
 		})
 	}
 }
 
-// A refused credential opens the breaker if it affects every call, not if one
-// user's credential is refused now and then.
-func TestBreaker_RareUnauthorizedDoesNotOpenIt(t *testing.T) {
+// A probe should tell something new: another user goes before one whose call has
+// just failed.
+func TestBreaker_ProbesTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{})
-		for range 50 {
-			b.fail(t, 1, tasks.Unauthorized)
-			elapse(t.Context(), 6*time.Second)
+		b := setup(t, Config{MaxWait: time.Hour})
+		b.breakUnbinds(t, tasks.Upstream)
+		var probed []string
+		b.answer = func(_ time.Time, call Call) Answer {
+			probed = append(probed, call.User)
+			return Answer{Reason: tasks.Upstream}
 		}
-		if s := b.Status(); s.State != Closed {
-			t.Errorf("%+v; want closed", s)
+		var wg sync.WaitGroup
+		for _, user := range []string{"a", "a", "a", "b", "b", "c"} {
+			wg.Go(func() { b.call(t.Context(), Call{Kind: Unbind, User: user}) })
+			synctest.Wait()
 		}
-	})
-}
-
-// After half an hour the delays between probes are long. They must not slow down
-// the return to closed.
-func TestBreaker_ClosesQuicklyAfterLongOutage(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{})
-		b.fail(t, 10, tasks.Upstream)
-		b.load(t.Context(), 5, 30*time.Minute)
-		b.answer = always(tasks.OK)
-		for b.Status().State != HalfOpen {
-			b.do(t.Context())
-		}
-		start := time.Now()
-		b.do(t.Context())
-		b.do(t.Context())
-		if took, s := time.Since(start), b.Status(); s.State != Closed || took > 3*time.Second {
-			t.Errorf("%s, %s after the first good probe; want closed within 3s", s.State, took)
+		wg.Wait()
+		if diff := cmp.Diff([]string{"a", "b", "c", "a", "b", "a"}, probed); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
@@ -249,48 +343,70 @@ func TestBreaker_RelapseKeepsDelays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.fail(t, 10, tasks.Upstream)
-		relapse := func() time.Duration {
-			b.load(t.Context(), 5, 10*time.Minute)
+		mend := func() {
 			b.answer = always(tasks.OK)
-			for b.Status().State != Closed {
+			for b.unbinds().State != Closed {
 				b.do(t.Context())
 			}
-			b.fail(t, 10, tasks.Upstream)
-			return time.Until(b.breaker.nextProbeAt)
 		}
-		if delay := relapse(); delay < 30*time.Second {
-			t.Errorf("the first delay after a relapse is %s; want 30s or more", delay)
+		delay := func() time.Duration {
+			b.breakUnbinds(t, tasks.Upstream)
+			return time.Until(b.breakers[Unbind].nextProbeAt)
 		}
-		b.answer = always(tasks.OK)
-		for b.Status().State != Closed {
-			b.do(t.Context())
+		delay()
+		b.load(t.Context(), 5, 10*time.Minute)
+		mend()
+		if d := delay(); d < 30*time.Second {
+			t.Errorf("the first delay after a relapse is %s; want 30s or more", d)
 		}
+		mend()
 		elapse(t.Context(), time.Minute)
-		b.fail(t, 10, tasks.Upstream)
-		if delay := time.Until(b.breaker.nextProbeAt); delay > 1500*time.Millisecond {
-			t.Errorf("the first delay of a new outage is %s; want about 1s", delay)
+		if d := delay(); d > 1500*time.Millisecond {
+			t.Errorf("the first delay of a new outage is %s; want about 1s", d)
 		}
 	})
 }
 
-// Tasks that failed in one bad moment come back together, and may fail together
-// once more while KooDrive works. That must not stop all other tasks.
-func TestBreaker_ShortRowDoesNotOpenIt(t *testing.T) {
+// Failures of some users among the successes of others are theirs, however many.
+func TestBreaker_MixedAnswersDoNotOpenIt(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.Unauthorized, tasks.Forbidden, tasks.Rejected} {
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, Config{})
+			n := 0
+			b.answer = func(time.Time, Call) Answer {
+				if n++; n%3 > 0 {
+					return Answer{Reason: reason}
+				}
+				return Answer{Reason: tasks.OK}
+			}
+			b.load(t.Context(), 64, 10*time.Second)
+			if len(b.changes) > 0 {
+				t.Errorf("%s for two calls of three: %v; want closed all the time", reason, b.changes)
+			}
+		})
+	}
+}
+
+// Memory must not grow with the number of users.
+func TestBreaker_MemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{MinFailureTime: 5 * time.Second})
-		for range 1000 {
-			b.do(t.Context())
+		b := setup(t, Config{})
+		b.breakUnbinds(t, tasks.Upstream)
+		br := b.breakers[Unbind]
+		b.Gate.mu.Lock()
+		defer b.Gate.mu.Unlock()
+		for i := range 10 * maxAtFault {
+			call := Call{Kind: Unbind, User: fmt.Sprint(i), Target: fmt.Sprint(i)}
+			br.fail(time.Now(), call, tasks.Upstream)
+			br.atFault.Add(userClass{call.User, tasks.Upstream}, time.Now())
+			call.User = "one"
+			br.fail(time.Now(), call, tasks.Rejected)
 		}
-		b.fail(t, 100, tasks.Upstream) // 100 in a row, in two seconds
-		if state := b.Status().State; state != Closed {
-			t.Errorf("%s after a short row of failures; want closed", state)
-		}
-		elapse(t.Context(), 5*time.Second)
-		b.fail(t, 1, tasks.Upstream)
-		if state := b.Status().State; state != Open {
-			t.Errorf("%s after five seconds of failures only; want open", state)
+		users, targets := len(br.rows[tasks.Upstream].users), len(br.rows[tasks.Rejected].users["one"].targets)
+		if users > maxUsers || targets > maxTargets || br.atFault.Len() > maxAtFault {
+			t.Errorf("%d users, %d targets, %d at fault; want at most %d, %d, %d", users, targets, br.atFault.Len(), maxUsers, maxTargets, maxAtFault)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"time"
@@ -25,36 +26,35 @@ type Config struct {
 	// whole seconds. Default 30 s.
 	Jitter time.Duration
 
-	// ConsecutiveFailures is the number of failures in a row that opens the breaker,
-	// if the first of them is at least MinFailureTime ago. Default 10, and 5 s.
-	ConsecutiveFailures int
-	MinFailureTime      time.Duration
-
 	// ThrottleMin and ThrottleMax bound the random pause after a throttled
 	// answer that names no time. At most throttleCap. Default 2 s to 5 s, the
 	// vendor's advice.
 	ThrottleMin, ThrottleMax time.Duration
 
+	// Check asks KooDrive for the devices of a user, to find out whether KooDrive works
+	// while calls for other users fail. The gate admits its calls. Default: no check,
+	// and such a failure is charged to no task before another call shows that KooDrive
+	// works.
+	Check func(ctx context.Context, user string) Answer
+
 	// Fleet knows the other workers. Default: there are none.
 	Fleet Fleet
-	// OnChange is called when the breaker changes its state. The reason says why the
-	// breaker is or was not closed. The calls come in order and under the gate's
+	// OnChange is called when the breaker of a kind of calls changes its state. The
+	// reason says why the breaker is or was not closed. The calls come in order and under the gate's
 	// lock: OnChange must neither block nor call the gate. Default: nothing is called.
-	OnChange func(from, to State, reason tasks.Reason)
+	OnChange func(kind Kind, from, to State, reason tasks.Reason)
 }
 
 func (c Config) withDefaults() Config {
 	c.MaxWait = cmp.Or(c.MaxWait, 10*time.Second)
 	c.Jitter = cmp.Or(c.Jitter, 30*time.Second)
-	c.ConsecutiveFailures = cmp.Or(c.ConsecutiveFailures, 10)
-	c.MinFailureTime = cmp.Or(c.MinFailureTime, 5*time.Second)
 	c.ThrottleMin = cmp.Or(c.ThrottleMin, 2*time.Second)
 	c.ThrottleMax = cmp.Or(c.ThrottleMax, 5*time.Second)
 	if c.Fleet == nil {
 		c.Fleet = solo{}
 	}
 	if c.OnChange == nil {
-		c.OnChange = func(State, State, tasks.Reason) {}
+		c.OnChange = func(Kind, State, State, tasks.Reason) {}
 	}
 	return c
 }
@@ -70,10 +70,6 @@ func (c Config) validate() error {
 		return fmt.Errorf("gate: max wait is %s; want more than 0", c.MaxWait)
 	case c.Jitter < time.Second:
 		return fmt.Errorf("gate: jitter is %s; want at least 1s, since the queue keeps whole seconds", c.Jitter)
-	case c.ConsecutiveFailures < 1:
-		return fmt.Errorf("gate: consecutive failures is %d; want 1 or more", c.ConsecutiveFailures)
-	case c.MinFailureTime < 0:
-		return fmt.Errorf("gate: min failure time is %s; want more than 0", c.MinFailureTime)
 	case c.ThrottleMin < 0 || c.ThrottleMax < c.ThrottleMin || throttleCap < c.ThrottleMax:
 		return fmt.Errorf("gate: throttle pause is %s to %s, capped at %s; want them to rise", c.ThrottleMin, c.ThrottleMax, throttleCap)
 	}

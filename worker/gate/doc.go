@@ -1,7 +1,7 @@
-// Package gate decides when a call to the KooDrive API may be made. A job acquires a
-// permit with [Gate.Acquire], makes its call, and reports the answer with
-// [Permit.Report]. If it makes no call after all, it ends the permit with
-// [Permit.Cancel]. The example of Acquire shows all of this.
+// Package gate decides when a call to the KooDrive API may be made, and whether a
+// failure is the fault of its task. A job acquires a permit with [Gate.Acquire], makes
+// its call, and reports the answer with [Permit.Report]. If it makes no call after all,
+// it ends the permit with [Permit.Cancel]. The example of Acquire shows all of this.
 //
 // # The life of a call
 //
@@ -11,8 +11,9 @@
 //  1. The throttle: KooDrive asked this worker, or another worker of the fleet,
 //     for a pause. A task waits if the pause ends within its time, else it is
 //     refused at once.
-//  2. The breaker: while KooDrive is in trouble only probes are admitted, one at
-//     a time, after growing delays.
+//  2. The breaker of its kind of call (unbind, release or list): while KooDrive is
+//     in trouble only probes are admitted, one at a time, after growing delays.
+//     Tasks of another kind go on.
 //  3. The limit of calls in flight.
 //  4. The rate: this worker's share of the fleet's rate, or less during a ramp.
 //
@@ -20,41 +21,60 @@
 // "too many requests" (429), Report pauses the fleet.
 //
 // Report returns nil if the answer is about the task. It returns a [Refusal] if
-// the answer is a 429, or a failure that belongs to an outage: the breaker is not
-// closed, or has changed since the call began. Both say more about the state of
-// KooDrive than about the task.
+// the answer is a 429, if the failure belongs to an outage, or if nobody can tell
+// yet. A task waits for at most Config.MaxWait. It is refused when that is over, when
+// its context ends, or when [Gate.Stop] is called. A refused task goes back to the
+// queue for Refusal.Delay, uncharged.
 //
-// A task waits for at most Config.MaxWait. It is refused when that is over, when
-// its context ends, or when [Gate.Stop] is called. A refused task goes
-// back to the queue for Refusal.Delay, uncharged: either it was not tried, or any
-// other task would have failed in the same way.
+// # Whose fault is it?
 //
-// # What opens the breaker
+// A task that always fails must be charged, so that it is dead in the end. An outage
+// must be charged to nobody, however long it lasts and however few tasks notice it. A
+// single answer does not tell one from the other, whatever its status. What tells is
+// how the calls of other users end:
 //
-// These answers count as failures: upstream trouble, timeouts, broken connections,
-// and answers that make no sense (protocol). The breaker opens in either case:
+//	after the failure                         the failure is about  and then
+//	----------------------------------------  --------------------  -------------------------
+//	no server received the call               no one                uncharged
+//	a call of the same kind that began later  the task              charged; the user is at
+//	succeeds                                                        fault from now on
+//	the user is at fault already              the task              charged at once
+//	50 distinct users fail alike, and nobody  KooDrive              uncharged; the breaker
+//	succeeds                                                        opens
+//	the check fails                           perhaps KooDrive      uncharged; with 3 distinct
+//	                                                                tasks the breaker opens
+//	the check succeeds                        the task              charged
+//	… and the failure is misrouted            this kind of call     as if the check had failed
+//	nothing of this within a second, and the  the task, if KooDrive charged; else uncharged
+//	check cannot be made                      itself refused it
 //
-//   - At least twenty calls ended within ten seconds, and half of them failed.
-//   - Ten or more calls in a row failed, and that has lasted five seconds. A
-//     shorter row proves nothing: its tasks may have failed together in one bad
-//     moment, and have come back together.
+// Failures are alike if they are of one kind of call and one class. Upstream trouble,
+// timeouts, broken connections and answers that make no sense (protocol) are one class.
+// Unauthorized, misrouted, rejected, forbidden and invalid are a class each. So any
+// answer that everybody gets opens the breaker, and the breaker's reason says which.
 //
-// Protocol is among them because a gateway that serves a page of its own does so
-// for every call. If each task were blamed for it, all of them would use up their
-// attempts. A single task that gets such an answer among good ones is charged as
-// usual.
+// The check asks for the devices of a user whose call has succeeded before, or of the
+// task's own user if none is known. It is made only if no other call has decided for a
+// second. On a busy fleet the other calls decide within milliseconds. One check serves
+// all failures that are older than it.
 //
-// A refused credential (unauthorized) and an answer that is not KooDrive's
-// (misrouted) are failures that affect every task alike. Three of one kind in a
-// row open the breaker, each kind as a reason of its own.
+// A user is at fault if a call of the user failed, and after that another user's call
+// began and succeeded. That ends with the user's next success, or an hour after the
+// last failure. Failures of users at fault do not count for the breaker. So a few users
+// cannot stop the others, however many tasks they have.
 //
-// Any answer about the task itself (done, already gone, invalid, forbidden,
-// rejected) shows that KooDrive works, and counts as a success. A 429, a call
-// that was canceled on this side, and a panic say nothing either way.
+// Failures count over the whole fleet, and until the next success: no window forgets
+// them. A fleet that makes one call an hour notices an outage as well, only later.
 //
-// The window is short on purpose. A single task that always makes KooDrive fail
-// comes back after growing delays. So it cannot open the breaker alone, and it
-// runs out of attempts as it should.
+// Two cases cannot be told apart, and the safe side is taken. If the calls of fifty
+// users fail, nothing else is queued, and the check succeeds, then either all of these
+// tasks are bad, or KooDrive has lost this one kind of call. These tasks wait
+// uncharged until one of them succeeds, or another user's. And if the check fails
+// as well, tasks that always fail are not charged either, until KooDrive answers the
+// check.
+//
+// If the process dies while a failure waits for its decision, the task runs again,
+// uncharged.
 //
 // # From open to closed
 //
@@ -62,9 +82,16 @@
 // not. When the breaker has opened and a delay is over, one task is admitted as a
 // probe, and the breaker is half-open until the probe's answer. After a failure it is
 // open again, and the next delay is about twice as long, from one second up to a
-// minute. After a success the next probe follows after the shortest delay. The third
-// success in a row closes the breaker. No delay is shorter than one second for each
-// live worker, so a fleet of any size sends fewer than one probe a second.
+// minute. No delay is shorter than one second for each live worker, so a fleet of any
+// size sends fewer than one probe a second of each kind.
+//
+// The users take turns: a probe is a task whose user has not failed yet, or else the
+// one whose failure is oldest. As long as fewer than three users have failed, a
+// task of another user need not wait for the long delay.
+//
+// A success closes the breaker, of whichever worker it is. If the breaker is open for
+// upstream trouble, for a refused credential or for misrouted answers, it is closed by a
+// refusal of KooDrive's own (invalid, forbidden) as well.
 //
 // Then the rate rises step by step, so that the tasks that waited do not all call
 // at once. This is the ramp: ten calls a second over the whole fleet, doubled
@@ -84,9 +111,9 @@
 //
 // # Boundaries
 //
-// Package worker builds the gate and gives it a Fleet. Package jobs acquires the
-// permits. The package imports tasks, and must not import anything else of this
-// module: no queue, no Redis, no API client, no metrics. Others learn of its state
+// Package worker builds the gate and gives it a Fleet and a Check. Package jobs
+// acquires the permits. The package imports tasks, and must not import anything else of
+// this module: no queue, no Redis, no API client, no metrics. Others learn of its state
 // by [Gate.Status] and Config.OnChange. It starts no goroutine. It sets one timer
 // while tasks wait.
 package gate

@@ -3,6 +3,7 @@ package gate_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -10,13 +11,13 @@ import (
 )
 
 func ExampleGate_Acquire() {
+	unavailable := gate.Answer{Reason: tasks.Upstream} // 503 Service Unavailable
 	g, err := gate.New(gate.Config{
-		MaxInFlight:         8,
-		MaxWait:             50 * time.Millisecond,
-		ConsecutiveFailures: 3,
-		MinFailureTime:      time.Nanosecond,
-		OnChange: func(from, to gate.State, reason tasks.Reason) {
-			fmt.Printf("breaker: %s, was %s: %s\n", to, from, reason)
+		MaxInFlight: 8,
+		MaxWait:     50 * time.Millisecond,
+		Check:       func(context.Context, string) gate.Answer { return unavailable },
+		OnChange: func(kind gate.Kind, from, to gate.State, reason tasks.Reason) {
+			fmt.Printf("breaker of %s: %s, was %s: %s\n", kind, to, from, reason)
 		},
 	})
 	if err != nil {
@@ -25,29 +26,35 @@ func ExampleGate_Acquire() {
 	}
 	defer g.Stop()
 
-	for range 4 {
-		try(context.Background(), g, func() string { return "503 Service Unavailable" })
+	call := func() gate.Answer { return unavailable }
+	var tasks sync.WaitGroup
+	for i := range 3 {
+		tasks.Go(func() {
+			try(context.Background(), g, gate.Call{Kind: gate.Unbind, User: fmt.Sprint(i), Target: "device"}, call)
+		})
 	}
+	tasks.Wait()
+	try(context.Background(), g, gate.Call{Kind: gate.Unbind, User: "3", Target: "device"}, call)
 	// Output:
-	// an attempt: 503 Service Unavailable
-	// an attempt: 503 Service Unavailable
-	// breaker: open, was closed: upstream
-	// put back, not charged: 503 Service Unavailable
+	// breaker of unbind: open, was closed: upstream
+	// put back, not charged: upstream
+	// put back, not charged: upstream
+	// put back, not charged: upstream
 	// put back, not called: upstream by breaker
 }
 
 // try makes a call as a job does.
-func try(ctx context.Context, g *gate.Gate, call func() string) {
-	permit, refusal := g.Acquire(ctx)
+func try(ctx context.Context, g *gate.Gate, call gate.Call, do func() gate.Answer) {
+	permit, refusal := g.Acquire(ctx, call)
 	if refusal != nil {
 		fmt.Println("put back, not called:", refusal.Reason, "by", refusal.Cause)
 		return
 	}
 	defer permit.Close() // reports a panic of the call
-	answer := call()
-	if refusal := permit.Report(ctx, gate.Answer{Reason: tasks.Upstream}); refusal != nil {
-		fmt.Println("put back, not charged:", answer)
+	answer := do()
+	if refusal := permit.Report(ctx, answer); refusal != nil {
+		fmt.Println("put back, not charged:", answer.Reason)
 		return
 	}
-	fmt.Println("an attempt:", answer)
+	fmt.Println("an attempt:", answer.Reason)
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,6 +17,10 @@ type fakeFleet struct {
 	lag         time.Duration
 	pausedUntil time.Time
 	pauses      []time.Duration
+	told        []News // all of it
+	toldAt      []time.Time
+	news        *News // of told, what is older than lag
+	merged      int   // how many of told are in news
 }
 
 var _ Fleet = (*fakeFleet)(nil)
@@ -38,12 +43,50 @@ func (f *fakeFleet) Pause(_ context.Context, d time.Duration) {
 	}
 }
 
-// Snapshot implements Fleet.
-func (f *fakeFleet) Snapshot() (live int, pausedFor time.Duration) {
+// Tell implements Fleet.
+func (f *fakeFleet) Tell(n News) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if live = f.live; time.Since(f.changed) < f.lag {
-		live = f.was
+	f.told, f.toldAt = append(f.told, n), append(f.toldAt, time.Now())
+}
+
+// Snapshot implements Fleet.
+func (f *fakeFleet) Snapshot() Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Snapshot{Live: f.live, PausedFor: max(time.Until(f.pausedUntil), 0)}
+	if time.Since(f.changed) < f.lag {
+		s.Live = f.was
 	}
-	return live, max(time.Until(f.pausedUntil), 0)
+	for f.merged < len(f.told) && time.Since(f.toldAt[f.merged]) >= f.lag {
+		f.news = f.with(f.told[f.merged])
+		f.merged++
+	}
+	s.News = f.news
+	return s
+}
+
+// with returns the news with some more, as the fleet keeps them in Redis: the latest
+// success of each kind, and the failures since then.
+func (f *fakeFleet) with(more News) *News {
+	all := News{}
+	if f.news != nil {
+		all = *f.news
+	}
+	next := &News{Failures: slices.Concat(all.Failures, more.Failures)}
+	latest := make(map[Kind]Success)
+	for _, s := range slices.Concat(all.Successes, more.Successes) {
+		if s.Ended.After(latest[s.Kind].Ended) {
+			latest[s.Kind] = s
+		}
+	}
+	for _, s := range latest {
+		next.Successes = append(next.Successes, s)
+	}
+	next.Failures = slices.DeleteFunc(next.Failures, func(x Failure) bool {
+		s := latest[x.Kind]
+		return isSuccess(s.Reason) && x.At.Before(s.Began)
+	})
+	next.Failures = next.Failures[max(0, len(next.Failures)-2*manyUsers):]
+	return next
 }

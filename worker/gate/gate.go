@@ -12,10 +12,13 @@ type Gate struct {
 	cfg Config
 
 	mu             sync.Mutex // guards what follows
-	breaker        *breaker
+	breakers       map[Kind]*breaker
 	pacer          *pacer
+	live           int       // workers of the fleet
+	news           *News     // the latest of the fleet
+	goodUser       string    // a user whose call has succeeded; "" if none has
+	lastCheck      *check    // the latest, or the one under way
 	waiters        []*waiter // the longest wait first
-	blockedBy      blocker   // what the waiters wait for
 	timer          *time.Timer
 	inFlight       int
 	throttledUntil time.Time // the end of the pause that KooDrive asked for; zero or past: no pause
@@ -30,23 +33,28 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate, live: 1}, refused: make(map[Cause]uint64)}
-	g.breaker = newBreaker(cfg, g.pacer.restart)
+	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate}, live: 1, breakers: make(map[Kind]*breaker), refused: make(map[Cause]uint64)}
+	for _, kind := range Kinds() {
+		g.breakers[kind] = newBreaker(g, kind)
+	}
 	return g, nil
 }
 
 // Acquire waits until a call may be made. It returns either a permit, which the
 // caller must end, or a refusal. After a refusal the caller must not call, and must
 // put the task back uncharged.
-func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
+func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 	start := time.Now()
-	w := &waiter{deadline: start.Add(g.cfg.MaxWait), decided: make(chan struct{})}
+	w := &waiter{call: call, decided: make(chan struct{})}
 	g.mu.Lock()
 	if ctx.Err() != nil {
 		defer g.mu.Unlock()
-		return nil, g.refuse(start, g.interrupted())
+		return nil, g.refuse(start, g.interrupted(call))
 	}
+	wait := g.maxWait(call)
+	w.deadline = start.Add(wait)
 	g.waiters = append(g.waiters, w)
+	g.breakers[call.Kind].hurry(start, call.User)
 	g.admit()
 	g.mu.Unlock()
 
@@ -55,7 +63,7 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 		return w.permit, w.refusal
 	default:
 	}
-	limit := time.NewTimer(g.cfg.MaxWait)
+	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	select {
 	case <-w.decided:
@@ -73,12 +81,25 @@ func (g *Gate) Acquire(ctx context.Context) (*Permit, *Refusal) {
 	return permit, refusal
 }
 
+// maxWait returns how long a task may wait for its permit. A user whose calls have
+// failed in this outage is of little use for a probe. Such a task waits shorter, so
+// that tasks of other users come forward.
+func (g *Gate) maxWait(call Call) time.Duration {
+	if b := g.breakers[call.Kind]; b.state != Closed && b.hasFailed(call.User) {
+		return min(time.Second, g.cfg.MaxWait)
+	}
+	return g.cfg.MaxWait
+}
+
 // Stop refuses at once every task that waits, and every later one. Calls in flight
-// continue.
+// continue. Failures of which it is not clear what they are about are not charged.
 func (g *Gate) Stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stopped = true
+	for _, b := range g.breakers {
+		b.decide(anOutage, func(*doubt) bool { return true })
+	}
 	g.admit()
 }
 

@@ -1,9 +1,9 @@
 package gate
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,21 +22,22 @@ type bundle struct {
 	*Gate
 
 	mu       sync.Mutex
-	answer   func(now time.Time) Answer // of the API
-	latency  time.Duration              // of the API
-	calls    []time.Time                // when they began
+	answer   func(now time.Time, call Call) Answer // of the API
+	latency  time.Duration                         // of the API
+	calls    []time.Time                           // when they began
 	inFlight int
 	most     int // most calls in flight at a time
+	users    int // that have called; each call of do is another user's
 	changes  []string
 }
 
 func setup(t *testing.T, cfg Config) *bundle {
 	t.Helper()
 	b := &bundle{answer: always(tasks.OK), latency: 20 * time.Millisecond}
-	cfg.MinFailureTime = cmp.Or(cfg.MinFailureTime, time.Nanosecond) // ten in a row are enough
-	cfg.OnChange = func(from, to State, reason tasks.Reason) {
-		b.changes = append(b.changes, from.String()+" "+to.String()+" "+string(reason))
+	cfg.OnChange = func(kind Kind, from, to State, reason tasks.Reason) {
+		b.changes = append(b.changes, string(kind)+": "+from.String()+" "+to.String()+" "+string(reason))
 	}
+	cfg.Check = func(ctx context.Context, user string) Answer { return b.api(ctx, Call{Kind: List, User: user}) }
 	g, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -46,15 +47,15 @@ func setup(t *testing.T, cfg Config) *bundle {
 	return b
 }
 
-func always(reason tasks.Reason) func(time.Time) Answer {
-	return func(time.Time) Answer { return Answer{Reason: reason} }
+func always(reason tasks.Reason) func(time.Time, Call) Answer {
+	return func(time.Time, Call) Answer { return Answer{Reason: reason} }
 }
 
 // api is a call of the API.
-func (b *bundle) api(ctx context.Context) Answer {
+func (b *bundle) api(ctx context.Context, call Call) Answer {
 	b.mu.Lock()
 	now := time.Now()
-	answer := b.answer(now)
+	answer := b.answer(now, call)
 	b.calls = append(b.calls, now)
 	b.inFlight++
 	b.most = max(b.most, b.inFlight)
@@ -88,30 +89,53 @@ type refused struct {
 
 // try makes a call as a job does: it acquires a permit, calls, and reports the
 // answer. It returns nil if the answer is about the task.
-func (b *bundle) try(ctx context.Context, call func(context.Context) Answer) *refused {
-	permit, refusal := b.Acquire(ctx)
+func (b *bundle) try(ctx context.Context, call Call, do func(context.Context) Answer) *refused {
+	permit, refusal := b.Acquire(ctx, call)
 	if refusal != nil {
 		return &refused{*refusal, false}
 	}
 	defer permit.Close()
-	if refusal := permit.Report(ctx, call(ctx)); refusal != nil {
+	if refusal := permit.Report(ctx, do(ctx)); refusal != nil {
 		return &refused{*refusal, true}
 	}
 	return nil
 }
 
-func (b *bundle) do(ctx context.Context) *refused { return b.try(ctx, b.api) }
+// unbind is an unbind of a user of its own.
+func (b *bundle) unbind() Call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.users++
+	n := strconv.Itoa(b.users)
+	return Call{Kind: Unbind, User: "user-" + n, Target: "device-" + n}
+}
 
-// fail makes n calls, one after the other, that end with the reason. It returns
-// the last refusal.
-func (b *bundle) fail(t *testing.T, n int, reason tasks.Reason) (r *refused) {
+func (b *bundle) call(ctx context.Context, call Call) *refused {
+	return b.try(ctx, call, func(ctx context.Context) Answer { return b.api(ctx, call) })
+}
+
+func (b *bundle) do(ctx context.Context) *refused { return b.call(ctx, b.unbind()) }
+
+// breakUnbinds opens the breaker of unbinds, with someTasks calls at once that fail.
+func (b *bundle) breakUnbinds(t *testing.T, reason tasks.Reason) {
 	t.Helper()
 	b.answer = always(reason)
-	for range n {
-		r = b.do(t.Context())
+	var wg sync.WaitGroup
+	for range someTasks {
+		wg.Go(func() {
+			if r := b.do(t.Context()); r == nil {
+				t.Error("a call that opens the breaker was charged; want a refusal")
+			}
+		})
 	}
-	return r
+	wg.Wait()
+	if s := b.unbinds(); s.State != Open || s.Reason != reason {
+		t.Fatalf("%+v; want open for %s", s, reason)
+	}
 }
+
+// unbinds is the state of the breaker of unbinds.
+func (b *bundle) unbinds() BreakerStatus { return b.Status().Breakers[Unbind] }
 
 // between counts the calls that began from one time until before another.
 func (b *bundle) between(from, to time.Time) int {
@@ -144,40 +168,22 @@ func (b *bundle) load(ctx context.Context, n int, d time.Duration) {
 	wg.Wait()
 }
 
-func TestReport_AnswerCounts(t *testing.T) {
-	t.Parallel()
-	for _, reason := range tasks.Reasons() {
-		if reason == tasks.Throttled {
-			continue
-		}
-		synctest.Test(t, func(t *testing.T) {
-			b := setup(t, Config{})
-			if r := b.fail(t, 1, reason); r != nil {
-				t.Errorf("%s: refused, %+v; want its answer to count", reason, r)
-			}
-			if s := b.Status(); s.InFlight != 0 || s.Calls != 1 {
-				t.Errorf("%s: %+v; want one call, none in flight", reason, s)
-			}
-		})
-	}
-}
-
 func TestPermitClose_PanicFreesPlace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{MaxInFlight: 1, ConsecutiveFailures: 1})
+		b := setup(t, Config{MaxInFlight: 1})
 		func() {
 			defer func() {
 				if x := recover(); x != "boom" {
 					t.Errorf("recovered %v; want the panic of the call", x)
 				}
 			}()
-			b.try(t.Context(), func(context.Context) Answer { panic("boom") })
+			b.try(t.Context(), b.unbind(), func(context.Context) Answer { panic("boom") })
 		}()
 		if r := b.do(t.Context()); r != nil {
 			t.Errorf("refused after a panic: %+v; want a call", r)
 		}
-		if s := b.Status(); s.State != Closed {
+		if s := b.unbinds(); s.State != Closed {
 			t.Errorf("a panic opened the breaker: %+v; want closed", s)
 		}
 	})
@@ -205,9 +211,10 @@ func TestAcquire_LongestWaitGoesFirst(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				b.try(t.Context(), func(ctx context.Context) Answer {
+				call := b.unbind()
+				b.try(t.Context(), call, func(ctx context.Context) Answer {
 					order = append(order, i)
-					return b.api(ctx)
+					return b.api(ctx, call)
 				})
 			})
 			synctest.Wait()
@@ -254,7 +261,7 @@ func TestAcquire_WaitersGiveWay(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, Config{})
-				b.fail(t, 10, tasks.Upstream)
+				b.breakUnbinds(t, tasks.Upstream)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				refusals := make(chan *refused)
@@ -286,16 +293,17 @@ func TestAcquire_GrantedWhenContextEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
+		calls := b.Status().Calls
 		elapse(t.Context(), 2*time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 
 		b.Gate.mu.Lock()
-		w := &waiter{deadline: time.Now().Add(time.Second), decided: make(chan struct{})}
+		w := &waiter{call: Call{Kind: Unbind, User: "u"}, deadline: time.Now().Add(time.Second), decided: make(chan struct{})}
 		b.waiters = append(b.waiters, w)
 		b.admit()
-		if s := b.breaker.state; s != HalfOpen || w.permit == nil || w.refusal != nil {
+		if s := b.breakers[Unbind].state; s != HalfOpen || w.permit == nil || w.refusal != nil {
 			t.Fatalf("%s, %+v; want a permit for a probe", s, w.refusal)
 		}
 		p, r := b.endWait(ctx, w, time.Now())
@@ -303,16 +311,14 @@ func TestAcquire_GrantedWhenContextEnds(t *testing.T) {
 		if p != nil || r == nil || r.Cause != ByInterrupt {
 			t.Errorf("%+v, %+v; want no permit, and an interrupt", p, r)
 		}
-		if s := b.Status(); s.InFlight != 0 || s.Waiting != 0 || s.Calls != 10 {
-			t.Errorf("%+v; want nothing under way, and 10 calls made", s)
+		if s := b.Status(); s.InFlight != 0 || s.Waiting != 0 || s.Calls != calls {
+			t.Errorf("%+v; want nothing under way, and %d calls made", s, calls)
 		}
 		b.answer = always(tasks.OK)
 		start := time.Now()
-		for range 3 {
-			b.do(t.Context())
-		}
-		if s := b.Status(); s.State != Closed || time.Since(start) > 3*time.Second {
-			t.Errorf("%s after %s; want the next task to be the probe, and closed within 3s", s.State, time.Since(start))
+		b.do(t.Context())
+		if s := b.unbinds(); s.State != Closed || time.Since(start) > time.Second {
+			t.Errorf("%s after %s; want the next task to be the probe, and closed within 1s", s.State, time.Since(start))
 		}
 	})
 }
@@ -324,7 +330,6 @@ func TestNew_ChecksConfig(t *testing.T) {
 	}
 	for name, cfg := range map[string]Config{
 		"rate": {Rate: -1}, "in flight": {MaxInFlight: -1}, "wait": {MaxWait: -1}, "jitter": {Jitter: time.Millisecond},
-		"consecutive failures": {ConsecutiveFailures: -1}, "failure time": {MinFailureTime: -1},
 		"throttle": {ThrottleMin: time.Hour}, "cap": {ThrottleMax: time.Hour},
 	} {
 		if _, err := New(cfg); err == nil {

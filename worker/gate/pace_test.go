@@ -128,9 +128,9 @@ func TestRamp_DoublesEverySecond(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T, b *bundle){
 		"after an outage": func(t *testing.T, b *bundle) {
 			t.Helper()
-			b.fail(t, 10, tasks.Upstream)
+			b.breakUnbinds(t, tasks.Upstream)
 			b.answer = always(tasks.OK)
-			for b.Status().State != Closed {
+			for b.unbinds().State != Closed {
 				b.do(t.Context())
 			}
 		},
@@ -162,9 +162,9 @@ func TestRamp_BoundsCallsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
 		b.answer = always(tasks.OK)
-		for b.Status().State != Closed {
+		for b.unbinds().State != Closed {
 			b.do(t.Context())
 		}
 		b.latency, b.most = 10*time.Second, 0
@@ -187,9 +187,9 @@ func TestRamp_EndsWhileIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
 		b.answer = always(tasks.OK)
-		for b.Status().State != Closed {
+		for b.unbinds().State != Closed {
 			b.do(t.Context())
 		}
 		elapse(t.Context(), time.Hour)

@@ -14,16 +14,12 @@ import (
 // for one. So the caller defers Close, in case the call panics.
 type Permit struct {
 	gate       *Gate
+	call       Call
+	began      time.Time // when it was granted
 	waited     time.Duration
-	generation uint64      // the breaker's when the permit was granted
-	probe      func(error) // gobreaker's; nil if the breaker was closed
-	ended      bool        // guarded by the gate's lock
-}
-
-// Answer is what the gate needs to know about how a call ended.
-type Answer struct {
-	Reason     tasks.Reason
-	RetryAfter time.Duration // 0: the answer named no time
+	generation uint64 // the breaker's when the permit was granted
+	probe      bool
+	ended      bool // guarded by the gate's lock
 }
 
 // Waited returns how long the task waited for this permit, 0 if it did not. After a
@@ -33,12 +29,20 @@ func (p *Permit) Waited() time.Duration { return p.waited }
 // Report tells the gate the answer of the call. It returns nil if the answer is
 // about this task. Otherwise the answer is a 429 or belongs to an outage, and the
 // task must be put back uncharged.
+//
+// If it is not clear whether a failure is about the task, Report waits for the
+// answers of other calls, for at most a second, and then for a check.
 func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
-	refusal, pause := p.report(ctx, a)
+	refusal, pause, doubt := p.report(ctx, a)
 	if pause > 0 {
 		p.gate.cfg.Fleet.Pause(ctx, pause)
 	}
-	return refusal
+	if doubt == nil || p.gate.settle(ctx, doubt) == theTask {
+		return refusal
+	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	return p.gate.refuse(time.Now(), p.blocker(a.Reason))
 }
 
 // Cancel ends a permit without a call. Another task may call instead. The breaker
@@ -53,14 +57,12 @@ func (p *Permit) Cancel() {
 // panicked; Close reports that.
 func (p *Permit) Close() { p.Report(context.Background(), Answer{Reason: tasks.Panicked}) }
 
-// canceled is the reason of a call that this side canceled. Its health is neutral.
-const canceled tasks.Reason = ""
-
 // report returns the refusal, if any, and how long the whole fleet has to
-// pause, 0 if the fleet need not be told.
-func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause time.Duration) {
+// pause, 0 if the fleet need not be told. If it is not clear yet whether there is a
+// refusal, it returns a doubt.
+func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause time.Duration, d *doubt) {
 	reason := a.Reason
-	if healthOf(reason) == failure && errors.Is(ctx.Err(), context.Canceled) {
+	if isFailure(reason) && errors.Is(ctx.Err(), context.Canceled) {
 		// A shutdown or an operator ended the call. That says nothing about KooDrive.
 		reason = canceled
 	}
@@ -68,22 +70,32 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.ended {
-		return nil, 0
+		return nil, 0, nil
 	}
 	p.ended = true
 	now := time.Now()
 	g.inFlight--
 	g.calls++
-	outage := g.breaker.report(now, p, reason)
+	b := g.breakers[p.call.Kind]
+	about, d := b.report(now, p, reason, a.NotSent)
 	switch {
 	case reason == tasks.Throttled:
 		pause = g.throttle(now, a.RetryAfter)
 		refusal = g.refuse(now, blocker{cause: ByThrottle, reason: reason, until: g.throttledUntil})
-	case outage:
-		refusal = g.refuse(now, blocker{cause: ByBreaker, reason: reason, until: g.breaker.nextProbeAt})
+	case about == anOutage:
+		refusal = g.refuse(now, p.blocker(reason))
 	}
 	g.admit()
-	return refusal, pause
+	return refusal, pause, d
+}
+
+// blocker is what holds back the task, whose call failed in an outage.
+func (p *Permit) blocker(reason tasks.Reason) blocker {
+	b := p.gate.breakers[p.call.Kind]
+	if b.generation == p.generation && b.state == Closed {
+		return blocker{cause: ByDoubt, kind: b.kind, reason: reason}
+	}
+	return blocker{cause: ByBreaker, kind: b.kind, reason: reason, until: b.nextProbeAt}
 }
 
 // cancel is Cancel under the gate's lock.
@@ -93,7 +105,7 @@ func (p *Permit) cancel() {
 	}
 	p.ended = true
 	p.gate.inFlight--
-	p.gate.breaker.cancel(p)
+	p.gate.breakers[p.call.Kind].cancel(p)
 	p.gate.admit()
 }
 

@@ -11,7 +11,7 @@ import (
 // acquire gets a permit, or fails the test.
 func (b *bundle) acquire(t *testing.T) *Permit {
 	t.Helper()
-	p, refusal := b.Acquire(t.Context())
+	p, refusal := b.Acquire(t.Context(), b.unbind())
 	if p == nil || refusal != nil {
 		t.Fatalf("Acquire: %+v, %+v; want a permit and no refusal", p, refusal)
 	}
@@ -22,15 +22,16 @@ func TestPermitCancel_GivesBackPlaceAndProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
+		calls := b.Status().Calls
 		probe := b.acquire(t)
-		if s := b.Status(); s.State != HalfOpen || s.InFlight != 1 {
+		if s := b.Status(); b.unbinds().State != HalfOpen || s.InFlight != 1 {
 			t.Errorf("%+v; want half-open, and the probe in flight", s)
 		}
 		start := time.Now()
 		probe.Cancel()
-		if s := b.Status(); s.State != HalfOpen || s.InFlight != 0 || s.Calls != 10 || s.Probes != 0 {
-			t.Errorf("%+v; want half-open, nothing in flight, 10 calls and no probe", s)
+		if s := b.Status(); b.unbinds().State != Open || s.InFlight != 0 || s.Calls != calls || s.Probes != 0 {
+			t.Errorf("%+v; want open, nothing in flight, %d calls and no probe", s, calls)
 		}
 		next := b.acquire(t)
 		if waited := time.Since(start); waited != 0 {
@@ -39,8 +40,8 @@ func TestPermitCancel_GivesBackPlaceAndProbe(t *testing.T) {
 		if r := next.Report(t.Context(), Answer{Reason: tasks.OK}); r != nil {
 			t.Errorf("%+v; want the answer of the probe to count", r)
 		}
-		if s := b.Status(); s.Calls != 11 || s.Probes != 1 {
-			t.Errorf("%+v; want 11 calls and one probe", s)
+		if s := b.Status(); s.Calls != calls+1 || s.Probes != 1 {
+			t.Errorf("%+v; want %d calls and one probe", s, calls+1)
 		}
 	})
 }
@@ -63,7 +64,7 @@ func TestPermit_EndsOnce(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				fleet := newFakeFleet()
-				b := setup(t, Config{MaxInFlight: 1, ConsecutiveFailures: 1, Fleet: fleet})
+				b := setup(t, Config{MaxInFlight: 1, Fleet: fleet})
 				p := b.acquire(t)
 				calls := end(t, p)
 				b.acquire(t) // keeps a place
@@ -75,7 +76,7 @@ func TestPermit_EndsOnce(t *testing.T) {
 					}
 				}
 				s := b.Status()
-				if s.State != Closed || s.InFlight != 1 || s.Calls != calls || s.PausedFor != 0 || len(fleet.pauses) != 0 {
+				if b.unbinds().State != Closed || s.InFlight != 1 || s.Calls != calls || s.PausedFor != 0 || len(fleet.pauses) != 0 {
 					t.Errorf("%+v, %v; want closed, one in flight, %d calls, and no throttling", s, fleet.pauses, calls)
 				}
 			})

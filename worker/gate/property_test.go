@@ -49,8 +49,8 @@ func drawWeather(t *rapid.T) weather {
 	return w
 }
 
-func (w weather) from(start time.Time) func(time.Time) Answer {
-	return func(now time.Time) Answer {
+func (w weather) from(start time.Time) func(time.Time, Call) Answer {
+	return func(now time.Time, _ Call) Answer {
 		age := now.Sub(start)
 		for i, last := range w.lasts {
 			if age < last {
@@ -121,10 +121,10 @@ func TestBreaker_OneProbeAtATime(t *testing.T) {
 				go func() {
 					for ctx.Err() == nil {
 						probe, bad := false, false
-						r := b.try(ctx, func(ctx context.Context) Answer {
+						r := b.try(ctx, b.unbind(), func(ctx context.Context) Answer {
 							b.mu.Lock()
-							answer := b.answer(time.Now())
-							if probe = b.Status().State != Closed; probe {
+							answer := b.answer(time.Now(), Call{})
+							if probe = b.unbinds().State != Closed; probe {
 								probes = append(probes, time.Now())
 								under++
 								together = max(together, under)
@@ -136,7 +136,7 @@ func TestBreaker_OneProbeAtATime(t *testing.T) {
 							if probe {
 								under--
 							}
-							bad = healthOf(answer.Reason) == failure
+							bad = isFailure(answer.Reason) && !isVerdict(answer.Reason)
 							return answer
 						})
 						b.mu.Lock()

@@ -14,6 +14,7 @@ type Cause string
 const (
 	ByThrottle  Cause = "throttle"  // KooDrive asked for a pause
 	ByBreaker   Cause = "breaker"   // KooDrive is in trouble
+	ByDoubt     Cause = "doubt"     // the call failed, and it is not clear whether the task is at fault
 	ByInFlight  Cause = "in_flight" // Config.MaxInFlight calls are under way
 	ByRate      Cause = "rate"      // Config.Rate is used up
 	ByRamp      Cause = "ramp"      // the ramp after an outage limits the calls
@@ -22,7 +23,7 @@ const (
 
 // Causes lists every cause.
 func Causes() []Cause {
-	return []Cause{ByThrottle, ByBreaker, ByInFlight, ByRate, ByRamp, ByInterrupt}
+	return []Cause{ByThrottle, ByBreaker, ByDoubt, ByInFlight, ByRate, ByRamp, ByInterrupt}
 }
 
 // Refusal says that a task must be put back uncharged, and why.
@@ -42,10 +43,17 @@ type Refusal struct {
 // does not take the task again.
 const interruptedDelay = time.Second
 
+// doubtDelay gives other calls the time to show what a failure was about.
+const doubtDelay = 10 * time.Second
+
 // refuse makes a refusal of what blocks the next call.
 func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 	r := &Refusal{Cause: b.cause, Reason: b.reason, Delay: interruptedDelay}
-	if b.cause != ByInterrupt {
+	switch b.cause {
+	case ByInterrupt:
+	case ByDoubt:
+		r.Delay = doubtDelay + randDuration(time.Second, g.cfg.Jitter)
+	default:
 		r.Delay = max(b.until.Sub(now), 0) + randDuration(time.Second, g.cfg.Jitter)
 	}
 	r.Message, r.Hint = g.explain(b)
@@ -55,12 +63,12 @@ func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 
 // interrupted is the blocker of a task whose wait was interrupted. It has the reason
 // for which the task has waited.
-func (g *Gate) interrupted() blocker {
+func (g *Gate) interrupted(call Call) blocker {
 	reason := tasks.Throttled
-	if g.breaker.state != Closed {
-		reason = g.breaker.reason
+	if b := g.breakers[call.Kind]; b.state != Closed {
+		reason = b.reason
 	}
-	return blocker{cause: ByInterrupt, reason: reason}
+	return blocker{cause: ByInterrupt, kind: call.Kind, reason: reason}
 }
 
 func (g *Gate) explain(b blocker) (message, hint string) {
@@ -69,10 +77,13 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 		return "KooDrive received too many requests; no worker calls it before " + b.until.UTC().Format(time.RFC3339),
 			"calls resume by themselves; if this happens often, set or lower --rate"
 	case ByBreaker:
-		if g.breaker.state == Closed {
+		if g.breakers[b.kind].state == Closed {
 			return "the call began in an outage that is over now", ""
 		}
-		return "KooDrive has been unusable since " + g.breaker.since.UTC().Format(time.RFC3339) + "; only probes call it", breakerHint(b.reason)
+		return "KooDrive has been unusable for calls of kind " + string(b.kind) + " since " +
+			g.breakers[b.kind].since.UTC().Format(time.RFC3339) + "; only probes call it", breakerHint(b.reason)
+	case ByDoubt:
+		return "no other call shows yet whether the task or KooDrive is at fault", breakerHint(b.reason)
 	case ByInFlight:
 		return "the allowed number of calls is in flight, and none ended in time", "raise --max-in-flight if KooDrive can take more"
 	case ByRate:
@@ -90,6 +101,8 @@ func breakerHint(r tasks.Reason) string {
 		return "give the worker a credential that KooDrive accepts; kooworker doctor tells more"
 	case tasks.Misrouted:
 		return "check --koodrive-url, and who answers on the way to KooDrive: a proxy, a firewall, the gateway; kooworker doctor tells more"
+	case tasks.Rejected, tasks.Forbidden, tasks.Invalid:
+		return "KooDrive refuses the calls of all users alike: check the credential's permissions, and the code of the answer"
 	default:
 		return "calls resume by themselves when KooDrive answers again; kooworker doctor tells more"
 	}

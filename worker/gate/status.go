@@ -10,9 +10,7 @@ import (
 
 // Status is the gate at one moment, for metrics and people.
 type Status struct {
-	State  State
-	Reason tasks.Reason // why it is not Closed; "" if it is
-	Since  time.Time    // when it closed last, or stopped being closed
+	Breakers map[Kind]BreakerStatus
 
 	PausedFor time.Duration // by throttling, from now; 0 if it is not
 	Live      int           // workers that share the rate
@@ -26,19 +24,31 @@ type Status struct {
 	Refused map[Cause]uint64 // tasks that were refused
 }
 
+// BreakerStatus is the state of the breaker of one kind of calls.
+type BreakerStatus struct {
+	State  State
+	Reason tasks.Reason // why it is not Closed; "" if it is
+	Since  time.Time    // when it closed last, or stopped being closed
+}
+
 // Status returns the gate's state and counters.
 func (g *Gate) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.refresh(now)
+	limit := g.pacer.limit()
 	s := Status{
-		State: g.breaker.state, Reason: g.breaker.reason, Since: g.breaker.since,
-		PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.breaker.live, Limit: g.pacer.limit(now),
-		InFlight: g.inFlight, Waiting: len(g.waiters), Calls: g.calls, Probes: g.breaker.probes, Refused: maps.Clone(g.refused),
+		Breakers: make(map[Kind]BreakerStatus), PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.live,
+		InFlight: g.inFlight, Waiting: len(g.waiters), Calls: g.calls, Refused: maps.Clone(g.refused),
 	}
-	if math.IsInf(s.Limit, 1) {
-		s.Limit = 0
+	for kind, b := range g.breakers {
+		s.Breakers[kind] = BreakerStatus{State: b.state, Reason: b.reason, Since: b.since}
+		s.Probes += b.probes
+		limit = min(limit, b.ramp.limit(now, g.live))
+	}
+	if !math.IsInf(limit, 1) {
+		s.Limit = limit
 	}
 	return s
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-func throttled(wait time.Duration) func(time.Time) Answer {
-	return func(time.Time) Answer { return Answer{Reason: tasks.Throttled, RetryAfter: wait} }
+func throttled(wait time.Duration) func(time.Time, Call) Answer {
+	return func(time.Time, Call) Answer { return Answer{Reason: tasks.Throttled, RetryAfter: wait} }
 }
 
 func TestThrottle_PausesFleet(t *testing.T) {
@@ -69,7 +69,7 @@ func TestThrottle_FleetIsToldOnce(t *testing.T) {
 			if len(fleet.pauses) != 1 || fleet.pauses[0] < 2*time.Second || fleet.pauses[0] > 5*time.Second {
 				t.Errorf("Retry-After %s: the fleet was told to pause for %v; want once, for 2s to 5s", wait, fleet.pauses)
 			}
-			if s := b.Status(); s.Calls != 64 || s.State != Closed {
+			if s := b.Status(); s.Calls != 64 || b.unbinds().State != Closed {
 				t.Errorf("%+v; want 64 throttled answers, and a closed breaker", s)
 			}
 		})
@@ -93,20 +93,18 @@ func TestThrottle_ProbeProvesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.fail(t, 10, tasks.Upstream)
+		b.breakUnbinds(t, tasks.Upstream)
 		b.answer = throttled(2 * time.Second)
 		b.do(t.Context())
-		if s := b.Status(); s.State != HalfOpen {
-			t.Errorf("%s after a throttled probe; want half-open", s.State)
+		if s := b.unbinds(); s.State != Open {
+			t.Errorf("%s after a throttled probe; want open", s.State)
 		}
 		b.answer = always(tasks.OK)
-		for range 3 {
-			if r := b.do(t.Context()); r != nil {
-				t.Errorf("a probe was refused: %+v; want its answer to count", r)
-			}
+		if r := b.do(t.Context()); r != nil {
+			t.Errorf("a probe was refused: %+v; want its answer to count", r)
 		}
-		if s := b.Status(); s.State != Closed {
-			t.Errorf("%s after three good probes; want closed", s.State)
+		if s := b.unbinds(); s.State != Closed {
+			t.Errorf("%s after a good probe; want closed", s.State)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 // waiter is a task that waits for its turn. The gate's lock guards it until
 // decided is closed. Then exactly one of permit and refusal is set.
 type waiter struct {
+	call     Call
 	deadline time.Time
 	decided  chan struct{}
 	permit   *Permit
@@ -20,6 +22,7 @@ type waiter struct {
 // blocker is the reason why the next call cannot be made now.
 type blocker struct {
 	cause  Cause
+	kind   Kind // of the calls that are blocked; "" for all
 	reason tasks.Reason
 	until  time.Time // zero: until a call in flight ends
 }
@@ -32,17 +35,16 @@ func (g *Gate) admit() {
 	g.refresh(now)
 	for len(g.waiters) > 0 {
 		if g.stopped {
-			g.decide(nil, g.refuse(now, g.interrupted()))
+			g.decide(0, nil, g.refuse(now, g.interrupted(g.waiters[0].call)))
 			continue
 		}
-		b, blocked := g.tryNext(now)
+		i, b := g.next(now)
 		switch {
-		case !blocked:
-			g.decide(g.grant(), nil)
+		case i >= 0:
+			g.decide(i, g.grant(now, g.waiters[i].call), nil)
 		case b.cause == ByThrottle && b.until.After(g.waiters[0].deadline):
-			g.decide(nil, g.refuse(now, b))
+			g.decide(0, nil, g.refuse(now, b))
 		default:
-			g.blockedBy = b
 			g.admitAt(now, b.until)
 			return
 		}
@@ -52,56 +54,118 @@ func (g *Gate) admit() {
 	}
 }
 
-// refresh reads the number of live workers and the pause from the fleet.
+// refresh reads what is known of the fleet.
 func (g *Gate) refresh(now time.Time) {
-	live, pausedFor := g.cfg.Fleet.Snapshot()
-	live = max(live, 1)
-	if until := now.Add(pausedFor); pausedFor > 0 && until.After(g.throttledUntil) {
+	s := g.cfg.Fleet.Snapshot()
+	g.live = max(s.Live, 1)
+	if until := now.Add(s.PausedFor); s.PausedFor > 0 && until.After(g.throttledUntil) {
 		g.throttledUntil = until
 	}
-	g.breaker.live = live
 	_, isSolo := g.cfg.Fleet.(solo)
-	g.pacer.setLive(now, live, isSolo)
+	g.pacer.setLive(now, g.live, isSolo)
+	if s.News == nil || s.News == g.news {
+		return
+	}
+	g.news = s.News
+	for _, b := range g.breakers {
+		b.merge(now, s.News)
+	}
 }
 
-// tryNext decides whether one more call may be made now. If nothing blocks the call,
-// tryNext has taken a token for it.
-func (g *Gate) tryNext(now time.Time) (b blocker, blocked bool) {
-	if now.Before(g.throttledUntil) {
-		return blocker{ByThrottle, tasks.Throttled, g.throttledUntil}, true
+// next returns the index of the waiter that may call now. It returns -1 if none may,
+// and what blocks the one whose block ends first.
+func (g *Gate) next(now time.Time) (int, blocker) {
+	if b, blocked := g.blocked(now); blocked {
+		return -1, b
 	}
-	if until, blocked := g.breaker.blocked(now); blocked {
-		return blocker{ByBreaker, g.breaker.reason, until}, true
-	}
-	if g.cfg.MaxInFlight > 0 && g.inFlight >= g.cfg.MaxInFlight {
-		return blocker{cause: ByInFlight, reason: tasks.Throttled}, true
-	}
-	// A probe does not wait for calls that have hung since before the outage.
-	if g.breaker.state == Closed && float64(g.inFlight) >= g.pacer.maxInFlight(now) {
-		return blocker{ByRamp, tasks.Throttled, g.pacer.nextDoubling(now)}, true
-	}
-	if wait := g.pacer.take(now); wait > 0 {
-		cause := ByRate
-		if g.pacer.rampLimit(now) == g.pacer.limit(now) {
-			cause = ByRamp
+	var first blocker
+	var seen []Kind // that are blocked
+	for i, w := range g.waiters {
+		if slices.Contains(seen, w.call.Kind) {
+			continue
 		}
-		return blocker{cause, tasks.Throttled, now.Add(wait)}, true
+		b, blocked := g.breakers[w.call.Kind].blocks(now)
+		if blocked {
+			seen = append(seen, w.call.Kind)
+			if first.cause == "" || first.until.IsZero() || !b.until.IsZero() && b.until.Before(first.until) {
+				first = b
+			}
+			continue
+		}
+		if wait := g.pacer.wait(now); wait > 0 {
+			return -1, blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(wait)}
+		}
+		return g.breakers[w.call.Kind].choose(i), blocker{}
+	}
+	return -1, first
+}
+
+// blocked reports what blocks every call now, the rate aside.
+func (g *Gate) blocked(now time.Time) (b blocker, blocked bool) {
+	switch {
+	case now.Before(g.throttledUntil):
+		return blocker{cause: ByThrottle, reason: tasks.Throttled, until: g.throttledUntil}, true
+	case g.cfg.MaxInFlight > 0 && g.inFlight >= g.cfg.MaxInFlight:
+		return blocker{cause: ByInFlight, reason: tasks.Throttled}, true
+	default:
+		return blocker{}, false
+	}
+}
+
+// blocks reports what blocks the calls of this kind now.
+func (b *breaker) blocks(now time.Time) (blocker, bool) {
+	if until, blocked := b.blocked(now); blocked {
+		return blocker{cause: ByBreaker, kind: b.kind, reason: b.reason, until: until}, true
+	}
+	if b.state != Closed { // a probe does not wait for calls that have hung since before the outage
+		return blocker{}, false
+	}
+	// The ramp's rate alone would let calls pile up if an API that comes back answers
+	// slowly. So at most the calls of one second are in flight.
+	if limit := b.ramp.limit(now, b.gate.live); float64(b.inFlight) >= math.Ceil(limit) {
+		return blocker{cause: ByRamp, kind: b.kind, reason: tasks.Throttled, until: b.ramp.nextDoubling(now)}, true
+	}
+	if wait := b.ramp.wait(now, b.gate.live); wait > 0 {
+		return blocker{cause: ByRamp, kind: b.kind, reason: tasks.Throttled, until: now.Add(wait)}, true
 	}
 	return blocker{}, false
 }
 
+// choose returns the waiter of this kind that goes next; i is the one that has waited
+// longest. A probe should tell something new. So its user is one whose calls have
+// not failed yet, or else the one whose calls have failed longest ago.
+func (b *breaker) choose(i int) int {
+	if b.state == Closed {
+		return i
+	}
+	best := i
+	for j := i + 1; j < len(b.gate.waiters); j++ {
+		if call := b.gate.waiters[j].call; call.Kind == b.kind && b.lastFailure(call.User).Before(b.lastFailure(b.gate.waiters[best].call.User)) {
+			best = j
+		}
+	}
+	return best
+}
+
 // grant returns a permit for the call that nothing blocks.
-func (g *Gate) grant() *Permit {
-	p := &Permit{gate: g}
-	g.breaker.admit(p)
+func (g *Gate) grant(now time.Time, call Call) *Permit {
+	p := &Permit{gate: g, call: call, began: now}
+	b := g.breakers[call.Kind]
+	b.ramp.take(now)
+	g.pacer.take(now)
+	b.admit(p)
 	g.inFlight++
 	return p
 }
 
-// decide ends the wait of the first waiter with a permit or a refusal.
-func (g *Gate) decide(p *Permit, r *Refusal) {
-	w := g.waiters[0]
-	g.waiters[0], g.waiters = nil, g.waiters[1:]
+// decide ends the wait of a waiter with a permit or a refusal.
+func (g *Gate) decide(i int, p *Permit, r *Refusal) {
+	w := g.waiters[i]
+	if i == 0 {
+		g.waiters[0], g.waiters = nil, g.waiters[1:]
+	} else {
+		g.waiters = slices.Delete(g.waiters, i, i+1)
+	}
 	w.permit, w.refusal = p, r
 	close(w.decided)
 }
@@ -118,10 +182,24 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 	default:
 		g.waiters = slices.DeleteFunc(g.waiters, func(other *waiter) bool { return other == w })
 		if ctx.Err() == nil {
-			return nil, g.refuse(now, g.blockedBy)
+			return nil, g.refuse(now, g.blockerOf(now, w.call))
 		}
 	}
-	return nil, g.refuse(now, g.interrupted())
+	return nil, g.refuse(now, g.interrupted(w.call))
+}
+
+// blockerOf returns what blocks a call. If nothing else does, it is the rate.
+func (g *Gate) blockerOf(now time.Time, call Call) blocker {
+	if b, blocked := g.blocked(now); blocked {
+		return b
+	}
+	if b, blocked := g.breakers[call.Kind].blocks(now); blocked {
+		if b.cause == ByBreaker && !g.breakers[call.Kind].hasFailed(call.User) {
+			b.until = b.until.Add(-g.cfg.MaxWait / 2) // comes back in time for the next probe
+		}
+		return b
+	}
+	return blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(g.pacer.wait(now))}
 }
 
 // admitAt sets the timer for the next decision. If until is zero, the end of a call

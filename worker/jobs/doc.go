@@ -17,8 +17,9 @@
 // # A call to KooDrive
 //
 // A job acquires a permit from the gate, makes one call, and reports the answer
-// to the gate. The answer becomes the job's result. If any other task would have
-// got the same answer, the result is an Outage, and the task is not charged.
+// to the gate. The answer becomes the job's result. If the gate finds that other calls
+// get the same answer, or if nobody can tell yet, the result is an Outage, and the
+// task is not charged.
 //
 // # Crashes
 //

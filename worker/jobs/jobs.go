@@ -124,8 +124,8 @@ func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
 
 // acquire waits for a permit to call KooDrive. If it gets none, the result says
 // why the task must wait.
-func (j *Jobs) acquire(ctx context.Context) (*gate.Permit, *pipeline.Result) {
-	permit, refusal := j.gate.Acquire(ctx)
+func (j *Jobs) acquire(ctx context.Context, call gate.Call) (*gate.Permit, *pipeline.Result) {
+	permit, refusal := j.gate.Acquire(ctx, call)
 	if refusal != nil {
 		return nil, new(pipeline.Snooze(pipeline.Problem{Reason: refusal.Reason, Detail: refusal.Message, Hint: refusal.Hint, RetryAfter: refusal.Delay}))
 	}
@@ -143,7 +143,7 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 	if a.RefusedWithoutCall() {
 		permit.Cancel() // the answer is not KooDrive's, and does not show that it works
 	}
-	refusal := permit.Report(ctx, gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter})
+	refusal := permit.Report(ctx, GateAnswer(a))
 	problem := pipeline.Problem{Reason: a.Reason, Detail: a.Detail(), Hint: a.Hint(), RetryAfter: a.RetryAfter}
 	switch {
 	case refusal != nil: // show the answer, which says more than the refusal does
@@ -153,17 +153,20 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 		return pipeline.Done(a.Device)
 	case a.Reason == tasks.Gone:
 		return pipeline.AlreadyGone()
-	case a.NoServerReached:
-		return pipeline.Outage(problem)
 	default:
 		return pipeline.Failed(problem)
 	}
 }
 
+// GateAnswer tells the gate of an answer.
+func GateAnswer(a koodrive.Answer) gate.Answer {
+	return gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter, NotSent: a.NoServerReached || a.RefusedWithoutCall()}
+}
+
 // devices lists the devices of a user. The list is valid if the result has
 // succeeded. It is empty if KooDrive does not know the user.
 func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipeline.Result) {
-	permit, stop := j.acquire(ctx)
+	permit, stop := j.acquire(ctx, gate.Call{Kind: gate.List, User: userID})
 	if stop != nil {
 		return nil, *stop
 	}

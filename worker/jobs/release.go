@@ -9,6 +9,7 @@ import (
 
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
@@ -61,7 +62,7 @@ func (j *Jobs) release(ctx context.Context, t tasks.LockRelease) pipeline.Result
 		j.unclaim(ctx, claim)
 		return *stop
 	}
-	permit, stop := j.acquire(ctx)
+	permit, stop := j.acquire(ctx, gate.Call{Kind: gate.Release, User: t.UserID, Target: t.LockID})
 	if stop != nil {
 		j.unclaim(ctx, claim)
 		return *stop

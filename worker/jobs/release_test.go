@@ -21,41 +21,43 @@ var (
 	staleRelease = tasks.LockRelease{UserID: "u", LockID: "l@102", Evidence: tasks.SweepEvidence{Source: tasks.SourceLedger, ExpiredAt: seenAt}}
 )
 
-// tripsAtOnce makes the first failure open the breaker.
-var tripsAtOnce = gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond}
+// outage makes each failure belong to an outage.
+var outage = gate.Config{Check: koodriveFails}
 
 func TestRelease_NamedNeedsNoClaim(t *testing.T) {
 	t.Parallel()
-	for reason, want := range map[tasks.Reason]pipeline.Result{tasks.OK: pipeline.Done(nil), tasks.Gone: pipeline.AlreadyGone()} {
+	synctest.Test(t, func(t *testing.T) {
+		for reason, want := range map[tasks.Reason]pipeline.Result{tasks.OK: pipeline.Done(nil), tasks.Gone: pipeline.AlreadyGone()} {
+			b := setup(t, gate.Config{})
+			b.answer.Reason = reason
+			if r := b.do(namedRelease); r != want {
+				t.Errorf("%s: %+v; want %+v", reason, r, want)
+			}
+			b.wantAsked(t, string(reason), "release", "released 0")
+		}
+		for _, c := range []struct {
+			gate   gate.Config
+			answer koodrive.Answer
+			want   pipeline.ResultKind
+		}{
+			{gate.Config{}, koodrive.Answer{Reason: tasks.Forbidden}, pipeline.IsFailed},
+			{gate.Config{}, koodrive.Answer{Reason: tasks.TimedOut}, pipeline.IsFailed},
+			{outage, koodrive.Answer{Reason: tasks.Upstream}, pipeline.IsOutage},
+		} {
+			b := setup(t, c.gate)
+			b.answer = c.answer
+			if r := b.do(namedRelease); r.Kind != c.want || r.Reason != c.answer.Reason {
+				t.Errorf("%+v: %+v; want kind %d", c.answer, r, c.want)
+			}
+			b.wantAsked(t, fmt.Sprintf("%+v", c.answer), "release") // no claim, and not released
+		}
 		b := setup(t, gate.Config{})
-		b.answer.Reason = reason
-		if r := b.do(namedRelease); r != want {
-			t.Errorf("%s: %+v; want %+v", reason, r, want)
+		b.gate.Stop()
+		if r := b.do(namedRelease); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Throttled {
+			t.Errorf("without a permit: %+v; want it snoozed", r)
 		}
-		b.wantAsked(t, string(reason), "release", "released 0")
-	}
-	for _, c := range []struct {
-		gate   gate.Config
-		answer koodrive.Answer
-		want   pipeline.ResultKind
-	}{
-		{gate.Config{}, koodrive.Answer{Reason: tasks.Forbidden}, pipeline.IsFailed},
-		{gate.Config{}, koodrive.Answer{Reason: tasks.TimedOut}, pipeline.IsFailed},
-		{tripsAtOnce, koodrive.Answer{Reason: tasks.Upstream}, pipeline.IsOutage},
-	} {
-		b := setup(t, c.gate)
-		b.answer = c.answer
-		if r := b.do(namedRelease); r.Kind != c.want || r.Reason != c.answer.Reason {
-			t.Errorf("%+v: %+v; want kind %d", c.answer, r, c.want)
-		}
-		b.wantAsked(t, fmt.Sprintf("%+v", c.answer), "release") // no claim, and not released
-	}
-	b := setup(t, gate.Config{})
-	b.gate.Stop()
-	if r := b.do(namedRelease); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Throttled {
-		t.Errorf("without a permit: %+v; want it snoozed", r)
-	}
-	b.wantAsked(t, "without a permit")
+		b.wantAsked(t, "without a permit")
+	})
 }
 
 func TestRelease_RenewedOrForgottenSinceSweep(t *testing.T) {
@@ -77,53 +79,58 @@ func TestRelease_RenewedOrForgottenSinceSweep(t *testing.T) {
 // TestRelease_EndOfClaim checks every answer that a call may get.
 func TestRelease_EndOfClaim(t *testing.T) {
 	t.Parallel()
-	const released, unclaimed, left = "released 7", "unclaim 7", ""
-	for _, c := range []struct {
-		gate   gate.Config
-		reason tasks.Reason
-		end    string
-		kind   pipeline.ResultKind
-	}{
-		{gate.Config{}, tasks.OK, released, pipeline.IsDone},
-		{gate.Config{}, tasks.Gone, released, pipeline.IsAlreadyGone},
-		{gate.Config{}, tasks.Invalid, unclaimed, pipeline.IsFailed},
-		{gate.Config{}, tasks.Forbidden, unclaimed, pipeline.IsFailed},
-		{gate.Config{}, tasks.Unauthorized, unclaimed, pipeline.IsFailed},
-		{gate.Config{}, tasks.Misrouted, unclaimed, pipeline.IsFailed},
-		{gate.Config{}, tasks.Rejected, unclaimed, pipeline.IsFailed},
-		{gate.Config{}, tasks.Throttled, unclaimed, pipeline.IsOutage},
-		{gate.Config{}, tasks.Upstream, left, pipeline.IsFailed},
-		{gate.Config{}, tasks.TimedOut, left, pipeline.IsFailed},
-		{gate.Config{}, tasks.Network, left, pipeline.IsFailed},
-		{gate.Config{}, tasks.Protocol, left, pipeline.IsFailed},
-		{gate.Config{}, tasks.Panicked, left, pipeline.IsFailed},
-		// The answer that opens the breaker is an outage, and the call was made.
-		{tripsAtOnce, tasks.Upstream, left, pipeline.IsOutage},
-		{tripsAtOnce, tasks.TimedOut, left, pipeline.IsOutage},
-		{tripsAtOnce, tasks.Network, left, pipeline.IsOutage},
-		{tripsAtOnce, tasks.Unauthorized, unclaimed, pipeline.IsOutage},
-	} {
-		b := setup(t, c.gate)
-		b.answer.Reason = c.reason
-		if r := b.do(staleRelease); r.Kind != c.kind {
-			t.Errorf("%s: %+v; want kind %d", c.reason, r, c.kind)
+	synctest.Test(t, func(t *testing.T) {
+		const released, unclaimed, left = "released 7", "unclaim 7", ""
+		for _, c := range []struct {
+			gate   gate.Config
+			reason tasks.Reason
+			end    string
+			kind   pipeline.ResultKind
+		}{
+			{gate.Config{}, tasks.OK, released, pipeline.IsDone},
+			{gate.Config{}, tasks.Gone, released, pipeline.IsAlreadyGone},
+			{gate.Config{}, tasks.Invalid, unclaimed, pipeline.IsFailed},
+			{gate.Config{}, tasks.Forbidden, unclaimed, pipeline.IsFailed},
+			{gate.Config{}, tasks.Unauthorized, unclaimed, pipeline.IsFailed},
+			{gate.Config{}, tasks.Misrouted, unclaimed, pipeline.IsOutage},
+			{gate.Config{}, tasks.Rejected, unclaimed, pipeline.IsFailed},
+			{gate.Config{}, tasks.Throttled, unclaimed, pipeline.IsOutage},
+			{gate.Config{}, tasks.Upstream, left, pipeline.IsFailed},
+			{gate.Config{}, tasks.TimedOut, left, pipeline.IsFailed},
+			{gate.Config{}, tasks.Network, left, pipeline.IsFailed},
+			{gate.Config{}, tasks.Protocol, left, pipeline.IsFailed},
+			{gate.Config{}, tasks.Panicked, left, pipeline.IsFailed},
+			// The answer that opens the breaker is an outage, and the call was made.
+			{outage, tasks.Upstream, left, pipeline.IsOutage},
+			{outage, tasks.TimedOut, left, pipeline.IsOutage},
+			{outage, tasks.Network, left, pipeline.IsOutage},
+			{outage, tasks.Unauthorized, unclaimed, pipeline.IsOutage},
+		} {
+			b := setup(t, c.gate)
+			b.answer.Reason = c.reason
+			if r := b.do(staleRelease); r.Kind != c.kind {
+				t.Errorf("%s: %+v; want kind %d", c.reason, r, c.kind)
+			}
+			want := []string{"claim", "release"}
+			if c.end != left {
+				want = append(want, c.end)
+			}
+			b.wantAsked(t, string(c.reason), want...)
 		}
-		want := []string{"claim", "release"}
-		if c.end != left {
-			want = append(want, c.end)
+		// Without a permit no call is made, whatever the reason of the refusal.
+		b := setup(t, outage)
+		b.answer.Reason = tasks.Upstream
+		for _, user := range []string{"a", "b", "c"} {
+			go b.do(tasks.LockRelease{UserID: user, LockID: "l"})
 		}
-		b.wantAsked(t, string(c.reason), want...)
-	}
-	// Without a permit no call is made, whatever the reason of the refusal.
-	b := setup(t, tripsAtOnce)
-	b.answer.Reason = tasks.Upstream
-	b.do(unbindTask)
-	b.gate.Stop()
-	b.asked = nil
-	if r := b.do(staleRelease); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Upstream {
-		t.Errorf("without a permit: %+v; want it snoozed", r)
-	}
-	b.wantAsked(t, "without a permit", "claim", "unclaim 7")
+		time.Sleep(2 * time.Second) //nolint:forbidigo // in a synctest bubble
+		b.gate.Stop()
+		b.asked = nil
+		if r := b.do(staleRelease); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Upstream {
+			t.Errorf("without a permit: %+v; want it snoozed", r)
+		}
+		b.wantAsked(t, "without a permit", "claim", "unclaim 7")
+	})
 }
 
 func TestRelease_LedgerFailsAfterTheCall(t *testing.T) {
@@ -187,13 +194,13 @@ func TestAcquire_NoCallAfterItsDeadline(t *testing.T) {
 	t.Parallel()
 	b := setup(t, gate.Config{MaxInFlight: 1})
 	for range 2 { // the first permit must be given back
-		permit, stop := b.acquire(suspended{t.Context()})
+		permit, stop := b.acquire(suspended{t.Context()}, gate.Call{Kind: gate.Release})
 		if permit != nil || stop == nil {
 			t.Fatal("a permit after the deadline; want none")
 		}
 		wantWaiting(t, "after the deadline", *stop)
 	}
-	if status := b.gate.Status(); status.InFlight != 0 || status.State != gate.Closed {
+	if status := b.gate.Status(); status.InFlight != 0 || status.Breakers[gate.Release].State != gate.Closed {
 		t.Errorf("the gate is %+v; want it closed, and nothing in flight", status)
 	}
 }

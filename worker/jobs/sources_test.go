@@ -88,7 +88,11 @@ type pausing struct{ until time.Time }
 
 func (pausing) Pause(context.Context, time.Duration) {}
 
-func (r pausing) Snapshot() (live int, pausedFor time.Duration) { return 1, time.Until(r.until) }
+func (pausing) Tell(gate.News) {}
+
+func (r pausing) Snapshot() gate.Snapshot {
+	return gate.Snapshot{Live: 1, PausedFor: time.Until(r.until)}
+}
 
 func TestRelease_RechecksAfterAWaitAtTheGate(t *testing.T) {
 	t.Parallel()
@@ -115,7 +119,7 @@ func TestRelease_RechecksAfterAWaitAtTheGate(t *testing.T) {
 				if table.lookups != c.lookups || r.Kind != c.want {
 					t.Errorf("%+v after %d lookups; want kind %d after %d", r, table.lookups, c.want, c.lookups)
 				}
-				if status := b.gate.Status(); status.State != gate.Closed || status.InFlight != 0 {
+				if status := b.gate.Status(); status.Breakers[gate.Release].State != gate.Closed || status.InFlight != 0 {
 					t.Errorf("the gate is %+v; want it closed, and nothing in flight", status)
 				}
 			})

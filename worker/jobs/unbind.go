@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
@@ -23,7 +24,7 @@ func (j *Jobs) unbind(ctx context.Context, t tasks.DeviceUnbind, intent tasks.In
 			return pipeline.Superseded("bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued")
 		}
 	}
-	permit, stop := j.acquire(ctx)
+	permit, stop := j.acquire(ctx, gate.Call{Kind: gate.Unbind, User: t.UserID, Target: t.DeviceID})
 	if stop != nil {
 		return *stop
 	}

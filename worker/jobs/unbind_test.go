@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -24,43 +25,49 @@ func TestUnbind_LeavesTheLockLedgerAlone(t *testing.T) {
 
 func TestUnbind_ResultOfEachAnswer(t *testing.T) {
 	t.Parallel()
-	device := &tasks.Device{DeviceID: "d"}
-	for name, c := range map[string]struct {
-		answer koodrive.Answer
-		want   pipeline.ResultKind
-	}{
-		"done":      {koodrive.Answer{Reason: tasks.OK, Device: device}, pipeline.IsDone},
-		"gone":      {koodrive.Answer{Reason: tasks.Gone}, pipeline.IsAlreadyGone},
-		"forbidden": {koodrive.Answer{Reason: tasks.Forbidden, Status: 403}, pipeline.IsFailed},
-		"upstream":  {koodrive.Answer{Reason: tasks.Upstream, Status: 500}, pipeline.IsFailed},
-		"unreached": {koodrive.Answer{Reason: tasks.Network, NoServerReached: true}, pipeline.IsOutage},
-		"throttled": {koodrive.Answer{Reason: tasks.Throttled, Status: 429}, pipeline.IsOutage},
-	} {
-		b := setup(t, gate.Config{})
-		b.answer = c.answer
-		r := b.do(unbindTask)
-		if r.Kind != c.want || r.Reason != c.answer.Reason || r.Device != c.answer.Device {
-			t.Errorf("%s: %+v; want kind %d with the answer's reason and device", name, r, c.want)
+	synctest.Test(t, func(t *testing.T) {
+		device := &tasks.Device{DeviceID: "d"}
+		for name, c := range map[string]struct {
+			answer koodrive.Answer
+			want   pipeline.ResultKind
+		}{
+			"done":      {koodrive.Answer{Reason: tasks.OK, Device: device}, pipeline.IsDone},
+			"gone":      {koodrive.Answer{Reason: tasks.Gone}, pipeline.IsAlreadyGone},
+			"forbidden": {koodrive.Answer{Reason: tasks.Forbidden, Status: 403}, pipeline.IsFailed},
+			"upstream":  {koodrive.Answer{Reason: tasks.Upstream, Status: 500}, pipeline.IsFailed},
+			"unreached": {koodrive.Answer{Reason: tasks.Network, NoServerReached: true}, pipeline.IsOutage},
+			"throttled": {koodrive.Answer{Reason: tasks.Throttled, Status: 429}, pipeline.IsOutage},
+		} {
+			b := setup(t, gate.Config{})
+			b.answer = c.answer
+			r := b.do(unbindTask)
+			if r.Kind != c.want || r.Reason != c.answer.Reason || r.Device != c.answer.Device {
+				t.Errorf("%s: %+v; want kind %d with the answer's reason and device", name, r, c.want)
+			}
+			if r.Detail != c.answer.Detail() || r.Hint != c.answer.Hint() && r.Kind >= pipeline.IsOutage {
+				t.Errorf("%s: %+v; want the answer's detail and hint", name, r)
+			}
 		}
-		if r.Detail != c.answer.Detail() || r.Hint != c.answer.Hint() && r.Kind >= pipeline.IsOutage {
-			t.Errorf("%s: %+v; want the answer's detail and hint", name, r)
-		}
-	}
+	})
 }
 
 // The answer that opens the breaker is an Outage. The refusals after it are a
 // Snooze, since nothing was sent.
 func TestUnbind_OutageIsNotCharged(t *testing.T) {
 	t.Parallel()
-	b := setup(t, gate.Config{ConsecutiveFailures: 1, MinFailureTime: time.Nanosecond, MaxWait: time.Millisecond})
-	b.answer = koodrive.Answer{Reason: tasks.Upstream, Status: 503}
-	if r := b.do(unbindTask); r.Kind != pipeline.IsOutage || r.Reason != tasks.Upstream || r.RetryAfter <= 0 {
-		t.Errorf("the call that opens the breaker: %+v; want an outage", r)
-	}
-	if r := b.do(unbindTask); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Upstream || r.RetryAfter <= 0 {
-		t.Errorf("while the breaker is open: %+v; want it snoozed", r)
-	}
-	b.wantAsked(t, "an outage", "unbind d")
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, gate.Config{Check: koodriveFails, MaxWait: time.Millisecond})
+		b.answer = koodrive.Answer{Reason: tasks.Upstream, Status: 503}
+		for _, user := range []string{"a", "b", "c"} {
+			if r := b.do(tasks.DeviceUnbind{UserID: user, DeviceID: "d"}); r.Kind != pipeline.IsOutage || r.Reason != tasks.Upstream || r.RetryAfter <= 0 {
+				t.Errorf("a call that opens the breaker: %+v; want an outage", r)
+			}
+		}
+		if r := b.do(unbindTask); r.Kind != pipeline.IsSnooze || r.Reason != tasks.Upstream || r.RetryAfter <= 0 {
+			t.Errorf("while the breaker is open: %+v; want it snoozed", r)
+		}
+		b.wantAsked(t, "an outage", "unbind d", "unbind d", "unbind d")
+	})
 }
 
 func TestUnbind_PanicFreesItsPermit(t *testing.T) {

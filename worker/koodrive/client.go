@@ -101,6 +101,18 @@ func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) 
 	return devices, a
 }
 
+// Ping finds out whether KooDrive works for a user. It asks for the user's devices,
+// and ignores the list.
+func (c *Client) Ping(ctx context.Context, userID string) Answer {
+	if a, ok := validateIDs("user id", userID); !ok {
+		return a
+	}
+	return c.do(ctx, call{
+		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		read: func(json.RawMessage) error { return nil },
+	})
+}
+
 // CloseIdleConnections closes the connections that no call uses, including those
 // to a token broker.
 func (c *Client) CloseIdleConnections() {

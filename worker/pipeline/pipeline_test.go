@@ -183,10 +183,18 @@ func TestProcess_UndecodableIsParkedWithItsBytes(t *testing.T) {
 	}
 }
 
+// outage is a job whose call fails for everybody alike.
+func outage(reason tasks.Reason) func(context.Context, tasks.Task) Result {
+	return func(context.Context, tasks.Task) Result {
+		return Outage(Problem{Reason: reason, Detail: "said so", Hint: "do this"})
+	}
+}
+
 func TestToAsynqError_UnchargedErrorsDoNotCount(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []tasks.Reason{tasks.Throttled, tasks.Unauthorized, tasks.Misrouted} {
 		b := setup(t, reason)
+		b.jobs.do = outage(reason)
 		d := delivery(unbindPayload)
 		err := ToAsynqError(d, b.Process(t.Context(), d))
 		if err == nil || IsFailure(err) || err.Error() != string(reason)+": said so" {
@@ -321,6 +329,7 @@ func TestProcess_CallEndsBeforeAsynqsDeadline(t *testing.T) {
 func TestAttemptLog_AlarmsAreWrittenNowAndThen(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Misrouted)
+	b.jobs.do = outage(tasks.Misrouted)
 	for range 50 {
 		b.Process(t.Context(), delivery(unbindPayload))
 	}

@@ -20,9 +20,8 @@ type Policy struct {
 	// ThrottleMin and ThrottleMax bound the random wait after a throttled
 	// answer that names no time. Default 2 s to 5 s, the vendor's advice.
 	ThrottleMin, ThrottleMax time.Duration
-	// Pause is the mean wait after an attempt that failed for a reason that affects
-	// every task alike: a refused credential, an answer that is not KooDrive's, no
-	// server reached. The wait is random, 0.5 to 1.5 times Pause. Default 10 s.
+	// Pause is the mean wait after an attempt that is not charged and names no time. The
+	// wait is random, 0.5 to 1.5 times Pause. Default 10 s.
 	Pause time.Duration
 }
 
@@ -103,12 +102,9 @@ func (p Policy) Decide(reason tasks.Reason, attempts, limit int, wait time.Durat
 		if wait <= 0 {
 			d.Delay = randDuration(p.ThrottleMin, p.ThrottleMax)
 		}
-	case tasks.Unauthorized, tasks.Misrouted:
-		d.Action = Retry
-		d.Delay = max(wait, p.pause())
 	case tasks.Undecodable, tasks.UnknownKind, tasks.Expired, tasks.StillBound:
 		d.Action, d.Outcome = Park, tasks.Dead
-	default: // invalid, forbidden, rejected, upstream, timeout, network, protocol, panic
+	default: // invalid, forbidden, rejected, unauthorized, misrouted, upstream, timeout, network, protocol, panic
 		d.CountsAsAttempt = true
 		d.Attempt++
 		if d.Attempt >= d.Budget {

@@ -1,0 +1,201 @@
+package gate
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// about is what a failure is about.
+type about int
+
+const (
+	theTask about = iota + 1
+	anOutage
+)
+
+// doubt is a failure of which nobody knows yet what it is about. The gate's lock
+// guards it until decided is closed.
+type doubt struct {
+	breaker *breaker
+	call    Call
+	reason  tasks.Reason
+	class   tasks.Reason
+	at      time.Time // when the call failed
+	decided chan struct{}
+	about   about
+}
+
+// decide decides the doubts that match.
+func (b *breaker) decide(a about, matches func(*doubt) bool) {
+	if len(b.doubts) == 0 {
+		return
+	}
+	b.doubts = slices.DeleteFunc(b.doubts, func(d *doubt) bool {
+		if !matches(d) {
+			return false
+		}
+		d.about = a
+		close(d.decided)
+		return true
+	})
+}
+
+const (
+	// patience is how long a failure waits for the answers of other calls. Then the
+	// check decides.
+	patience = time.Second
+	// newsEvery is how often a failure that waits reads the news of the fleet.
+	newsEvery = 100 * time.Millisecond
+)
+
+// settle waits until a doubt is decided, and makes the check if nothing else
+// decides it. If ctx ends before that, the task runs again, uncharged.
+func (g *Gate) settle(ctx context.Context, d *doubt) about {
+	limit, tick := time.NewTimer(patience), time.NewTicker(newsEvery)
+	defer limit.Stop()
+	defer tick.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-d.decided:
+			return d.about
+		case <-ctx.Done():
+			waiting = false
+		case <-limit.C:
+			waiting = false
+		case <-tick.C:
+			g.mu.Lock()
+			g.refresh(time.Now())
+			g.mu.Unlock()
+		}
+	}
+	health := g.check(ctx, d)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-d.decided:
+		return d.about
+	default:
+	}
+	b := d.breaker
+	switch {
+	case health == works && d.class != tasks.Misrouted, health == unknown && isVerdict(d.class) && ctx.Err() == nil:
+		b.decide(theTask, func(other *doubt) bool { return other == d })
+	case health != unknown: // KooDrive fails, or nobody knows this kind of call
+		if _, targets := b.count(time.Now(), d.class); targets >= someTasks {
+			b.open(time.Now(), d.reason)
+		}
+		fallthrough
+	default:
+		b.decide(anOutage, func(other *doubt) bool { return other == d })
+	}
+	return d.about
+}
+
+// health is the result of a check.
+type health int
+
+const (
+	unknown health = iota // nothing
+	works                 // KooDrive works for others
+	fails                 // it does not
+)
+
+// check is one check of KooDrive.
+type check struct {
+	began time.Time
+	done  chan struct{}
+	user  string
+	good  bool // a call of this user has succeeded before
+	// Set when done is closed:
+	answer Answer
+	made   bool
+}
+
+// check asks KooDrive for something harmless: the devices of a user whose call has
+// succeeded before. If no such user is known, it is the user of the doubt. There is
+// one check at a time. It serves all doubts that are older than it.
+func (g *Gate) check(ctx context.Context, d *doubt) health {
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		if g.breakers[List].state != Closed {
+			g.mu.Unlock()
+			return fails
+		}
+		c := g.lastCheck
+		mine := c == nil || c.isDone() && !c.began.After(d.at)
+		if mine {
+			c = &check{began: time.Now(), done: make(chan struct{}), user: g.goodUser, good: g.goodUser != ""}
+			if !c.good {
+				c.user = d.call.User
+			}
+			g.lastCheck = c
+		}
+		g.mu.Unlock()
+		if mine {
+			g.runCheck(ctx, c)
+		}
+		select {
+		case <-c.done:
+		case <-d.decided:
+			return unknown
+		case <-ctx.Done():
+			return unknown
+		}
+		if c.began.After(d.at) {
+			return c.health(d)
+		}
+	}
+	return unknown
+}
+
+func (c *check) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// runCheck makes the call of a check, once the gate admits it.
+func (g *Gate) runCheck(ctx context.Context, c *check) {
+	defer close(c.done)
+	if g.cfg.Check == nil {
+		return
+	}
+	call := Call{Kind: List, User: c.user}
+	permit, refusal := g.Acquire(ctx, call)
+	if refusal != nil {
+		return
+	}
+	defer permit.Close()
+	answer := g.cfg.Check(ctx, c.user)
+	_, pause, idle := permit.report(ctx, answer)
+	if pause > 0 {
+		g.cfg.Fleet.Pause(ctx, pause)
+	}
+	if idle != nil { // nobody waits for it
+		g.mu.Lock()
+		idle.breaker.decide(anOutage, func(d *doubt) bool { return d == idle })
+		g.mu.Unlock()
+	}
+	c.answer, c.made = answer, ctx.Err() == nil
+}
+
+// health returns what a check says about a doubt.
+func (c *check) health(d *doubt) health {
+	class := classOf(c.answer.Reason)
+	switch {
+	case !c.made, c.answer.NotSent, isVerdict(d.class) && !c.good:
+		return unknown
+	case isSuccess(c.answer.Reason), isVerdict(class) && class != d.class:
+		return works
+	case class != "":
+		return fails
+	default:
+		return unknown
+	}
+}
