@@ -4,8 +4,8 @@
 //	decode   turn the bytes into a task; bytes that are no task are parked as they are
 //	attempt  let the job do the work (package jobs), which returns a [Result]
 //	decide   turn the result into a [Decision], by the retry policy
-//	settle   store the dead letter of a dead task, and the receipt of a task of a
-//	         batch; then tell asynq
+//	settle   store the receipt of a task of a batch, and the dead letter of a dead
+//	         task; then tell asynq
 //
 // [Pipeline.Process] is these steps in one function. Only [Policy.Decide] decides
 // between done, retry and dead. Only [ToAsynqError] translates a decision to asynq.

@@ -147,10 +147,10 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		result = p.attempt(ctx, job)
 	}
 	decision := p.decide(ctx, d, result)
-	decision = p.settle(ctx, d, job, decision)
 	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
 		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
+	decision = p.settle(ctx, d, job, decision)
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
 	p.log.write(event, result)
@@ -228,6 +228,11 @@ func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 // settle parks a dead task, or requeues a task that asynq would archive. Only then
 // may the original leave its queue. If the process dies in between, the original
 // runs again, and its letter is already parked or its copy already enqueued.
+//
+// A letter is parked after the receipt, so that a task whose receipt fails runs again
+// and has no letter: it may succeed then. If the process dies after the receipt, or
+// if parking fails, the task runs again as well. Should it succeed, the ledger
+// replaces dead by the new outcome.
 func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Decision) Decision {
 	if d.Replay {
 		return decision // a replayed letter stays where it is
@@ -268,11 +273,11 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 const receiptTimeout = 15 * time.Second
 
 // writeReceipt writes the receipt of a task to the batch ledger, before the task
-// may leave its queue. If the process dies after that, the task runs again, and the
-// ledger keeps the first receipt. If the process dies before that, the task runs
-// again, and its receipt says already_gone for what the first run has removed. If
-// only the writing fails, this process remembers the result, and the task comes back
-// for its receipt alone.
+// may leave its queue, and before its letter is parked. If the process dies after
+// that, the task runs again. The ledger keeps the first receipt, unless that says
+// dead. If the process dies before that, the task runs again, and its receipt says
+// already_gone for what the first run has removed. If only the writing fails, this
+// process remembers a success, and the task comes back for its receipt alone.
 //
 // KooDrive has answered by now, so the receipt is written even if ctx has ended.
 func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
@@ -287,7 +292,7 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {
-		p.log.storeFailed("done, but its receipt cannot be written yet; the task runs again", d, err)
+		p.log.storeFailed("done or dead, but its receipt cannot be written yet; the task runs again", d, err)
 		if result.Succeeded() {
 			p.unrecorded.Add(d.order(), result)
 		}

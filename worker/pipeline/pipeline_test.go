@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,46 @@ func TestProcess_UndecodableIsParkedWithItsBytes(t *testing.T) {
 		if len(b.store.parked) != 1 || string(b.store.parked[0].Payload) != tc.payload || b.store.parked[0].UserID != "" {
 			t.Errorf("%q: parked %+v; want its bytes", tc.payload, b.store.parked)
 		}
+	}
+}
+
+// A task that runs again may succeed. Then no letter of its first run must be left.
+func TestProcess_NoLetterWithoutItsReceipt(t *testing.T) {
+	t.Parallel()
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	b := setup(t, tasks.Forbidden)
+	b.receipts.err = errors.New("Redis is away")
+	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || len(b.store.parked) != 0 {
+		t.Errorf("%+v, parked %+v; want it put back uncharged, and no letter", v, b.store.parked)
+	}
+	b.receipts.err = nil
+	b.store.err = errors.New("the letter cannot be stored")
+	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
+		t.Errorf("%+v; want it put back uncharged", v)
+	}
+	b.jobs.do = func(context.Context, tasks.Task) Result { return Done(nil) }
+	if v := b.Process(t.Context(), d); v.Action != Complete {
+		t.Errorf("%+v; want it done", v)
+	}
+	var outcomes []tasks.Outcome
+	for _, r := range b.receipts.receipts {
+		outcomes = append(outcomes, r.Outcome)
+	}
+	if !slices.Equal(outcomes, []tasks.Outcome{tasks.Dead, tasks.Succeeded}) {
+		t.Errorf("receipts %v; want dead, and succeeded after it", outcomes)
+	}
+}
+
+// At asynq's limit a task whose receipt fails would be archived.
+func TestProcess_FailedReceiptIsRequeuedBeforeAsynqArchivesIt(t *testing.T) {
+	t.Parallel()
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	d.RetryLimit = 0
+	b := setup(t, tasks.OK)
+	b.receipts.err = errors.New("Redis is away")
+	v := b.Process(t.Context(), d)
+	if err := ToAsynqError(d, v); err != nil || len(b.store.requeued) != 1 {
+		t.Errorf("asynq gets %v, requeued %v; want it requeued, since asynq would archive it", err, b.store.requeued)
 	}
 }
 

@@ -45,19 +45,19 @@ func (it item) undecodable(q queue) deadletter.Letter {
 	}
 }
 
-// park stores a letter, and the receipt of a task of a batch. If the process dies
-// in between, the task is still where it was, and is parked again.
+// park stores the receipt of a task of a batch, and then its letter. If the process
+// dies in between, the task is still where it was, and is parked again, or runs
+// again. In the other order a task whose receipt fails, and which runs again and
+// succeeds, would leave a letter that nobody needs.
 func (r *Repairer) park(ctx context.Context, l deadletter.Letter) error {
 	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
 	defer cancel()
-	if err := r.cfg.Parker.Park(ctx, l); err != nil {
-		return err
+	if receipt, ok := l.Receipt(tasks.Dead); ok {
+		if err := r.cfg.Receipts.Record(ctx, receipt); err != nil {
+			return err
+		}
 	}
-	receipt, ok := l.Receipt(tasks.Dead)
-	if !ok {
-		return nil
-	}
-	return r.cfg.Receipts.Record(ctx, receipt)
+	return r.cfg.Parker.Park(ctx, l)
 }
 
 // reasonOf returns the reason that an error's text tells. Our own texts begin

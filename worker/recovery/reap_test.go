@@ -123,6 +123,9 @@ func TestParkAndRemove_TaskOfABatchGetsItsReceipt(t *testing.T) {
 	b.receipts.fail = errors.New("away")
 	b.passes(1)
 	b.wantAt(unbind, "x", "archived", "hash")
+	if ids := b.parker.ids(); len(ids) != 0 {
+		t.Errorf("parked %q without a receipt; want no letter of a task that may run again", ids)
+	}
 	b.receipts.fail = nil
 	b.passes(1)
 	b.wantAt(unbind, "x")
