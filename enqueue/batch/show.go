@@ -41,7 +41,7 @@ func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, erro
 		if text, ok := v.(string); ok {
 			var err error
 			if n[metaFields[i]], err = strconv.ParseInt(text, 10, 64); err != nil {
-				return tasks.BatchStats{}, nil, fmt.Errorf("read batch %s: %s is %q; want a number", id, metaFields[i], text)
+				return tasks.BatchStats{}, nil, fmt.Errorf("read batch %s: %s: %w", id, metaFields[i], err)
 			}
 		}
 	}

@@ -70,7 +70,7 @@ const errorBackoff = 500 * time.Millisecond
 func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if _, urgent := ctx.Deadline(); urgent || !isServerError(err) {
+		if _, urgent := ctx.Deadline(); urgent || !IsServerError(err) {
 			return err
 		}
 		pause := time.NewTimer(errorBackoff)
@@ -87,7 +87,8 @@ func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 // serve.
 var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
 
-func isServerError(err error) bool {
+// IsServerError reports whether Redis has answered that it cannot serve.
+func IsServerError(err error) bool {
 	return err != nil && slices.ContainsFunc(serverErrors, func(prefix string) bool {
 		// A script's error may be wrapped in the name of the script.
 		return strings.HasPrefix(err.Error(), prefix) || strings.Contains(err.Error(), "-"+prefix)

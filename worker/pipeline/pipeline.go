@@ -66,14 +66,17 @@ type Event struct {
 	Took     time.Duration
 }
 
-// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeue and Receipts
-// are required.
+// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeue, Waited and
+// Receipts are required.
 type Config struct {
 	Jobs        Jobs
 	DeadLetters DeadLetters
 	// Requeue enqueues a copy of a task, under our own retry limit, to run after a
 	// delay. It returns nil once the copy is stored. See NewRequeue.
-	Requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
+	Requeue func(ctx context.Context, d Delivery, delay time.Duration) error
+	// Waited notes that a task waits, and reports whether it has waited for at least
+	// so long. See NewWaited.
+	Waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	Receipts Receipts
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
@@ -91,6 +94,7 @@ type Pipeline struct {
 	jobs     Jobs
 	letters  DeadLetters
 	requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
+	waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	receipts Receipts
 	policy   Policy
 	observe  func(Event)
@@ -104,15 +108,15 @@ type Pipeline struct {
 
 // New checks a configuration and returns a Pipeline.
 func New(cfg Config) (*Pipeline, error) {
-	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeue == nil || cfg.Receipts == nil {
-		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeue and Receipts are required")
+	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeue == nil || cfg.Waited == nil || cfg.Receipts == nil {
+		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeue, Waited and Receipts are required")
 	}
 	unrecorded, err := lru.New[string, Result](maxUnrecorded)
 	if err != nil {
 		return nil, err
 	}
 	p := &Pipeline{
-		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, receipts: cfg.Receipts,
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts,
 		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
@@ -203,12 +207,15 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 		// A shutdown, an operator's cancel or a lost lease ended the attempt. If asynq
 		// has not put the task back already, it runs again soon, uncharged.
 		return d.retryUncharged(r.Problem, time.Second)
-	case r.Kind == IsSnooze || r.Kind == IsOutage:
+	case r.Kind == IsSnooze || r.Kind == IsOutage || r.Kind == IsWait && !p.waitedTooLong(ctx, d):
 		delay := r.RetryAfter
 		if delay <= 0 {
 			delay = p.policy.pause()
 		}
 		return d.retryUncharged(r.Problem, delay)
+	case r.Kind == IsWait:
+		text := r.errorLine() + "; it has waited for " + p.policy.MaxWait.String()
+		return Decision{Action: Park, Outcome: tasks.Dead, Reason: r.Reason, Attempt: d.Attempts, Error: text}
 	}
 	decision := p.policy.Decide(r.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, r.RetryAfter)
 	if d.Replay && decision.CountsAsAttempt && decision.Action == Retry {
@@ -218,6 +225,16 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 		decision.Error = r.errorLine()
 	}
 	return decision
+}
+
+// waitedTooLong reports whether a task that waits has done so for Policy.MaxWait. If
+// the wait cannot be noted, Redis is away, and the wait goes on.
+func (p *Pipeline) waitedTooLong(ctx context.Context, d Delivery) bool {
+	tooLong, err := p.waited(ctx, d, p.policy.MaxWait)
+	if err != nil {
+		p.log.storeFailed("waits, and this cannot be noted; the wait goes on", d, err)
+	}
+	return err == nil && tooLong
 }
 
 // retryUncharged is the decision to run a task again as if there had been no attempt.

@@ -77,6 +77,14 @@ type bundle struct {
 	receipts *fakeReceipts
 	logs     *observer.ObservedLogs
 	now      time.Time
+	waited   time.Duration // of a task that waits
+	waitErr  error
+	waits    int // that were noted
+}
+
+func (b *bundle) noteWait(_ context.Context, _ Delivery, most time.Duration) (tooLong bool, err error) {
+	b.waits++
+	return b.waited >= most, b.waitErr
 }
 
 // resultOf is the result of a job for an answer of KooDrive.
@@ -99,7 +107,7 @@ func setup(t *testing.T, reason tasks.Reason) *bundle {
 		store: &fakeStore{}, receipts: &fakeReceipts{}, logs: logs,
 		now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 	}
-	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeue: b.store.Requeue, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
+	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeue: b.store.Requeue, Waited: b.noteWait, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,6 +351,44 @@ func TestProcess_SnoozeAndOutageAreNotCharged(t *testing.T) {
 	}
 }
 
+// A wait for something other than KooDrive and Redis has an end.
+func TestProcess_WaitEnds(t *testing.T) {
+	t.Parallel()
+	wait := func(kind func(Problem) Result) *bundle {
+		b := setup(t, tasks.OK)
+		b.jobs.do = func(context.Context, tasks.Task) Result {
+			return kind(Problem{Reason: tasks.Waiting, Detail: "no source", RetryAfter: 42 * time.Second})
+		}
+		return b
+	}
+	d := delivery(unbindPayload)
+	b := wait(Wait)
+	b.waited = b.policy.MaxWait - time.Second
+	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || v.Delay != 42*time.Second {
+		t.Errorf("%+v; want it to wait 42s more, uncharged", v)
+	}
+	b.waited += time.Second
+	b.waitErr = errors.New("Redis is away")
+	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
+		t.Errorf("%+v while the wait cannot be noted; want it to wait, uncharged", v)
+	}
+	b.waitErr = nil
+	const want = "waiting: no source; it has waited for 24h0m0s"
+	if v := b.Process(t.Context(), d); v.Action != Park || v.Outcome != tasks.Dead || v.CountsAsAttempt || ToAsynqError(d, v) != nil {
+		t.Errorf("%+v; want it dead after 24h", v)
+	}
+	if len(b.store.parked) != 1 || b.store.parked[0].Reason != tasks.Waiting || b.store.parked[0].Error != want || b.store.parked[0].Attempts != 0 {
+		t.Errorf("parked %+v; want one letter that says %q", b.store.parked, want)
+	}
+	for name, kind := range map[string]func(Problem) Result{"snooze": Snooze, "outage": Outage} {
+		b := wait(kind)
+		b.waited = 1000 * time.Hour
+		if v := b.Process(t.Context(), d); v.Action != Retry || b.waits != 0 {
+			t.Errorf("%s: %+v, noted %d times; want it to wait for as long as KooDrive or Redis takes", name, v, b.waits)
+		}
+	}
+}
+
 func TestProcess_CallEndsBeforeAsynqsDeadline(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
@@ -380,7 +426,7 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var seen []Event
 	jobs := &fakeJobs{do: func(context.Context, tasks.Task) Result { return AlreadyGone() }}
-	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeue: (&fakeStore{}).Requeue, Receipts: &fakeReceipts{}, Observe: func(e Event) { seen = append(seen, e) }})
+	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeue: (&fakeStore{}).Requeue, Waited: (&bundle{}).noteWait, Receipts: &fakeReceipts{}, Observe: func(e Event) { seen = append(seen, e) }})
 	if err != nil {
 		t.Fatal(err)
 	}
