@@ -200,8 +200,9 @@ func unavailable(err error) pipeline.Result {
 func isPermanent(err error) bool {
 	_, wrong := errors.AsType[*tasks.FieldError](err)
 	_, full := errors.AsType[*batch.FullError](err)
+	_, unreadable := errors.AsType[*enqueuelocks.UnreadableError](err)
 	_, number := errors.AsType[*strconv.NumError](err) // a store has something else where a number should be
-	return wrong || full || number
+	return wrong || full || unreadable || number
 }
 
 // redisIsAway reports whether an error is about the connection to Redis, about the

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
@@ -104,6 +105,7 @@ func TestUnavailable_WaitsForeverForRedisOnly(t *testing.T) {
 		"no number":          {reply(rdb.IncrBy(t.Context(), "text", 1)), pipeline.IsWait},
 		"no number was read": {func() error { _, err := rdb.Get(t.Context(), "text").Int(); return err }(), pipeline.IsFailed},
 		"a wrong id":         {fmt.Errorf("claim: %w", unbindWrong.Validate()), pipeline.IsFailed},
+		"an unreadable lock": {&enqueuelocks.UnreadableError{Member: "u l", Expiry: "inf"}, pipeline.IsFailed},
 		"a full batch":       {&batch.FullError{ID: "b"}, pipeline.IsFailed},
 	} {
 		r := unavailable(c.err)
