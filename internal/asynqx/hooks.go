@@ -2,6 +2,9 @@ package asynqx
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -70,7 +73,7 @@ const errorBackoff = 500 * time.Millisecond
 func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if _, urgent := ctx.Deadline(); urgent || !IsServerError(err) {
+		if _, urgent := ctx.Deadline(); urgent || !isServerError(err) {
 			return err
 		}
 		pause := time.NewTimer(errorBackoff)
@@ -87,8 +90,20 @@ func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 // serve.
 var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
 
-// IsServerError reports whether Redis has answered that it cannot serve.
-func IsServerError(err error) bool {
+// IsUnavailable reports whether an error is about the connection to Redis, about the
+// time for the call, or about Redis as a whole. Then the same call may succeed later.
+// Any other error is about the call or about what is stored, and would come again.
+func IsUnavailable(err error) bool {
+	if reply, ok := errors.AsType[redis.Error](err); ok {
+		return isServerError(reply)
+	}
+	_, network := errors.AsType[net.Error](err)
+	return network || slices.ContainsFunc([]error{
+		io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, redis.ErrPoolTimeout, redis.ErrPoolExhausted, redis.ErrClosed,
+	}, func(target error) bool { return errors.Is(err, target) })
+}
+
+func isServerError(err error) bool {
 	return err != nil && slices.ContainsFunc(serverErrors, func(prefix string) bool {
 		// A script's error may be wrapped in the name of the script.
 		return strings.HasPrefix(err.Error(), prefix) || strings.Contains(err.Error(), "-"+prefix)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"time"
 
@@ -186,7 +184,7 @@ func unavailable(err error) pipeline.Result {
 	case isPermanent(err):
 		problem.Reason = tasks.Invalid
 		return pipeline.Failed(problem)
-	case redisIsAway(err):
+	case asynqx.IsUnavailable(err):
 		problem.RetryAfter = unavailablePause
 		return pipeline.Snooze(problem)
 	default:
@@ -203,17 +201,6 @@ func isPermanent(err error) bool {
 	_, unreadable := errors.AsType[*enqueuelocks.UnreadableError](err)
 	_, number := errors.AsType[*strconv.NumError](err) // a store has something else where a number should be
 	return wrong || full || unreadable || number
-}
-
-// redisIsAway reports whether an error is about the connection to Redis, about the
-// time for the call, or about Redis as a whole.
-func redisIsAway(err error) bool {
-	if reply, ok := errors.AsType[redis.Error](err); ok {
-		return asynqx.IsServerError(reply)
-	}
-	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
 }
 
 // waitFor is the result of a task that waits for something other than KooDrive and

@@ -3,12 +3,14 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -29,8 +31,9 @@ type Delivery struct {
 }
 
 // order tells one order from another. The ID alone does not: the same item of a batch
-// that is deleted and made again has the same ID, and another enqueued_at.
-func (d Delivery) order() string { return d.ID + " " + string(d.Payload) }
+// that is deleted and made again has the same ID, and another enqueued_at. A replay is
+// an order of its own.
+func (d Delivery) order() string { return fmt.Sprint(d.Replay, d.ID, " ", string(d.Payload)) }
 
 // Job is a decoded task.
 type Job struct {
@@ -294,7 +297,10 @@ const receiptTimeout = 15 * time.Second
 // that, the task runs again. The ledger keeps the first receipt, unless that says
 // dead. If the process dies before that, the task runs again, and its receipt says
 // already_gone for what the first run has removed. If only the writing fails, this
-// process remembers a success, and the task comes back for its receipt alone.
+// process remembers the result, and the task comes back for its receipt alone.
+//
+// If the ledger cannot take the receipt although Redis is there, because somebody has
+// written to its keys, the task is dead after Policy.MaxWait, and has no receipt.
 //
 // KooDrive has answered by now, so the receipt is written even if ctx has ended.
 func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
@@ -309,10 +315,12 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {
-		p.log.storeFailed("done or dead, but its receipt cannot be written yet; the task runs again", d, err)
-		if result.Succeeded() {
-			p.unrecorded.Add(d.order(), result)
+		if !asynqx.IsUnavailable(err) && p.waitedTooLong(ctx, d) {
+			text := fmt.Sprintf("%s: it is %s, but its receipt cannot be written: %v", tasks.Waiting, decision.Outcome, err)
+			return Decision{Action: Park, Outcome: tasks.Dead, Reason: tasks.Waiting, Attempt: d.Attempts, Error: text}
 		}
+		p.log.storeFailed("done or dead, but its receipt cannot be written yet; the task runs again", d, err)
+		p.unrecorded.Add(d.order(), result)
 		return p.runAgain(d, decision)
 	}
 	p.unrecorded.Remove(d.order())

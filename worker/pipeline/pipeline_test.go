@@ -156,7 +156,7 @@ func TestProcess_DeadTaskIsParkedBeforeItIsRemoved(t *testing.T) {
 func TestProcess_FailedParkingStaysUncharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
-	b.store.err = errors.New("Redis is away")
+	b.store.err = errAway
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if v.Action != Retry || v.CountsAsAttempt || v.Delay <= 0 {
@@ -197,7 +197,7 @@ func TestProcess_NoLetterWithoutItsReceipt(t *testing.T) {
 	t.Parallel()
 	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
 	b := setup(t, tasks.Forbidden)
-	b.receipts.err = errors.New("Redis is away")
+	b.receipts.err = errAway
 	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || len(b.store.parked) != 0 {
 		t.Errorf("%+v, parked %+v; want it put back uncharged, and no letter", v, b.store.parked)
 	}
@@ -219,13 +219,51 @@ func TestProcess_NoLetterWithoutItsReceipt(t *testing.T) {
 	}
 }
 
+// The ledger of the batch was written by hand, and never takes a receipt.
+func TestProcess_WaitForAReceiptEnds(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	b.receipts.err = errors.New("hash value is not an integer")
+	for range 3 {
+		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt || len(b.jobs.calls) != 1 {
+			t.Errorf("%+v after %d calls; want it put back uncharged after one call", v, len(b.jobs.calls))
+		}
+	}
+	b.waited = b.policy.MaxWait
+	const want = "waiting: it is succeeded, but its receipt cannot be written: hash value is not an integer"
+	if v := b.Process(t.Context(), d); v.Action != Park || len(b.store.parked) != 1 || b.store.parked[0].Error != want {
+		t.Errorf("%+v, parked %+v; want it dead with %q", v, b.store.parked, want)
+	}
+	b.waits = 0
+	b.receipts.err = errAway
+	if v := b.Process(t.Context(), d); v.Action != Retry || b.waits != 0 {
+		t.Errorf("%+v, noted %d times; want it to wait for as long as Redis is away", v, b.waits)
+	}
+}
+
+// Whoever replays a letter wants another call, whatever this process remembers.
+func TestProcess_ReplayIsNoRepetition(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.Forbidden)
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	b.receipts.err = errAway
+	b.Process(t.Context(), d) // another worker has parked it since
+	b.receipts.err = nil
+	b.jobs.do = func(context.Context, tasks.Task) Result { return Done(nil) }
+	d.Replay, d.Retries = true, 1
+	if v := b.Process(t.Context(), d); v.Outcome != tasks.Succeeded || len(b.jobs.calls) != 2 {
+		t.Errorf("%+v after %d calls; want the replay to call", v, len(b.jobs.calls))
+	}
+}
+
 // At asynq's limit a task whose receipt fails would be archived.
 func TestProcess_FailedReceiptIsRequeuedBeforeAsynqArchivesIt(t *testing.T) {
 	t.Parallel()
 	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
 	d.RetryLimit = 0
 	b := setup(t, tasks.OK)
-	b.receipts.err = errors.New("Redis is away")
+	b.receipts.err = errAway
 	v := b.Process(t.Context(), d)
 	if err := ToAsynqError(d, v); err != nil || len(b.store.requeued) != 1 {
 		t.Errorf("asynq gets %v, requeued %v; want it requeued, since asynq would archive it", err, b.store.requeued)
@@ -368,7 +406,7 @@ func TestProcess_WaitEnds(t *testing.T) {
 		t.Errorf("%+v; want it to wait 42s more, uncharged", v)
 	}
 	b.waited += time.Second
-	b.waitErr = errors.New("Redis is away")
+	b.waitErr = errAway
 	if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
 		t.Errorf("%+v while the wait cannot be noted; want it to wait, uncharged", v)
 	}
@@ -450,7 +488,7 @@ func TestProcess_OutcomeIsKeptUntilItsReceiptIsWritten(t *testing.T) {
 		return Done(device)
 	}
 	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
-	b.receipts.err = errors.New("Redis is away")
+	b.receipts.err = errAway
 	for range 3 {
 		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
 			t.Fatalf("%+v; want it put back uncharged while its receipt cannot be written", v)
@@ -475,7 +513,7 @@ func TestProcess_OutcomeIsKeptForItsOrderOnly(t *testing.T) {
 	b := setup(t, tasks.OK)
 	first := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T08:30:00Z","batch":"b","index":3}`)
 	again := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T09:30:00Z","batch":"b","index":3}`)
-	b.receipts.err = errors.New("Redis is away")
+	b.receipts.err = errAway
 	b.Process(t.Context(), first)
 	b.receipts.err = nil
 	before := len(b.jobs.calls)
