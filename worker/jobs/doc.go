@@ -20,6 +20,13 @@
 // to the gate. The answer becomes the job's result. If any other task would have
 // got the same answer, the result is an Outage, and the task is not charged.
 //
+// # Waits
+//
+// A task that must wait for KooDrive, for Redis or for its own children is a Snooze,
+// and waits for as long as that takes. A task that must wait for anything else is a
+// Wait, which has an end; see package pipeline. An error is about Redis only if
+// asynqx.IsUnavailable says so.
+//
 // # Crashes
 //
 // The process may die between any two lines of a job. Then the task is still
