@@ -357,3 +357,27 @@ func TestBulk_StopsInTimeWhileItsBatchIsOpened(t *testing.T) {
 		t.Errorf("%v after %s; want the context's error within 2s", err, took)
 	}
 }
+
+// The deadline passes while the bulk runs. Redis is not to blame, and more tries
+// would not help.
+func TestBulk_DeadlinePassesMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	start := time.Now()
+	now := start
+	client, err := enqueue.New(enqueue.Config{Redis: b.rdb, Now: func() time.Time {
+		defer func() { now = start.Add(time.Hour) }()
+		return now
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := enqueue.BulkOptions{Timeout: 3 * time.Second, Options: []enqueue.Option{enqueue.Deadline(start.Add(time.Minute))}}
+	_, err = client.Bulk(t.Context(), unbinds(3), o)
+	if err == nil || !strings.Contains(err.Error(), "the deadline is") {
+		t.Errorf("%v; want an error that names the deadline", err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("the bulk tried for %s; want it to end at once", took)
+	}
+}

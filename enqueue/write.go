@@ -86,12 +86,12 @@ func (w *chunkWriter) enqueue(ctx context.Context, open []*entry, fence *batch.F
 }
 
 // sendChunk tries to store entries in one exchange. It returns those whose ID
-// another task has.
+// another task has. An error before the exchange is not about Redis, and permanent.
 func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch.Fence) (conflicts []*entry, err error) {
 	now := w.client.now()
 	o, err := buildOptions(now, w.o.Options)
-	if err != nil {
-		return nil, err
+	if err != nil { // the deadline has passed meanwhile
+		return nil, backoff.Permanent(err)
 	}
 	var scripts []asynqx.Script
 	var queues []any
@@ -108,7 +108,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, o.runAt)...)
 		if err != nil {
-			return nil, err
+			return nil, backoff.Permanent(err)
 		}
 		scripts = append(scripts, s)
 		if q := any(e.Task.Queue()); !slices.Contains(queues, q) {

@@ -50,7 +50,7 @@ const (
 	Crashed     Reason = "crashed"      // the task kept crashing its worker
 	Archived    Reason = "archived"     // asynq or an operator archived the task, and its last error does not say why
 	StillBound  Reason = "still_bound"  // after all its rounds an off-boarding still finds bound devices or held locks
-	Waiting     Reason = "waiting"      // the task waits for something other than KooDrive
+	Waiting     Reason = "waiting"      // the task waits, or has waited for too long, for something other than KooDrive
 	Unlisted    Reason = "unlisted"     // the source of a sweep did not list its locks
 	Outdated    Reason = "superseded"   // the intent is stale, there is a newer one
 )

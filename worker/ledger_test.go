@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -97,7 +98,7 @@ func (h *failingLedger) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		script := strings.HasPrefix(cmd.Name(), "eval")
 		if script && strings.Contains(fmt.Sprint(cmd.Args()...), "{batch:") && h.left.Add(-1) >= 0 {
-			err := errors.New("the ledger is away")
+			var err error = &net.OpError{Op: "dial", Err: errors.New("the ledger is away")}
 			cmd.SetErr(err)
 			return err
 		}

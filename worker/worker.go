@@ -88,7 +88,7 @@ func (w *Worker) build() (err error) {
 	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
 	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed)
 	w.pipeline, err = pipeline.New(pipeline.Config{
-		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Receipts: receipts,
+		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log,
 	})
 	if err != nil {

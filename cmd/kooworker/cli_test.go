@@ -34,6 +34,7 @@ func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 		{"worker --koodrive-url https://k.example --concurrency 0", "want more"},
 		{"worker --koodrive-url https://k.example --pollers 1000", "want 1 to 256"},
 		{"worker --koodrive-url https://k.example --max-attempts 0", "--max-attempts: want more"},
+		{"worker --koodrive-url https://k.example --max-wait 1s", "max wait is 1s; want at least 1m"},
 		{"worker --koodrive-url https://k.example --attempts bored=1", "known reason"},
 		{"worker --koodrive-url https://k.example --backoff-first 10ms", "at least 1s"},
 		{"worker --koodrive-url https://k.example --backoff-jitter 1", "want 0 to less than 1"},
@@ -114,7 +115,7 @@ func TestHelp_ShowsFlagsAndVariables(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{
 		"":                      {"demo", "worker", "enqueue unbind", "dead replay", "Exit codes"},
-		"worker --help":         {"$REDIS_URL", "$KOODRIVE_URL", "KOODRIVE_TOKEN_FILE", "$KOOWORKER_CONCURRENCY", "--max-attempts", "(12)", "(15m)"},
+		"worker --help":         {"$REDIS_URL", "$KOODRIVE_URL", "KOODRIVE_TOKEN_FILE", "$KOOWORKER_CONCURRENCY", "--max-attempts", "(12)", "(15m)", "$KOOWORKER_MAX_WAIT", "(24h)"},
 		"enqueue unbind --help": {"--device-id", "$KOOWORKER_DEVICE_ID", "--in", "--file"},
 		"dead replay --help":    {"--dry-run", "--reason", "--older-than", "$KOOWORKER_ALL"},
 	} {

@@ -58,6 +58,7 @@ type retryFlags struct {
 	ThrottleMin time.Duration        `name:"throttle-min" default:"${throttle_min}" help:"Shortest wait when KooDrive throttles without Retry-After (${default})."`
 	ThrottleMax time.Duration        `name:"throttle-max" default:"${throttle_max}" help:"Longest wait then (${default})."`
 	Pause       time.Duration        `default:"${pause}" help:"Wait, plus or minus a half, when the credential is refused or the answer is not KooDrive's (${default})."`
+	MaxWait     time.Duration        `name:"max-wait" default:"${max_wait}" help:"A task is dead when it has waited this long for something other than KooDrive and Redis, such as a source of locks that no worker has (${default})."`
 }
 
 // webhookFlags say where complete batches are announced.
@@ -114,6 +115,7 @@ func defaults() kong.Vars {
 		"throttle_min":     terminal.Duration(p.ThrottleMin),
 		"throttle_max":     terminal.Duration(p.ThrottleMax),
 		"pause":            terminal.Duration(p.Pause),
+		"max_wait":         terminal.Duration(p.MaxWait),
 	}
 }
 
@@ -130,7 +132,7 @@ func (f retryFlags) policy() *pipeline.Policy {
 	return &pipeline.Policy{
 		MaxAttempts: f.MaxAttempts, Attempts: f.Attempts,
 		Backoff:     pipeline.Backoff{First: f.First, Factor: f.Factor, Jitter: f.Jitter, Cap: f.Cap},
-		ThrottleMin: f.ThrottleMin, ThrottleMax: f.ThrottleMax, Pause: f.Pause,
+		ThrottleMin: f.ThrottleMin, ThrottleMax: f.ThrottleMax, Pause: f.Pause, MaxWait: f.MaxWait,
 	}
 }
 

@@ -29,7 +29,8 @@
 //
 // Two keys list the batches: kooworker:batches, a sorted set of all batch IDs by
 // the time of their creation, and kooworker:batches:open, the set of those whose
-// completion was not reported yet.
+// completion was not reported yet. A third one, kooworker:batches:webhook, exists
+// while a worker runs that posts webhooks; it expires after minutes.
 //
 // Ten million tasks take 5 MB of states and 0.5 MB of slots. A receipt takes about
 // 75 bytes, or 280 with a device.

@@ -134,3 +134,27 @@ func TestDrainCompleted_DropsExpired(t *testing.T) {
 		t.Errorf("%q are listed as open; want only %s", got, open)
 	}
 }
+
+func TestDrainCompleted_ReportsBesideABatchThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bad, good := b.completeBatch(t, batch.Spec{ID: "bad"}), b.completeBatch(t, batch.Spec{ID: "good"})
+	if err := b.rdb.HSet(t.Context(), "kooworker:{batch:bad}:meta", "total", "many").Err(); err != nil {
+		t.Fatal(err)
+	}
+	notified, err := b.store.DrainCompleted(t.Context(), func(context.Context, tasks.BatchStats) error { return nil })
+	if len(notified) != 1 || notified[0].ID != good || err == nil || !strings.Contains(err.Error(), "read batch "+bad) {
+		t.Errorf("reported %v, %v; want %s, and an error that names %s", notified, err, good, bad)
+	}
+	var listed []string
+	for stats, err := range b.store.List(t.Context()) {
+		if err != nil {
+			listed = append(listed, "error")
+			break
+		}
+		listed = append(listed, stats.ID)
+	}
+	if !slices.Equal(listed, []string{good, "error"}) {
+		t.Errorf("listed %q; want %s, and then the error", listed, good)
+	}
+}

@@ -41,7 +41,7 @@ func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, erro
 		if text, ok := v.(string); ok {
 			var err error
 			if n[metaFields[i]], err = strconv.ParseInt(text, 10, 64); err != nil {
-				return tasks.BatchStats{}, nil, fmt.Errorf("read batch %s: %s is %q; want a number", id, metaFields[i], text)
+				return tasks.BatchStats{}, nil, fmt.Errorf("read batch %s: %s: %w", id, metaFields[i], err)
 			}
 		}
 	}
@@ -65,7 +65,7 @@ func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, erro
 const listPage = 100
 
 // List yields the counts of all batches, the latest batch first. It ends after an
-// error.
+// error. A batch that cannot be read is an error after all the others.
 func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
 	return func(yield func(tasks.BatchStats, error) bool) {
 		// All IDs are read at once: a batch that expires meanwhile would shift pages.
@@ -74,8 +74,9 @@ func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
 			yield(tasks.BatchStats{}, fmt.Errorf("list the batches: %w", err))
 			return
 		}
+		var failed error
 		for page := range slices.Chunk(ids, listPage) {
-			all, err := s.showAll(ctx, page)
+			all, unreadable, err := s.showAll(ctx, page)
 			if err != nil {
 				yield(tasks.BatchStats{}, err)
 				return
@@ -85,25 +86,29 @@ func (s *Store) List(ctx context.Context) iter.Seq2[tasks.BatchStats, error] {
 					return
 				}
 			}
+			failed = errors.Join(failed, unreadable)
+		}
+		if failed != nil {
+			yield(tasks.BatchStats{}, failed)
 		}
 	}
 }
 
 // showAll reads some batches in one exchange, and takes those that have expired
 // off the list. A batch is made before it is listed, so a listed batch that does
-// not exist has expired.
-func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, error) {
+// not exist has expired. A batch that cannot be read does not stop it: unreadable
+// says what is wrong.
+func (s *Store) showAll(ctx context.Context, ids []string) (all []tasks.BatchStats, unreadable, err error) {
 	cmds := make([]*redis.SliceCmd, len(ids))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
 			cmds[i] = p.HMGet(ctx, keysOf(id).meta, metaFields...)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the batches: %w", err)
+		return nil, nil, fmt.Errorf("list the batches: %w", err)
 	}
-	var all []tasks.BatchStats
 	var expired []any
 	for i, id := range ids {
 		stats, _, err := readMeta(id, cmds[i].Val())
@@ -112,7 +117,8 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 			continue
 		}
 		if err != nil {
-			return nil, err
+			unreadable = errors.Join(unreadable, err)
+			continue
 		}
 		all = append(all, stats)
 	}
@@ -124,9 +130,9 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the batches: %w", err)
+		return nil, nil, fmt.Errorf("list the batches: %w", err)
 	}
-	return all, nil
+	return all, unreadable, nil
 }
 
 const (
@@ -170,7 +176,8 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 // DrainCompleted calls notify for each of these batches that is complete and whose
 // completion was not reported yet, and then takes the batch off the list of
 // these. Without ids it looks at every open batch. It returns the batches that it
-// has taken off. An error of notify does not stop it: the next batch follows.
+// has taken off. An error of notify does not stop it, nor does a batch that cannot
+// be read: the next batch follows.
 //
 // If the process dies after notify, the completion is reported again. Two processes
 // may also report it at the same time, but only one of them returns the batch.
@@ -189,10 +196,11 @@ func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context,
 	}
 	var failed error
 	for page := range slices.Chunk(ids, listPage) {
-		all, err := s.showAll(ctx, page)
+		all, unreadable, err := s.showAll(ctx, page)
 		if err != nil {
 			return notified, errors.Join(failed, err)
 		}
+		failed = errors.Join(failed, unreadable)
 		for _, stats := range all {
 			if stats.CompletedAt.IsZero() {
 				continue

@@ -226,6 +226,6 @@ func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	if err != nil {
 		return fmt.Errorf("delete batch %s: %w", id, err)
 	}
-	_, err = s.showAll(ctx, []string{id}) // takes it off the list
+	_, _, err = s.showAll(ctx, []string{id}) // takes it off the list
 	return err
 }

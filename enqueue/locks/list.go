@@ -93,7 +93,8 @@ return out
 const maxScore = 1 << 53
 
 // pages yields the locks of a set whose score is at most highest. If highest is ""
-// it is now minus the grace, as of the first page.
+// it is now minus the grace, as of the first page. It goes on after an
+// *UnreadableError, and ends after any other error.
 func (s *Store) pages(ctx context.Context, key, highest string, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		member, score := "", "-inf"
@@ -110,7 +111,7 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 			for i := 0; i < len(rows); i += 2 {
 				member, score = rows[i], rows[i+1]
 				lock, err := parseLock(member, score)
-				if !yield(lock, err) || err != nil {
+				if !yield(lock, err) {
 					return
 				}
 			}
@@ -124,7 +125,8 @@ func (s *Store) pages(ctx context.Context, key, highest string, grace time.Durat
 // Stale yields the locks that a sweep should take, the oldest first: those in
 // expiry that have been expired for as long as grace when Stale begins. It yields
 // each lock once. It leaves out a lock that is renewed, forgotten or swept before
-// it is reached, and skips no other for that. It ends after the first error.
+// it is reached, and skips no other for that. It goes on after an *UnreadableError,
+// and ends after any other error.
 func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		if err := validGrace(grace); err != nil {
@@ -135,7 +137,7 @@ func (s *Store) Stale(ctx context.Context, grace time.Duration) iter.Seq2[tasks.
 		// passed as well.
 		seen := make(map[tasks.LockID]bool)
 		for lock, err := range s.pages(ctx, expiryKey, "", grace) {
-			if seen[lock.ID()] {
+			if err == nil && seen[lock.ID()] {
 				continue
 			}
 			seen[lock.ID()] = true

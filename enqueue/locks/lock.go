@@ -29,12 +29,20 @@ type Lock struct {
 	Swept bool
 }
 
+// UnreadableError means that the ledger contains what this package did not write.
+type UnreadableError struct{ Member, Expiry string }
+
+// Error implements error.
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("locks: the ledger contains %.200q with the expiry %.40q, which this package did not write", e.Member, e.Expiry)
+}
+
 // parseLock reads a member of the ledger and its score.
 func parseLock(member, score string) (tasks.Lock, error) {
 	user, lock, ok := strings.Cut(member, " ")
 	var ms int64
 	if _, err := fmt.Sscan(score, &ms); !ok || err != nil {
-		return tasks.Lock{}, fmt.Errorf("locks: the ledger contains %q with the expiry %q, which this package did not write", member, score)
+		return tasks.Lock{}, &UnreadableError{member, score}
 	}
 	return tasks.Lock{UserID: user, LockID: lock, ExpiresAt: time.UnixMilli(ms).UTC()}, nil
 }

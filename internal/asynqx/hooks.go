@@ -2,6 +2,9 @@ package asynqx
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +89,19 @@ func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
 // serverErrors are the beginnings of the errors of a Redis that answers but cannot
 // serve.
 var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
+
+// IsUnavailable reports whether an error is about the connection to Redis, about the
+// time for the call, or about Redis as a whole. Then the same call may succeed later.
+// Any other error is about the call or about what is stored, and would come again.
+func IsUnavailable(err error) bool {
+	if reply, ok := errors.AsType[redis.Error](err); ok {
+		return isServerError(reply)
+	}
+	_, network := errors.AsType[net.Error](err)
+	return network || slices.ContainsFunc([]error{
+		io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, redis.ErrPoolTimeout, redis.ErrPoolExhausted, redis.ErrClosed,
+	}, func(target error) bool { return errors.Is(err, target) })
+}
 
 func isServerError(err error) bool {
 	return err != nil && slices.ContainsFunc(serverErrors, func(prefix string) bool {

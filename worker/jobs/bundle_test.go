@@ -2,7 +2,9 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -164,10 +166,23 @@ func (b *bundle) wantAsked(t *testing.T, what string, want ...string) {
 	b.asked = nil
 }
 
-// wantWaiting wants the result of a task that waits uncharged.
-func wantWaiting(t *testing.T, what string, r pipeline.Result) {
+// errAway is the error of a Redis that is away.
+var errAway error = &net.OpError{Op: "dial", Err: errors.New("no Redis")}
+
+// wantSnoozed wants the result of a task that waits uncharged for Redis, or for its
+// children.
+func wantSnoozed(t *testing.T, what string, r pipeline.Result) {
 	t.Helper()
 	if r.Kind != pipeline.IsSnooze || r.Reason != tasks.Waiting || r.RetryAfter <= 0 {
 		t.Errorf("%s: %+v; want it to wait, uncharged", what, r)
+	}
+}
+
+// wantWaiting wants the result of a task that waits uncharged for something that may
+// never come.
+func wantWaiting(t *testing.T, what string, r pipeline.Result) {
+	t.Helper()
+	if r.Kind != pipeline.IsWait || r.Reason != tasks.Waiting || r.RetryAfter <= 0 {
+		t.Errorf("%s: %+v; want it to wait, uncharged, and not for ever", what, r)
 	}
 }

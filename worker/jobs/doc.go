@@ -21,6 +21,13 @@
 // get the same answer, or if nobody can tell yet, the result is an Outage, and the
 // task is not charged.
 //
+// # Waits
+//
+// A task that must wait for KooDrive, for Redis or for its own children is a Snooze,
+// and waits for as long as that takes. A task that must wait for anything else is a
+// Wait, which has an end; see package pipeline. An error is about Redis only if
+// asynqx.IsUnavailable says so.
+//
 // # Crashes
 //
 // The process may die between any two lines of a job. Then the task is still

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive"
@@ -133,7 +135,7 @@ func (j *Jobs) acquire(ctx context.Context, call gate.Call) (*gate.Permit, *pipe
 	// failure of KooDrive.
 	if koodrive.DeadlinePassed(ctx) {
 		permit.Cancel()
-		return nil, new(unavailable(errors.New("the time for this call was over before it was made")))
+		return nil, new(unavailable(fmt.Errorf("the time for this call was over before it was made: %w", context.DeadlineExceeded)))
 	}
 	return permit, nil
 }
@@ -175,20 +177,39 @@ func (j *Jobs) devices(ctx context.Context, userID string) ([]tasks.Device, pipe
 	return devices, report(ctx, permit, answer)
 }
 
-// unavailable is the result if Redis fails, or if the time for the job is over.
-// Neither is the task's fault. An error that would come again every time is not
-// Redis' fault, and the task fails.
+// unavailable is the result of an error of one of the stores in Redis, or if the time
+// for the job is over. If Redis is away, the task waits for as long as that takes. An
+// error that would come again every time fails the task. Of any other error nobody
+// knows whether it ends, so the wait for it does.
 func unavailable(err error) pipeline.Result {
-	_, wrong := errors.AsType[*tasks.FieldError](err)
-	if _, full := errors.AsType[*batch.FullError](err); wrong || full {
-		return pipeline.Failed(pipeline.Problem{Reason: tasks.Invalid, Detail: err.Error()})
+	problem := pipeline.Problem{Reason: tasks.Waiting, Detail: err.Error()}
+	switch {
+	case isPermanent(err):
+		problem.Reason = tasks.Invalid
+		return pipeline.Failed(problem)
+	case asynqx.IsUnavailable(err):
+		problem.RetryAfter = unavailablePause
+		return pipeline.Snooze(problem)
+	default:
+		problem.RetryAfter = otherWorkerPause
+		return pipeline.Wait(problem)
 	}
-	return waitFor(err.Error(), "", unavailablePause)
 }
 
-// waitFor is the result of a task that waits for something other than KooDrive.
+// isPermanent reports whether an error is about what the task asks for, or about what
+// is stored, and would come again every time.
+func isPermanent(err error) bool {
+	_, wrong := errors.AsType[*tasks.FieldError](err)
+	_, full := errors.AsType[*batch.FullError](err)
+	_, unreadable := errors.AsType[*enqueuelocks.UnreadableError](err)
+	_, number := errors.AsType[*strconv.NumError](err) // a store has something else where a number should be
+	return wrong || full || unreadable || number
+}
+
+// waitFor is the result of a task that waits for something other than KooDrive and
+// Redis. The wait has an end.
 func waitFor(detail, hint string, d time.Duration) pipeline.Result {
-	return pipeline.Snooze(pipeline.Problem{Reason: tasks.Waiting, Detail: detail, Hint: hint, RetryAfter: d})
+	return pipeline.Wait(pipeline.Problem{Reason: tasks.Waiting, Detail: detail, Hint: hint, RetryAfter: d})
 }
 
 const (

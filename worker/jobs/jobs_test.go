@@ -1,11 +1,20 @@
 package jobs
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive"
@@ -63,3 +72,49 @@ func TestReport_NoCallIsNoGoodProbe(t *testing.T) {
 		})
 	}
 }
+
+// Only what is about Redis itself may make a task wait for as long as it takes.
+func TestUnavailable_WaitsForeverForRedisOnly(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	rdb.Set(t.Context(), "text", "x", 0)
+	reply := func(cmd redis.Cmder) error { return fmt.Errorf("read it: %w", cmd.Err()) }
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	closed := redistest.Start(t)
+	gone := closed.Client()
+	closed.Kill()
+	shut := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	if err := shut.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want pipeline.ResultKind
+	}{
+		"no server":          {reply(gone.Get(t.Context(), "x")), pipeline.IsSnooze},
+		"a closed client":    {reply(shut.Get(t.Context(), "x")), pipeline.IsSnooze},
+		"the time is over":   {reply(rdb.Get(canceled, "x")), pipeline.IsSnooze},
+		"a full Redis":       {reply(rdb.Eval(t.Context(), `return redis.error_reply("OOM command not allowed")`, nil)), pipeline.IsSnooze},
+		"a broken line":      {fmt.Errorf("read it: %w", io.ErrUnexpectedEOF), pipeline.IsSnooze},
+		"another type":       {reply(rdb.HGet(t.Context(), "text", "f")), pipeline.IsWait},
+		"a script's error":   {reply(rdb.Eval(t.Context(), `return 1 + {}`, nil)), pipeline.IsWait},
+		"an unknown one":     {errors.New("cannot read 3 values"), pipeline.IsWait},
+		"no number":          {reply(rdb.IncrBy(t.Context(), "text", 1)), pipeline.IsWait},
+		"no number was read": {func() error { _, err := rdb.Get(t.Context(), "text").Int(); return err }(), pipeline.IsFailed},
+		"a wrong id":         {fmt.Errorf("claim: %w", unbindWrong.Validate()), pipeline.IsFailed},
+		"an unreadable lock": {&enqueuelocks.UnreadableError{Member: "u l", Expiry: "inf"}, pipeline.IsFailed},
+		"a full batch":       {&batch.FullError{ID: "b"}, pipeline.IsFailed},
+	} {
+		r := unavailable(c.err)
+		reason := tasks.Waiting
+		if c.want == pipeline.IsFailed {
+			reason = tasks.Invalid
+		}
+		if r.Kind != c.want || r.Reason != reason || r.Detail != c.err.Error() {
+			t.Errorf("%s, %v: %+v; want kind %d", name, c.err, r, c.want)
+		}
+	}
+}
+
+var unbindWrong = tasks.DeviceUnbind{UserID: "u", DeviceID: "a/b"}

@@ -15,6 +15,10 @@ import (
 // BatchNotifier announces that a batch is complete. It writes a line to the log,
 // and enqueues a task for the webhook. So the webhook is visible in the queue, is
 // retried, and becomes a dead letter if it fails for good.
+//
+// If the workers are changed one after the other, some have a webhook and some have
+// none. Then those without one leave the announcement to the others. They see in
+// Redis whether a worker with a webhook runs.
 type BatchNotifier struct {
 	rdb       redis.UniversalClient
 	batches   *batch.Store
@@ -33,6 +37,11 @@ func NewBatchNotifier(rdb redis.UniversalClient, webhook bool, log *zap.Logger) 
 // closes its input may complete a batch, and a worker that completed one may have
 // died before it announced the batch.
 const scanEvery = 10 * time.Second
+
+// webhookTTL is for how long a worker with a webhook is remembered after its last
+// scan, so that its restart loses no webhook. If the last worker with a webhook is
+// replaced by one without, the next completions are announced so much later.
+const webhookTTL = 5 * time.Minute
 
 // Completed tells the notifier that these batches are complete. It does not block:
 // what there is no room for is left to the next scan.
@@ -67,7 +76,11 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
 	limited, cancel := context.WithTimeout(ctx, scanEvery)
 	defer cancel()
-	notified, err := n.batches.DrainCompleted(limited, n.enqueueWebhook, ids...)
+	var notified []tasks.BatchStats
+	mine, err := n.announces(limited)
+	if mine {
+		notified, err = n.batches.DrainCompleted(limited, n.enqueueWebhook, ids...)
+	}
 	for _, b := range notified {
 		n.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
 			zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
@@ -76,6 +89,18 @@ func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
 	if err != nil && ctx.Err() == nil {
 		n.log.Warn("cannot announce complete batches; trying again", zap.Error(err))
 	}
+}
+
+// announces reports whether this worker announces complete batches. If it has a
+// webhook, announces records that first: otherwise a worker without one could take
+// the next batch.
+func (n *BatchNotifier) announces(ctx context.Context) (bool, error) {
+	if n.webhook {
+		err := n.batches.WebhookHeartbeat(ctx, webhookTTL)
+		return err == nil, err
+	}
+	others, err := n.batches.HasWebhook(ctx)
+	return err == nil && !others, err
 }
 
 // enqueueWebhook enqueues the webhook's task, unless another worker has done so.

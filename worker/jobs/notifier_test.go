@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -63,5 +64,55 @@ func TestBatchNotifier_CompletionReadsItsBatchOnly(t *testing.T) {
 	}
 	if read := hmgets(t, rdb) - before; read > 20*completed+open {
 		t.Errorf("%d completions have read %d batches; want some for each, not all %d that are open", completed, read, open)
+	}
+}
+
+// While the workers are changed one after the other, some have a webhook and some
+// have none yet.
+func TestBatchNotifier_LeavesABatchToAWorkerWithAWebhook(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	store := batch.NewStore(rdb)
+	complete := func(id string) {
+		ref := openBatchOf(t, store, id, unbindTask)
+		if err := store.CloseInput(t.Context(), id, 1); err != nil {
+			t.Fatal(err)
+		}
+		_, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	webhook := func(id string) bool {
+		return rdb.Exists(t.Context(), asynqx.TaskKey(tasks.QueueWebhook, tasks.Identity(tasks.BatchWebhook{BatchID: id}))).Val() == 1
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	older, newer := NewBatchNotifier(rdb, false, zap.New(core)), NewBatchNotifier(rdb, true, zap.New(core))
+
+	complete("b-1")
+	older.notify(t.Context())
+	if logs.FilterMessage("batch complete").Len() != 1 || webhook("b-1") {
+		t.Errorf("log %v; want the batch announced in the log alone, since no worker has a webhook", logs.All())
+	}
+	newer.notify(t.Context()) // its start
+	complete("b-2")
+	older.notify(t.Context(), "b-2")
+	older.notify(t.Context())
+	if logs.FilterMessage("batch complete").Len() != 1 {
+		t.Error("a worker without a webhook has announced a batch; want it left to the worker that has one")
+	}
+	newer.notify(t.Context())
+	if logs.FilterMessage("batch complete").Len() != 2 || !webhook("b-2") {
+		t.Errorf("log %v; want the batch announced, with its webhook", logs.All())
+	}
+	ttl, err := rdb.TTL(t.Context(), "kooworker:batches:webhook").Result()
+	if err != nil || ttl <= scanEvery || ttl > webhookTTL {
+		t.Errorf("the worker with the webhook is remembered for %s, %v; want more than a scan, and at most %s", ttl, err, webhookTTL)
+	}
+	rdb.Del(t.Context(), "kooworker:batches:webhook") // as when it expires
+	complete("b-3")
+	older.notify(t.Context())
+	if logs.FilterMessage("batch complete").Len() != 3 {
+		t.Error("not announced; want it announced when no worker has a webhook any more")
 	}
 }

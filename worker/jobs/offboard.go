@@ -119,8 +119,11 @@ func unbindListed(userID, deviceID string) tasks.DeviceUnbind {
 }
 
 // waitForChildren is the result while children are outstanding. The longer they
-// take, the longer is the pause.
+// take, the longer is the pause. This wait has no end of its own: no child waits for
+// anything but KooDrive and Redis, so each of them ends when these are back.
 func (j *Jobs) waitForChildren(since time.Time) pipeline.Result {
 	const least, most = time.Second, time.Minute
-	return waitFor("its unbinds and releases are under way", "", min(max(j.now().Sub(since)/4, least), most))
+	return pipeline.Snooze(pipeline.Problem{
+		Reason: tasks.Waiting, Detail: "its unbinds and releases are under way", RetryAfter: min(max(j.now().Sub(since)/4, least), most),
+	})
 }

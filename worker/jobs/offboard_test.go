@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -171,7 +170,7 @@ func TestOffboard_ReturnsTheFailureOfTheList(t *testing.T) {
 		f.want(t, "list", reason, "[]")
 	}
 	f := newUser(t, []string{"a"}, nil)
-	f.err = errors.New("Redis is away")
+	f.err = errAway
 	f.want(t, "Redis", tasks.Waiting, "[]")
 }
 
@@ -222,9 +221,9 @@ func TestOffboard_EndsThoughALockIsTrackedAgain(t *testing.T) {
 func TestOffboard_WaitsForTheLockLedger(t *testing.T) {
 	t.Parallel()
 	f := newUser(t, []string{"a"}, nil)
-	f.heldErr = errors.New("Redis is away")
+	f.heldErr = errAway
 	r := f.want(t, "Redis", tasks.Waiting, "[]")
-	if r.Detail != "Redis is away" || f.forgot {
+	if r.Detail != errAway.Error() || f.forgot {
 		t.Errorf("%+v; want the error as detail, and nothing forgotten", r)
 	}
 	f.bind()

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
@@ -123,9 +125,12 @@ func (j *Jobs) claim(ctx context.Context, t tasks.LockRelease) (enqueuelocks.Cla
 // claim has checked that.
 func (j *Jobs) recheck(ctx context.Context, t tasks.LockRelease) *pipeline.Result {
 	refused, err := j.sources.recheck(ctx, t)
+	failed, isList := errors.AsType[*locks.ListError](err)
 	switch {
+	case isList: // the source, and not the task
+		return new(waitFor(failed.Error(), failed.Hint(), j.sources.pause(t.Evidence.Source)))
 	case err != nil:
-		return new(waitFor(err.Error(), "", j.sources.pause(t.Evidence.Source))) // not the task's fault
+		return new(unavailable(err))
 	case refused != "":
 		return notStale(refused)
 	default:

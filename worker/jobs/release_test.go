@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -71,8 +70,8 @@ func TestRelease_RenewedOrForgottenSinceSweep(t *testing.T) {
 		b.wantAsked(t, string(status), "claim")
 	}
 	b := setup(t, gate.Config{})
-	b.claimErr = errors.New("Redis is away")
-	wantWaiting(t, "the claim fails", b.do(staleRelease))
+	b.claimErr = errAway
+	wantSnoozed(t, "the claim fails", b.do(staleRelease))
 	b.wantAsked(t, "the claim fails", "claim")
 }
 
@@ -137,9 +136,9 @@ func TestRelease_LedgerFailsAfterTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, gate.Config{})
-		b.endErr = errors.New("Redis is away")
+		b.endErr = errAway
 		begin := time.Now()
-		wantWaiting(t, "released, and not noted", b.do(staleRelease))
+		wantSnoozed(t, "released, and not noted", b.do(staleRelease))
 		if took := time.Since(begin); took > claimEndTimeout {
 			t.Errorf("the job tried to end the claim for %s; want at most %s", took, claimEndTimeout)
 		}
@@ -170,7 +169,7 @@ func TestRelease_ClaimCameTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, gate.Config{})
 		b.slow = claimMinTTL
-		wantWaiting(t, "a late claim", b.do(staleRelease))
+		wantSnoozed(t, "a late claim", b.do(staleRelease))
 		b.wantAsked(t, "a late claim", "claim", "unclaim 7")
 	})
 }
@@ -198,7 +197,7 @@ func TestAcquire_NoCallAfterItsDeadline(t *testing.T) {
 		if permit != nil || stop == nil {
 			t.Fatal("a permit after the deadline; want none")
 		}
-		wantWaiting(t, "after the deadline", *stop)
+		wantSnoozed(t, "after the deadline", *stop)
 	}
 	if status := b.gate.Status(); status.InFlight != 0 || status.Breakers[gate.Release].State != gate.Closed {
 		t.Errorf("the gate is %+v; want it closed, and nothing in flight", status)

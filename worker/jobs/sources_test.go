@@ -12,6 +12,7 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
@@ -49,7 +50,7 @@ func TestRelease_RechecksAnotherSource(t *testing.T) {
 		"as it was":   {&fakeTable{}, pipeline.IsDone},
 		"renewed":     {&fakeTable{refused: "it was renewed"}, pipeline.IsSuperseded},
 		"gone":        {&fakeTable{refused: "it is not listed any more"}, pipeline.IsSuperseded},
-		"no database": {&fakeTable{fail: errors.New("no connection")}, pipeline.IsSnooze},
+		"no database": {&fakeTable{fail: &locks.ListError{Err: errors.New("no connection")}}, pipeline.IsWait},
 	} {
 		b := setup(t, gate.Config{}, c.table)
 		var r pipeline.Result

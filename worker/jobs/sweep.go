@@ -47,10 +47,11 @@ func (j *Jobs) sweep(ctx context.Context, t tasks.LockSweep, id string) pipeline
 	if failed, ok := errors.AsType[*locks.ListError](err); ok {
 		return pipeline.Failed(pipeline.Problem{Reason: tasks.Unlisted, Detail: failed.Error(), Hint: failed.Hint()})
 	}
+	if errors.Is(err, locks.ErrBusy) {
+		return waitFor(err.Error(), "", unavailablePause)
+	}
 	if err != nil {
-		if !errors.Is(err, locks.ErrBusy) {
-			j.log.Named("sweep").Warn("the sweep stopped early; the next try does the rest", zap.String("source", string(source)), zap.Error(err))
-		}
+		j.log.Named("sweep").Warn("the sweep stopped early; the next try does the rest", zap.String("source", string(source)), zap.Error(err))
 		return unavailable(err)
 	}
 	return pipeline.Done(nil)

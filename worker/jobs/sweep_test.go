@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"testing"
@@ -67,8 +66,8 @@ func TestSweep_ResultAndReport(t *testing.T) {
 		t.Errorf("the report is %+v; want 100 locks, 12 stale, 10 enqueued, 2 held back", report)
 	}
 
-	releases.err = errors.New("Redis is away")
-	wantWaiting(t, "Redis", b.do(tasks.LockSweep{}))
+	releases.err = errAway
+	wantSnoozed(t, "Redis", b.do(tasks.LockSweep{}))
 	releases.err = nil
 	if _, err := ledger.AcquireLease(t.Context(), "somebody else", time.Minute); err != nil {
 		t.Fatal(err)

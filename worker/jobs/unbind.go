@@ -9,6 +9,15 @@ import (
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
+// guardMargin is how much later than its order a device must be bound to count as
+// bound again. The two times come from two clocks: the producer's and KooDrive's.
+// Clocks that are set by NTP differ by much less. So if the producer's clock is
+// behind, a device that was bound shortly before its order is still unbound. The
+// price is that a device which the user binds again within the margin is unbound as
+// well. The user sees that, and can bind it again. But nobody would look for a device
+// that stays bound although its deletion was ordered.
+const guardMargin = time.Minute
+
 // unbind removes a device from its user.
 //
 // An old order may be out of date: the user may have bound the device again since.
@@ -20,7 +29,7 @@ func (j *Jobs) unbind(ctx context.Context, t tasks.DeviceUnbind, intent tasks.In
 		if !result.Succeeded() {
 			return result
 		}
-		if bound := boundAt(devices, t.DeviceID); bound.After(intent.EnqueuedAt) {
+		if bound := boundAt(devices, t.DeviceID); bound.After(intent.EnqueuedAt.Add(guardMargin)) {
 			return pipeline.Superseded("bound again at " + bound.UTC().Format(time.RFC3339) + ", after it was enqueued")
 		}
 	}

@@ -102,11 +102,13 @@ func TestUnbind_Guard(t *testing.T) {
 		"young":                      {tasks.Intent{EnqueuedAt: young}, start, tasks.OK, pipeline.IsDone, 1},
 		"of unknown age":             {tasks.Intent{}, start, tasks.OK, pipeline.IsDone, 1},
 		"old, bound before":          {tasks.Intent{EnqueuedAt: old}, old.Add(-time.Second), tasks.OK, pipeline.IsDone, 2},
-		"old, bound again":           {tasks.Intent{EnqueuedAt: old}, old.Add(time.Second), tasks.OK, pipeline.IsSuperseded, 1},
-		"old, bound again, no guard": {tasks.Intent{EnqueuedAt: old, NoGuard: true}, old.Add(time.Second), tasks.OK, pipeline.IsDone, 1},
-		"old, not bound":             {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.OK, pipeline.IsDone, 2},
-		"old, nothing listed":        {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Gone, pipeline.IsAlreadyGone, 2},
-		"old, listing fails":         {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Upstream, pipeline.IsFailed, 1},
+		"old, bound again":           {tasks.Intent{EnqueuedAt: old}, old.Add(guardMargin + time.Second), tasks.OK, pipeline.IsSuperseded, 1},
+		"old, bound again, no guard": {tasks.Intent{EnqueuedAt: old, NoGuard: true}, old.Add(guardMargin + time.Second), tasks.OK, pipeline.IsDone, 1},
+		// It was bound before, and the producer's clock is 30 s behind KooDrive's.
+		"old, two clocks":     {tasks.Intent{EnqueuedAt: old}, old.Add(30 * time.Second), tasks.OK, pipeline.IsDone, 2},
+		"old, not bound":      {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.OK, pipeline.IsDone, 2},
+		"old, nothing listed": {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Gone, pipeline.IsAlreadyGone, 2},
+		"old, listing fails":  {tasks.Intent{EnqueuedAt: old}, time.Time{}, tasks.Upstream, pipeline.IsFailed, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -3,10 +3,12 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
@@ -24,14 +26,21 @@ type webhookPayload struct {
 // postWebhook posts the news of a complete batch. Every failed request is charged:
 // if the receiver cannot be reached for so long that the budget is used up, more
 // tries would not help.
+//
+// If the batch was deleted or has expired, there is nothing to post any more. The task
+// is superseded and not dead, since a replay would find nothing to post either.
 func (j *Jobs) postWebhook(ctx context.Context, t tasks.BatchWebhook) pipeline.Result {
 	if j.webhook == nil {
 		return waitFor("this worker has no webhook, but the one that enqueued this task has",
 			"give --webhook-url to all workers, or to none and discard this task", otherWorkerPause)
 	}
 	stats, err := j.batches.Show(ctx, t.BatchID)
+	if _, gone := errors.AsType[*batch.NotFoundError](err); gone {
+		j.log.Warn("a webhook is not posted, since its batch was deleted or has expired", zap.String("batch", t.BatchID))
+		return pipeline.Superseded("its batch was deleted or has expired, so there is nothing to post")
+	}
 	if err != nil {
-		return waitFor(err.Error(), "", otherWorkerPause)
+		return unavailable(err)
 	}
 	body, err := json.Marshal(webhookPayload{Type: "batch.complete", Timestamp: stats.CompletedAt, Data: stats})
 	if err != nil {

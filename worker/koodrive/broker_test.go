@@ -223,6 +223,10 @@ func TestBroker_Failures(t *testing.T) {
 			if got.Reason != tc.want || got.Status != 0 || got.Message == "" || strings.Contains(got.Error(), "hush") {
 				t.Errorf("got %v, want %s", got, tc.want)
 			}
+			// Only the answer about the user is the task's own, and no sign that KooDrive works.
+			if refused := got.RefusedWithoutCall(); refused != (tc.want == tasks.Forbidden) {
+				t.Errorf("refused without a call: %t; want it for %s only", refused, tasks.Forbidden)
+			}
 		})
 	}
 	t.Run("unreachable", func(t *testing.T) {

@@ -187,7 +187,8 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (SweepReport, error) {
 }
 
 // abandonOpenBatches closes the batches of sweeps that stopped early. The locks that
-// those sweeps did not reach are stale for this sweep.
+// those sweeps did not reach are stale for this sweep. A batch that cannot be closed is
+// left to the next sweep, so that it does not stop all sweeps.
 func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 	batches, err := s.Store.OpenBatches(ctx)
 	if err != nil {
@@ -196,7 +197,8 @@ func (s *Sweeper) abandonOpenBatches(ctx context.Context) error {
 	for _, id := range batches {
 		err := s.Batches.Abandon(ctx, id)
 		if _, never := errors.AsType[*batch.NotFoundError](err); err != nil && !never { // the sweep may have died before it made the batch
-			return fmt.Errorf("close the batch of a sweep that stopped early: %w", err)
+			s.Logger.Error("cannot close the batch of a sweep that stopped early; the next sweep tries again", zap.String("batch", id), zap.Error(err))
+			continue
 		}
 		if err := s.Store.CloseBatch(ctx, id); err != nil {
 			return err
@@ -230,7 +232,23 @@ func (s *Sweeper) plan(ctx context.Context, o Options) (SweepReport, iter.Seq2[t
 		r.Why = fmt.Sprintf("%d locks are stale, more than %d go in one sweep", r.Stale, o.Max)
 	}
 	r.HeldBack = r.Stale - r.Enqueued
-	return r, first(r.Enqueued, stats.Oldest), nil
+	return r, first(r.Enqueued, s.readable(stats.Oldest)), nil
+}
+
+// readable leaves out what cannot be read in the lock ledger. It stays there, and
+// holds up no other lock.
+func (s *Sweeper) readable(locks iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, error] {
+	return func(yield func(tasks.Lock, error) bool) {
+		for l, err := range locks {
+			if bad, ok := errors.AsType[*enqueuelocks.UnreadableError](err); ok {
+				s.Logger.Error("a lock cannot be read, and stays", zap.String("source", string(s.Source.Kind())), zap.Error(bad))
+				continue
+			}
+			if !yield(l, err) {
+				return
+			}
+		}
+	}
 }
 
 // sourceNames names the sources in messages.

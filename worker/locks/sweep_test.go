@@ -507,3 +507,47 @@ func TestSweep_ClosesTheBatchOfOneThatWasCutShort(t *testing.T) {
 		t.Errorf("abandoned %t, open %v after the batch %s; want %s abandoned, and none open", f.abandoned(t, first), open, f.batch, first)
 	}
 }
+
+// Somebody has written to the ledgers by hand. The other locks are swept all the same.
+func TestSweep_UnreadableEntriesHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	f, rdb := newFixture(t, server, 0, fixture{}), server.Client()
+	soon := time.Now().Add(200 * time.Millisecond)
+	if _, err := f.store.Track(t.Context(), []enqueuelocks.TrackRequest{{UserID: "u", LockID: "l", ExpiresAt: soon}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.ZAdd(t.Context(), "{kooworker:locks}:expiry", redis.Z{Score: 1, Member: "nospace"}, redis.Z{Score: 2, Member: "another"}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.batches.Open(t.Context(), batch.Spec{ID: "sweep-broken"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store.OpenBatch(t.Context(), "sweep-broken"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.HDel(t.Context(), "kooworker:{batch:sweep-broken}:meta", "total").Err(); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zapcore.ErrorLevel)
+	sweeper := f.sweeper(zap.New(core))
+	sweeper.Source = Ledger{Store: f.store}
+	redistest.Eventually(t, 10*time.Second, "the lock is swept", func() bool {
+		r, err := sweeper.Sweep(t.Context(), Options{LockSweep: tasks.LockSweep{Grace: time.Millisecond}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Enqueued == 1
+	})
+	if len(f.enqueued) != 1 || f.enqueued[0].LockID != "l" {
+		t.Errorf("enqueued %+v; want the lock that can be read", f.enqueued)
+	}
+	for _, line := range []string{"a lock cannot be read, and stays", "cannot close the batch of a sweep that stopped early; the next sweep tries again"} {
+		if logs.FilterMessage(line).Len() == 0 {
+			t.Errorf("no line %q in the log", line)
+		}
+	}
+	if bad := logs.FilterMessageSnippet("cannot be read").FilterFieldKey("error"); bad.Len()%2 != 0 {
+		t.Errorf("%d lines; want one for each of the two in each sweep", bad.Len())
+	}
+}

@@ -4,8 +4,8 @@
 //	decode   turn the bytes into a task; bytes that are no task are parked as they are
 //	attempt  let the job do the work (package jobs), which returns a [Result]
 //	decide   turn the result into a [Decision], by the retry policy
-//	settle   store the dead letter of a dead task, and the receipt of a task of a
-//	         batch; then tell asynq
+//	settle   store the receipt of a task of a batch, and the dead letter of a dead
+//	         task; then tell asynq
 //
 // [Pipeline.Process] is these steps in one function. Only [Policy.Decide] decides
 // between done, retry and dead. Only [ToAsynqError] translates a decision to asynq.
@@ -15,6 +15,20 @@
 // Only an answer about this very task counts. Throttling, an outage, a refused
 // credential, an answer that is not KooDrive's and an interrupted call would have
 // affected any other task as well. So they put the task back uncharged.
+//
+// # Waiting
+//
+// A task may wait for KooDrive, for Redis or for its own children for as long as that
+// takes. Any other wait has an end, since what it waits for may never come: a source
+// of locks that no worker has any more, or a secret that nobody repairs. A task that has
+// waited for Policy.MaxWait is dead, with the reason waiting.
+//
+// What counts is the wait, and not the age of the task, which may have been scheduled
+// or replayed. The beginning is noted in the task's hash in Redis, by Redis' clock,
+// when the task waits. So only tasks that wait cost another exchange with Redis.
+// A restart, or a run on another worker, changes nothing. If the task has not waited
+// for an hour, because it had to wait for KooDrive meanwhile or no worker ran, a new
+// wait begins; so it does for a copy that was requeued, and for a replay.
 //
 // # Why asynq never decides
 //
@@ -34,6 +48,6 @@
 // # Boundaries
 //
 // Package worker builds the pipeline and calls [Pipeline.Process]. The package
-// imports tasks, asynq, the dead letters and internal/httpx. It must not import the
+// imports tasks, asynq, go-redis, the dead letters and internal/httpx. It must not import the
 // API client, the gate or the jobs: it knows nothing of devices and locks.
 package pipeline

@@ -3,12 +3,14 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -29,8 +31,9 @@ type Delivery struct {
 }
 
 // order tells one order from another. The ID alone does not: the same item of a batch
-// that is deleted and made again has the same ID, and another enqueued_at.
-func (d Delivery) order() string { return d.ID + " " + string(d.Payload) }
+// that is deleted and made again has the same ID, and another enqueued_at. A replay is
+// an order of its own.
+func (d Delivery) order() string { return fmt.Sprint(d.Replay, d.ID, " ", string(d.Payload)) }
 
 // Job is a decoded task.
 type Job struct {
@@ -66,14 +69,17 @@ type Event struct {
 	Took     time.Duration
 }
 
-// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeue and Receipts
-// are required.
+// Config holds what a Pipeline needs. Jobs, DeadLetters, Requeue, Waited and
+// Receipts are required.
 type Config struct {
 	Jobs        Jobs
 	DeadLetters DeadLetters
 	// Requeue enqueues a copy of a task, under our own retry limit, to run after a
 	// delay. It returns nil once the copy is stored. See NewRequeue.
-	Requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
+	Requeue func(ctx context.Context, d Delivery, delay time.Duration) error
+	// Waited notes that a task waits, and reports whether it has waited for at least
+	// so long. See NewWaited.
+	Waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	Receipts Receipts
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
@@ -91,6 +97,7 @@ type Pipeline struct {
 	jobs     Jobs
 	letters  DeadLetters
 	requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
+	waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	receipts Receipts
 	policy   Policy
 	observe  func(Event)
@@ -104,15 +111,15 @@ type Pipeline struct {
 
 // New checks a configuration and returns a Pipeline.
 func New(cfg Config) (*Pipeline, error) {
-	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeue == nil || cfg.Receipts == nil {
-		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeue and Receipts are required")
+	if cfg.Jobs == nil || cfg.DeadLetters == nil || cfg.Requeue == nil || cfg.Waited == nil || cfg.Receipts == nil {
+		return nil, errors.New("pipeline: Config.Jobs, DeadLetters, Requeue, Waited and Receipts are required")
 	}
 	unrecorded, err := lru.New[string, Result](maxUnrecorded)
 	if err != nil {
 		return nil, err
 	}
 	p := &Pipeline{
-		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, receipts: cfg.Receipts,
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts,
 		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
@@ -147,10 +154,10 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		result = p.attempt(ctx, job)
 	}
 	decision := p.decide(ctx, d, result)
-	decision = p.settle(ctx, d, job, decision)
 	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
 		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
+	decision = p.settle(ctx, d, job, decision)
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
 	p.log.write(event, result)
@@ -203,12 +210,15 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 		// A shutdown, an operator's cancel or a lost lease ended the attempt. If asynq
 		// has not put the task back already, it runs again soon, uncharged.
 		return d.retryUncharged(r.Problem, time.Second)
-	case r.Kind == IsSnooze || r.Kind == IsOutage:
+	case r.Kind == IsSnooze || r.Kind == IsOutage || r.Kind == IsWait && !p.waitedTooLong(ctx, d):
 		delay := r.RetryAfter
 		if delay <= 0 {
 			delay = p.policy.pause()
 		}
 		return d.retryUncharged(r.Problem, delay)
+	case r.Kind == IsWait:
+		text := r.errorLine() + "; it has waited for " + p.policy.MaxWait.String()
+		return Decision{Action: Park, Outcome: tasks.Dead, Reason: r.Reason, Attempt: d.Attempts, Error: text}
 	}
 	decision := p.policy.Decide(r.Reason, d.Attempts, d.RetryLimit-d.Retries+d.Attempts, r.RetryAfter)
 	if d.Replay && decision.CountsAsAttempt && decision.Action == Retry {
@@ -220,6 +230,16 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 	return decision
 }
 
+// waitedTooLong reports whether a task that waits has done so for Policy.MaxWait. If
+// the wait cannot be noted, Redis is away, and the wait goes on.
+func (p *Pipeline) waitedTooLong(ctx context.Context, d Delivery) bool {
+	tooLong, err := p.waited(ctx, d, p.policy.MaxWait)
+	if err != nil {
+		p.log.storeFailed("waits, and this cannot be noted; the wait goes on", d, err)
+	}
+	return err == nil && tooLong
+}
+
 // retryUncharged is the decision to run a task again as if there had been no attempt.
 func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 	return Decision{Action: Retry, Reason: why.Reason, Attempt: d.Attempts, Delay: delay, Error: why.errorLine()}
@@ -228,6 +248,11 @@ func (d Delivery) retryUncharged(why Problem, delay time.Duration) Decision {
 // settle parks a dead task, or requeues a task that asynq would archive. Only then
 // may the original leave its queue. If the process dies in between, the original
 // runs again, and its letter is already parked or its copy already enqueued.
+//
+// A letter is parked after the receipt, so that a task whose receipt fails runs again
+// and has no letter: it may succeed then. If the process dies after the receipt, or
+// if parking fails, the task runs again as well. Should it succeed, the ledger
+// replaces dead by the new outcome.
 func (p *Pipeline) settle(ctx context.Context, d Delivery, job Job, decision Decision) Decision {
 	if d.Replay {
 		return decision // a replayed letter stays where it is
@@ -268,11 +293,14 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 const receiptTimeout = 15 * time.Second
 
 // writeReceipt writes the receipt of a task to the batch ledger, before the task
-// may leave its queue. If the process dies after that, the task runs again, and the
-// ledger keeps the first receipt. If the process dies before that, the task runs
-// again, and its receipt says already_gone for what the first run has removed. If
-// only the writing fails, this process remembers the result, and the task comes back
-// for its receipt alone.
+// may leave its queue, and before its letter is parked. If the process dies after
+// that, the task runs again. The ledger keeps the first receipt, unless that says
+// dead. If the process dies before that, the task runs again, and its receipt says
+// already_gone for what the first run has removed. If only the writing fails, this
+// process remembers the result, and the task comes back for its receipt alone.
+//
+// If the ledger cannot take the receipt although Redis is there, because somebody has
+// written to its keys, the task is dead after Policy.MaxWait, and has no receipt.
 //
 // KooDrive has answered by now, so the receipt is written even if ctx has ended.
 func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
@@ -287,10 +315,12 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {
-		p.log.storeFailed("done, but its receipt cannot be written yet; the task runs again", d, err)
-		if result.Succeeded() {
-			p.unrecorded.Add(d.order(), result)
+		if !asynqx.IsUnavailable(err) && p.waitedTooLong(ctx, d) {
+			text := fmt.Sprintf("%s: it is %s, but its receipt cannot be written: %v", tasks.Waiting, decision.Outcome, err)
+			return Decision{Action: Park, Outcome: tasks.Dead, Reason: tasks.Waiting, Attempt: d.Attempts, Error: text}
 		}
+		p.log.storeFailed("done or dead, but its receipt cannot be written yet; the task runs again", d, err)
+		p.unrecorded.Add(d.order(), result)
 		return p.runAgain(d, decision)
 	}
 	p.unrecorded.Remove(d.order())

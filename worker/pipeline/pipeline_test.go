@@ -76,6 +76,14 @@ type bundle struct {
 	receipts *fakeReceipts
 	logs     *observer.ObservedLogs
 	now      time.Time
+	waited   time.Duration // of a task that waits
+	waitErr  error
+	waits    int // that were noted
+}
+
+func (b *bundle) noteWait(_ context.Context, _ Delivery, most time.Duration) (tooLong bool, err error) {
+	b.waits++
+	return b.waited >= most, b.waitErr
 }
 
 // resultOf is the result of a job for an answer of KooDrive.
@@ -98,7 +106,7 @@ func setup(t *testing.T, reason tasks.Reason) *bundle {
 		store: &fakeStore{}, receipts: &fakeReceipts{}, logs: logs,
 		now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 	}
-	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeue: b.store.Requeue, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
+	p, err := New(Config{Jobs: b.jobs, DeadLetters: b.store, Requeue: b.store.Requeue, Waited: b.noteWait, Receipts: b.receipts, Logger: zap.New(core), Now: func() time.Time { return b.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +155,7 @@ func TestProcess_DeadTaskIsParkedBeforeItIsRemoved(t *testing.T) {
 func TestProcess_FailedParkingStaysUncharged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)
-	b.store.err = errors.New("Redis is away")
+	b.store.err = errAway
 	d := delivery(unbindPayload)
 	v := b.Process(t.Context(), d)
 	if v.Action != Retry || v.CountsAsAttempt || v.Delay <= 0 {
@@ -348,7 +356,7 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var seen []Event
 	jobs := &fakeJobs{do: func(context.Context, tasks.Task) Result { return AlreadyGone() }}
-	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeue: (&fakeStore{}).Requeue, Receipts: &fakeReceipts{}, Observe: func(e Event) { seen = append(seen, e) }})
+	p, err := New(Config{Jobs: jobs, DeadLetters: &fakeStore{}, Requeue: (&fakeStore{}).Requeue, Waited: (&bundle{}).noteWait, Receipts: &fakeReceipts{}, Observe: func(e Event) { seen = append(seen, e) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,53 +364,6 @@ func TestProcess_ObserverSeesEveryAttempt(t *testing.T) {
 	p.Process(t.Context(), delivery("{"))
 	if len(seen) != 2 || seen[0].Decision.Outcome != tasks.AlreadyGone || seen[1].Decision.Outcome != tasks.Dead || seen[1].Task != nil {
 		t.Errorf("events %+v; want one of the done task and one of the bytes that are no task", seen)
-	}
-}
-
-// The ledger is away for longer than a receipt waits. The device is gone by then,
-// so the second run alone would prove less than the first.
-func TestProcess_OutcomeIsKeptUntilItsReceiptIsWritten(t *testing.T) {
-	t.Parallel()
-	b := setup(t, tasks.OK)
-	device := &tasks.Device{DeviceID: "d"}
-	b.jobs.do = func(context.Context, tasks.Task) Result {
-		if len(b.jobs.calls) > 1 {
-			return AlreadyGone()
-		}
-		return Done(device)
-	}
-	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
-	b.receipts.err = errors.New("Redis is away")
-	for range 3 {
-		if v := b.Process(t.Context(), d); v.Action != Retry || v.CountsAsAttempt {
-			t.Fatalf("%+v; want it put back uncharged while its receipt cannot be written", v)
-		}
-	}
-	b.receipts.err = nil
-	if v := b.Process(t.Context(), d); v.Action != Complete || v.Outcome != tasks.Succeeded {
-		t.Errorf("%+v; want it succeeded", v)
-	}
-	if len(b.jobs.calls) != 1 || len(b.receipts.receipts) != 1 || b.receipts.receipts[0].Outcome != tasks.Succeeded || b.receipts.receipts[0].Device != device {
-		t.Errorf("calls %v, receipts %+v; want one call, and its outcome with the device", b.jobs.calls, b.receipts.receipts)
-	}
-	if v := b.Process(t.Context(), d); v.Outcome != tasks.AlreadyGone || len(b.jobs.calls) != 2 {
-		t.Errorf("%+v after %v; want a new run once the receipt is written", v, b.jobs.calls)
-	}
-}
-
-// Another worker has recorded the first order, and its batch was made again: the new
-// order of the same device has the same task ID.
-func TestProcess_OutcomeIsKeptForItsOrderOnly(t *testing.T) {
-	t.Parallel()
-	b := setup(t, tasks.OK)
-	first := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T08:30:00Z","batch":"b","index":3}`)
-	again := delivery(`{"v":1,"user_id":"u","device_id":"d","enqueued_at":"2026-01-31T09:30:00Z","batch":"b","index":3}`)
-	b.receipts.err = errors.New("Redis is away")
-	b.Process(t.Context(), first)
-	b.receipts.err = nil
-	before := len(b.jobs.calls)
-	if v := b.Process(t.Context(), again); v.Outcome != tasks.Succeeded || len(b.jobs.calls) <= before {
-		t.Errorf("%+v after %v; want the new order carried out", v, b.jobs.calls)
 	}
 }
 

@@ -23,6 +23,10 @@ type Policy struct {
 	// Pause is the mean wait after an attempt that is not charged and names no time. The
 	// wait is random, 0.5 to 1.5 times Pause. Default 10 s.
 	Pause time.Duration
+	// MaxWait is how long a task may wait for something other than KooDrive and Redis,
+	// such as a source of locks that no worker has. Then it is dead. At least 1 min.
+	// Default 24 h.
+	MaxWait time.Duration
 }
 
 // DefaultPolicy returns the defaults.
@@ -34,6 +38,7 @@ func DefaultPolicy() Policy {
 		ThrottleMin: 2 * time.Second,
 		ThrottleMax: 5 * time.Second,
 		Pause:       10 * time.Second,
+		MaxWait:     24 * time.Hour,
 	}
 }
 
@@ -54,6 +59,9 @@ func (p Policy) validate() error {
 	}
 	if p.Pause < time.Second {
 		return fmt.Errorf("pause is %s; want at least 1s", p.Pause)
+	}
+	if p.MaxWait < time.Minute {
+		return fmt.Errorf("max wait is %s; want at least 1m", p.MaxWait)
 	}
 	if err := p.Backoff.validate(); err != nil {
 		return fmt.Errorf("backoff: %w", err)

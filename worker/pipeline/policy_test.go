@@ -158,6 +158,7 @@ func TestPolicyValidate_RefusesBadValues(t *testing.T) {
 		"cap below first":  func(p *Policy) { p.Backoff.Cap = time.Second },
 		"throttle turned":  func(p *Policy) { p.ThrottleMax = time.Second },
 		"no pause":         func(p *Policy) { p.Pause = 0 },
+		"short wait":       func(p *Policy) { p.MaxWait = time.Second },
 	} {
 		p := DefaultPolicy()
 		spoil(&p)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/groupcommit"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -46,13 +47,16 @@ func NewReceiptBatcher(store ReceiptStore, completed func(ids ...string)) *Recei
 	return &ReceiptBatcher{group: groupcommit.New(receiptsTogether, commit)}
 }
 
-// Record implements Receipts. It tries until ctx ends, so that the task need not
-// call KooDrive again for its receipt. If it returns an error, the receipt may have
-// been written nevertheless.
+// Record implements Receipts. While Redis is away it tries until ctx ends, so that the
+// task need not call KooDrive again for its receipt. If it returns an error, the
+// receipt may have been written nevertheless.
 func (b *ReceiptBatcher) Record(ctx context.Context, r tasks.Receipt) error {
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	return backoff.Retry(func() error {
 		_, err := b.group.Do(ctx, r.Batch, r)
+		if err != nil && !asynqx.IsUnavailable(err) {
+			return backoff.Permanent(err)
+		}
 		return err
 	}, backoff.WithContext(pause, ctx))
 }

@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,10 +14,14 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
+// errAway is the error of a Redis that is away.
+var errAway error = &net.OpError{Op: "dial", Err: errors.New("no Redis")}
+
 // slowStore takes a second for each exchange, and the first few fail.
 type slowStore struct {
 	mu        sync.Mutex
 	failures  int
+	failure   error // errAway if it is nil
 	exchanges int
 	recorded  map[tasks.BatchRef]int
 }
@@ -31,7 +37,7 @@ func (s *slowStore) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt
 	s.exchanges++
 	if s.failures > 0 {
 		s.failures--
-		return nil, errors.New("Redis is away")
+		return nil, cmp.Or(s.failure, errAway)
 	}
 	for _, r := range receipts {
 		s.recorded[r.BatchRef]++
@@ -82,5 +88,17 @@ func TestReceiptBatcher_EndsWithItsContext(t *testing.T) {
 			t.Errorf("it tried for %s; want 10s, when its context ends", took)
 		}
 		time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble: the exchange under way ends
+	})
+}
+
+// The ledger of the batch was written by hand. Tries do not help.
+func TestReceiptBatcher_DoesNotRepeatWhatRedisRefuses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{failures: 1 << 30, failure: errors.New("hash value is not an integer"), recorded: map[tasks.BatchRef]int{}}
+		b := NewReceiptBatcher(store, func(...string) {})
+		if err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}}); !errors.Is(err, store.failure) || store.exchanges != 1 {
+			t.Errorf("%v after %d exchanges; want the error after one", err, store.exchanges)
+		}
 	})
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Result is what a job returns for one attempt. Make one with Done, AlreadyGone,
-// Superseded, Snooze, Outage or Failed.
+// Superseded, Snooze, Wait, Outage or Failed.
 type Result struct {
 	Kind ResultKind
 	// Problem says why the work is not done. Its Reason is OK or Gone if it is done.
@@ -25,6 +25,7 @@ const (
 	IsAlreadyGone
 	IsSuperseded
 	IsSnooze
+	IsWait
 	IsOutage
 	IsFailed
 )
@@ -53,9 +54,13 @@ func Superseded(why string) Result {
 	return Result{Kind: IsSuperseded, Problem: Problem{Reason: tasks.Outdated, Detail: why}}
 }
 
-// Snooze says that the task must wait for something else, and that its call was not
-// made. The task runs again, uncharged.
+// Snooze says that the task must wait for KooDrive, for Redis, or for its own
+// children, and that its call was not made. The task runs again, uncharged.
 func Snooze(p Problem) Result { return Result{Kind: IsSnooze, Problem: p} }
+
+// Wait says that the task must wait for something else, which may never come. The
+// task runs again, uncharged, until it has waited for Policy.MaxWait. Then it is dead.
+func Wait(p Problem) Result { return Result{Kind: IsWait, Problem: p} }
 
 // Outage says that a call was made, and that it failed for a reason that affects
 // every task alike. The task runs again, uncharged.

@@ -41,10 +41,11 @@
 //     is still the one that was read. If the owner, asynq's own recoverer or
 //     another repairer was faster, nothing happens. The message does not change,
 //     so no retry is charged.
-//  4. To park, the Parker stores the letter first. If the repairer crashes after
-//     that, both the letter and the original are there. The next repairer decides
-//     the same, and the Parker finds its own letter. If the evidence of the crash
-//     is gone by then, the task runs once more instead: work is repeated.
+//  4. To park, the repairer records the receipt of a task of a batch. Then the
+//     Parker stores the letter. If the repairer crashes after that, both the letter
+//     and the original are there. The next repairer decides the same, and the
+//     Parker finds its own letter. If the evidence of the crash is gone by then, the
+//     task runs once more instead: work is repeated.
 //  5. One script removes the original, and only if lease and message are still
 //     those that were read. If they are not, somebody else took the task in
 //     between. Then both letter and task stay, and how the task ends shows which

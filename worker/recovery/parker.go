@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -45,19 +48,26 @@ func (it item) undecodable(q queue) deadletter.Letter {
 	}
 }
 
-// park stores a letter, and the receipt of a task of a batch. If the process dies
-// in between, the task is still where it was, and is parked again.
+// park stores the receipt of a task of a batch, and then its letter. If the process
+// dies in between, the task is still where it was, and is parked again, or runs
+// again. In the other order a task whose receipt fails, and which runs again and
+// succeeds, would leave a letter that nobody needs.
+//
+// If the ledger cannot take the receipt although Redis is there, the task is parked
+// without it: asynq deletes archived tasks some day.
 func (r *Repairer) park(ctx context.Context, l deadletter.Letter) error {
 	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
 	defer cancel()
-	if err := r.cfg.Parker.Park(ctx, l); err != nil {
-		return err
+	if receipt, ok := l.Receipt(tasks.Dead); ok {
+		err := r.cfg.Receipts.Record(ctx, receipt)
+		if err != nil && asynqx.IsUnavailable(err) {
+			return err
+		}
+		if err != nil {
+			r.repairs.Error("a dead task is parked without its receipt, which cannot be written", zap.String("id", l.ID), zap.String("batch", l.Batch), zap.Error(err))
+		}
 	}
-	receipt, ok := l.Receipt(tasks.Dead)
-	if !ok {
-		return nil
-	}
-	return r.cfg.Receipts.Record(ctx, receipt)
+	return r.cfg.Parker.Park(ctx, l)
 }
 
 // reasonOf returns the reason that an error's text tells. Our own texts begin

@@ -3,6 +3,7 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"strconv"
 	"testing"
@@ -120,9 +121,12 @@ func TestParkAndRemove_TaskOfABatchGetsItsReceipt(t *testing.T) {
 	b.must(err)
 	b.must(asynqx.EnqueueAll(t.Context(), b.rdb, []asynqx.Order{{ID: "x", Kind: task.Kind(), Queue: unbind, Payload: payload}}))
 	b.must(b.inspector.ArchiveTask(unbind, "x"))
-	b.receipts.fail = errors.New("away")
+	b.receipts.fail = &net.OpError{Op: "dial", Err: errors.New("away")}
 	b.passes(1)
 	b.wantAt(unbind, "x", "archived", "hash")
+	if ids := b.parker.ids(); len(ids) != 0 {
+		t.Errorf("parked %q without a receipt; want no letter of a task that may run again", ids)
+	}
 	b.receipts.fail = nil
 	b.passes(1)
 	b.wantAt(unbind, "x")
@@ -132,6 +136,23 @@ func TestParkAndRemove_TaskOfABatchGetsItsReceipt(t *testing.T) {
 	want := tasks.Receipt{BatchRef: ref, Kind: task.Kind(), UserID: "u", Target: "d", Outcome: tasks.Dead, Reason: tasks.Archived}
 	if b.receipts.last != want {
 		t.Errorf("the receipt is %+v; want %+v", b.receipts.last, want)
+	}
+}
+
+// The ledger of the batch was written by hand. asynq deletes archived tasks some day.
+func TestParkAndRemove_WithoutAReceiptThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	task := tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}
+	payload, err := tasks.Encode(task, tasks.Intent{BatchRef: tasks.BatchRef{Batch: "b-7"}})
+	b.must(err)
+	b.must(asynqx.EnqueueAll(t.Context(), b.rdb, []asynqx.Order{{ID: "x", Kind: task.Kind(), Queue: unbind, Payload: payload}}))
+	b.must(b.inspector.ArchiveTask(unbind, "x"))
+	b.receipts.fail = errors.New("hash value is not an integer")
+	b.passes(1)
+	b.wantAt(unbind, "x")
+	if _, ok := b.parker.letter("x"); !ok {
+		t.Error("not parked; want a letter, though there is no receipt")
 	}
 }
 
