@@ -91,6 +91,20 @@ func (g *Gate) maxWait(call Call) time.Duration {
 	return g.cfg.MaxWait
 }
 
+// probersWaiting is how many tasks should wait while a breaker is open. One of them is
+// the next probe, and the others let users take turns.
+const probersWaiting = 16
+
+// Holds reports whether it is of no use to bring more tasks that make calls of this
+// kind: they would only wait, and be put back.
+func (g *Gate) Holds(kind Kind) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	g.refresh(now)
+	return now.Before(g.throttledUntil) || g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting
+}
+
 // Stop refuses at once every task that waits, and every later one. Calls in flight
 // continue. Failures of which it is not clear what they are about are not charged.
 func (g *Gate) Stop() {

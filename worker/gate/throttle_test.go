@@ -108,3 +108,33 @@ func TestThrottle_ProbeProvesNothing(t *testing.T) {
 		}
 	})
 }
+
+// While calls are held, more tasks would only wait and be put back.
+func TestHolds_WhileCallsAreHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, Config{MaxWait: time.Hour})
+		holds := func(what string, want bool) {
+			t.Helper()
+			if got := b.Holds(Unbind); got != want {
+				t.Errorf("%s: holds %t; want %t", what, got, want)
+			}
+		}
+		holds("at the start", false)
+		b.answer = throttled(time.Minute)
+		b.do(t.Context())
+		holds("throttled", true)
+		elapse(t.Context(), time.Minute)
+		holds("after the pause", false)
+		b.breakUnbinds(t, tasks.Upstream)
+		holds("broken, and no task waits for a probe", false)
+		for range probersWaiting {
+			go b.do(t.Context())
+		}
+		synctest.Wait()
+		holds("broken, and tasks wait", true)
+		if b.Holds(Release) {
+			t.Error("releases are held while only unbinds fail; want them free")
+		}
+	})
+}
