@@ -25,8 +25,8 @@ type BulkOptions struct {
 	// Options apply to every task.
 	Options []Option
 	// OnItem is called with what became of each item. It is called by one goroutine
-	// at a time, and not quite in the order of the items. It must not block for
-	// long. Nil: it is not called.
+	// at a time, and not quite in the order of the items: a rejected item is reported
+	// as soon as it is read. It must not block for long. Nil: it is not called.
 	OnItem func(Item)
 	// OnStart is called with the batch's ID before the first item is enqueued. Nil:
 	// it is not called.
@@ -117,6 +117,9 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard}
 	err = b.run(ctx, input)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 	return b.result, err
 }
 
@@ -143,6 +146,7 @@ type bulk struct {
 
 	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult
+	ended  bool // nothing more is counted or reported
 }
 
 // run starts a goroutine that reads the input, some that write chunks, and cuts
@@ -169,7 +173,7 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 		})
 	}
 	c := chunker{bulk: b, parts: parts}
-	err := c.run(reading, writing, readInput(reading, input))
+	err := c.run(reading, writing, b.readInput(reading, input))
 	close(parts)
 	running.Wait()
 	if cause := context.Cause(reading); cause != nil {
@@ -214,34 +218,24 @@ func (b *bulk) openBatch(ctx context.Context) error {
 	return err
 }
 
-// readInput reads the input in its own goroutine, since the input may block. It
-// sets only Task and Err. The last item may be an error that ends the input.
-func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan Item {
-	items := make(chan Item, readAhead)
-	go func() {
-		defer close(items)
-		for task, err := range input {
-			select {
-			case items <- Item{Task: task, Err: err}:
-			case <-ctx.Done():
-				return
-			}
+// reportAll reports the entries whose status is known and was not reported yet.
+func (b *bulk) reportAll(entries []entry) {
+	for _, e := range entries {
+		if e.Status != "" && e.Status != Rejected {
+			b.report(e.Item)
 		}
-	}()
-	return items
+	}
 }
 
-// report counts the entries whose status is known, and calls OnItem for each.
-func (b *bulk) report(entries []entry) {
+// report counts an item whose status is known, and calls OnItem.
+func (b *bulk) report(item Item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, e := range entries {
-		if e.Status == "" {
-			continue
-		}
-		b.result.count(e.Status)
-		if b.o.OnItem != nil {
-			b.o.OnItem(e.Item)
-		}
+	if b.ended { // the goroutine that reads the input may outlive the bulk
+		return
+	}
+	b.result.count(item.Status)
+	if b.o.OnItem != nil {
+		b.o.OnItem(item)
 	}
 }

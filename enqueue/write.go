@@ -37,7 +37,7 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 			break
 		}
 	}
-	w.report(part.entries)
+	w.reportAll(part.entries)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -129,6 +130,11 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 	}
 }
 
+// maxRetained is the length of a line up to which a task may keep the line in
+// memory. Thousands of tasks are in memory at a time, and a line may have long
+// columns that nobody reads.
+const maxRetained = 1 << 10
+
 // readLine returns a task together with an error if only the expiry is wrong.
 func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, error) {
 	if err := in.tooLong(); err != nil {
@@ -137,6 +143,11 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, er
 	rec, err := parse(in.text)
 	if err != nil {
 		return nil, time.Time{}, err
+	}
+	if len(in.text) > maxRetained {
+		for i, id := range rec.ids { // an id may be a part of the line's text
+			rec.ids[i] = strings.Clone(id)
+		}
 	}
 	task := s.newTask(rec.ids)
 	err = task.Validate()
