@@ -106,6 +106,11 @@ const (
 // input is a *batch.InputError. Without a batch, an item whose task is outstanding
 // is a duplicate.
 //
+// If Redis loses tasks before the end of the bulk, in a failover or in a restart
+// without persistence, the error is a *batch.DataLossError. Call Bulk again with the
+// same input to enqueue them. What is lost later is not noticed, unless there is a
+// batch: its audit shows it.
+//
 // When ctx ends, chunks that are being written are finished, which takes two
 // seconds at most. The error is then ctx's, and the result says what was done. If
 // the input blocks, Bulk returns without waiting for it.
@@ -115,7 +120,7 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 		return BulkResult{}, err
 	}
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,6 +148,7 @@ type bulk struct {
 	store   *batch.Store
 	o       BulkOptions
 	noGuard bool
+	losses  *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult
@@ -179,13 +185,26 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 	if cause := context.Cause(reading); cause != nil {
 		return withContextError(ctx, cause)
 	}
-	if err != nil || !b.batched() {
+	if err != nil {
 		return err
+	}
+	if !b.batched() {
+		return b.finish(ctx, b.losses.check)
 	}
 	if err := b.openBatch(ctx); err != nil { // it is not open yet if the input is empty
 		return err
 	}
-	return b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
+	id := b.result.Batch
+	return b.finish(ctx, func(ctx context.Context) error { return b.store.CloseInput(ctx, id, c.itemsRead) })
+}
+
+// finish calls the last step of a bulk, and again while Redis fails. It returns as
+// soon as ctx ends.
+func (b *bulk) finish(ctx context.Context, step func(context.Context) error) error {
+	return b.withRetry(ctx, func(ctx context.Context) error {
+		_, err := cancelable.Call(ctx, func() (struct{}, error) { return struct{}{}, step(ctx) })
+		return err
+	})
 }
 
 func (b *bulk) batched() bool { return b.o.Batch != nil }
