@@ -120,7 +120,7 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 		return BulkResult{}, err
 	}
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, losses: newLossCheck(c.rdb)}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,7 +132,8 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 // returns those that are enqueued, even with an error.
 func (c *Client) EnqueueReleases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
 	_, err = c.Bulk(ctx, releases, BulkOptions{
-		Batch: &batch.Spec{ID: batchID},
+		Batch:   &batch.Spec{ID: batchID},
+		Options: []Option{AllowAnyID()}, // the ids were checked where the locks came from
 		OnItem: func(item Item) {
 			if item.Status == Enqueued {
 				enqueued = append(enqueued, item.Task)
@@ -148,6 +149,7 @@ type bulk struct {
 	store   *batch.Store
 	o       BulkOptions
 	noGuard bool
+	anyID   bool
 	losses  *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem

@@ -36,7 +36,7 @@ func (b *bulk) readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]
 			next := readItem{Item: Item{Number: n, Task: task}}
 			if err != nil && !isRejection(err) {
 				next.end = err
-			} else if bad := validate(task, err); bad != nil {
+			} else if bad := b.validate(task, err); bad != nil {
 				digest.AddRejected(rejectedText(task, err))
 				b.report(Item{Number: n, Status: Rejected, Err: bad})
 				next.Item = Item{Number: n, Status: Rejected}
@@ -59,11 +59,14 @@ func (b *bulk) readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]
 }
 
 // validate returns what is wrong with an item; err is what the input says.
-func validate(task tasks.Task, err error) error {
+func (b *bulk) validate(task tasks.Task, err error) error {
 	if err != nil {
 		return err
 	}
-	return task.Validate()
+	if err := task.Validate(); err != nil || b.anyID {
+		return err
+	}
+	return tasks.CheckPlausible(task)
 }
 
 // isRejection reports whether an error of the input is about one item only.

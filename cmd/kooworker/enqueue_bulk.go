@@ -12,7 +12,6 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -88,11 +87,7 @@ func (c *enqueueFlags) runFile(e *env, kind tasks.Kind) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	var opts []records.Option
-	if c.AllowAnyID {
-		opts = append(opts, records.AnyID())
-	}
-	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}, opts...), in, rejects)
+	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}, anyID(c.AllowAnyID)...), in, rejects)
 	if closeErr := rejects.close(); closeErr != nil {
 		return fmt.Errorf("--rejects: %w", closeErr) // it matters most: the file of refused lines must be complete
 	}

@@ -43,8 +43,8 @@ func taskSchema(kind tasks.Kind, opts ...Option) schema {
 	return s
 }
 
-func lockSchema(checkExpiry func(time.Time) error) schema {
-	s := taskSchema(tasks.KindLockRelease, AnyID()) // an unknown lock is released in vain, and nothing is proved by it
+func lockSchema(checkExpiry func(time.Time) error, opts ...Option) schema {
+	s := taskSchema(tasks.KindLockRelease, opts...)
 	s.expiryRequired = checkExpiry != nil
 	if checkExpiry == nil {
 		checkExpiry = refuseZero
@@ -135,7 +135,8 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 // columns that nobody reads.
 const maxRetained = 1 << 10
 
-// readLine returns a task together with an error if only the expiry is wrong.
+// readLine returns a task together with an error if its ids are well formed, and only
+// the expiry is wrong or no system gives such ids.
 func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, error) {
 	if err := in.tooLong(); err != nil {
 		return nil, time.Time{}, err
@@ -150,12 +151,13 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, er
 		}
 	}
 	task := s.newTask(rec.ids)
-	err = task.Validate()
-	if err == nil && !s.anyID {
-		err = tasks.CheckPlausible(task)
-	}
-	if err != nil {
+	if err := task.Validate(); err != nil {
 		return nil, time.Time{}, err
+	}
+	if !s.anyID {
+		if err := tasks.CheckPlausible(task); err != nil {
+			return task, time.Time{}, err
+		}
 	}
 	return task, rec.expiresAt, rec.expiryErr
 }
