@@ -170,9 +170,13 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 	switch {
 	case c.JSON:
-		return writeJSON(e.stdout, sum)
+		err := writeJSON(e.stdout, sum)
+		if sum.Balance != nil {
+			warnGone(e.stderr, *sum.Balance)
+		}
+		return err
 	case sum.Balance != nil:
-		return printStats(e.stdout, *sum.Balance, false)
+		return printStats(e, *sum.Balance, false)
 	default:
 		fmt.Fprintln(e.stdout, sum)
 		return nil
