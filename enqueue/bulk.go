@@ -25,8 +25,8 @@ type BulkOptions struct {
 	// Options apply to every task.
 	Options []Option
 	// OnItem is called with what became of each item. It is called by one goroutine
-	// at a time, and not quite in the order of the items. It must not block for
-	// long. Nil: it is not called.
+	// at a time, and not quite in the order of the items: a rejected item is reported
+	// as soon as it is read. It must not block for long. Nil: it is not called.
 	OnItem func(Item)
 	// OnStart is called with the batch's ID before the first item is enqueued. Nil:
 	// it is not called.
@@ -106,6 +106,11 @@ const (
 // input is a *batch.InputError. Without a batch, an item whose task is outstanding
 // is a duplicate.
 //
+// If Redis loses tasks before the end of the bulk, in a failover or in a restart
+// without persistence, the error is a *batch.DataLossError. Call Bulk again with the
+// same input to enqueue them. What is lost later is not noticed, unless there is a
+// batch: its audit shows it.
+//
 // When ctx ends, chunks that are being written are finished, which takes two
 // seconds at most. The error is then ctx's, and the result says what was done. If
 // the input blocks, Bulk returns without waiting for it.
@@ -115,8 +120,11 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 		return BulkResult{}, err
 	}
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 	return b.result, err
 }
 
@@ -124,7 +132,8 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 // returns those that are enqueued, even with an error.
 func (c *Client) EnqueueReleases(ctx context.Context, batchID string, releases iter.Seq2[tasks.Task, error]) (enqueued []tasks.Task, err error) {
 	_, err = c.Bulk(ctx, releases, BulkOptions{
-		Batch: &batch.Spec{ID: batchID},
+		Batch:   &batch.Spec{ID: batchID},
+		Options: []Option{AllowAnyID()}, // the ids were checked where the locks came from
 		OnItem: func(item Item) {
 			if item.Status == Enqueued {
 				enqueued = append(enqueued, item.Task)
@@ -140,9 +149,12 @@ type bulk struct {
 	store   *batch.Store
 	o       BulkOptions
 	noGuard bool
+	anyID   bool
+	losses  *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult
+	ended  bool // nothing more is counted or reported
 }
 
 // run starts a goroutine that reads the input, some that write chunks, and cuts
@@ -169,19 +181,32 @@ func (b *bulk) run(ctx context.Context, input iter.Seq2[tasks.Task, error]) erro
 		})
 	}
 	c := chunker{bulk: b, parts: parts}
-	err := c.run(reading, writing, readInput(reading, input))
+	err := c.run(reading, writing, b.readInput(reading, input))
 	close(parts)
 	running.Wait()
 	if cause := context.Cause(reading); cause != nil {
 		return withContextError(ctx, cause)
 	}
-	if err != nil || !b.batched() {
+	if err != nil {
 		return err
+	}
+	if !b.batched() {
+		return b.finish(ctx, b.losses.check)
 	}
 	if err := b.openBatch(ctx); err != nil { // it is not open yet if the input is empty
 		return err
 	}
-	return b.store.CloseInput(ctx, b.result.Batch, c.itemsRead)
+	id := b.result.Batch
+	return b.finish(ctx, func(ctx context.Context) error { return b.store.CloseInput(ctx, id, c.itemsRead) })
+}
+
+// finish calls the last step of a bulk, and again while Redis fails. It returns as
+// soon as ctx ends.
+func (b *bulk) finish(ctx context.Context, step func(context.Context) error) error {
+	return b.withRetry(ctx, func(ctx context.Context) error {
+		_, err := cancelable.Call(ctx, func() (struct{}, error) { return struct{}{}, step(ctx) })
+		return err
+	})
 }
 
 func (b *bulk) batched() bool { return b.o.Batch != nil }
@@ -214,34 +239,24 @@ func (b *bulk) openBatch(ctx context.Context) error {
 	return err
 }
 
-// readInput reads the input in its own goroutine, since the input may block. It
-// sets only Task and Err. The last item may be an error that ends the input.
-func readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]) <-chan Item {
-	items := make(chan Item, readAhead)
-	go func() {
-		defer close(items)
-		for task, err := range input {
-			select {
-			case items <- Item{Task: task, Err: err}:
-			case <-ctx.Done():
-				return
-			}
+// reportAll reports the entries whose status is known and was not reported yet.
+func (b *bulk) reportAll(entries []entry) {
+	for _, e := range entries {
+		if e.Status != "" && e.Status != Rejected {
+			b.report(e.Item)
 		}
-	}()
-	return items
+	}
 }
 
-// report counts the entries whose status is known, and calls OnItem for each.
-func (b *bulk) report(entries []entry) {
+// report counts an item whose status is known, and calls OnItem.
+func (b *bulk) report(item Item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, e := range entries {
-		if e.Status == "" {
-			continue
-		}
-		b.result.count(e.Status)
-		if b.o.OnItem != nil {
-			b.o.OnItem(e.Item)
-		}
+	if b.ended { // the goroutine that reads the input may outlive the bulk
+		return
+	}
+	b.result.count(item.Status)
+	if b.o.OnItem != nil {
+		b.o.OnItem(item)
 	}
 }

@@ -3,6 +3,7 @@ package enqueue_test
 import (
 	"context"
 	"errors"
+	"io"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,5 +63,24 @@ func TestBulk_GivesUp(t *testing.T) {
 	}
 	if got := len(b.queued(t)); got != n {
 		t.Errorf("%d tasks are queued; want %d", got, n)
+	}
+}
+
+// lostReplies is a hook that loses the replies of every third exchange.
+type lostReplies struct{ exchanges atomic.Int64 }
+
+func (*lostReplies) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*lostReplies) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (h *lostReplies) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if h.exchanges.Add(1)%3 == 0 {
+			err = io.ErrUnexpectedEOF
+			for _, cmd := range cmds {
+				cmd.SetErr(err)
+			}
+		}
+		return err
 	}
 }

@@ -3,17 +3,15 @@ package enqueue
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/internal/cancelable"
-	"github.com/kooworker/kooworker/tasks"
 )
 
-// entry is an item on its way to Redis. Its Status is "" until it is known.
+// entry is an item on its way to Redis. Its Status is "" until it is known. A
+// rejected item was reported already, and has only its number and its status.
 type entry struct {
 	Item
 
@@ -35,7 +33,6 @@ type chunker struct {
 	bulk  *bulk
 	parts chan<- chunkPart
 
-	digest    batch.RollingDigest
 	itemsRead int64
 	digests   []batch.Digest // after each item of the current chunk
 	pending   []entry        // the last items of the chunk, which were not handed over yet
@@ -43,7 +40,7 @@ type chunker struct {
 }
 
 // run cuts up the whole input. If reading ends first, it returns the cause of that.
-func (c *chunker) run(reading, writing context.Context, items <-chan Item) error {
+func (c *chunker) run(reading, writing context.Context, items <-chan readItem) error {
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	readAtLastTick := int64(0)
@@ -58,15 +55,15 @@ func (c *chunker) run(reading, writing context.Context, items <-chan Item) error
 				}
 				return c.end(writing)
 			}
-			if item.Err != nil && !isRejection(item.Err) {
-				if errors.Is(item.Err, context.Canceled) || errors.Is(item.Err, context.DeadlineExceeded) {
-					return item.Err // the input has noticed first that its context, which is ours, has ended
+			if item.end != nil {
+				if errors.Is(item.end, context.Canceled) || errors.Is(item.end, context.DeadlineExceeded) {
+					return item.end // the input has noticed first that its context, which is ours, has ended
 				}
 				// The items before the error are good.
 				if err := c.flush(writing); err != nil {
 					return err
 				}
-				return &InputError{item.Err}
+				return &InputError{item.end}
 			}
 			c.add(item)
 			if len(c.digests) < batch.ChunkSize {
@@ -87,34 +84,10 @@ func (c *chunker) run(reading, writing context.Context, items <-chan Item) error
 	}
 }
 
-// isRejection reports whether an error of the input is about one item only.
-func isRejection(err error) bool {
-	return hasType[*records.LineError](err) || hasType[*tasks.FieldError](err)
-}
-
-func (c *chunker) add(item Item) {
-	e := entry{Item: item}
-	e.Number = c.itemsRead
-	if e.Err == nil {
-		e.Err = e.Task.Validate()
-	}
-	if e.Err != nil {
-		e.Task, e.Status = nil, Rejected
-		c.digest.AddRejected(rejectedText(item))
-	} else {
-		c.digest.AddTask(e.Task)
-	}
+func (c *chunker) add(item readItem) {
 	c.itemsRead++
-	c.pending = append(c.pending, e)
-	c.digests = append(c.digests, c.digest.Digest())
-}
-
-// rejectedText returns the text that tells a rejected item from others.
-func rejectedText(item Item) string {
-	if line, ok := errors.AsType[*records.LineError](item.Err); ok {
-		return line.Text
-	}
-	return fmt.Sprintf("%v %v", item.Task, item.Err)
+	c.pending = append(c.pending, entry{Item: item.Item})
+	c.digests = append(c.digests, item.digest)
 }
 
 // end hands over the last items.

@@ -142,8 +142,8 @@ func (c *Client) Release(ctx context.Context, t tasks.LockRelease, opts ...Optio
 	return c.Enqueue(ctx, t, opts...)
 }
 
-// Enqueue enqueues any task. For a task that is not well formed it returns a
-// *tasks.FieldError and sends nothing.
+// Enqueue enqueues any task. For a task that is not well formed, or whose ids no
+// system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing.
 func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Result, error) {
 	now := c.now()
 	o, err := buildOptions(now, opts)
@@ -152,6 +152,9 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	}
 	intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
 	payload, err := tasks.Encode(t, intent)
+	if err == nil && !o.anyID {
+		err = tasks.CheckPlausible(t)
+	}
 	if err != nil {
 		return Result{}, err
 	}

@@ -46,6 +46,8 @@
 // A task is as safe as Redis is configured to make it. With appendfsync everysec a
 // crash of the machine loses up to a second of tasks that were reported as enqueued.
 //
+// A bulk notices what Redis has lost before the bulk ends: [batch.DataLossError].
+//
 // Replication is asynchronous. A failover loses what the primary had stored and
 // not yet passed on, even if it was reported. With [Config.MinReplicas] a task
 // counts as enqueued only when so many replicas have it. That makes a loss less

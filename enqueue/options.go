@@ -13,6 +13,7 @@ type options struct {
 	deadline time.Time
 	noGuard  bool
 	delay    time.Duration
+	anyID    bool
 }
 
 // In delays the task. It does not run before d has passed, and may run up to a
@@ -26,6 +27,11 @@ func Deadline(t time.Time) Option { return func(o *options) { o.deadline = t } }
 // NoGuard lets an unbind remove the device even if its user binds it again after
 // this call. It is for account deletions, where every binding must go.
 func NoGuard() Option { return func(o *options) { o.noGuard = true } }
+
+// AllowAnyID accepts ids that look like a number which a spreadsheet or a program has
+// rounded (1.50508E+18), or like no value (NULL, None, -). Without it they are refused
+// with a *tasks.FieldError; see tasks.CheckPlausible. It is for who really has such ids.
+func AllowAnyID() Option { return func(o *options) { o.anyID = true } }
 
 func buildOptions(now time.Time, opts []Option) (options, error) {
 	var o options

@@ -37,7 +37,7 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 			break
 		}
 	}
-	w.report(part.entries)
+	w.reportAll(part.entries)
 	return err
 }
 
@@ -121,6 +121,8 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	}
 	if fence != nil {
 		fence.Add(x.token)
+	} else {
+		w.losses.add(x.bits)
 	}
 	unknownScript := false
 	for i, reply := range x.replies {
@@ -148,6 +150,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 type exchange struct {
 	replies []*redis.Cmd // 1 if the task was stored, 0 if another task has its ID
 	token   string       // of the fence, if there is one
+	bits    []sentBit    // of the lossCheck, if there is no fence
 }
 
 // send runs scripts in one exchange. After them it writes a token of the fence,
@@ -158,7 +161,7 @@ type exchange struct {
 // may still have failed by itself.
 func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (exchange, error) {
 	x := exchange{replies: make([]*redis.Cmd, len(scripts))}
-	var written *redis.StatusCmd
+	var written []redis.Cmder
 	var wait *redis.Cmd
 	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
@@ -166,15 +169,21 @@ func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues 
 			x.replies[i] = script.EvalSha(ctx, p)
 		}
 		if fence != nil {
-			x.token, written = fence.Write(ctx, p)
+			var set *redis.StatusCmd
+			x.token, set = fence.Write(ctx, p)
+			written = append(written, set)
+		} else {
+			x.bits, written = w.losses.write(ctx, p, queues)
 		}
 		if w.client.replicas != nil {
 			wait = w.client.replicas.addWait(ctx, p)
 		}
 		return nil
 	})
-	if written != nil && written.Err() != nil {
-		return exchange{}, written.Err()
+	for _, cmd := range written {
+		if cmd.Err() != nil {
+			return exchange{}, cmd.Err()
+		}
 	}
 	if wait != nil && err == nil {
 		got, _ := wait.Int() // WAIT has not failed

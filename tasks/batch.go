@@ -1,6 +1,9 @@
 package tasks
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // BatchRef says which batch a task belongs to, and which of its tasks it is. The
 // zero value means that the task was enqueued by itself, outside any batch.
@@ -57,6 +60,18 @@ type BatchStats struct {
 // Failed is the number of tasks and lines that were not carried out and are not
 // under way any more.
 func (b BatchStats) Failed() int64 { return b.Dead + b.Discarded + b.Rejected }
+
+// GoneWarning asks whether the ids are right, if most of the tasks that have ended well,
+// and at least 20 have, found nothing to do. Otherwise it is empty. So many are usual if
+// the same tasks ran before; but KooDrive says the same of ids that it does not know.
+func (b BatchStats) GoneWarning() string {
+	const few = 20
+	ended := b.Succeeded + b.AlreadyGone + b.Superseded
+	if ended < few || 2*b.AlreadyGone <= ended {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d tasks were already gone: are the ids right? KooDrive says the same of ids that it does not know", b.AlreadyGone, ended)
+}
 
 // Receipt is the record of what became of one task of a batch.
 type Receipt struct {

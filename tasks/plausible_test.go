@@ -10,7 +10,7 @@ import (
 func TestCheckPlausible(t *testing.T) {
 	t.Parallel()
 	for id, plausible := range map[string]bool{
-		"1.50508E+18": false, "1,50508E+18": true, "1505084218764547200.0": false, "15050842187645472.": false, "1.5e-7": false, "-12.0": false, "1E+18": false,
+		"1.50508E+18": false, "1,50508E+18": false, "1,50508e-7": false, "1,5": true, "1505084218764547200.0": false, "15050842187645472.": false, "1.5e-7": false, "-12.0": false, "1E+18": false,
 		"NULL": false, "null": false, "None": false, "nan": false, "NaN": false, "#N/A": false, "n/a": false, "-": false, "--": false, "undefined": false, `\N`: false,
 		"1775406005920779393": true, "12e5": true, "1234e567": true, "u-1": true, "nullable": true, "a.b": true, "1.2.3": true, "+49": true, "-1-": true, "": true,
 	} {

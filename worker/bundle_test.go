@@ -59,7 +59,7 @@ func setup(t *testing.T, koodriveURL string) *bundle {
 	policy.Backoff = pipeline.Backoff{First: time.Second, Factor: 1, Jitter: 0.1, Cap: time.Second}
 	policy.Pause = time.Second
 	b.cfg = worker.Config{
-		Redis: func() redis.UniversalClient { return redis.NewClient(rdb.Options()) }, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
+		Redis: func() redis.UniversalClient { return redis.NewClient(server.Options()) }, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
 		Releases: worker.NoReleases{}, Concurrency: 16, Pollers: 4, Policy: &policy, Registry: b.registry, Logger: debugLog(b.logs), ShutdownTimeout: 5 * time.Second,
 	}
 	return b

@@ -34,9 +34,9 @@ func TestRelease_FramesFromHandlerToHTTPClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rdb := redistest.Start(t).Client()
+	server := redistest.Start(t)
 	w, err := New(Config{
-		Redis:    func() redis.UniversalClient { return redis.NewClient(rdb.Options()) },
+		Redis:    func() redis.UniversalClient { return redis.NewClient(server.Options()) },
 		KooDrive: koodrive.Config{BaseURL: api.URL, Authorizer: authorizer}, Releases: noReleases{},
 	})
 	if err != nil {

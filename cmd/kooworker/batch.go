@@ -66,14 +66,30 @@ func (c *batchShowCmd) Run(e *env, store *batch.Store) error {
 	if err != nil {
 		return redisError(err)
 	}
-	return printStats(e.stdout, b, c.JSON)
+	return printStats(e, b, c.JSON)
 }
 
-// printStats writes the counts of a batch.
-func printStats(out io.Writer, b tasks.BatchStats, asJSON bool) error {
+// printStats writes the counts of a batch, and last what is unusual about them.
+func printStats(e *env, b tasks.BatchStats, asJSON bool) error {
 	if asJSON {
-		return writeJSON(out, b)
+		err := writeJSON(e.stdout, b)
+		warnGone(e.stderr, b)
+		return err
 	}
+	writeStats(e.stdout, b)
+	warnGone(e.stdout, b)
+	return nil
+}
+
+// warnGone writes a line if an unusual share of a batch was already gone.
+func warnGone(w io.Writer, b tasks.BatchStats) {
+	if warning := b.GoneWarning(); warning != "" {
+		fmt.Fprintln(w, warning)
+	}
+}
+
+// writeStats writes the counts of a batch for people.
+func writeStats(out io.Writer, b tasks.BatchStats) {
 	table := terminal.NewTable(out)
 	table.Row("batch", b.ID)
 	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
@@ -92,7 +108,6 @@ func printStats(out io.Writer, b tasks.BatchStats, asJSON bool) error {
 	}
 	table.Row("done", yesNo(b.Done))
 	_ = table.Close("") // nobody is left to be told if it fails
-	return nil
 }
 
 type batchWaitCmd struct {
@@ -125,7 +140,7 @@ func (c *batchWatchCmd) Run(e *env, store *batch.Store) error {
 // code.
 func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 	if b.ID != "" {
-		err = errors.Join(err, printStats(e.stdout, b, asJSON))
+		err = errors.Join(err, printStats(e, b, asJSON))
 	}
 	if err == nil && b.Failed() > 0 {
 		return errPartial

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -242,16 +243,39 @@ func TestBatch_InterruptWhileRedisHangs(t *testing.T) {
 	if r := kooworker(t, unbindsCSV(10), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
 		t.Fatalf("%+v; want exit 0", r)
 	}
+	rdb := server.Client()
+	reads := func() (n int) { // how many times somebody has read the counts of a batch
+		stats := rdb.InfoMap(t.Context(), "commandstats").Item("Commandstats", "cmdstat_hmget")
+		_, _ = fmt.Sscanf(stats, "calls=%d", &n)
+		return n
+	}
+	before := reads()
 	waiting := startProcess(t, nil, "batch", "wait", "b-1", "--redis-url", server.URL())
-	letTimePass(time.Second) // until the command waits
+	redistest.Eventually(t, 20*time.Second, "the command waits", func() bool { return reads() > before })
 	server.Freeze()
 	defer server.Thaw()
-	showing := startProcess(t, nil, "batch", "show", "b-1", "--redis-url", server.URL())
-	letTimePass(500 * time.Millisecond) // until the command hangs
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // a frozen Redis cannot tell that the command has asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	showing := startProcess(t, nil, "batch", "show", "b-1", "--redis-url", "redis://"+silent.Addr().String())
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // returns when the command has asked
+		t.Fatal(err)
+	}
+	// It takes less than 2 s, and a second more on a busy machine. go-redis' own time-out
+	// takes more than 4 s.
+	const soon = 3 * time.Second
 	for name, p := range map[string]*process{"wait": waiting, "show": showing} {
 		start := time.Now()
-		if code := p.end(t, syscall.SIGINT); code != exitFailed || time.Since(start) > 2*time.Second || !strings.Contains(p.log(), "interrupted") {
-			t.Errorf("%s: exit %d after %s: %s; want exit 1 within 2s, and 'interrupted'", name, code, time.Since(start), p.log())
+		if code := p.end(t, syscall.SIGINT); code != exitFailed || time.Since(start) > soon || !strings.Contains(p.log(), "interrupted") {
+			t.Errorf("%s: exit %d after %s: %s; want exit 1 within %s, and 'interrupted'", name, code, time.Since(start), p.log(), soon)
 		}
 	}
 }

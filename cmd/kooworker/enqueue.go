@@ -126,6 +126,9 @@ func (c *enqueueFlags) options() []enqueue.Option {
 	if c.NoGuard {
 		opts = append(opts, enqueue.NoGuard())
 	}
+	if c.AllowAnyID {
+		opts = append(opts, enqueue.AllowAnyID())
+	}
 	return opts
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -88,11 +87,7 @@ func (c *enqueueFlags) runFile(e *env, kind tasks.Kind) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	var opts []records.Option
-	if c.AllowAnyID {
-		opts = append(opts, records.AnyID())
-	}
-	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}, opts...), in, rejects)
+	err = c.runBulk(e, c.File.readTasks(kind, cancelableReader{e.ctx, in}, anyID(c.AllowAnyID)...), in, rejects)
 	if closeErr := rejects.close(); closeErr != nil {
 		return fmt.Errorf("--rejects: %w", closeErr) // it matters most: the file of refused lines must be complete
 	}
@@ -175,9 +170,13 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 	switch {
 	case c.JSON:
-		return writeJSON(e.stdout, sum)
+		err := writeJSON(e.stdout, sum)
+		if sum.Balance != nil {
+			warnGone(e.stderr, *sum.Balance)
+		}
+		return err
 	case sum.Balance != nil:
-		return printStats(e.stdout, *sum.Balance, false)
+		return printStats(e, *sum.Balance, false)
 	default:
 		fmt.Fprintln(e.stdout, sum)
 		return nil

@@ -52,6 +52,14 @@ func (f fileFlags) check(target ...targetFlag) error {
 	return nil
 }
 
+// anyID returns the option for --allow-any-id.
+func anyID(allow bool) []records.Option {
+	if allow {
+		return []records.Option{records.AnyID()}
+	}
+	return nil
+}
+
 func (f fileFlags) readTasks(kind tasks.Kind, r io.Reader, opts ...records.Option) iter.Seq2[tasks.Task, error] {
 	if f.jsonl() {
 		return records.TasksJSONL(kind, r, opts...)
@@ -60,14 +68,15 @@ func (f fileFlags) readTasks(kind tasks.Kind, r io.Reader, opts ...records.Optio
 }
 
 // readLocks reads locks with their expiries. A lock without one has the zero time.
-func (f fileFlags) readLocks(r io.Reader) iter.Seq2[tasks.Lock, error] {
+func (f fileFlags) readLocks(r io.Reader, opts ...records.Option) iter.Seq2[tasks.Lock, error] {
 	if f.jsonl() {
-		return records.LocksJSONL(r, nil)
+		return records.LocksJSONL(r, nil, opts...)
 	}
-	return records.LocksCSV(r, nil)
+	return records.LocksCSV(r, nil, opts...)
 }
 
-// readLockIDs reads locks and ignores their expiries, even malformed ones.
+// readLockIDs reads locks and ignores their expiries, even malformed ones. It accepts any
+// ids: they only leave the ledger.
 func (f fileFlags) readLockIDs(r io.Reader) iter.Seq2[tasks.Lock, error] {
 	return func(yield func(tasks.Lock, error) bool) {
 		for t, err := range f.readTasks(tasks.KindLockRelease, r, records.AnyID()) {

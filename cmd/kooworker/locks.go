@@ -32,13 +32,20 @@ type lockFlags struct {
 	JSON   bool      `help:"Print JSON."`
 }
 
+// anyIDFlag is for commands that put locks into the ledger.
+type anyIDFlag struct {
+	AllowAnyID bool `name:"allow-any-id" help:"Accept ids that look like a spreadsheet's number (1.5E+18) or like no value (NULL, -)."`
+}
+
 type locksTrackCmd struct {
 	lockFlags
+	anyIDFlag
 	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"The lock expires after this time unless it is renewed (${default}). A line of a file may have its own time, in expires_at."`
 }
 
 type locksRenewCmd struct {
 	lockFlags
+	anyIDFlag
 	ExpiresIn time.Duration `name:"expires-in" default:"10m" placeholder:"DURATION" help:"The lock expires after this time unless it is renewed again (${default}). A line of a file may have its own time, in expires_at."`
 }
 
@@ -46,18 +53,18 @@ type locksForgetCmd struct{ lockFlags }
 
 // Run implements the command.
 func (c *locksTrackCmd) Run(e *env, store *locks.Store) error {
-	return c.run(e, lockChange{c.ExpiresIn, c.File.readLocks, store.Track})
+	return c.run(e, c.change(&c.lockFlags, c.ExpiresIn, store.Track))
 }
 
 // Run implements the command.
 func (c *locksRenewCmd) Run(e *env, store *locks.Store) error {
-	return c.run(e, lockChange{c.ExpiresIn, c.File.readLocks, store.Renew})
+	return c.run(e, c.change(&c.lockFlags, c.ExpiresIn, store.Renew))
 }
 
 // Run implements the command.
 func (c *locksForgetCmd) Run(e *env, store *locks.Store) error {
 	const expires = locks.DefaultTTL // forget does not use it
-	return c.run(e, lockChange{expires, c.File.readLockIDs, func(ctx context.Context, entries []locks.TrackRequest) ([]locks.Status, error) {
+	return c.run(e, lockChange{expires, c.File.readLockIDs, true, func(ctx context.Context, entries []locks.TrackRequest) ([]locks.Status, error) {
 		ids := make([]tasks.LockID, len(entries))
 		for i, entry := range entries {
 			ids[i] = entry.ID()
@@ -70,7 +77,14 @@ func (c *locksForgetCmd) Run(e *env, store *locks.Store) error {
 type lockChange struct {
 	expires time.Duration // of locks that do not say when they expire
 	read    func(io.Reader) iter.Seq2[tasks.Lock, error]
+	anyID   bool // of a single lock; read knows it
 	apply   func(context.Context, []locks.TrackRequest) ([]locks.Status, error)
+}
+
+// change is a change that refuses ids that no system gives, unless they are allowed.
+func (f anyIDFlag) change(c *lockFlags, expires time.Duration, apply func(context.Context, []locks.TrackRequest) ([]locks.Status, error)) lockChange {
+	read := func(r io.Reader) iter.Seq2[tasks.Lock, error] { return c.File.readLocks(r, anyID(f.AllowAnyID)...) }
+	return lockChange{expires, read, f.AllowAnyID, apply}
 }
 
 // lockLine is what is printed of one lock.
@@ -105,6 +119,9 @@ func (c *lockFlags) run(e *env, change lockChange) error {
 	}
 	if err := (tasks.LockID{UserID: c.UserID, LockID: c.LockID}).Validate(); err != nil {
 		return usageError(err)
+	}
+	if err := tasks.CheckPlausible(tasks.LockRelease{UserID: c.UserID, LockID: c.LockID}); err != nil && !change.anyID {
+		return usagef("%w; or --allow-any-id", err)
 	}
 	statuses, err := change.apply(e.ctx, []locks.TrackRequest{{UserID: c.UserID, LockID: c.LockID, ExpiresIn: change.expires}})
 	if err != nil {

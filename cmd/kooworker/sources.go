@@ -22,6 +22,7 @@ type sourceFlags struct {
 	Query   string        `name:"source-query" placeholder:"SELECT" help:"Query that yields user_id, lock_id and expires_at, one row for each lock. See --source-zone for times."`
 	Zone    string        `name:"source-zone" default:"UTC" placeholder:"ZONE" help:"Time zone of timestamp columns (PostgreSQL) and DATETIME columns (MySQL), which have no zone of their own, such as Europe/Berlin (${default})."`
 	Timeout time.Duration `name:"source-timeout" default:"2m" placeholder:"DURATION" help:"Time-out of a query (${default})."`
+	AnyID   bool          `name:"allow-any-id" help:"Accept ids that look like a spreadsheet's number (1.5E+18) or like no value (NULL, -). Without it, such locks of a source stay."`
 	File    string        `name:"source-file" placeholder:"FILE" help:"File that holds the locks: CSV with the header user_id,lock_id,expires_at, or JSONL with these members."`
 }
 
@@ -65,7 +66,7 @@ func (f sourceFlags) open() ([]locksource.List, error) {
 		sources = append(sources, database)
 	}
 	if f.File != "" {
-		file, err := locksource.OpenFile(f.File)
+		file, err := locksource.OpenFile(f.File, anyID(f.AnyID)...)
 		if err != nil {
 			closeSources(sources)
 			return nil, usagef("--source-file: %w", err)
@@ -95,7 +96,7 @@ func (f sourceFlags) openDatabase(zone *time.Location) (*locksource.SQL, error) 
 	if f.Query == "" {
 		return nil, usagef("--source-dsn: want --source-query with it")
 	}
-	s, err := locksource.New(locksource.Config{DSN: dsn, Query: f.Query, Timeout: f.Timeout, Location: zone})
+	s, err := locksource.New(locksource.Config{DSN: dsn, Query: f.Query, Timeout: f.Timeout, Location: zone, AllowAnyID: f.AnyID})
 	if err != nil {
 		return nil, usagef("--source-dsn: %w", err)
 	}

@@ -59,19 +59,25 @@ func (e *InputError) Hint() string {
 	return "resume the batch with the input that it was begun with, or put this input into a batch of its own"
 }
 
-// DataLossError means that Redis has lost a part of the batch that it had
-// acknowledged: its primary has failed before a replica had the part, or Redis
-// has restarted from a snapshot.
-type DataLossError struct{ ID string }
+// DataLossError means that Redis has lost tasks that it had acknowledged: its primary
+// has failed before a replica had them, or Redis has restarted from a snapshot.
+type DataLossError struct {
+	// ID is the batch's ID. It is empty if the tasks are in no batch.
+	ID string
+}
 
 // Error implements error.
 func (e *DataLossError) Error() string {
-	return fmt.Sprintf("Redis has lost a part of batch %s that it had acknowledged, in a failover or a restart", e.ID)
+	lost := "tasks"
+	if e.ID != "" {
+		lost = "a part of batch " + e.ID
+	}
+	return fmt.Sprintf("Redis has lost %s that it had acknowledged, in a failover or a restart", lost)
 }
 
 // Hint says what to do about it.
 func (e *DataLossError) Hint() string {
-	return "run the same command again to enqueue what is missing; persistence and --min-replicas make such a loss rarer"
+	return "run the same command again to enqueue what is missing: what is queued is skipped; persistence and --min-replicas make such a loss rarer"
 }
 
 // FullError means that a batch has no room for more tasks.

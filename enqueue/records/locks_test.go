@@ -262,7 +262,7 @@ func TestLocks_SameAsReleases(t *testing.T) {
 		for range rapid.IntRange(0, 5).Draw(t, "lines") {
 			lines = append(lines, strings.Join(rapid.SliceOfN(word, 3, 5).Draw(t, "line"), ","))
 		}
-		checkAlike(t, locksCSV, withAnyID(records.TasksCSV), strings.Join(lines, "\n"))
+		checkAlike(t, locksCSV, records.TasksCSV, strings.Join(lines, "\n"))
 		var objects strings.Builder
 		for range rapid.IntRange(0, 5).Draw(t, "objects") {
 			value := rapid.SampledFrom([]string{`"u"`, `"l"`, `"2026-01-31T08:30:00Z"`, `"soon"`, `1`, `null`, `"lock:release"`})
@@ -271,11 +271,33 @@ func TestLocks_SameAsReleases(t *testing.T) {
 			}
 			objects.WriteString("}\n")
 		}
-		checkAlike(t, locksJSONL, withAnyID(records.TasksJSONL), objects.String())
+		checkAlike(t, locksJSONL, records.TasksJSONL, objects.String())
 	})
 }
 
-func checkAlike(t *rapid.T, locks func(io.Reader) iter.Seq2[tasks.Lock, error], releases func(tasks.Kind, io.Reader) iter.Seq2[tasks.Task, error], in string) {
+// Such a lock is named, so that a source can say that it must stay.
+func TestLocks_IDsThatNoSystemGives(t *testing.T) {
+	t.Parallel()
+	const lines = "user_id,lock_id\n1.50508E+18,l\nu,NULL\nu,l\n"
+	var good, bad []string
+	for l, err := range records.LocksCSV(strings.NewReader(lines), nil) {
+		if line, ok := errors.AsType[*records.LineError](err); ok {
+			bad = append(bad, line.Lock.UserID+" "+line.Lock.LockID+": "+err.Error())
+			continue
+		}
+		good = append(good, l.UserID)
+	}
+	if len(good) != 1 || len(bad) != 2 || !strings.HasPrefix(bad[0], `1.50508E+18 l: line 2: user_id is "1.50508E+18", which looks like a number`) || !strings.HasPrefix(bad[1], `u NULL: line 3: lock_id is "NULL", which stands for no value`) {
+		t.Errorf("good %v, bad %v; want one lock, and two lines refused with their fields", good, bad)
+	}
+	for _, err := range records.LocksCSV(strings.NewReader(lines), nil, records.AnyID()) {
+		if err != nil {
+			t.Errorf("with AnyID: %v; want the line accepted", err)
+		}
+	}
+}
+
+func checkAlike(t *rapid.T, locks func(io.Reader) iter.Seq2[tasks.Lock, error], releases func(tasks.Kind, io.Reader, ...records.Option) iter.Seq2[tasks.Task, error], in string) {
 	next, stop := iter.Pull2(releases(tasks.KindLockRelease, strings.NewReader(in)))
 	defer stop()
 	for l, err := range locks(strings.NewReader(in)) {
@@ -332,9 +354,4 @@ func BenchmarkLocksCSV(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/line")
-}
-
-// withAnyID reads tasks with the ids that files of locks may have.
-func withAnyID(read func(tasks.Kind, io.Reader, ...records.Option) iter.Seq2[tasks.Task, error]) func(tasks.Kind, io.Reader) iter.Seq2[tasks.Task, error] {
-	return func(kind tasks.Kind, r io.Reader) iter.Seq2[tasks.Task, error] { return read(kind, r, records.AnyID()) }
 }

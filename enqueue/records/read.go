@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -42,8 +43,8 @@ func taskSchema(kind tasks.Kind, opts ...Option) schema {
 	return s
 }
 
-func lockSchema(checkExpiry func(time.Time) error) schema {
-	s := taskSchema(tasks.KindLockRelease, AnyID()) // an unknown lock is released in vain, and nothing is proved by it
+func lockSchema(checkExpiry func(time.Time) error, opts ...Option) schema {
+	s := taskSchema(tasks.KindLockRelease, opts...)
 	s.expiryRequired = checkExpiry != nil
 	if checkExpiry == nil {
 		checkExpiry = refuseZero
@@ -129,7 +130,13 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 	}
 }
 
-// readLine returns a task together with an error if only the expiry is wrong.
+// maxRetained is the length of a line up to which a task may keep the line in
+// memory. Thousands of tasks are in memory at a time, and a line may have long
+// columns that nobody reads.
+const maxRetained = 1 << 10
+
+// readLine returns a task together with an error if its ids are well formed, and only
+// the expiry is wrong or no system gives such ids.
 func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, error) {
 	if err := in.tooLong(); err != nil {
 		return nil, time.Time{}, err
@@ -138,13 +145,19 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, er
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	task := s.newTask(rec.ids)
-	err = task.Validate()
-	if err == nil && !s.anyID {
-		err = tasks.CheckPlausible(task)
+	if len(in.text) > maxRetained {
+		for i, id := range rec.ids { // an id may be a part of the line's text
+			rec.ids[i] = strings.Clone(id)
+		}
 	}
-	if err != nil {
+	task := s.newTask(rec.ids)
+	if err := task.Validate(); err != nil {
 		return nil, time.Time{}, err
+	}
+	if !s.anyID {
+		if err := tasks.CheckPlausible(task); err != nil {
+			return task, time.Time{}, err
+		}
 	}
 	return task, rec.expiresAt, rec.expiryErr
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// Option changes how a file of tasks is read.
+// Option changes how a file is read.
 type Option func(*schema)
 
 // AnyID accepts ids that tasks.CheckPlausible refuses.
@@ -36,14 +36,14 @@ func TasksJSONL(kind tasks.Kind, r io.Reader, opts ...Option) iter.Seq2[tasks.Ta
 // Without checkExpiry it is optional: if the column is missing, or is empty in a
 // line, ExpiresAt is zero. With checkExpiry the column and its values are required,
 // and checkExpiry says what is wrong with a time, as a *tasks.FieldError.
-func LocksCSV(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
-	return read(r, lockSchema(checkExpiry), newCSVParser, newLockItem)
+func LocksCSV(r io.Reader, checkExpiry func(time.Time) error, opts ...Option) iter.Seq2[tasks.Lock, error] {
+	return read(r, lockSchema(checkExpiry, opts...), newCSVParser, newLockItem)
 }
 
 // LocksJSONL yields the locks of a file with one JSON object a line. checkExpiry is
 // as in LocksCSV: without it expires_at may be left out, but null and "" are refused.
-func LocksJSONL(r io.Reader, checkExpiry func(time.Time) error) iter.Seq2[tasks.Lock, error] {
-	return read(r, lockSchema(checkExpiry), newJSONParser, newLockItem)
+func LocksJSONL(r io.Reader, checkExpiry func(time.Time) error, opts ...Option) iter.Seq2[tasks.Lock, error] {
+	return read(r, lockSchema(checkExpiry, opts...), newJSONParser, newLockItem)
 }
 
 // LineError is one line that is no task, or no lock. Reading goes on after it.
@@ -59,7 +59,8 @@ type LineError struct {
 	// Header is the header of the file, as Text is of the line and without a
 	// byte order mark; "" if the format has none.
 	Header string
-	// Lock names the lock if only its expiry is wrong. Else it is zero.
+	// Lock names the lock if only its expiry is wrong, or if only AnyID would accept it.
+	// Else it is zero.
 	Lock tasks.LockID
 	// Err says what is wrong with the line.
 	Err error

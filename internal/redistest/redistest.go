@@ -65,9 +65,15 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 // URL returns the redis:// URL of database 0.
 func (s *Server) URL() string { return "redis://" + s.Addr() + "/0" }
 
-// Client returns a client that honours contexts. It is closed when the test ends.
+// Options returns the options of a client that honours contexts. Each client needs its
+// own: go-redis keeps handlers in them, and complains if they are there already.
+func (s *Server) Options() *redis.Options {
+	return &redis.Options{Addr: s.Addr(), ContextTimeoutEnabled: true, DialerRetries: 1, PoolSize: 64}
+}
+
+// Client returns a client with Options. It is closed when the test ends.
 func (s *Server) Client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: s.Addr(), ContextTimeoutEnabled: true, DialerRetries: 1, PoolSize: 64})
+	c := redis.NewClient(s.Options())
 	s.tb.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -21,6 +21,7 @@ type columns struct {
 	// location is the zone of the expiry; nil if it is UTC, or if the type of the
 	// column has a zone.
 	location *time.Location
+	anyID    bool
 }
 
 // discard is the target of the other columns.
@@ -32,7 +33,7 @@ func (discard) Scan(any) error { return nil }
 // columns finds the columns and checks that their types can be read. A wrong type
 // is wrong in every row.
 func (s *SQL) columns(types []*sql.ColumnType) (*columns, error) {
-	c := &columns{}
+	c := &columns{anyID: s.anyID}
 	var yielded []string
 	for _, t := range types {
 		yielded = append(yielded, t.Name())
@@ -80,7 +81,14 @@ func (c *columns) lock(row int) (tasks.Lock, error) {
 	if err := cmp.Or(errUser, errLock, tasks.LockID{UserID: user, LockID: lock}.Validate()); err != nil {
 		return tasks.Lock{}, &RowError{Row: row, Err: err}
 	}
-	at, err := c.expiry()
+	var at time.Time
+	var err error
+	if !c.anyID {
+		err = tasks.CheckPlausible(tasks.LockRelease{UserID: user, LockID: lock})
+	}
+	if err == nil {
+		at, err = c.expiry()
+	}
 	if err == nil {
 		err = checkExpiry(at)
 	}

@@ -67,6 +67,10 @@ type Config struct {
 	// would be misread: write DATE_FORMAT(…, '%Y-%m-%dT%H:%i:%sZ') in MySQL, which is
 	// text, and now() in PostgreSQL.
 	Location *time.Location
+	// AllowAnyID accepts ids that tasks.CheckPlausible refuses. Without it, such a row is
+	// a *RowError, and its lock stays: the release of a lock that KooDrive does not know
+	// would count as done.
+	AllowAnyID bool
 }
 
 // Format prints the configuration without the DSN.
@@ -92,7 +96,7 @@ func New(cfg Config) (*SQL, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SQL{dialect: d, query: query, timeout: cmp.Or(cfg.Timeout, defaultTimeout), location: cfg.Location, db: sql.OpenDB(d.connector)}
+	s := &SQL{dialect: d, query: query, timeout: cmp.Or(cfg.Timeout, defaultTimeout), location: cfg.Location, anyID: cfg.AllowAnyID, db: sql.OpenDB(d.connector)}
 	s.db.SetMaxOpenConns(maxConns)
 	s.db.SetMaxIdleConns(maxConns)
 	s.db.SetConnMaxIdleTime(idleTime)

@@ -24,14 +24,16 @@ import (
 // is read, the list ends with an error.
 type File struct {
 	path string
+	opts []records.Option
 
 	mu    sync.Mutex
 	index *fileIndex // of the last Lookup; may be nil
 }
 
-// OpenFile returns the locks of a file. It checks that the file can be read.
-func OpenFile(path string) (*File, error) {
-	f := &File{path: path}
+// OpenFile returns the locks of a file. It checks that the file can be read. With
+// records.AnyID it accepts ids that tasks.CheckPlausible refuses.
+func OpenFile(path string, opts ...records.Option) (*File, error) {
+	f := &File{path: path, opts: opts}
 	in, err := f.open()
 	if err != nil {
 		return nil, err
@@ -110,7 +112,7 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 		yield(tasks.Lock{}, fileError(err))
 		return
 	}
-	for l, err := range parse(f.path, in) {
+	for l, err := range parse(f.path, in, f.opts...) {
 		if ctx.Err() != nil {
 			yield(tasks.Lock{}, &Error{message: "the locks' file: " + context.Cause(ctx).Error(), cause: ctx.Err()})
 			return
@@ -132,13 +134,13 @@ func (f *File) read(ctx context.Context, in *os.File, yield func(tasks.Lock, err
 }
 
 // parse yields the locks of a file's content. Errors are as in List.Locks.
-func parse(path string, r io.Reader) iter.Seq2[tasks.Lock, error] {
+func parse(path string, r io.Reader, opts ...records.Option) iter.Seq2[tasks.Lock, error] {
 	lines := records.LocksCSV
 	if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".ndjson") {
 		lines = records.LocksJSONL
 	}
 	return func(yield func(tasks.Lock, error) bool) {
-		for l, err := range lines(r, checkExpiry) {
+		for l, err := range lines(r, checkExpiry, opts...) {
 			if bad, ok := errors.AsType[*records.LineError](err); ok {
 				err = &RowError{Row: bad.Line, UserID: bad.Lock.UserID, LockID: bad.Lock.LockID, Err: bad.Err, line: true}
 			} else if err != nil {

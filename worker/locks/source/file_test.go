@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kooworker/kooworker/enqueue/records"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -34,6 +35,26 @@ func openFile(t *testing.T, name, content string) *File {
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	return f
+}
+
+// The release of a lock that KooDrive does not know would count as done.
+func TestFile_IDsThatNoSystemGives(t *testing.T) {
+	t.Parallel()
+	f := openFile(t, "f.csv", "user_id,lock_id,expires_at\n1.50508E+18,l1,2026-01-31T08:30:00Z\nu2,l2,2026-01-31T08:30:00Z\n")
+	const want = `line 2 (user 1.50508E+18, lock l1): user_id is "1.50508E+18", which looks like a number`
+	if got := list(t, f.Locks(t.Context())); got.err != nil || len(got.locks) != 1 || len(got.rows) != 1 || !strings.HasPrefix(got.rows[0].Error(), want) {
+		t.Errorf("got %+v; want one lock, and %q", got, want)
+	}
+	if l, found, err := lookup(t.Context(), f, "1.50508E+18", "l1"); asRowError(err) == nil || found {
+		t.Errorf("got %v, found %t, %v; want a RowError: the lock must stay", l, found, err)
+	}
+	anyID, err := OpenFile(f.path, records.AnyID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, anyID.Locks(t.Context())); got.err != nil || len(got.locks) != 2 {
+		t.Errorf("with AnyID: got %+v; want both locks", got)
+	}
 }
 
 const long = "0123456789"

@@ -76,8 +76,8 @@ type RowError struct {
 	// Row is counted from 1. In a file it is the line; the header and blank lines
 	// count.
 	Row int
-	// UserID and LockID name the lock if only its expiry is wrong. Else they are
-	// empty.
+	// UserID and LockID name the lock if only its expiry is wrong, or if no system gives
+	// such ids. Else they are empty.
 	UserID, LockID string
 	// Err says what is wrong with the row.
 	Err error

@@ -22,6 +22,7 @@ type SQL struct {
 	query    string
 	timeout  time.Duration
 	location *time.Location // nil: UTC
+	anyID    bool
 	db       *sql.DB
 	checked  atomic.Bool
 }

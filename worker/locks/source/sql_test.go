@@ -135,7 +135,9 @@ func TestSQL_RowErrors(t *testing.T) {
 				"UNION ALL SELECT 'u5', 'l:5', '2026-01-31T08:30:00Z' "+
 				"UNION ALL SELECT 'u6', 'l6', '1970-01-01T00:00:00Z' "+
 				"UNION ALL SELECT 'u7', 'l7', '2026-01-31T08:30:00Z' "+
-				"UNION ALL SELECT '', 'l8', '2026-01-31T08:30:00Z' -- the end;")
+				"UNION ALL SELECT '', 'l8', '2026-01-31T08:30:00Z' "+
+				"UNION ALL SELECT '1.50508E+18', 'l9', '2026-01-31T08:30:00Z' "+
+				"UNION ALL SELECT 'u10', 'NULL', '2026-01-31T08:30:00Z' -- the end;")
 			got := list(t, s.Locks(t.Context()))
 			if got.err != nil || len(got.locks) != 1 || got.locks[0].UserID != "u7" {
 				t.Fatalf("got %+v, want only the lock of u7", got)
@@ -144,6 +146,7 @@ func TestSQL_RowErrors(t *testing.T) {
 				"row 1: user_id is NULL", "row 2: lock_id is NULL", "row 3 (user u3, lock l3): expires_at is NULL",
 				`row 4 (user u4, lock l4): expires_at is "2026-01-31 08:30:00"; want RFC 3339`, "row 5: lock_id ",
 				"row 6 (user u6, lock l6): expires_at is in the year 1970", "row 8: user_id ",
+				`row 9 (user 1.50508E+18, lock l9): user_id is "1.50508E+18", which looks like a number`, `row 10 (user u10, lock NULL): lock_id is "NULL"`,
 			} {
 				if i >= len(got.rows) || !strings.HasPrefix(got.rows[i].Error(), want) {
 					t.Errorf("got %v, want %q", got.rows, want)
@@ -152,6 +155,10 @@ func TestSQL_RowErrors(t *testing.T) {
 			// The state of a lock with a malformed row is unknown.
 			if l, found, err := lookup(t.Context(), s, "u3", "l3"); asRowError(err) == nil || found {
 				t.Errorf("got %v, found %t, %v; want a RowError", l, found, err)
+			}
+			s.anyID = true
+			if got := list(t, s.Locks(t.Context())); got.err != nil || len(got.locks) != 3 {
+				t.Errorf("with AllowAnyID: got %+v, want the locks of u7, 1.50508E+18 and u10", got)
 			}
 		})
 	}
