@@ -104,7 +104,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 		return nil, fmt.Errorf("list the batches: %w", err)
 	}
 	var all []tasks.BatchStats
-	var expired []any
+	var expired []string
 	for i, id := range ids {
 		stats, _, err := readMeta(id, cmds[i].Val())
 		if _, missing := errors.AsType[*NotFoundError](err); missing {
@@ -116,17 +116,64 @@ func (s *Store) showAll(ctx context.Context, ids []string) ([]tasks.BatchStats, 
 		}
 		all = append(all, stats)
 	}
-	if len(expired) > 0 {
-		_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			p.ZRem(ctx, allKey, expired...)
-			p.SRem(ctx, openKey, expired...)
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the batches: %w", err)
+	if err := s.unlist(ctx, expired); err != nil {
+		return nil, err
 	}
 	return all, nil
+}
+
+// unlist takes batches that have expired off the lists.
+func (s *Store) unlist(ctx context.Context, expired []string) error {
+	if len(expired) == 0 {
+		return nil
+	}
+	members := make([]any, len(expired))
+	for i, id := range expired {
+		members[i] = id
+	}
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, allKey, members...)
+		p.SRem(ctx, openKey, members...)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("take expired batches off the list: %w", err)
+	}
+	return nil
+}
+
+// ListPosition is where PruneList continues. The zero value is the beginning.
+type ListPosition struct{ cursor uint64 }
+
+// PruneList takes the batches of a page that have expired off the list of all batches,
+// and moves the position to the next page. After the last page it begins again. It
+// returns how many it has taken off.
+func (s *Store) PruneList(ctx context.Context, at *ListPosition) (removed int64, err error) {
+	pairs, next, err := s.rdb.ZScan(ctx, allKey, at.cursor, "", listPage).Result()
+	if err != nil {
+		return 0, fmt.Errorf("list the batches: %w", err)
+	}
+	exist := make([]*redis.IntCmd, len(pairs)/2) // a member is followed by its score
+	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range exist {
+			exist[i] = p.Exists(ctx, keysOf(pairs[2*i]).meta)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list the batches: %w", err)
+	}
+	var expired []string
+	for i, cmd := range exist {
+		if cmd.Val() == 0 {
+			expired = append(expired, pairs[2*i])
+		}
+	}
+	if err := s.unlist(ctx, expired); err != nil {
+		return 0, err
+	}
+	at.cursor = next
+	return int64(len(expired)), nil
 }
 
 const (
