@@ -142,40 +142,6 @@ func (s *Store) unlist(ctx context.Context, expired []string) error {
 	return nil
 }
 
-// ListPosition is where PruneList continues. The zero value is the beginning.
-type ListPosition struct{ cursor uint64 }
-
-// PruneList takes the batches of a page that have expired off the list of all batches,
-// and moves the position to the next page. After the last page it begins again. It
-// returns how many it has taken off.
-func (s *Store) PruneList(ctx context.Context, at *ListPosition) (removed int64, err error) {
-	pairs, next, err := s.rdb.ZScan(ctx, allKey, at.cursor, "", listPage).Result()
-	if err != nil {
-		return 0, fmt.Errorf("list the batches: %w", err)
-	}
-	exist := make([]*redis.IntCmd, len(pairs)/2) // a member is followed by its score
-	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i := range exist {
-			exist[i] = p.Exists(ctx, keysOf(pairs[2*i]).meta)
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("list the batches: %w", err)
-	}
-	var expired []string
-	for i, cmd := range exist {
-		if cmd.Val() == 0 {
-			expired = append(expired, pairs[2*i])
-		}
-	}
-	if err := s.unlist(ctx, expired); err != nil {
-		return 0, err
-	}
-	at.cursor = next
-	return int64(len(expired)), nil
-}
-
 const (
 	waitInterval = 200 * time.Millisecond // between two reads of Wait
 	maxOutage    = 30 * time.Second       // for which Redis may fail while Wait waits
@@ -212,49 +178,4 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 		case <-tick.C:
 		}
 	}
-}
-
-// DrainCompleted calls notify for each of these batches that is complete and whose
-// completion was not reported yet, and then takes the batch off the list of
-// these. Without ids it looks at every open batch. It returns the batches that it
-// has taken off. An error of notify does not stop it: the next batch follows.
-//
-// If the process dies after notify, the completion is reported again. Two processes
-// may also report it at the same time, but only one of them returns the batch.
-func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error, ids ...string) (notified []tasks.BatchStats, err error) {
-	if len(ids) == 0 {
-		ids, err = s.rdb.SMembers(ctx, openKey).Result()
-	} else {
-		ids = slices.DeleteFunc(ids, func(id string) bool {
-			open, openErr := s.rdb.SIsMember(ctx, openKey, id).Result()
-			err = errors.Join(err, openErr)
-			return !open
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the open batches: %w", err)
-	}
-	var failed error
-	for page := range slices.Chunk(ids, listPage) {
-		all, err := s.showAll(ctx, page)
-		if err != nil {
-			return notified, errors.Join(failed, err)
-		}
-		for _, stats := range all {
-			if stats.CompletedAt.IsZero() {
-				continue
-			}
-			removed, err := int64(0), notify(ctx, stats)
-			if err == nil {
-				removed, err = s.rdb.SRem(ctx, openKey, stats.ID).Result()
-			}
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("report that batch %s is complete: %w", stats.ID, err))
-			}
-			if removed > 0 {
-				notified = append(notified, stats)
-			}
-		}
-	}
-	return notified, failed
 }
