@@ -30,11 +30,6 @@ func (w *Worker) housekeep(ctx context.Context) {
 	tick := time.NewTicker(housekeepEvery)
 	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 		limited, cancel := context.WithTimeout(ctx, housekeepTimeout)
 		for _, step := range []func() (int64, error){
 			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
@@ -45,5 +40,10 @@ func (w *Worker) housekeep(ctx context.Context) {
 			}
 		}
 		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }
