@@ -123,17 +123,18 @@ func (c *keyCheck) look(t *testing.T, names []string) (keys []leftKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sizes, ttls := make([]*redis.IntCmd, len(names)), make([]*redis.DurationCmd, len(names))
-	metas, batches := map[string]*redis.MapStringStringCmd{}, make([]string, len(names))
+	for i, name := range names {
+		if kind := kinds[i].Val(); kind != "none" {
+			keys = append(keys, leftKey{name: name, kind: kind, row: slices.IndexFunc(c.rows, func(r keyRow) bool { return r.pattern.MatchString(name) })})
+		}
+	}
+	sizes, ttls := make([]*redis.IntCmd, len(keys)), make([]*redis.DurationCmd, len(keys))
+	metas := map[string]*redis.MapStringStringCmd{}
 	_, err = c.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		for i, name := range names {
-			keys = append(keys, leftKey{name: name, kind: kinds[i].Val(), row: slices.IndexFunc(c.rows, func(r keyRow) bool { return r.pattern.MatchString(name) })})
-			ttls[i] = p.PTTL(ctx, name)
-			sizes[i] = sizeOf(ctx, p, name, kinds[i].Val())
-			if id := c.batchOf(keys[i]); id != "" {
-				if batches[i] = id; metas[id] == nil {
-					metas[id] = p.HGetAll(ctx, "kooworker:{batch:"+id+"}:meta")
-				}
+		for i, key := range keys {
+			sizes[i], ttls[i] = sizeOf(ctx, p, key.name, key.kind), p.PTTL(ctx, key.name)
+			if id := c.batchOf(key); id != "" && metas[id] == nil {
+				metas[id] = p.HGetAll(ctx, "kooworker:{batch:"+id+"}:meta")
 			}
 		}
 		return nil
@@ -141,9 +142,9 @@ func (c *keyCheck) look(t *testing.T, names []string) (keys []leftKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range keys {
+	for i, key := range keys {
 		keys[i].size, keys[i].ttl = sizes[i].Val(), ttls[i].Val()
-		if meta := metas[batches[i]]; meta != nil {
+		if meta := metas[c.batchOf(key)]; meta != nil {
 			keys[i].meta = meta.Val()
 		}
 	}

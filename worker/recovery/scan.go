@@ -98,9 +98,11 @@ func (r *Repairer) scanKeys(ctx context.Context) error {
 		*at = scanPosition{master: masters[i].addr}
 	}
 	keys, next, err := masters[i].Scan(ctx, at.cursor, asynqx.KeyPrefix+"*", pageKeys).Result()
-	if err != nil {
-		return err
+	if err != nil && len(masters) == 1 {
+		return err // the next pass reads this page again
 	}
+	// A master that is down, for which next is 0 as well, must not stop the scan of the
+	// others.
 	switch at.cursor = next; {
 	case next != 0:
 	case i+1 < len(masters):
@@ -108,7 +110,7 @@ func (r *Repairer) scanKeys(ctx context.Context) error {
 	default:
 		*at = scanPosition{set: 1}
 	}
-	return errors.Join(r.restoreHashes(ctx, keys), r.dropHistories(ctx, keys))
+	return errors.Join(err, r.restoreHashes(ctx, keys), r.dropHistories(ctx, keys))
 }
 
 // master is a node that has keys.
