@@ -59,8 +59,6 @@ func (r *Repairer) scanPages(ctx context.Context) error {
 
 // scanPage scans the next page.
 func (r *Repairer) scanPage(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
 	at := &r.scan
 	if at.set == 0 {
 		return r.scanKeys(ctx)
@@ -83,7 +81,9 @@ func (r *Repairer) scanPage(ctx context.Context) error {
 // of schedules. After the last master it moves on to the sets.
 func (r *Repairer) scanKeys(ctx context.Context) error {
 	at := &r.scan
-	masters, err := mastersOf(ctx, r.cfg.Redis)
+	limited, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	masters, err := mastersOf(limited, r.cfg.Redis)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (r *Repairer) scanKeys(ctx context.Context) error {
 	if !found {
 		*at = scanPosition{master: masters[i].addr}
 	}
-	keys, next, err := masters[i].Scan(ctx, at.cursor, asynqx.KeyPrefix+"*", pageKeys).Result()
+	keys, next, err := masters[i].Scan(limited, at.cursor, asynqx.KeyPrefix+"*", pageKeys).Result()
 	if err != nil && len(masters) == 1 {
 		return err // the next pass reads this page again
 	}
@@ -172,15 +172,17 @@ func (r *Repairer) restoreHashes(ctx context.Context, keys []string) error {
 // cannot be read. asynq would move such an ID to pending and then to active, where it would
 // make a hash that has a state and nothing else.
 func (r *Repairer) scanIDs(ctx context.Context, q queue, in setIndex, at uint64) (next uint64, err error) {
-	pairs, next, err := r.cfg.Redis.ZScan(ctx, q.keys()[in-1], at, "", pageIDs).Result()
+	limited, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	pairs, next, err := r.cfg.Redis.ZScan(limited, q.keys()[in-1], at, "", pageIDs).Result()
 	if err != nil || len(pairs) == 0 {
 		return next, err // after an error next is 0
 	}
 	has := make([]*redis.BoolCmd, len(pairs)/2)
 	// Each command is asked for its own error: a key that is no hash has no message.
-	_, _ = r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, _ = r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 		for i := range has {
-			has[i] = p.HExists(ctx, asynqx.TaskKey(q.name, pairs[2*i]), asynqx.FieldMsg)
+			has[i] = p.HExists(limited, asynqx.TaskKey(q.name, pairs[2*i]), asynqx.FieldMsg)
 		}
 		return nil
 	})
