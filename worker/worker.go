@@ -167,7 +167,7 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 		decision = h.pipeline.Process(ctx, d)
 	}
 	if decision.Action == pipeline.Complete {
-		_ = h.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
+		_ = h.letters.Unindex(ctx, d.ID) // housekeeping removes an entry without a letter
 	}
 	if decision.Action == pipeline.Park {
 		// The index may lack the letter's reason: somebody put the letter here by hand,
@@ -238,6 +238,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })
+	wg.Go(func() { w.housekeep(background) })
 	for _, source := range w.cfg.Sources {
 		wg.Go(func() { source.Heartbeat(background) })
 	}

@@ -37,6 +37,8 @@ func TestChaos_ManyLocksSwept(t *testing.T) { testExactSweep(t, 100_000) }
 
 func TestChaos_Sources(t *testing.T) { testSourcesAtLength(t, 50_000) }
 
+func TestChaos_KeysLeft(t *testing.T) { testKeysLeft(t, 100_000, 1000, 1000, true) }
+
 func TestChaos_RedisKilled(t *testing.T) {
 	testKilledRedis(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid

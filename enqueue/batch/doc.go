@@ -12,8 +12,8 @@
 // A batch is a few keys with one hash tag. Their names begin with
 // kooworker:{batch:<id>}:
 //
-//	meta      hash: when the batch was made, whether its input is closed, and the
-//	          counters
+//	meta      hash: when the batch was made, when something last happened to it,
+//	          whether its input is closed, and the counters
 //	states    string of 4-bit numbers: the state of each index (see State)
 //	slots     string of 16-byte records, one for each chunk of ChunkSize items of
 //	          the input: the index of its first item, how many of its items are
@@ -29,8 +29,9 @@
 //
 // Two keys list the batches: kooworker:batches, a sorted set of all batch IDs by
 // the time of their creation, and kooworker:batches:open, the set of those whose
-// completion was not reported yet. A third one, kooworker:batches:webhook, exists
-// while a worker runs that posts webhooks; it expires after minutes.
+// completion is waited for, or was not reported yet. PruneList takes batches that have
+// expired off both. A third one, kooworker:batches:webhook, exists while a worker runs
+// that posts webhooks; it expires after minutes.
 //
 // Ten million tasks take 5 MB of states and 0.5 MB of slots. A receipt takes about
 // 75 bytes, or 280 with a device.
@@ -79,6 +80,11 @@
 // changes the last state records the completion, once, and lets the keys expire
 // when the batch's time to be kept has passed. RecordOutcomes reports the completion
 // to its caller, and DrainCompleted finds completions that nobody has reported. A
-// batch leaves kooworker:batches:open only after its completion was reported. So a
-// completion may be reported twice, but it is never lost.
+// batch whose input is closed leaves kooworker:batches:open only after its completion
+// was reported. So a completion may be reported twice, but it is never lost.
+//
+// A batch whose input is never closed cannot be complete. DropIdle takes it off that
+// list when nothing has happened to it for long. The batch itself stays, with what it
+// knows, until somebody deletes it. A producer that resumes it puts it back on the
+// list.
 package batch

@@ -3,9 +3,12 @@ package batch_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
@@ -156,5 +159,36 @@ func TestDrainCompleted_ReportsBesideABatchThatCannotBeRead(t *testing.T) {
 	}
 	if !slices.Equal(listed, []string{good, "error"}) {
 		t.Errorf("listed %q; want %s, and then the error", listed, good)
+	}
+}
+
+// Batches that were reported and have expired leave the list of all batches, also if
+// nobody lists them.
+func TestPruneList_DropsExpired(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var kept []string
+	for range 250 { // more than a page
+		kept = append(kept, b.open(t, batch.Spec{}))
+	}
+	const expired = 200
+	for i := range expired {
+		if err := b.rdb.ZAdd(t.Context(), "kooworker:batches", redis.Z{Member: fmt.Sprint("expired-", i)}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var at batch.ListPosition
+	removed := int64(0)
+	for first := true; first || at != (batch.ListPosition{}); first = false {
+		n, err := b.store.PruneList(t.Context(), &at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed += n
+	}
+	left := b.rdb.ZRange(t.Context(), "kooworker:batches", 0, -1).Val()
+	slices.Sort(left)
+	if removed != expired || !slices.Equal(left, kept) {
+		t.Errorf("%d are removed and %d left; want %d removed and %d left", removed, len(left), expired, len(kept))
 	}
 }

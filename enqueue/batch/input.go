@@ -286,8 +286,12 @@ return "ok"
 `)
 
 // CloseInput records that the input has ended after this number of items, all of
-// which have their mark.
+// which have their mark. The batch is listed as open before, so that its completion
+// is reported even if the process dies in between.
 func (s *Store) CloseInput(ctx context.Context, id string, items int64) error {
+	if err := s.relistOpen(ctx, id); err != nil {
+		return err
+	}
 	word, err := closeCmd.Run(ctx, s.rdb, keysOf(id).ledger(), items, ChunkSize, nameReservation.Milliseconds()).Text()
 	if err != nil {
 		return fmt.Errorf("batch %s: close the input: %w", id, err)
@@ -327,6 +331,9 @@ return 1
 // Items that were under way when the producer died may be in asynq all the same.
 // They get their receipts, perhaps after the batch was reported as complete.
 func (s *Store) Abandon(ctx context.Context, id string) error {
+	if err := s.relistOpen(ctx, id); err != nil {
+		return err
+	}
 	exists, err := abandonCmd.Run(ctx, s.rdb, keysOf(id).ledger(), nameReservation.Milliseconds()).Bool()
 	if err == nil && !exists {
 		return &NotFoundError{ID: id}

@@ -109,7 +109,7 @@ func (s *Store) showAll(ctx context.Context, ids []string) (all []tasks.BatchSta
 	if err != nil {
 		return nil, nil, fmt.Errorf("list the batches: %w", err)
 	}
-	var expired []any
+	var expired []string
 	for i, id := range ids {
 		stats, _, err := readMeta(id, cmds[i].Val())
 		if _, missing := errors.AsType[*NotFoundError](err); missing {
@@ -122,17 +122,30 @@ func (s *Store) showAll(ctx context.Context, ids []string) (all []tasks.BatchSta
 		}
 		all = append(all, stats)
 	}
-	if len(expired) > 0 {
-		_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			p.ZRem(ctx, allKey, expired...)
-			p.SRem(ctx, openKey, expired...)
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("list the batches: %w", err)
+	if err := s.unlist(ctx, expired); err != nil {
+		return nil, nil, err
 	}
 	return all, unreadable, nil
+}
+
+// unlist takes batches that have expired off the lists.
+func (s *Store) unlist(ctx context.Context, expired []string) error {
+	if len(expired) == 0 {
+		return nil
+	}
+	members := make([]any, len(expired))
+	for i, id := range expired {
+		members[i] = id
+	}
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, allKey, members...)
+		p.SRem(ctx, openKey, members...)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("take expired batches off the list: %w", err)
+	}
+	return nil
 }
 
 const (
@@ -171,51 +184,4 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 		case <-tick.C:
 		}
 	}
-}
-
-// DrainCompleted calls notify for each of these batches that is complete and whose
-// completion was not reported yet, and then takes the batch off the list of
-// these. Without ids it looks at every open batch. It returns the batches that it
-// has taken off. An error of notify does not stop it, nor does a batch that cannot
-// be read: the next batch follows.
-//
-// If the process dies after notify, the completion is reported again. Two processes
-// may also report it at the same time, but only one of them returns the batch.
-func (s *Store) DrainCompleted(ctx context.Context, notify func(context.Context, tasks.BatchStats) error, ids ...string) (notified []tasks.BatchStats, err error) {
-	if len(ids) == 0 {
-		ids, err = s.rdb.SMembers(ctx, openKey).Result()
-	} else {
-		ids = slices.DeleteFunc(ids, func(id string) bool {
-			open, openErr := s.rdb.SIsMember(ctx, openKey, id).Result()
-			err = errors.Join(err, openErr)
-			return !open
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the open batches: %w", err)
-	}
-	var failed error
-	for page := range slices.Chunk(ids, listPage) {
-		all, unreadable, err := s.showAll(ctx, page)
-		if err != nil {
-			return notified, errors.Join(failed, err)
-		}
-		failed = errors.Join(failed, unreadable)
-		for _, stats := range all {
-			if stats.CompletedAt.IsZero() {
-				continue
-			}
-			removed, err := int64(0), notify(ctx, stats)
-			if err == nil {
-				removed, err = s.rdb.SRem(ctx, openKey, stats.ID).Result()
-			}
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("report that batch %s is complete: %w", stats.ID, err))
-			}
-			if removed > 0 {
-				notified = append(notified, stats)
-			}
-		}
-	}
-	return notified, failed
 }

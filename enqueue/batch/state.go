@@ -126,7 +126,8 @@ local function writeStates()
 end
 
 -- Writes the changed states and counters. If the batch is complete already, a key
--- that this script has created must expire with the others.
+-- that this script has created must expire with the others. Otherwise the time tells
+-- when something last happened to the batch.
 local function save()
 	writeStates()
 	for state, n in pairs(delta) do
@@ -142,6 +143,9 @@ local function save()
 		for i = 1, 5 do
 			redis.call("PEXPIREAT", KEYS[i], m[1] + m[2])
 		end
+	elseif #changed > 0 then
+		local time = redis.call("TIME")
+		redis.call("HSET", KEYS[1], "changed_at", time[1] * 1000 + math.floor(time[2] / 1000))
 	end
 end
 

@@ -111,6 +111,8 @@ func (e *NameReservedError) Error() string {
 
 // openCmd makes a batch, unless it exists.
 //
+// It also records the time, so that a batch which somebody resumes is not idle.
+//
 // KEYS[1] -> meta
 // KEYS[2] -> used
 // --
@@ -123,16 +125,18 @@ func (e *NameReservedError) Error() string {
 // receipts, it is unguarded, it is complete.
 var openCmd = redis.NewScript(`
 local made = 0
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	if redis.call("EXISTS", KEYS[2]) == 1 then
 		return {}
 	end
-	local time = redis.call("TIME")
-	redis.call("HSET", KEYS[1], "v", 1, "created_at", time[1] * 1000 + math.floor(time[2] / 1000), "keep", ARGV[1],
+	redis.call("HSET", KEYS[1], "v", 1, "created_at", now, "keep", ARGV[1],
 		"with_receipts", ARGV[2], "no_guard", ARGV[3], "next", 0, "total", 0, "queued", 0)
 	made = 1
 	redis.call("SET", KEYS[2], "")
 end
+redis.call("HSET", KEYS[1], "changed_at", now)
 local m = redis.call("HMGET", KEYS[1], "created_at", "with_receipts", "no_guard")
 return {made, tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), redis.call("HEXISTS", KEYS[1], "completed_at")}
 `)

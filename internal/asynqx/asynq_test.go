@@ -147,6 +147,7 @@ func TestKeys_Running(t *testing.T) {
 		t.Fatalf("servers: %v; want one", servers)
 	}
 	name, _ := servers[0].Member.(string)
+	p.wantTrue("the list of what servers work on is like that of the servers", p.rdb.ZCard(ctx, AllWorkersKey).Val() == 1)
 	p.wantTrue("a server's key has a hash tag", strings.HasPrefix(name, "asynq:servers:{"))
 	p.wantTrue("the heartbeat lasts 10 s", time.Unix(int64(servers[0].Score), 0).Sub(now.Add(HeartbeatTTL)).Abs() < 3*time.Second)
 	info, err := p.rdb.Get(ctx, name).Bytes()
@@ -178,6 +179,29 @@ func TestKeys_Running(t *testing.T) {
 
 	srv.Shutdown()
 	p.wantTrue("a server that stopped is off the list", p.rdb.ZCard(ctx, AllServersKey).Val() == 0)
+}
+
+// TestKeys_Scheduler looks at what a scheduler writes.
+func TestKeys_Scheduler(t *testing.T) {
+	t.Parallel()
+	p, ctx := newPin(t), t.Context()
+	scheduler := asynq.NewSchedulerFromRedisClient(p.rdb, &asynq.SchedulerOpts{HeartbeatInterval: time.Second, LogLevel: asynq.FatalLevel})
+	entry, err := scheduler.Register("@every 1s", p.task("x"), asynq.Queue(p.queue))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := scheduler.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var events []redis.Z
+	redistest.Eventually(t, 10*time.Second, "a heartbeat and an event", func() bool {
+		events = p.rdb.ZRangeWithScores(ctx, SchedulerHistoryPrefix+entry, 0, -1).Val()
+		return len(events) > 0 && p.rdb.ZCard(ctx, AllSchedulersKey).Val() == 1
+	})
+	p.wantTrue("an event is scored by its time", time.Since(time.Unix(int64(events[0].Score), 0)).Abs() < 5*time.Second)
+	heartbeat := p.rdb.ZRangeWithScores(ctx, AllSchedulersKey, 0, 0).Val()[0].Score
+	p.wantTrue("a heartbeat is scored by its end", time.Until(time.Unix(int64(heartbeat), 0)).Abs() < 10*time.Second)
+	scheduler.Shutdown()
 }
 
 // TestScriptCapture_StoresWhatAsynqStores compares the tasks of captured scripts

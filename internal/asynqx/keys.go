@@ -2,6 +2,9 @@ package asynqx
 
 import "time"
 
+// KeyPrefix is what every key of asynq begins with.
+const KeyPrefix = "asynq:"
+
 // The keys of asynq that belong to no queue.
 const (
 	// AllQueuesKey is a set: the names of the queues.
@@ -9,6 +12,15 @@ const (
 	// AllServersKey is a sorted set: the key of each server's info, by when the
 	// server's heartbeat expires, in Unix seconds.
 	AllServersKey = "asynq:servers"
+	// AllWorkersKey is a sorted set like AllServersKey: the key of what each server
+	// works on.
+	AllWorkersKey = "asynq:workers"
+	// AllSchedulersKey is a sorted set like AllServersKey: the key of each scheduler's
+	// entries.
+	AllSchedulersKey = "asynq:schedulers"
+	// SchedulerHistoryPrefix is what the key of a schedule's history begins with: a
+	// sorted set of what it has enqueued, by the time in Unix seconds.
+	SchedulerHistoryPrefix = "asynq:scheduler_history:"
 )
 
 // The fields of a task's hash that this program reads. asynq sets and deletes

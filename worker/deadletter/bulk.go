@@ -228,10 +228,7 @@ func filterMatching(page []entry, f Filter, res *Result) []entry {
 // run runs a script for some letters in one exchange with Redis. It returns those
 // that had not changed.
 func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry) (done []entry, err error) {
-	results, keys := make([]*redis.Cmd, 0, len(chunk)), []string{retryKey, pendingKey}
-	for _, reason := range tasks.Reasons() {
-		keys = append(keys, indexKey(reason))
-	}
+	results, keys := make([]*redis.Cmd, 0, len(chunk)), append([]string{retryKey, pendingKey}, indexKeys()...)
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, e := range chunk {
 			results = append(results, script.EvalSha(ctx, p, append([]string{taskPrefix + e.id}, keys...),

@@ -151,3 +151,63 @@ func TestList_IndexOfOtherClocks(t *testing.T) {
 	}
 	b.awaitParked(t, 2)
 }
+
+// TestPruneIndex_DeletedByHand deletes letters as asynqmon's Delete does, which knows
+// nothing of the index. Nobody reads the index after that.
+func TestPruneIndex_DeletedByHand(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return failure{"invalid: again", far} })
+	const n = 1200 // more than two pages
+	for i := range n {
+		l := letter(t, "u", fmt.Sprint(i), tasks.Intent{})
+		if i%4 == 0 {
+			l.Reason, l.Error = tasks.Upstream, "upstream: x"
+		}
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, n)
+	for i := range n / 2 {
+		if err := b.inspector.DeleteTask(tasks.QueueDeadLetter, letter(t, "u", fmt.Sprint(i), tasks.Intent{}).ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var at deadletter.IndexPosition
+	removed, pages := int64(0), 0
+	for pages == 0 || at != (deadletter.IndexPosition{}) {
+		got, err := b.store.PruneIndex(t.Context(), &at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed, pages = removed+got, pages+1
+	}
+	if removed != n/2 || pages < 2 || pages > 6 {
+		t.Errorf("%d entries are removed in %d pages; want %d in a few", removed, pages, n/2)
+	}
+	for reason, want := range map[tasks.Reason]int{tasks.Forbidden: n / 2 * 3 / 4, tasks.Upstream: n / 2 / 4} {
+		entries := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val()
+		if found := len(b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}})); entries != int64(want) || found != want {
+			t.Errorf("%s: %d entries, %d letters are found; want %d", reason, entries, found, want)
+		}
+	}
+}
+
+// TestIndexReason_UnknownReason has a letter of a reason that this version does not
+// know: it is found, and no index is made that nobody prunes.
+func TestIndexReason_UnknownReason(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	l := letter(t, "u", "d", tasks.Intent{})
+	l.Reason, l.Error = "of_tomorrow", "of_tomorrow: x"
+	if err := b.store.Park(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	if keys := b.redis.Client().Keys(t.Context(), "kooworker:*").Val(); len(keys) != 0 {
+		t.Errorf("the keys are %q; want no index", keys)
+	}
+	if found := b.list(t, deadletter.Filter{Reasons: []tasks.Reason{"of_tomorrow", tasks.Invalid}}); len(found) != 1 {
+		t.Errorf("%d letters are found; want the one", len(found))
+	}
+}

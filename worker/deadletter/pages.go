@@ -146,9 +146,9 @@ func (s *Store) listPages(ctx context.Context, key string) iter.Seq2[[]entry, er
 }
 
 // pages yields what may match a filter, page by page: from the index if the
-// filter names reasons, otherwise every letter.
+// filter names reasons that have one, otherwise every letter.
 func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
-	if len(f.Reasons) == 0 {
+	if len(f.Reasons) == 0 || slices.ContainsFunc(f.Reasons, func(r tasks.Reason) bool { return !r.Known() }) {
 		return s.allPages(ctx)
 	}
 	return func(yield func([]entry, error) bool) {

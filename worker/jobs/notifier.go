@@ -54,10 +54,19 @@ func (n *BatchNotifier) Completed(ids ...string) {
 	}
 }
 
+const (
+	// dropIdleEvery is how often the notifier looks for batches whose producers have
+	// died. The first time is dropIdleAfter after the start.
+	dropIdleEvery, dropIdleAfter = time.Hour, time.Minute
+	// idleFor is how long nothing must have happened to such a batch.
+	idleFor = 7 * 24 * time.Hour
+)
+
 // Run announces complete batches until ctx ends.
 func (n *BatchNotifier) Run(ctx context.Context) {
-	tick := time.NewTicker(scanEvery)
+	tick, idle := time.NewTicker(scanEvery), time.NewTimer(dropIdleAfter)
 	defer tick.Stop()
+	defer idle.Stop()
 	n.notify(ctx)
 	for {
 		select {
@@ -65,6 +74,9 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			n.notify(ctx)
+		case <-idle.C:
+			n.dropIdle(ctx)
+			idle.Reset(dropIdleEvery)
 		case id := <-n.completed:
 			n.notify(ctx, id)
 		}
@@ -104,6 +116,22 @@ func (n *BatchNotifier) announces(ctx context.Context) (bool, error) {
 	}
 	others, err := n.batches.HasWebhook(ctx)
 	return err == nil && !others, err
+}
+
+// dropIdle stops watching batches that nobody goes on with, and says which. Otherwise
+// every scan would read them, for ever.
+func (n *BatchNotifier) dropIdle(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, scanEvery)
+	defer cancel()
+	dropped, err := n.batches.DropIdle(limited, idleFor)
+	for _, b := range dropped {
+		n.log.Warn("the input of a batch was not read to its end, and nothing has happened to the batch for long: its completion is no longer waited for",
+			zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("queued", b.Queued), zap.Time("created_at", b.CreatedAt), zap.Duration("idle_for", idleFor),
+			zap.String("hint", "to go on, enqueue the same input once more with --batch "+b.ID+"; to give it up: kooworker batch delete --force "+b.ID))
+	}
+	if err != nil && ctx.Err() == nil {
+		n.log.Warn("cannot look for idle batches; trying again in an hour", zap.Error(err))
+	}
 }
 
 // enqueueWebhook enqueues the webhook's task, unless another worker has done so.

@@ -116,3 +116,27 @@ func TestBatchNotifier_LeavesABatchToAWorkerWithAWebhook(t *testing.T) {
 		t.Error("not announced; want it announced when no worker has a webhook any more")
 	}
 }
+
+// A batch whose producer died long ago is no longer read at each scan. The log says
+// which one, once, and how to go on.
+func TestBatchNotifier_IdleBatchIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	store := batch.NewStore(rdb)
+	openBatchOf(t, store, "waiting", unbindTask)
+	openBatchOf(t, store, "given-up", unbindTask)
+	if err := rdb.HSet(t.Context(), "kooworker:{batch:given-up}:meta", "changed_at", time.Now().Add(-idleFor-time.Hour).UnixMilli()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	for range 2 { // workers
+		NewBatchNotifier(rdb, false, zap.New(core)).dropIdle(t.Context())
+	}
+	lines := logs.FilterMessageSnippet("was not read to its end").All()
+	if len(lines) != 1 || lines[0].ContextMap()["batch"] != "given-up" || !strings.Contains(fmt.Sprint(lines[0].ContextMap()["hint"]), "--batch given-up") {
+		t.Errorf("the log has %v; want one line that names the batch and how to go on", lines)
+	}
+	if left := rdb.SMembers(t.Context(), "kooworker:batches:open").Val(); len(left) != 1 || left[0] != "waiting" {
+		t.Errorf("the open batches are %q; want only waiting", left)
+	}
+}

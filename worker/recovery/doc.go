@@ -73,6 +73,22 @@
 // from active, finds no lease, and stops halfway. Or asynq's Retry did the same,
 // and then it is the only copy. Both look alike, so the task runs again.
 //
+// # The scan
+//
+// A stranded task is found by reading everything: the keys of asynq on each master, and
+// then the scheduled and the retry set of each queue. There is one scan for all queues.
+// Each pass reads pages until it has taken 2 % of the time between two passes, and
+// at least one page. The time on the wire counts as well, so Redis works less than that
+// for it. A page holds Redis for a millisecond or two. With a Redis on the same machine a
+// scan took 1.2 s for 12,000 keys, and 142 s for 1,000,000 (Redis worked 1.4 % of that).
+//
+// A pending list that is longer than 2,000 is not searched. A task whose state is
+// pending counts as being in it, and is looked at again when the list is shorter.
+//
+// What must be scanned for, but is no task, is pruned on the way: the histories of
+// schedules whose scheduler was killed. Once a minute the repairer also takes
+// processes that have been dead for an hour off asynq's lists.
+//
 // # What counts as a crash
 //
 // A task that kills its worker must be stopped, but an outage of Redis must not be

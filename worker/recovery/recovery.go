@@ -36,6 +36,7 @@ type Repairer struct {
 	refusals int              // of the Parker, in a row, in this pass
 	refused  map[string]refusal
 	scan     scanPosition
+	pruned   time.Time // when asynq's lists of processes were last pruned
 
 	failures      int       // of passes, in a row
 	failureLogged time.Time // when the last of them was logged
@@ -96,7 +97,7 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // not a secret
 }
 
-// pass repairs each queue once, and scans a page. It returns errNotHeld if
+// pass repairs each queue once, scans some pages, and prunes. It returns errNotHeld if
 // another repairer holds the lock.
 func (r *Repairer) pass(ctx context.Context) error {
 	if err := r.renewLock(ctx); err != nil {
@@ -119,8 +120,10 @@ func (r *Repairer) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.scanPage(ctx); err != nil {
-		failed = append(failed, err)
+	for _, step := range []func(context.Context) error{r.scanPages, r.prune} {
+		if err := step(ctx); err != nil {
+			failed = append(failed, err)
+		}
 	}
 	return errors.Join(failed...)
 }

@@ -1,0 +1,49 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/worker/deadletter"
+)
+
+const (
+	// housekeepEvery is the time between two pages of housekeeping. A page costs Redis
+	// less than a millisecond, so every worker may read them. One worker alone reads
+	// 700,000 entries of dead letters in four hours.
+	housekeepEvery = 10 * time.Second
+	// housekeepTimeout bounds one exchange with Redis.
+	housekeepTimeout = 5 * time.Second
+)
+
+// housekeep removes entries of lists when what they name is gone, until ctx ends. It
+// is for what nobody removes at once: dead letters that somebody deletes in asynqmon,
+// and batches that Redis lets expire. docs/redis-keys.md names every key, and what
+// bounds its size.
+func (w *Worker) housekeep(ctx context.Context) {
+	var letters deadletter.IndexPosition
+	var batches batch.ListPosition
+	store := batch.NewStore(w.rdb)
+	tick := time.NewTicker(housekeepEvery)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, housekeepTimeout)
+		for _, step := range []func() (int64, error){
+			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
+			func() (int64, error) { return store.PruneList(limited, &batches) },
+		} {
+			if _, err := step(); err != nil && ctx.Err() == nil {
+				w.log.Warn("cannot remove entries whose subject is gone; trying again", zap.Error(err))
+			}
+		}
+		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
