@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -252,6 +253,13 @@ func (k *keysLeft) enqueue(n, devices int) {
 		users = append(users, tasks.UserOffboard{UserID: user})
 	}
 	bulk(nil, append(single, users[:len(users)/2]...)...)
+	// A bulk whose input breaks off leaves its proof behind.
+	cut := func(yield func(tasks.Task, error) bool) {
+		_ = yield(task("cut", 0), nil) && yield(nil, errors.New("the input breaks off"))
+	}
+	if _, err := k.client.Bulk(k.t.Context(), cut, enqueue.BulkOptions{}); err == nil {
+		k.t.Fatal("no error of a bulk whose input breaks off; want one")
+	}
 	bulk(&batch.Spec{ID: "leavers"}, users[len(users)/2:]...)
 	bulk(&batch.Spec{ID: "no-receipts", NoReceipts: true}, task("plain", 0), task("plain", 1), task("plain", 0))
 	for b := range n / 2 / perBatch {
