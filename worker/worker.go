@@ -134,6 +134,7 @@ func logBreaker(log *zap.Logger) func(from, to gate.State, reason tasks.Reason) 
 type dispatcher struct {
 	pipeline *pipeline.Pipeline
 	letters  *deadletter.Store
+	suspects *recovery.Suspects
 	// inFlight ends when tasks in flight are cut short. It ends the handlers'
 	// contexts only: asynq would drop a task whose own context ends, though its
 	// outcome is being stored.
@@ -151,7 +152,30 @@ func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if d.Queue == tasks.QueueDeadLetter {
 		return h.processLetter(ctx, d)
 	}
+	if d.Suspect {
+		return pipeline.ToAsynqError(d, h.processSuspect(ctx, d))
+	}
 	return pipeline.ToAsynqError(d, h.pipeline.Process(ctx, d))
+}
+
+// processSuspect processes a delivery that may have killed a worker. It runs alone,
+// or is put back. See package recovery.
+func (h dispatcher) processSuspect(ctx context.Context, d pipeline.Delivery) pipeline.Decision {
+	run, wait := h.suspects.Admit(ctx, d.Queue, d.ID)
+	switch {
+	case wait > 0:
+		return h.pipeline.PutBack(ctx, d, pipeline.Problem{
+			Reason: tasks.Waiting, Detail: "a worker died while it ran; it runs again when no other such task does", RetryAfter: wait,
+		})
+	case run == nil:
+		return h.pipeline.Process(ctx, d)
+	}
+	survived := false
+	defer func() { run.End(ctx, survived) }()
+	d.Calling = run.Calling
+	decision := h.pipeline.Process(ctx, d)
+	survived = decision.Action != pipeline.Retry || decision.CountsAsAttempt
+	return decision
 }
 
 // processLetter parks a letter that has just arrived in the dead-letter queue. A
@@ -163,7 +187,11 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
 	if arrives := d.Retries == 0; !arrives {
 		d.Attempts = letter.Attempts + d.Retries - 1
-		decision = h.pipeline.Process(ctx, d)
+		if d.Suspect || letter.Reason == tasks.Crashed {
+			decision = h.processSuspect(ctx, d)
+		} else {
+			decision = h.pipeline.Process(ctx, d)
+		}
 	}
 	if decision.Action == pipeline.Complete {
 		_ = h.letters.Unindex(ctx, d.ID) // an entry without a letter is removed when it is read
@@ -247,7 +275,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutShort()
 	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
-	handler := dispatcher{w.pipeline, w.letters, inFlight}
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb), inFlight}
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
 		if err := server.Start(handler); err != nil {

@@ -148,6 +148,8 @@ func TestKeys_Running(t *testing.T) {
 	}
 	name, _ := servers[0].Member.(string)
 	p.wantTrue("a server's key has a hash tag", strings.HasPrefix(name, "asynq:servers:{"))
+	p.want("the server's process", []string{ServerProcess(name)}, ThisProcess())
+	p.wantTrue("the info expires by Redis' clock", p.rdb.TTL(ctx, name).Val() > 0)
 	p.wantTrue("the heartbeat lasts 10 s", time.Unix(int64(servers[0].Score), 0).Sub(now.Add(HeartbeatTTL)).Abs() < 3*time.Second)
 	info, err := p.rdb.Get(ctx, name).Bytes()
 	p.wantTrue("the server is active", err == nil && strings.Contains(string(info), "active") && !ServerClosing(info))

@@ -1,6 +1,11 @@
 package asynqx
 
-import "time"
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // The keys of asynq that belong to no queue.
 const (
@@ -10,6 +15,26 @@ const (
 	// server's heartbeat expires, in Unix seconds.
 	AllServersKey = "asynq:servers"
 )
+
+// ServerProcess returns the process of a server, given the key of the server's
+// info. Two processes have the same name only if one of them replaced the other.
+func ServerProcess(key string) string {
+	name := strings.TrimSuffix(strings.TrimPrefix(key, AllServersKey+":{"), "}")
+	if end := strings.LastIndexByte(name, ':'); end >= 0 {
+		return name[:end] // without the server's own ID
+	}
+	return name
+}
+
+// ThisProcess returns the name that ServerProcess gives to the servers of this
+// process.
+func ThisProcess() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host" // as asynq calls it
+	}
+	return host + ":" + strconv.Itoa(os.Getpid())
+}
 
 // The fields of a task's hash that this program reads. asynq sets and deletes
 // single fields, and deletes the whole hash when the task is done; so further

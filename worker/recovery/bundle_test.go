@@ -147,6 +147,14 @@ func (b *bundle) take(queue, id string, leaseEnds time.Time) {
 	b.must(b.rdb.ZAdd(ctx, key(queue, "lease"), redis.Z{Score: float64(leaseEnds.Unix()), Member: id}).Err())
 }
 
+const crashesAlone = "kooworker_crashes_alone"
+
+// callAlone says that a process calls a suspect.
+func (b *bundle) callAlone(queue, id, process string) {
+	b.t.Helper()
+	b.must(b.rdb.HSet(b.t.Context(), key(queue, "t:"+id), "kooworker_alone", process).Err())
+}
+
 // leaveHeartbeat writes what a dead server leaves behind: its last heartbeat.
 func (b *bundle) leaveHeartbeat(name string, lastBeat time.Time) {
 	b.t.Helper()

@@ -35,8 +35,9 @@ type Config struct {
 	// anything is reaped. It should be longer than the time between two heartbeats
 	// of asynq's servers, 5 s. More than 0. Default 8 s.
 	MinUptime time.Duration
-	// MaxCrashes is how many workers a task may kill. The last of these crashes
-	// parks it. At least 1. Default 3.
+	// MaxCrashes is how many workers a task may kill in a row, each time as the only
+	// suspect that was being called. The last of these crashes parks it. Where other
+	// workers die at the same time, it takes three times as many. At least 1. Default 3.
 	MaxCrashes int
 
 	// Logger receives one line per repair, sampled. Default: none.

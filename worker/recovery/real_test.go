@@ -77,18 +77,21 @@ func TestReap_Kill9(t *testing.T) {
 	killed := time.Now()
 
 	var mu sync.Mutex
-	again, last, charged, uncounted := map[string]int{}, time.Duration(0), 0, 0
+	again, last, charged, unmarked, counted := map[string]int{}, time.Duration(0), 0, 0, 0
 	hold := make(chan struct{})
 	b.work(b.redis.Client(), func(ctx context.Context, task *asynq.Task) error {
 		id, _ := asynq.GetTaskID(ctx)
 		retried, _ := asynq.GetRetryCount(ctx)
-		crashes := b.rdb.HGet(ctx, key(unbind, "t:"+id), "kooworker_crashes").Val()
+		crashes := b.rdb.HExists(ctx, key(unbind, "t:"+id), "kooworker_crashes_alone").Val()
 		mu.Lock()
 		again[id]++
 		last = time.Since(killed)
 		charged += retried
-		if crashes != "1" {
-			uncounted++
+		if task.Headers()["kooworker-suspect"] == "" {
+			unmarked++
+		}
+		if crashes {
+			counted++
 		}
 		mu.Unlock()
 		<-hold
@@ -114,8 +117,8 @@ func TestReap_Kill9(t *testing.T) {
 			t.Errorf("%s ran %d times after the kill", id, n)
 		}
 	}
-	if charged != 0 || uncounted != 0 {
-		t.Errorf("%d retries charged, %d crashes not counted; want none", charged, uncounted)
+	if charged != 0 || unmarked != 0 || counted != 0 {
+		t.Errorf("%d retries charged, %d tasks not marked as suspects, %d crashes counted; want none", charged, unmarked, counted)
 	}
 }
 

@@ -18,6 +18,8 @@ const (
 	// grace is how long after its lease expired a task is requeued. It is at least
 	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
 	grace = 2 * time.Second
+	// noisyFactor is how many times MaxCrashes it takes where other workers die too.
+	noisyFactor = 3
 )
 
 // reap recovers the tasks whose leases have expired, chunk by chunk. There are at
@@ -65,11 +67,10 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 	var again, isolated []item
 	for _, it := range items {
 		written := time.Unix(int64(it.score), 0).Add(-asynqx.LeaseTTL)
-		// The package comment says what counts as a crash.
-		if it.crashed = r.servers.crashedNear(written) && !r.uptime.downSince(written); it.crashed {
-			it.crashes++
+		if !r.uptime.downSince(written) {
+			it = r.servers.judge(it, written)
 		}
-		if it.raw == nil || it.err != nil || it.crashed && it.crashes >= r.cfg.MaxCrashes {
+		if it.raw == nil || it.err != nil || it.counted && r.isPoison(it.crashes) {
 			isolated = append(isolated, it)
 		} else {
 			again = append(again, it)
@@ -90,12 +91,33 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 	return refused, nil
 }
 
+// judge says what the crash of an item's worker means for the item. The package
+// comment explains it.
+func (r serverRegistry) judge(it item, written time.Time) item {
+	died := r.diedNear(written)
+	it.suspect = len(died) > 0
+	if at, ok := died[it.alone]; ok && it.alone != "" {
+		it.counted = true
+		it.crashes.alone++
+		if r.calm(it.alone, at) {
+			it.crashes.calm++
+		}
+	}
+	return it
+}
+
+// isPoison reports whether a task has killed so many workers that it must not run
+// again.
+func (r *Repairer) isPoison(c crashes) bool {
+	return c.calm >= r.cfg.MaxCrashes || c.alone >= noisyFactor*r.cfg.MaxCrashes
+}
+
 // parkCrashed parks a task that keeps killing its worker.
 func (r *Repairer) parkCrashed(ctx context.Context, q queue, it item) (gone bool, err error) {
 	if q.dead {
-		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.crashes)
+		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.crashes.alone)
 		return true, r.repark(ctx, q, it, text, Crashed)
 	}
-	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.crashes)
+	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.crashes.alone)
 	return r.parkAndRemove(ctx, q, it, Crashed, it.letter(q, tasks.Crashed, text))
 }

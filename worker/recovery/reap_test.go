@@ -38,7 +38,7 @@ func TestReap_ExpiredTaskIsNextAndUncharged(t *testing.T) {
 	if since, _ := strconv.ParseInt(b.field("expired", "pending_since"), 10, 64); time.Since(time.Unix(0, since)).Abs() > time.Minute {
 		t.Errorf("pending since %d; want now, in nanoseconds", since)
 	}
-	if got := b.field("expired", "kooworker_crashes"); got != "" {
+	if got := b.field("expired", crashesAlone); got != "" {
 		t.Errorf("counted as crash number %s; no server died", got)
 	}
 	info, err := b.inspector.GetTaskInfo(unbind, "expired")
@@ -57,9 +57,10 @@ func TestReap_TaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
 		written := ago(40*time.Second + time.Duration(crash)*time.Minute)
 		b.leaveHeartbeat("worker-"+strconv.Itoa(crash), written.Add(-3*time.Second))
 		b.take(unbind, "poison", written.Add(30*time.Second))
+		b.callAlone(unbind, "poison", "worker-"+strconv.Itoa(crash))
 		b.passes(2)
-		if want := strconv.Itoa(min(crash, 2)); b.field("poison", "kooworker_crashes") != want {
-			t.Fatalf("after crash %d: counted %q; want %s", crash, b.field("poison", "kooworker_crashes"), want)
+		if want := strconv.Itoa(min(crash, 2)); b.field("poison", crashesAlone) != want {
+			t.Fatalf("after crash %d: counted %q; want %s", crash, b.field("poison", crashesAlone), want)
 		}
 	}
 	b.wantAt(unbind, "poison", "active", "lease", "hash") // the Parker refused it, so it stays
@@ -87,6 +88,7 @@ func TestParkAndRemove_CrashInBetween(t *testing.T) {
 	for _, id := range []string{"left", "taken"} {
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
+		b.callAlone(unbind, id, "w")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	b.parker.after = cancel
@@ -143,6 +145,7 @@ func TestRepark_CrashedReplay(t *testing.T) {
 	b.leaveHeartbeat("w", written)
 	b.enqueue(dead, "letter")
 	b.take(dead, "letter", written.Add(30*time.Second))
+	b.callAlone(dead, "letter", "w")
 	b.passes(2)
 	b.wantAt(dead, "letter", "retry", "hash")
 	info, err := b.inspector.GetTaskInfo(dead, "letter")
@@ -182,6 +185,7 @@ func TestReap_NoCrash(t *testing.T) {
 			b.cfg.MaxCrashes = 1
 			b.enqueue(unbind, "x")
 			b.take(unbind, "x", written.Add(30*time.Second))
+			b.callAlone(unbind, "x", "w")
 			prepare(b)
 			b.passes(2)
 			b.wantAt(unbind, "x", "pending", "hash")
@@ -242,6 +246,7 @@ func TestReap_RefusalsDoNotHoldUpRequeues(t *testing.T) {
 	for _, id := range ids(120) { // these cannot be parked, and come first
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
+		b.callAlone(unbind, id, "w")
 	}
 	for i := range 120 {
 		id := "later-" + strconv.Itoa(i)

@@ -1,0 +1,149 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
+)
+
+// Suspects lets the suspects of this process run one at a time. The package comment
+// says what a suspect is. It is safe for concurrent use.
+type Suspects struct {
+	rdb     redis.UniversalClient
+	process string
+
+	mu      sync.Mutex
+	running bool
+	refused int // since a suspect began
+}
+
+// NewSuspects returns the suspects of this process.
+func NewSuspects(rdb redis.UniversalClient) *Suspects {
+	return &Suspects{rdb: rdb, process: asynqx.ThisProcess()}
+}
+
+// SuspectRun is the run of a suspect. No other suspect runs in this process.
+type SuspectRun struct {
+	suspects *Suspects
+	key      string
+}
+
+// aloneCmd writes whether a task is being called alone, if the task is still there.
+//
+// KEYS[1] -> asynq:{<queue>}:t:<task_id>
+// --
+// ARGV[1] -> the process that calls it, or "" for none
+// ARGV[2] -> 1 if the task has survived and is no suspect any more
+var aloneCmd = redis.NewScript(`
+if redis.call("HEXISTS", KEYS[1], "msg") == 0 then return 0 end
+if ARGV[2] == "1" then
+  redis.call("HDEL", KEYS[1], "kooworker_alone", "kooworker_crashes_alone", "kooworker_crashes_calm")
+  redis.call("HSET", KEYS[1], "kooworker_cleared", "1")
+elseif ARGV[1] == "" then
+  redis.call("HDEL", KEYS[1], "kooworker_alone")
+else
+  redis.call("HSET", KEYS[1], "kooworker_alone", ARGV[1])
+end
+return 1
+`)
+
+// Admit is asked before a task with the mark of a suspect is processed. It returns
+// one of three things:
+//
+//   - a run: the task runs alone, until End is called, which must be called
+//   - a wait: another suspect runs, or Redis fails. The task must be put back and
+//     come again after the wait.
+//   - neither: the task has survived since it was marked, and runs like any other
+//
+// The hash says that the task is being called alone from here on, until Calling
+// says something else.
+func (s *Suspects) Admit(ctx context.Context, queue, id string) (run *SuspectRun, wait time.Duration) {
+	run = &SuspectRun{s, asynqx.TaskKey(queue, id)}
+	switch cleared, err := run.cleared(ctx); {
+	case err != nil:
+		return nil, refusalWait(0)
+	case cleared:
+		return nil, 0
+	}
+	if wait := s.begin(); wait > 0 {
+		return nil, wait
+	}
+	if err := run.Calling(ctx, true); err != nil {
+		s.end()
+		return nil, refusalWait(0)
+	}
+	return run, 0
+}
+
+// begin makes this suspect the one that runs, or returns how long it must wait.
+func (s *Suspects) begin() (wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running {
+		s.refused++
+		return refusalWait(s.refused)
+	}
+	s.running, s.refused = true, 0
+	return 0
+}
+
+func (s *Suspects) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+}
+
+// refusalWait is how long a suspect waits that was refused. It is random, and grows
+// with the number of suspects that were refused since one began: if many wait, they
+// shall not ask all the time. asynq keeps whole seconds.
+func refusalWait(refused int) time.Duration {
+	const least, most = time.Second, 30 * time.Second
+	return least + rand.N(min(time.Duration(1+refused)*time.Second, most)) //nolint:gosec // spreading load, not guarding a secret
+}
+
+func (r *SuspectRun) cleared(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	return r.suspects.rdb.HExists(ctx, r.key, hashCleared).Result()
+}
+
+// Calling says whether the task is being called. A crash counts against the task
+// only while it is.
+func (r *SuspectRun) Calling(ctx context.Context, calling bool) error {
+	process := ""
+	if calling {
+		process = r.suspects.process
+	}
+	return r.write(ctx, process, 0)
+}
+
+// End ends the run. survived means that the task was carried out, and the worker
+// lives: then the task is no suspect any more. If it was not carried out, for
+// example because the gate refused it, it runs alone again.
+//
+// If the process dies before this, or Redis does not take it, the task stays a
+// suspect.
+func (r *SuspectRun) End(ctx context.Context, survived bool) {
+	defer r.suspects.end()
+	clear := 0
+	if survived {
+		clear = 1
+	}
+	_ = r.write(ctx, "", clear)
+}
+
+// write writes even if ctx has ended: the task may have been interrupted.
+func (r *SuspectRun) write(ctx context.Context, process string, clear int) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
+	defer cancel()
+	if err := aloneCmd.Run(ctx, r.suspects.rdb, []string{r.key}, process, clear).Err(); err != nil {
+		return fmt.Errorf("write whether a suspect is called: %w", err)
+	}
+	return nil
+}
