@@ -275,7 +275,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutShort()
 	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
-	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb), inFlight}
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight}
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
 		if err := server.Start(handler); err != nil {
@@ -294,6 +294,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info("stopping: no more tasks are taken", zap.Duration("shutdown_timeout", w.cfg.ShutdownTimeout))
 	return nil
 }
+
+// suspectsShare is the share of the slots in which suspects may wait in place for
+// their turn, for a second at most: one of eight.
+const suspectsShare = 8
 
 // stopGrace is how long after ShutdownTimeout the stop ends whatever Redis does.
 // asynq's last calls to Redis have no common time limit. If Redis hangs, they could

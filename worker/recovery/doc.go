@@ -82,8 +82,8 @@
 //  1. Script requeue marks it. The mark is a header in asynq's message, so that a
 //     worker sees it without asking Redis, and ordinary tasks cost nothing more.
 //  2. Suspects run one at a time in each process; see [Suspects]. Other tasks run
-//     beside them. A suspect that finds another one running is put back, uncharged,
-//     and holds no slot meanwhile.
+//     beside them. A few wait in place for a second at most; the others are put back,
+//     uncharged, and come back about as fast as they can run.
 //  3. The worker writes into the hash that its process calls this task now, and takes
 //     that back when the call has ended. A suspect that waits at the gate is not
 //     being called.

@@ -17,21 +17,27 @@ import (
 type Suspects struct {
 	rdb     redis.UniversalClient
 	process string
+	slot    chan struct{} // full while a suspect runs
+	room    chan struct{} // one entry for each suspect that waits in place
 
-	mu      sync.Mutex
-	running bool
-	refused int // since a suspect began
+	mu    sync.Mutex
+	took  time.Duration // the last run of a suspect
+	until time.Time     // when those that were put back may all have run
 }
 
-// NewSuspects returns the suspects of this process.
-func NewSuspects(rdb redis.UniversalClient) *Suspects {
-	return &Suspects{rdb: rdb, process: asynqx.ThisProcess()}
+// NewSuspects returns the suspects of this process. So many of them may wait in place
+// for a moment, so that the next one runs at once. All others are put back.
+func NewSuspects(rdb redis.UniversalClient, waiting int) *Suspects {
+	return &Suspects{
+		rdb: rdb, process: asynqx.ThisProcess(), slot: make(chan struct{}, 1), room: make(chan struct{}, waiting),
+	}
 }
 
 // SuspectRun is the run of a suspect. No other suspect runs in this process.
 type SuspectRun struct {
 	suspects *Suspects
 	key      string
+	began    time.Time
 }
 
 // aloneCmd writes whether a task is being called alone, if the task is still there.
@@ -64,47 +70,69 @@ return 1
 // The hash says that the task is being called alone from here on, until Calling
 // says something else.
 func (s *Suspects) Admit(ctx context.Context, queue, id string) (run *SuspectRun, wait time.Duration) {
-	run = &SuspectRun{s, asynqx.TaskKey(queue, id)}
+	run = &SuspectRun{suspects: s, key: asynqx.TaskKey(queue, id)}
 	switch cleared, err := run.cleared(ctx); {
 	case err != nil:
 		return nil, refusalWait(0)
 	case cleared:
 		return nil, 0
 	}
-	if wait := s.begin(); wait > 0 {
-		return nil, wait
+	if !s.begin(ctx) {
+		return nil, refusalWait(s.turn())
 	}
 	if err := run.Calling(ctx, true); err != nil {
-		s.end()
+		<-s.slot
 		return nil, refusalWait(0)
 	}
+	run.began = time.Now()
 	return run, 0
 }
 
-// begin makes this suspect the one that runs, or returns how long it must wait.
-func (s *Suspects) begin() (wait time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.running {
-		s.refused++
-		return refusalWait(s.refused)
+// maxInPlace is how long a suspect waits in place for another one to end.
+const maxInPlace = time.Second
+
+// begin makes this suspect the one that runs, if it can.
+func (s *Suspects) begin(ctx context.Context) bool {
+	select {
+	case s.slot <- struct{}{}:
+		return true
+	default:
 	}
-	s.running, s.refused = true, 0
-	return 0
+	select {
+	case s.room <- struct{}{}:
+		defer func() { <-s.room }()
+	default:
+		return false
+	}
+	timer := time.NewTimer(maxInPlace)
+	defer timer.Stop()
+	select {
+	case s.slot <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
-func (s *Suspects) end() {
+// turn returns how long it takes until a suspect that is put back now has its turn,
+// if all those before it take as long as the last one did.
+func (s *Suspects) turn() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = false
+	now := time.Now()
+	if s.until.Before(now) {
+		s.until = now
+	}
+	s.until = s.until.Add(s.took)
+	return s.until.Sub(now)
 }
 
-// refusalWait is how long a suspect waits that was refused. It is random, and grows
-// with the number of suspects that were refused since one began: if many wait, they
-// shall not ask all the time. asynq keeps whole seconds.
-func refusalWait(refused int) time.Duration {
-	const least, most = time.Second, 30 * time.Second
-	return least + rand.N(min(time.Duration(1+refused)*time.Second, most)) //nolint:gosec // spreading load, not guarding a secret
+// refusalWait is how long a suspect that was put back waits: at random, so that as
+// many come back as can run. asynq keeps whole seconds.
+func refusalWait(turn time.Duration) time.Duration {
+	const least, spread, most = time.Second, time.Second, 30 * time.Second
+	return least + rand.N(min(max(turn, spread), most)) //nolint:gosec // spreading load, not guarding a secret
 }
 
 func (r *SuspectRun) cleared(ctx context.Context) (bool, error) {
@@ -130,7 +158,12 @@ func (r *SuspectRun) Calling(ctx context.Context, calling bool) error {
 // If the process dies before this, or Redis does not take it, the task stays a
 // suspect.
 func (r *SuspectRun) End(ctx context.Context, survived bool) {
-	defer r.suspects.end()
+	defer func() {
+		r.suspects.mu.Lock()
+		r.suspects.took = time.Since(r.began)
+		r.suspects.mu.Unlock()
+		<-r.suspects.slot
+	}()
 	clear := 0
 	if survived {
 		clear = 1

@@ -120,7 +120,7 @@ func TestSuspects_OneAtATime(t *testing.T) {
 	for _, id := range []string{"x", "y", "survivor"} {
 		b.enqueue(unbind, id)
 	}
-	s := recovery.NewSuspects(b.rdb)
+	s := recovery.NewSuspects(b.rdb, 1)
 	x, wait := s.Admit(ctx, unbind, "x")
 	if x == nil || wait != 0 {
 		t.Fatalf("the first suspect: %v, %s; want a run", x, wait)
@@ -135,17 +135,18 @@ func TestSuspects_OneAtATime(t *testing.T) {
 	}
 	b.must(x.Calling(ctx, true))
 
-	for n := range 100 {
-		run, wait := s.Admit(ctx, unbind, "y")
-		if limit := min(time.Duration(3+n)*time.Second, 31*time.Second); run != nil || wait < time.Second || wait > limit {
-			t.Fatalf("the second suspect: %v, %s; want a wait of 1s to %s", run, wait, limit)
-		}
+	began := time.Now()
+	if run, wait := s.Admit(ctx, unbind, "y"); run != nil || wait < time.Second || wait > 2*time.Second {
+		t.Errorf("the second suspect: %v, %s; want a wait of 1s to 2s", run, wait)
+	}
+	if took := time.Since(began); took < 900*time.Millisecond || took > 5*time.Second {
+		t.Errorf("it waited in place for %s; want a second", took)
 	}
 	b.must(b.rdb.HSet(ctx, key(unbind, "t:survivor"), "kooworker_cleared", "1").Err())
 	if run, wait := s.Admit(ctx, unbind, "survivor"); run != nil || wait != 0 {
 		t.Errorf("one that has survived: %v, %s; want it to run like any other", run, wait)
 	}
-	if run, _ := recovery.NewSuspects(b.rdb).Admit(ctx, unbind, "y"); run == nil {
+	if run, _ := recovery.NewSuspects(b.rdb, 0).Admit(ctx, unbind, "y"); run == nil {
 		t.Error("another process must wait too; want a suspect in each")
 	}
 
@@ -164,12 +165,56 @@ func TestSuspects_OneAtATime(t *testing.T) {
 	}
 }
 
+// TestSuspects_ComeBackAsFastAsTheyRun puts many suspects back, and wants them to come
+// back over the time that it takes to run them.
+func TestSuspects_ComeBackAsFastAsTheyRun(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t), t.Context()
+	s := recovery.NewSuspects(b.rdb, 0)
+	run, _ := s.Admit(ctx, unbind, "x")
+	<-time.After(200 * time.Millisecond) // it runs
+	run.End(ctx, true)
+	run, _ = s.Admit(ctx, unbind, "x")
+	defer run.End(ctx, true)
+	var longest time.Duration
+	for range 300 { // a minute's worth
+		_, wait := s.Admit(ctx, unbind, "y")
+		if wait < time.Second || wait > 31*time.Second {
+			t.Fatalf("a wait of %s; want 1s to 31s", wait)
+		}
+		longest = max(longest, wait)
+	}
+	if longest < 20*time.Second {
+		t.Errorf("300 suspects that take 200 ms each come back within %s; want half a minute", longest)
+	}
+}
+
+// TestSuspects_TheNextOneRunsAtOnce lets one wait in place.
+func TestSuspects_TheNextOneRunsAtOnce(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t), t.Context()
+	s := recovery.NewSuspects(b.rdb, 1)
+	x, _ := s.Admit(ctx, unbind, "x")
+	next := make(chan *recovery.SuspectRun)
+	go func() {
+		y, _ := s.Admit(ctx, unbind, "y")
+		next <- y
+	}()
+	<-time.After(100 * time.Millisecond)
+	x.End(ctx, true)
+	y := <-next
+	if y == nil {
+		t.Fatal("put back; want it to run when the first one has ended")
+	}
+	y.End(ctx, true)
+}
+
 // TestSuspects_TaskIsGone writes nothing for a task that is not there, and nothing
 // where Redis is away.
 func TestSuspects_TaskIsGone(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t), t.Context()
-	s := recovery.NewSuspects(b.redis.Client())
+	s := recovery.NewSuspects(b.redis.Client(), 0)
 	run, _ := s.Admit(ctx, unbind, "gone")
 	if run == nil {
 		t.Fatal("refused; want a run")
