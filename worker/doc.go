@@ -7,6 +7,7 @@
 //	  │                                                    ├─ enqueue/batch: receipts
 //	  │                                                    └─ deadletter
 //	  ├─ fleet: how many workers are live, and whether all must pause
+//	  ├─ clock: whether this machine's clock is Redis' clock; if not, no tasks are taken
 //	  └─ recovery: repairs what asynq loses      admin: /healthz /readyz /metrics
 //
 // A release goes from asynq through the dispatcher (worker.go), [pipeline.Pipeline.Process]

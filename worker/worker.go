@@ -16,6 +16,7 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
+	"github.com/kooworker/kooworker/worker/clock"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
@@ -32,6 +33,7 @@ type Worker struct {
 	log      *zap.Logger
 	rdb      redis.UniversalClient // the worker's own
 	queues   redis.UniversalClient // the asynq servers'
+	clock    *clock.Clock
 	koodrive *koodrive.Client
 	fleet    *fleet.Fleet
 	gate     *gate.Gate
@@ -60,6 +62,7 @@ func New(cfg Config) (*Worker, error) {
 // build makes the parts, in the order in which they need each other.
 func (w *Worker) build() (err error) {
 	cfg := w.cfg
+	w.clock = clock.New(w.rdb, w.log)
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func (w *Worker) build() (err error) {
 		return err
 	}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes,
+		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes, Hold: w.clock.Wrong,
 		Logger: w.log.Named("recovery"), OnRepair: metrics.countRepairs,
 	})
 	if err != nil {
@@ -102,9 +105,11 @@ func (w *Worker) build() (err error) {
 	}
 	w.queues.AddHook(asynqx.ErrorBackoffHook())
 	w.queues.AddHook(asynqx.SyncerHook())
+	w.queues.AddHook(asynqx.RecovererHook())
+	w.queues.AddHook(asynqx.HoldHook(func(string) bool { return w.clock.Wrong() }))
 	if cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
-			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
+			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping, "clock": w.clock.Check},
 		})
 	}
 	return nil
@@ -175,6 +180,10 @@ func (h dispatcher) processSuspect(ctx context.Context, d pipeline.Delivery) pip
 	d.Calling = run.Calling
 	decision := h.pipeline.Process(ctx, d)
 	survived = decision.Action != pipeline.Retry || decision.CountsAsAttempt
+	if decision.Action == pipeline.Complete && !d.Replay {
+		// If this fails, an operator sees a letter whose task is done.
+		_ = h.letters.Withdraw(ctx, d.ID, d.Payload)
+	}
 	return decision
 }
 
@@ -262,6 +271,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
+	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
+	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })

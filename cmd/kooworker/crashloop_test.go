@@ -48,7 +48,7 @@ func newCrashingFleet(t *testing.T, server *redistest.Server, api *fakeAPI, n in
 			f.poisoned(caller)
 			return
 		}
-		timer := time.NewTimer(50*time.Millisecond + rand.N(450*time.Millisecond))
+		timer := time.NewTimer(50*time.Millisecond + rand.N(450*time.Millisecond)) //nolint:gosec // no secret
 		defer timer.Stop()
 		select {
 		case <-timer.C:

@@ -16,6 +16,12 @@ const (
 	AllServersKey = "asynq:servers"
 )
 
+// ServerTasksKey names the hash of the tasks that a server works on, by ID, given the
+// key of the server's info. Both expire HeartbeatTTL after a heartbeat, by Redis' clock.
+func ServerTasksKey(key string) string {
+	return "asynq:workers" + strings.TrimPrefix(key, AllServersKey)
+}
+
 // ServerProcess returns the process of a server, given the key of the server's
 // info. Two processes have the same name only if one of them replaced the other.
 func ServerProcess(key string) string {

@@ -141,6 +141,7 @@ func (b *bundle) take(queue, id string, leaseEnds time.Time) {
 	b.t.Helper()
 	ctx := b.t.Context()
 	b.must(b.rdb.LRem(ctx, key(queue, "pending"), 0, id).Err())
+	b.must(b.rdb.ZRem(ctx, key(queue, "retry"), id).Err())
 	b.must(b.rdb.LPush(ctx, key(queue, "active"), id).Err())
 	b.must(b.rdb.HSet(ctx, key(queue, "t:"+id), "state", "active").Err())
 	b.must(b.rdb.HDel(ctx, key(queue, "t:"+id), "pending_since").Err())

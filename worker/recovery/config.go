@@ -40,6 +40,10 @@ type Config struct {
 	// workers die at the same time, it takes three times as many. At least 1. Default 3.
 	MaxCrashes int
 
+	// Hold makes the repairer repair nothing, and leave the lock to another one, while
+	// it returns true. It must not block. Default: nothing does.
+	Hold func() bool
+
 	// Logger receives one line per repair, sampled. Default: none.
 	Logger *zap.Logger
 	// OnRepair is called for each repair: n tasks of a queue were repaired, or n is 1
@@ -61,6 +65,9 @@ func (c Config) withDefaults() Config {
 	c.Interval = cmp.Or(c.Interval, time.Second)
 	c.MinUptime = cmp.Or(c.MinUptime, 8*time.Second)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
+	if c.Hold == nil {
+		c.Hold = func() bool { return false }
+	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

@@ -34,28 +34,25 @@
 //
 // # What happens to an expired lease, step by step
 //
-//  1. The repairer reads lease and message. If it crashes here nothing has
-//     changed.
+//  1. The repairer reads lease and message, and leaves alone what a living server
+//     works on. If it crashes here nothing has changed.
 //  2. It decides whether to requeue, park, quarantine or remove the task.
 //  3. One script requeues: it takes the ID out of active and lease, adds it to
 //     pending, marks a suspect, and counts its crash in the task's hash. It acts only
-//     if lease and message are still those that were read. If the owner, asynq's own
-//     recoverer or another repairer was faster, nothing happens. The message changes
-//     in nothing but the mark, so no retry is charged.
+//     if lease and message are still those that were read. If the owner or another
+//     repairer was faster, nothing happens. The message changes in nothing but the
+//     mark, so no retry is charged.
 //  4. To park, the Parker stores the letter first. If the repairer crashes after
 //     that, both the letter and the original are there. The next repairer decides
 //     the same, and the Parker finds its own letter. If the evidence of the crash
 //     is gone by then, the task runs once more instead: work is repeated.
 //  5. One script removes the original, and only if lease and message are still
 //     those that were read. If they are not, somebody else took the task in
-//     between. Then both letter and task stay, and how the task ends shows which
-//     of them was needless.
+//     between, and both stay. If the task is done in the end, the worker deletes the
+//     letter; see [deadletter.Store.Withdraw].
 //
 // A task that the Parker refuses is tried again after a pause, which grows to five
 // minutes. So a task that is refused each time holds up no other.
-//
-// If no repairer runs, or if the Parker fails for half a minute, asynq's own
-// recoverer takes expired leases as it always did, and the task runs again.
 //
 // So the last copy of a task is never removed before another is stored, and a
 // crash between any two steps repeats work and loses none.
@@ -90,8 +87,9 @@
 //  4. If the worker lives when the task has been carried out, the hash says that the
 //     task is cleared. asynq may write the old message again, with the mark.
 //     Another crash makes it a suspect again.
-//  5. If the process died that called it, the crash counts. Of MaxCrashes crashes
-//     in a row the last one parks the task.
+//  5. If the process died that called it, the crash counts. The task pauses for a
+//     minute, so that the other suspects have their turn. Of MaxCrashes crashes in
+//     a row the last one parks the task.
 //
 // A crash counts in full only if it was calm: no other worker died within 20 s.
 // Otherwise something else kills workers, and the task may just have been there. Then
@@ -103,13 +101,15 @@
 // worst for the calm ones is a kill every 40 s: 1 in 10^9 with five workers, and
 // 1 in 10^7 with one. This rests on a poisonous task killing its worker each time, on
 // kills that do not look at what is called, and on calls that are short: with one
-// worker and calls of 10 s it is 1 in 10^3.
+// worker and calls of 10 s it is 1 in 10^3. If calls never end while somebody kills the
+// only worker again and again, the pause spreads the crashes over the suspects.
 //
-// If a worker dies between two of these steps: before 3 nothing counts; after 4 has
-// begun the crash may count though the task had survived, once. An older
-// worker does not know the mark and runs a suspect beside others. Then nothing counts,
-// and the task stays a suspect. An older repairer counts as it always did. A
-// worker that stops in order signs off, so that its suspects count nothing.
+// If a worker dies between two of these steps: before 3 nothing counts; between the
+// end of the call and the line in the hash the crash counts once, though the task had
+// survived. A worker that stops in order signs off, so that its suspects count
+// nothing. An older worker does not know the mark and runs a suspect beside others:
+// then nothing counts, and the task stays a suspect. An older repairer counts as it
+// always did.
 //
 // A letter that is replayed is a suspect if it died as crashed. A suspect that had to
 // be requeued under another ID keeps its mark, and loses its count.
@@ -150,11 +150,23 @@
 //
 // # Clocks
 //
-// Leases are written by the workers' clocks and judged by Redis' clock. If a worker's
-// clock is ahead by some seconds, its tasks are reaped so much later. If it is behind
-// by more than 25 s, a task is reaped while its worker lives: it runs twice, and the
-// run that ends first decides what becomes of it. The other finds nothing to write
-// to. So a wrong clock costs repeated work, or time, and never a task.
+// Leases are written by the workers' clocks and judged by Redis' clock. A worker whose
+// clock differs by more than 5 s takes no tasks and repairs nothing; see package
+// clock and Config.Hold. What it has in flight, and what older versions and plain asynq
+// servers take, is protected here:
+//
+//   - A task is not reaped while a living server lists it in asynq:workers, or has
+//     just written its lease, whatever that lease says. A server lives if it has sent a
+//     heartbeat in the last 10 s: the key of its info expires by Redis' clock, and not by
+//     the server's. So a worker whose clock is behind keeps its tasks until it is dead.
+//   - A lease that ends more than 40 s ahead is shortened to 30 s. If the clock of a
+//     dead worker was ahead, its tasks do not wait for that time. They are no suspects,
+//     since such a lease does not tell when its worker died.
+//   - asynq's own recoverer goes by the worker's clock, and takes away whatever looks
+//     expired. Package worker switches it off; see asynqx.RecovererHook. Older workers
+//     still run it.
+//
+// Up to 5 s a wrong clock costs nothing but time.
 //
 // # Clusters
 //

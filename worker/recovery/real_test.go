@@ -55,8 +55,8 @@ func (b *bundle) activeIn(queue string) int64 {
 
 // empty reads all sets at once. Otherwise a task could move from a set that is still
 // to be read to one that was read.
-func (b *bundle) empty(queue string) bool {
-	n, err := b.rdb.Exists(b.t.Context(), key(queue, "active"), key(queue, "pending"), key(queue, "retry"), key(queue, "archived")).Result()
+func (b *bundle) empty() bool {
+	n, err := b.rdb.Exists(b.t.Context(), key(unbind, "active"), key(unbind, "pending"), key(unbind, "retry"), key(unbind, "archived")).Result()
 	return err == nil && n == 0
 }
 
@@ -104,7 +104,7 @@ func TestReap_Kill9(t *testing.T) {
 	})
 	close(hold)
 	redistest.Eventually(t, 20*time.Second, "an empty queue", func() bool {
-		return b.empty(unbind)
+		return b.empty()
 	})
 	mu.Lock()
 	defer mu.Unlock()
@@ -154,7 +154,7 @@ func TestReap_FrozenRedisIsNoCrash(t *testing.T) {
 	b.redis.Thaw()
 	thawed := time.Now()
 	redistest.Eventually(t, 60*time.Second, "all tasks done in a second run", func() bool {
-		return done.Load() >= 20 && b.empty(unbind)
+		return done.Load() >= 20 && b.empty()
 	})
 	close(release)
 	t.Logf("%d runs of 20 tasks; done %s after the thaw", runs.Load(), time.Since(thawed).Round(10*time.Millisecond))
@@ -209,7 +209,7 @@ func TestSyncerHook_DoneDuringAnOutage(t *testing.T) {
 			}
 			b.run() // what is left in active runs again
 			redistest.Eventually(t, 80*time.Second, "no task left", func() bool {
-				return b.empty(unbind)
+				return b.empty()
 			})
 			if twice := runs.Load() - n; twice != tc.twice {
 				t.Errorf("%d of %d tasks ran twice; want %d", twice, n, tc.twice)

@@ -28,12 +28,12 @@ func (r *Repairer) reap(ctx context.Context, q queue) error {
 	if !r.uptime.upFor(r.cfg.MinUptime) {
 		return nil // a living worker may not have had the time to send a heartbeat
 	}
-	refused := int64(0) // these stay at the front of the list
+	stay := int64(0) // these are at the front of the list
 	for range reapChunks {
 		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
-		items, err := r.expired(ctx, q, refused)
+		items, err := r.expired(ctx, q, stay)
 		if err != nil || len(items) == 0 {
 			return err
 		}
@@ -41,7 +41,7 @@ func (r *Repairer) reap(ctx context.Context, q queue) error {
 		if err != nil {
 			return err
 		}
-		refused += n
+		stay += n
 	}
 	return nil
 }
@@ -61,12 +61,17 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 }
 
 // recoverExpired requeues or isolates each task of a chunk. It returns how many
-// stay where they are because the Parker refused them. It requeues first, so that
+// stay where they are because their owner lives, or because the Parker refused them. It requeues first, so that
 // trouble with the others does not hold that up.
 func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (refused int64, err error) {
+	all := len(items)
+	if items, err = r.withoutOwner(ctx, items); err != nil {
+		return 0, err
+	}
+	refused = int64(all - len(items))
 	var again, isolated []item
 	for _, it := range items {
-		written := time.Unix(int64(it.score), 0).Add(-asynqx.LeaseTTL)
+		written := leaseWritten(it.score)
 		if !r.uptime.downSince(written) {
 			it = r.servers.judge(it, written)
 		}
@@ -77,7 +82,7 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 		}
 	}
 	if err := r.requeue(ctx, q, inLease, again, Requeued); err != nil {
-		return 0, err
+		return refused, err
 	}
 	for _, it := range isolated {
 		gone, err := r.isolate(ctx, q, it)

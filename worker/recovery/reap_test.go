@@ -176,7 +176,6 @@ func TestReap_NoCrash(t *testing.T) {
 		"one died long before":         func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Minute)) },
 		"one died later":               func(b *bundle) { b.leaveHeartbeat("w", written.Add(10*time.Second)) },
 		"the owner lives and beats":    func(b *bundle) { b.leaveHeartbeat("w", ago(time.Second)) },
-		"the owner was shutting down":  func(b *bundle) { b.leaveHeartbeat("w", written); b.setStatus("w", "closed") },
 		"an unreadable server's entry": func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Hour)); b.setStatus("w", "\xff") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -191,6 +190,27 @@ func TestReap_NoCrash(t *testing.T) {
 			b.wantAt(unbind, "x", "pending", "hash")
 			b.want(map[recovery.Repair]int{recovery.Requeued: 1})
 		})
+	}
+}
+
+// TestReap_OwnerWasShuttingDown sees a server that shuts down, and is killed then.
+func TestReap_OwnerWasShuttingDown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	written := ago(60 * time.Second)
+	b.enqueue(unbind, "x")
+	b.take(unbind, "x", written.Add(30*time.Second))
+	b.callAlone(unbind, "x", "w")
+	b.leaveHeartbeat("w", written)
+	b.setStatus("w", "closed")
+	r := b.repairer()
+	b.must(r.Pass(t.Context()))
+	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w}").Err()) // it expires
+	b.must(r.Pass(t.Context()))
+	b.wantAt(unbind, "x", "pending", "hash")
+	if h := b.headers(); h[mark] != "" {
+		t.Errorf("headers %v; want no mark of a suspect", h)
 	}
 }
 

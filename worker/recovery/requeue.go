@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// requeueCmd puts tasks at the head of pending. All of it is atomic.
+// requeueCmd puts tasks at the head of pending, or into retry for a pause. All of it is
+// atomic.
 //
 // A task may be in active by mistake: its hash says that it waits in another set,
 // and it is in a set. Such a task only leaves active and lease. So a parked letter
@@ -21,7 +23,7 @@ import (
 // ARGV[1] -> the set where the IDs were seen, 0 for no set
 // ARGV[2…] -> for each task its ID, its score there, its message as it was read,
 // and if its worker died the message with the mark of a suspect, else ""; then its
-// new counts of crashes, or "" to leave them
+// new counts of crashes and its pause in seconds, or "" for none of that
 //
 // Returns for each task 1 if it was requeued, 2 if it only left active, and 0 if
 // it has changed since it was seen.
@@ -32,7 +34,7 @@ local since = now[1] .. string.format("%06d", now[2]) .. "000"
 local out = {}
 for i = 1, #KEYS - 7 do
   local key = KEYS[7 + i]
-  local id, score, seen, marked, alone, calm = unpack(ARGV, 6 * i - 4, 6 * i + 1)
+  local id, score, seen, marked, alone, calm, pause = unpack(ARGV, 7 * i - 5, 7 * i + 1)
   local found = message(key)
   out[i] = 0
   if found and (marked == "" or found == seen) and unchanged(id, key, set, score) then
@@ -42,8 +44,13 @@ for i = 1, #KEYS - 7 do
     if state ~= "active" and inAnySet(id, state) then
       out[i] = 2
     else
-      redis.call("RPUSH", KEYS[3], id)
-      redis.call("HSET", key, "state", "pending", "pending_since", since)
+      if pause == "" then
+        redis.call("RPUSH", KEYS[3], id)
+        redis.call("HSET", key, "state", "pending", "pending_since", since)
+      else
+        redis.call("ZADD", KEYS[5], now[1] + pause, id)
+        redis.call("HSET", key, "state", "retry")
+      end
       redis.call("HDEL", key, "kooworker_alone")
       if marked ~= "" then
         redis.call("HSET", key, "msg", marked)
@@ -57,9 +64,14 @@ end
 return out
 `)
 
-// marks are the last four arguments of requeueCmd.
+// suspectPause is how long a suspect pauses whose crash has counted. Meanwhile others
+// have their turn: if somebody kills the workers from outside, the crashes are spread
+// over many suspects.
+const suspectPause = time.Minute
+
+// marks are the last five arguments of requeueCmd.
 func (it item) marks() []any {
-	seen, marked, alone, calm := "", "", "", ""
+	seen, marked, alone, calm, pause := "", "", "", "", ""
 	if it.suspect {
 		// A message that cannot be marked cannot be read either, and is not requeued.
 		if raw, err := asynqx.MarkSuspect([]byte(*it.raw)); err == nil {
@@ -68,8 +80,9 @@ func (it item) marks() []any {
 	}
 	if it.counted {
 		alone, calm = strconv.Itoa(it.crashes.alone), strconv.Itoa(it.crashes.calm)
+		pause = strconv.Itoa(int(suspectPause.Seconds()))
 	}
-	return []any{seen, marked, alone, calm}
+	return []any{seen, marked, alone, calm, pause}
 }
 
 // requeue makes tasks run again, at once and without charging a retry. It reports

@@ -40,6 +40,12 @@ type server struct {
 	alive      bool      // its info has not expired, which happens 10 s after a heartbeat by Redis' clock
 }
 
+// fits reports whether a lease was written at about the time of the heartbeat.
+func (s server) fits(written time.Time) bool {
+	after := written.Sub(s.heartbeat)
+	return after >= -leaseBefore && after <= leaseAfter
+}
+
 // died reports whether the server has ended, and not in order.
 func (s server) died() bool { return !s.alive && !s.closing }
 
@@ -94,7 +100,7 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 func (r serverRegistry) diedNear(written time.Time) map[string]time.Time {
 	out := make(map[string]time.Time)
 	for key, s := range r {
-		if after := written.Sub(s.heartbeat); after >= -leaseBefore && after <= leaseAfter && s.died() {
+		if s.fits(written) && s.died() {
 			out[asynqx.ServerProcess(key)] = s.heartbeat
 		}
 	}

@@ -46,6 +46,8 @@ type SuspectRun struct {
 // --
 // ARGV[1] -> the process that calls it, or "" for none
 // ARGV[2] -> 1 if the task has survived and is no suspect any more
+//
+// Returns 1, or 0 if the task is gone.
 var aloneCmd = redis.NewScript(`
 if redis.call("HEXISTS", KEYS[1], "msg") == 0 then return 0 end
 if ARGV[2] == "1" then
@@ -148,7 +150,7 @@ func (r *SuspectRun) Calling(ctx context.Context, calling bool) error {
 	if calling {
 		process = r.suspects.process
 	}
-	return r.write(ctx, process, 0)
+	return r.write(ctx, process, false)
 }
 
 // End ends the run. survived means that the task was carried out, and the worker
@@ -164,18 +166,14 @@ func (r *SuspectRun) End(ctx context.Context, survived bool) {
 		r.suspects.mu.Unlock()
 		<-r.suspects.slot
 	}()
-	clear := 0
-	if survived {
-		clear = 1
-	}
-	_ = r.write(ctx, "", clear)
+	_ = r.write(ctx, "", survived)
 }
 
 // write writes even if ctx has ended: the task may have been interrupted.
-func (r *SuspectRun) write(ctx context.Context, process string, clear int) error {
+func (r *SuspectRun) write(ctx context.Context, process string, survived bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
-	if err := aloneCmd.Run(ctx, r.suspects.rdb, []string{r.key}, process, clear).Err(); err != nil {
+	if err := aloneCmd.Run(ctx, r.suspects.rdb, []string{r.key}, process, survived).Err(); err != nil {
 		return fmt.Errorf("write whether a suspect is called: %w", err)
 	}
 	return nil

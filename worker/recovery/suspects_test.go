@@ -14,10 +14,10 @@ import (
 
 const mark = asynqx.SuspectHeader
 
-// headers returns those that asynq hands to a handler.
-func (b *bundle) headers(id string) map[string]string {
+// headers returns those of x that asynq hands to a handler.
+func (b *bundle) headers() map[string]string {
 	b.t.Helper()
-	info, err := b.inspector.GetTaskInfo(unbind, id)
+	info, err := b.inspector.GetTaskInfo(unbind, "x")
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestReap_InFlightIsMarkedAndNotCounted(t *testing.T) {
 		b.must(b.rdb.HSet(t.Context(), key(unbind, "t:x"), "kooworker_cleared", "1").Err())
 		b.passes(2)
 		b.wantAt(unbind, "x", "pending", "hash")
-		if h := b.headers("x"); h[mark] == "" || h["h"] != "x" {
+		if h := b.headers(); h[mark] == "" || h["h"] != "x" {
 			t.Fatalf("after crash %d: headers %v; want the mark beside those that it had", crash, h)
 		}
 		if b.field("x", "kooworker_cleared") != "" || b.field("x", crashesAlone) != "" {
@@ -77,12 +77,20 @@ func TestReap_WhatCounts(t *testing.T) {
 				b.leaveHeartbeat(server, written.Add(after))
 			}
 			b.passes(2)
-			b.wantAt(unbind, "x", "pending", "hash")
+			if tc.want == " " {
+				b.wantAt(unbind, "x", "pending", "hash")
+			} else { // others have their turn first
+				b.wantAt(unbind, "x", "retry", "hash")
+				due := time.Unix(int64(b.rdb.ZScore(t.Context(), key(unbind, "retry"), "x").Val()), 0)
+				if pause := time.Until(due); pause < 50*time.Second || pause > time.Minute {
+					t.Errorf("it pauses for %s; want a minute", pause)
+				}
+			}
 			if got := b.field("x", crashesAlone) + " " + b.field("x", "kooworker_crashes_calm"); got != tc.want {
 				t.Errorf("crashes and calm ones are %q; want %q", got, tc.want)
 			}
-			if b.headers("x")[mark] == "" || b.field("x", "kooworker_alone") != "" {
-				t.Errorf("headers %v, called by %q; want the mark, and called by nobody", b.headers("x"), b.field("x", "kooworker_alone"))
+			if b.headers()[mark] == "" || b.field("x", "kooworker_alone") != "" {
+				t.Errorf("headers %v, called by %q; want the mark, and called by nobody", b.headers(), b.field("x", "kooworker_alone"))
 			}
 		})
 	}
@@ -99,7 +107,9 @@ func TestReap_PoisonAmongOtherCrashes(t *testing.T) {
 		b.leaveHeartbeat(fmt.Sprintf("other-%d:7:s", i), ago(time.Duration(15+7*i)*time.Second))
 	}
 	for crash := 1; crash <= 6; crash++ {
-		b.wantAt(unbind, "poison", "pending", "hash")
+		if crash > 1 {
+			b.wantAt(unbind, "poison", "retry", "hash")
+		}
 		written := ago(40*time.Second + time.Duration(crash)*time.Minute)
 		process := "w:" + strconv.Itoa(crash)
 		b.leaveHeartbeat(process+":s", written)
