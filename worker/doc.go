@@ -10,7 +10,7 @@
 //	  ├─ clock: whether this machine's clock is Redis' clock; if not, no tasks are taken
 //	  └─ recovery: repairs what asynq loses      admin: /healthz /readyz /metrics
 //
-// A release goes from asynq through the dispatcher (worker.go), [pipeline.Pipeline.Process]
+// A release goes from asynq through the dispatcher (dispatcher.go), [pipeline.Pipeline.Process]
 // and the function release of package jobs to [koodrive.Client.Release].
 //
 // Worker.build makes the parts. [Worker.Run] starts them in order, and stops them

@@ -29,10 +29,8 @@
 //     the tasks run again soon after this worker has died.
 //   - A task that has failed meanwhile waits as much longer or shorter as the clock is
 //     wrong.
-//   - The clock has jumped ahead by more than the rest of a lease: asynq takes its own
-//     lease for expired, ends the call and writes nothing. The task runs again when
-//     the lease in Redis has expired. If the call was answered, the second run finds
-//     the work done.
+//
+// asynq itself measures its leases by the monotonic clock, so a jump ends no call.
 //
 // If Redis' own clock is wrong, all workers stop: nobody can tell who is right, and
 // leases must be judged by one clock.
