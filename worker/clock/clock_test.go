@@ -3,6 +3,7 @@ package clock
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,7 @@ import (
 // fakeRedis is a Redis whose clock is the right one, and takes time to answer.
 type fakeRedis struct {
 	there, back time.Duration // how long the question and the answer travel
-	err         error
+	away        atomic.Bool   // it answers with an error
 }
 
 func (r *fakeRedis) Time(ctx context.Context) *redis.TimeCmd {
@@ -25,16 +26,18 @@ func (r *fakeRedis) Time(ctx context.Context) *redis.TimeCmd {
 	time.Sleep(r.there) //nolint:forbidigo // virtual time
 	cmd.SetVal(time.Now())
 	time.Sleep(r.back) //nolint:forbidigo // virtual time
-	cmd.SetErr(r.err)
+	if r.away.Load() {
+		cmd.SetErr(errors.New("away"))
+	}
 	return cmd
 }
 
 // newClock returns a clock over a fakeRedis, on a machine whose clock is ahead.
-func newClock(ahead *time.Duration) (*Clock, *fakeRedis, *observer.ObservedLogs) {
+func newClock(ahead *atomic.Int64) (*Clock, *fakeRedis, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.InfoLevel)
 	r := &fakeRedis{}
 	c := New(r, zap.New(core))
-	c.wall = func() time.Time { return time.Now().Add(*ahead) }
+	c.wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	return c, r, logs
 }
 
@@ -51,7 +54,9 @@ func TestClock_WrongBeyondTheLimit(t *testing.T) {
 		-5500 * time.Millisecond: "5.5s behind Redis' clock; want at most 5s",
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c, _, _ := newClock(&ahead)
+			var machine atomic.Int64
+			machine.Store(int64(ahead))
+			c, _, _ := newClock(&machine)
 			if !c.Wrong() || c.Check(t.Context()) == nil {
 				t.Error("right before it was compared; want wrong")
 			}
@@ -73,21 +78,24 @@ func TestClock_WrongBeyondTheLimit(t *testing.T) {
 func TestClock_RoundTrip(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ahead := 5500 * time.Millisecond
+		var ahead atomic.Int64
+		ahead.Store(int64(5500 * time.Millisecond))
 		c, r, _ := newClock(&ahead)
 		r.there, r.back = 1500*time.Millisecond, 0
 		if err := c.Measure(t.Context()); err != nil || c.Wrong() {
 			t.Errorf("give or take 750ms: wrong: %v, %v; want right", c.Wrong(), err)
 		}
-		ahead = time.Hour
+		ahead.Store(int64(time.Hour))
 		if !c.Wrong() {
 			t.Error("right after a jump; want wrong")
 		}
-		ahead, r.there, r.back = 0, 3*time.Second, 3*time.Second
+		ahead.Store(0)
+		r.there, r.back = 3*time.Second, 3*time.Second
 		if err := c.Measure(t.Context()); err == nil {
 			t.Error("learned something from an answer after 6s; want nothing")
 		}
-		r.there, r.back, r.err = 0, 0, errors.New("away")
+		r.there, r.back = 0, 0
+		r.away.Store(true)
 		if err := c.Measure(t.Context()); err == nil {
 			t.Error("learned something without an answer; want nothing")
 		}
@@ -98,7 +106,7 @@ func TestClock_RoundTrip(t *testing.T) {
 func TestClock_Jump(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ahead := time.Duration(0)
+		var ahead atomic.Int64
 		c, r, logs := newClock(&ahead)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -112,7 +120,7 @@ func TestClock_Jump(t *testing.T) {
 			if c.Wrong() {
 				t.Fatal("wrong before the jump; want right")
 			}
-			ahead = jump
+			ahead.Store(int64(jump))
 			if !c.Wrong() {
 				t.Errorf("right after a jump of %s; want it to be noticed at once", jump)
 			}
@@ -120,10 +128,10 @@ func TestClock_Jump(t *testing.T) {
 			if !c.Wrong() {
 				t.Errorf("right 10 s after a jump of %s; want wrong", jump)
 			}
-			ahead = 0
+			ahead.Store(0)
 			wait(2 * time.Second)
 		}
-		r.err = errors.New("away") // the last measurement holds
+		r.away.Store(true) // the last measurement holds
 		wait(time.Hour)
 		if c.Wrong() {
 			t.Error("wrong without an answer; want it right as it was")

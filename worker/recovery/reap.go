@@ -61,14 +61,14 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 }
 
 // recoverExpired requeues or isolates each task of a chunk. It returns how many
-// stay where they are because their owner lives, or because the Parker refused them. It requeues first, so that
-// trouble with the others does not hold that up.
-func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (refused int64, err error) {
+// stay where they are, because their owner lives or the Parker refused them. It
+// requeues first, so that trouble with the others does not hold that up.
+func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (stay int64, err error) {
 	all := len(items)
 	if items, err = r.withoutOwner(ctx, items); err != nil {
 		return 0, err
 	}
-	refused = int64(all - len(items))
+	stay = int64(all - len(items))
 	var again, isolated []item
 	for _, it := range items {
 		written := leaseWritten(it.score)
@@ -82,18 +82,18 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (r
 		}
 	}
 	if err := r.requeue(ctx, q, inLease, again, Requeued); err != nil {
-		return refused, err
+		return stay, err
 	}
 	for _, it := range isolated {
 		gone, err := r.isolate(ctx, q, it)
 		if err != nil {
-			return refused, err
+			return stay, err
 		}
 		if !gone {
-			refused++
+			stay++
 		}
 	}
-	return refused, nil
+	return stay, nil
 }
 
 // judge says what the crash of an item's worker means for the item. The package

@@ -127,14 +127,20 @@ func (s *Suspects) turn() time.Duration {
 		s.until = now
 	}
 	s.until = s.until.Add(s.took)
+	if last := now.Add(maxRefusal); s.until.After(last) {
+		s.until = last // those that come back too early are counted again
+	}
 	return s.until.Sub(now)
 }
+
+// maxRefusal is the longest time over which suspects that were put back come back.
+const maxRefusal = 30 * time.Second
 
 // refusalWait is how long a suspect that was put back waits: at random, so that as
 // many come back as can run. asynq keeps whole seconds.
 func refusalWait(turn time.Duration) time.Duration {
-	const least, spread, most = time.Second, time.Second, 30 * time.Second
-	return least + rand.N(min(max(turn, spread), most)) //nolint:gosec // spreading load, not guarding a secret
+	const least, spread = time.Second, time.Second
+	return least + rand.N(max(turn, spread)) //nolint:gosec // spreading load, not guarding a secret
 }
 
 func (r *SuspectRun) cleared(ctx context.Context) (bool, error) {
