@@ -11,7 +11,6 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -35,6 +34,8 @@ type Config struct {
 // Client enqueues tasks. It is safe for concurrent use.
 type Client struct {
 	rdb       redis.UniversalClient
+	writer    redis.UniversalClient // rdb, or one that waits for replicas
+	clock     *redisClock
 	asynq     *asynq.Client
 	replicas  *replicaWaiter // nil unless replicas must acknowledge
 	inspector *asynq.Inspector
@@ -59,6 +60,8 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		rdb:       cfg.Redis,
+		writer:    writer,
+		clock:     &redisClock{rdb: cfg.Redis},
 		replicas:  replicas,
 		asynq:     asynq.NewClientFromRedisClient(writer),
 		inspector: asynq.NewInspectorFromRedisClient(cfg.Redis),
@@ -146,7 +149,7 @@ func (c *Client) Release(ctx context.Context, t tasks.LockRelease, opts ...Optio
 // system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing.
 func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Result, error) {
 	now := c.now()
-	o, err := buildOptions(now, opts)
+	o, err := c.buildOptions(ctx, opts)
 	if err != nil {
 		return Result{}, err
 	}
@@ -164,7 +167,7 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	// now, the order gets an ID of its own.
 	identity := tasks.Identity(t)
 	for _, id := range []string{identity, identity + ":" + demandsHash(intent), identity + ":" + uuid.NewString()} {
-		res, conflict, err := c.enqueueAs(ctx, id, t, payload, intent, o.runAt)
+		res, conflict, err := c.enqueueAs(ctx, id, t, payload, intent, o)
 		if err != nil {
 			return res, fmt.Errorf("enqueue %s: %w", id, err)
 		}
@@ -177,19 +180,19 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 
 // enqueueAs enqueues a task under one ID. There is a conflict if an outstanding
 // task has this ID and does not cover the order.
-func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, runAt time.Time) (res Result, conflict bool, err error) {
+func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, o options) (res Result, conflict bool, err error) {
 	const tries = 3 // another try is needed only if the outstanding task was finished meanwhile
 	var acks replicaAcks
 	if c.replicas != nil {
 		ctx = context.WithValue(ctx, replicaAcksKey{}, &acks)
 	}
 	for range tries {
-		_, err = c.asynq.EnqueueContext(ctx, asynq.NewTask(string(t.Kind()), payload), asynqx.TaskOptions(t.Queue(), id, runAt)...)
+		err = c.store(ctx, asynq.NewTask(string(t.Kind()), payload), t.Queue(), id, o)
 		if err == nil {
 			if c.replicas != nil {
 				err = c.replicas.checkAcks(acks.count)
 			}
-			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: runAt}, false, err
+			return Result{ID: id, Queue: t.Queue(), Status: Enqueued, RunAt: o.runAt}, false, err
 		}
 		if !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return Result{}, false, withContextError(ctx, err)
@@ -200,7 +203,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 			return Result{}, false, err
 		case other == nil:
 			continue
-		case !covers(other, payload, intent, runAt):
+		case !covers(other, payload, intent, o.runAt):
 			return Result{}, true, nil
 		}
 		if c.replicas != nil { // another client may have stored it without waiting for replicas

@@ -17,7 +17,8 @@ type options struct {
 }
 
 // In delays the task. It does not run before d has passed, and may run up to a
-// second later, since asynq keeps whole seconds. A negative delay is refused.
+// second later, since asynq keeps whole seconds. The delay goes by Redis' clock, which
+// is asked once a minute at most. A negative delay is refused.
 func In(d time.Duration) Option { return func(o *options) { o.delay = d } }
 
 // Deadline sets the time after which the task is not carried out any more. It is

@@ -89,7 +89,10 @@ func (w *chunkWriter) enqueue(ctx context.Context, open []*entry, fence *batch.F
 // another task has. An error before the exchange is not about Redis, and permanent.
 func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch.Fence) (conflicts []*entry, err error) {
 	now := w.client.now()
-	o, err := buildOptions(now, w.o.Options)
+	o, err := w.client.buildOptions(ctx, w.o.Options)
+	if asynqx.IsUnavailable(err) { // it asks for Redis' time
+		return nil, err
+	}
 	if err != nil { // the deadline has passed meanwhile
 		return nil, backoff.Permanent(err)
 	}
@@ -106,7 +109,13 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		if err != nil {
 			return nil, err
 		}
-		s, err := w.capture.Capture(ctx, asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, o.runAt)...)
+		task, opts := asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, time.Time{})
+		var s asynqx.Script
+		if o.delay > 0 {
+			s, err = w.capture.CaptureDue(ctx, task, o.runAt, opts...)
+		} else {
+			s, err = w.capture.Capture(ctx, task, opts...)
+		}
 		if err != nil {
 			return nil, backoff.Permanent(err)
 		}

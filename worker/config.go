@@ -52,8 +52,8 @@ type Config struct {
 	// MaxInFlight is the maximum number of calls that this worker has in flight.
 	// Default 0: as many as Concurrency.
 	MaxInFlight int
-	// MaxCrashes is the number of workers that a task may kill before it is
-	// dead. Default recovery.DefaultMaxCrashes.
+	// MaxCrashes is the number of workers that a task may kill before it is dead; see
+	// package recovery. Default recovery.DefaultMaxCrashes.
 	MaxCrashes int
 	// Policy decides how often a task is tried. Default pipeline.DefaultPolicy.
 	Policy *pipeline.Policy

@@ -8,9 +8,10 @@
 //	  │                                                    └─ deadletter
 //	  ├─ fleet: how many workers are live, and whether all must pause
 //	  ├─ housekeeping: removes entries of lists whose subject is gone
+//	  ├─ clock: whether this machine's clock is Redis' clock; if not, no tasks are taken
 //	  └─ recovery: repairs what asynq loses      admin: /healthz /readyz /metrics
 //
-// A release goes from asynq through the dispatcher (worker.go), [pipeline.Pipeline.Process]
+// A release goes from asynq through the dispatcher (dispatcher.go), [pipeline.Pipeline.Process]
 // and the function release of package jobs to [koodrive.Client.Release].
 //
 // Worker.build makes the parts. [Worker.Run] starts them in order, and stops them

@@ -16,6 +16,7 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
+	"github.com/kooworker/kooworker/worker/clock"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
@@ -32,6 +33,7 @@ type Worker struct {
 	log      *zap.Logger
 	rdb      redis.UniversalClient // the worker's own
 	queues   redis.UniversalClient // the asynq servers'
+	clock    *clock.Clock
 	koodrive *koodrive.Client
 	fleet    *fleet.Fleet
 	gate     *gate.Gate
@@ -60,6 +62,7 @@ func New(cfg Config) (*Worker, error) {
 // build makes the parts, in the order in which they need each other.
 func (w *Worker) build() (err error) {
 	cfg := w.cfg
+	w.clock = clock.New(w.rdb, w.log)
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -95,7 +98,7 @@ func (w *Worker) build() (err error) {
 		return err
 	}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes,
+		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes, Hold: w.clock.Wrong,
 		Logger: w.log.Named("recovery"), OnRepair: metrics.countRepairs,
 	})
 	if err != nil {
@@ -103,12 +106,30 @@ func (w *Worker) build() (err error) {
 	}
 	w.queues.AddHook(asynqx.ErrorBackoffHook())
 	w.queues.AddHook(asynqx.SyncerHook())
+	w.queues.AddHook(asynqx.RecovererHook())
+	w.queues.AddHook(asynqx.HoldHook(w.holds))
 	if cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
-			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping},
+			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping, "clock": w.clock.Check},
 		})
 	}
 	return nil
+}
+
+// callsOf are the calls that the tasks of a queue make. Dead letters are not here:
+// those that have just arrived make none.
+var callsOf = map[string]gate.Kind{
+	tasks.QueueUnbind: gate.Unbind, tasks.QueueRelease: gate.Release, tasks.QueueOffboard: gate.List,
+}
+
+// holds reports whether no more tasks of a queue may be taken: because the clock is
+// wrong, or because they would only wait for their calls.
+func (w *Worker) holds(queue string) bool {
+	if w.clock.Wrong() {
+		return true
+	}
+	kind, ok := callsOf[queue]
+	return ok && w.gate.Holds(kind)
 }
 
 // retryJitter is the random part of the delay of a task that the gate has refused.
@@ -128,55 +149,6 @@ func logBreaker(log *zap.Logger) func(kind gate.Kind, from, to gate.State, reaso
 			log.Debug("the breaker changed", fields...)
 		}
 	}
-}
-
-// dispatcher is the asynq handler of all pollers. It compares the whole name of the
-// queue, and the decoder the whole kind. asynq's ServeMux would match prefixes.
-type dispatcher struct {
-	pipeline *pipeline.Pipeline
-	letters  *deadletter.Store
-	// inFlight ends when tasks in flight are cut short. It ends the handlers'
-	// contexts only: asynq would drop a task whose own context ends, though its
-	// outcome is being stored.
-	inFlight context.Context
-}
-
-var _ asynq.Handler = dispatcher{}
-
-// ProcessTask implements asynq.Handler.
-func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(h.inFlight, cancel)()
-	d := pipeline.NewDelivery(ctx, t)
-	if d.Queue == tasks.QueueDeadLetter {
-		return h.processLetter(ctx, d)
-	}
-	return pipeline.ToAsynqError(d, h.pipeline.Process(ctx, d))
-}
-
-// processLetter parks a letter that has just arrived in the dead-letter queue. A
-// letter that was parked before runs here because somebody replays it: processLetter
-// tries its task once more. See package deadletter.
-func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
-	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
-	d.Replay, d.Payload = true, letter.Payload
-	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
-	if arrives := d.Retries == 0; !arrives {
-		d.Attempts = letter.Attempts + d.Retries - 1
-		decision = h.pipeline.Process(ctx, d)
-	}
-	if decision.Action == pipeline.Complete {
-		_ = h.letters.Unindex(ctx, d.ID) // housekeeping removes an entry without a letter
-	}
-	if decision.Action == pipeline.Park {
-		// The index may lack the letter's reason: somebody put the letter here by hand,
-		// or the replay failed for another reason.
-		if err := h.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
-			decision = pipeline.Decision{Action: pipeline.Retry, Reason: decision.Reason, Error: err.Error(), Delay: time.Second}
-		}
-	}
-	return pipeline.ToAsynqError(d, decision)
 }
 
 // Close closes a worker that does not run. Run closes its worker at its end.
@@ -235,6 +207,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
+	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
+	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })
@@ -249,7 +223,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutShort()
 	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
-	handler := dispatcher{w.pipeline, w.letters, inFlight}
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight}
 	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
 		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
 		if err := server.Start(handler); err != nil {
@@ -268,6 +242,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info("stopping: no more tasks are taken", zap.Duration("shutdown_timeout", w.cfg.ShutdownTimeout))
 	return nil
 }
+
+// suspectsShare is the share of the slots in which suspects may wait in place for
+// their turn, for a second at most: one of eight.
+const suspectsShare = 8
 
 // stopGrace is how long after ShutdownTimeout the stop ends whatever Redis does.
 // asynq's last calls to Redis have no common time limit. If Redis hangs, they could

@@ -32,7 +32,7 @@ func testKilledWorker(t *testing.T, n int) {
 	killed := time.Now()
 	victim.end(t, syscall.SIGKILL)
 	api.delay.Store(0)
-	redistest.Eventually(t, 35*time.Second, "all run again", func() bool { done, _ := api.executed(); return done == n })
+	redistest.Eventually(t, 60*time.Second, "all run again, one at a time", func() bool { done, _ := api.executed(); return done == n })
 	t.Logf("all %d ran again within %.1f s", n, time.Since(killed).Seconds())
 	if c := chargedAttempts(t, rdb); c != 0 {
 		t.Errorf("%d attempts were charged; want 0", c)

@@ -40,7 +40,7 @@ type workerCmd struct {
 	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them fetch tasks faster from a distant Redis (${default})."`
 	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
 	MaxInFlight     int           `name:"max-in-flight" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
-	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash before it is dead (${default})."`
+	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
 	GuardAfter      time.Duration `name:"guard-after" default:"${guard_after}" help:"Before an unbind older than this, check whether its user has bound the device again (${default})."`
 	StrictRedis     bool          `name:"strict-redis" help:"Refuse to start on a Redis that evicts keys, does not persist its data, is older than 6.2, or does not tell: its user must be allowed INFO and CONFIG GET. Default: only the log says so."`
 	StartupTimeout  time.Duration `name:"startup-timeout" default:"${startup_timeout}" help:"Wait this long for Redis at the start (${default})."`

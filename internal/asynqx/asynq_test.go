@@ -149,6 +149,12 @@ func TestKeys_Running(t *testing.T) {
 	name, _ := servers[0].Member.(string)
 	p.wantTrue("the list of what servers work on is like that of the servers", p.rdb.ZCard(ctx, AllWorkersKey).Val() == 1)
 	p.wantTrue("a server's key has a hash tag", strings.HasPrefix(name, "asynq:servers:{"))
+	p.want("the server's process", []string{ServerProcess(name)}, ThisProcess())
+	redistest.Eventually(t, 10*time.Second, "the server to list its task", func() bool {
+		return slices.Equal(p.rdb.HKeys(ctx, ServerTasksKey(name)).Val(), []string{"x"})
+	})
+	p.wantTrue("the list of tasks expires by Redis' clock", p.rdb.TTL(ctx, ServerTasksKey(name)).Val() > 0)
+	p.wantTrue("the info expires by Redis' clock", p.rdb.TTL(ctx, name).Val() > 0)
 	p.wantTrue("the heartbeat lasts 10 s", time.Unix(int64(servers[0].Score), 0).Sub(now.Add(HeartbeatTTL)).Abs() < 3*time.Second)
 	info, err := p.rdb.Get(ctx, name).Bytes()
 	p.wantTrue("the server is active", err == nil && strings.Contains(string(info), "active") && !ServerClosing(info))

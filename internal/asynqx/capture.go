@@ -5,6 +5,8 @@ import (
 	"crypto/sha1" //nolint:gosec // Redis names scripts by it
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -31,6 +33,33 @@ type Script struct {
 	sha  string
 	keys []string
 	args []any
+}
+
+// farAhead is a time that this machine's clock has not reached, however wrong it is.
+const farAhead = 200 * 365 * 24 * time.Hour
+
+// CaptureDue is Capture for a task that is due at a given time. asynq compares that
+// time with this machine's clock, which may be wrong, and enqueues at once what is due
+// by then. CaptureDue does not.
+func (c *ScriptCapture) CaptureDue(ctx context.Context, t *asynq.Task, due time.Time, opts ...asynq.Option) (Script, error) {
+	s, err := c.Capture(ctx, t, append(slices.Clone(opts), asynq.ProcessIn(farAhead))...)
+	if err != nil {
+		return s, err
+	}
+	const dueArg = 1 // the message, when it is due in Unix seconds, the ID
+	if _, ok := s.args[dueArg].(int64); !ok {
+		return s, fmt.Errorf("this asynq schedules with %v; want the due time second", s.args)
+	}
+	s.args = slices.Clone(s.args)
+	s.args[dueArg] = due.Unix()
+	return s, nil
+}
+
+// Run runs the call on its own. asynq's client also names the queue in AllQueuesKey;
+// the caller must do that. If Redis does not know the script, IsNoScript recognizes
+// its error.
+func (s Script) Run(ctx context.Context, rdb redis.Scripter) *redis.Cmd {
+	return rdb.EvalSha(ctx, s.sha, s.keys, s.args...)
 }
 
 // EvalSha adds the call to a pipeline. If Redis does not know the script, IsNoScript

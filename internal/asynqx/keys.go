@@ -1,6 +1,11 @@
 package asynqx
 
-import "time"
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // KeyPrefix is what every key of asynq begins with.
 const KeyPrefix = "asynq:"
@@ -22,6 +27,32 @@ const (
 	// sorted set of what it has enqueued, by the time in Unix seconds.
 	SchedulerHistoryPrefix = "asynq:scheduler_history:"
 )
+
+// ServerTasksKey names the hash of the tasks that a server works on, by ID, given the
+// key of the server's info. Both expire HeartbeatTTL after a heartbeat, by Redis' clock.
+func ServerTasksKey(key string) string {
+	return "asynq:workers" + strings.TrimPrefix(key, AllServersKey)
+}
+
+// ServerProcess returns the process of a server, given the key of the server's
+// info. Two processes have the same name only if one of them replaced the other.
+func ServerProcess(key string) string {
+	name := strings.TrimSuffix(strings.TrimPrefix(key, AllServersKey+":{"), "}")
+	if end := strings.LastIndexByte(name, ':'); end >= 0 {
+		return name[:end] // without the server's own ID
+	}
+	return name
+}
+
+// ThisProcess returns the name that ServerProcess gives to the servers of this
+// process.
+func ThisProcess() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host" // as asynq calls it
+	}
+	return host + ":" + strconv.Itoa(os.Getpid())
+}
 
 // The fields of a task's hash that this program reads. asynq sets and deletes
 // single fields, and deletes the whole hash when the task is done; so further

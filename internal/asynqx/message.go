@@ -65,6 +65,26 @@ func RewritePayload(raw, payload []byte) ([]byte, error) {
 	return rewrite(raw, map[protoreflect.Name]protoreflect.Value{"payload": protoreflect.ValueOfBytes(payload)})
 }
 
+// SuspectHeader is the header of a task that was in flight when its worker died. It
+// says that the task must run alone, unless the task's hash says something else. See
+// package recovery.
+const SuspectHeader = "kooworker-suspect"
+
+// MarkSuspect returns a message with the header of a suspect. It returns the message
+// as it is if the header is there already.
+func MarkSuspect(raw []byte) ([]byte, error) {
+	m, err := unmarshal(taskMessage, raw)
+	if err != nil {
+		return nil, err
+	}
+	headers, name := m.Mutable(m.descriptor("headers")).Map(), protoreflect.ValueOfString(SuspectHeader).MapKey()
+	if headers.Has(name) {
+		return raw, nil
+	}
+	headers.Set(name, protoreflect.ValueOfString("1"))
+	return proto.Marshal(m.Interface())
+}
+
 // ServerClosing reports whether an asynq server's info says that the server is
 // shutting down. Of an info that cannot be read it says no.
 func ServerClosing(info []byte) bool {

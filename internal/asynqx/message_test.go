@@ -2,6 +2,7 @@ package asynqx
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -52,6 +53,7 @@ func FuzzMessage(f *testing.F) {
 		if again, err := ParseMessage(swapped); err != nil || string(again.Payload) != "another" || again.ID != got.ID || again.Retried != got.Retried {
 			t.Errorf("%q with another payload reads as %+v, %v", raw, again, err)
 		}
+		wantMarked(t, raw)
 		rewritten, err := RewriteFailure(raw, 7, "crashed: x", time.Unix(1_700_000_000, 0))
 		if err != nil {
 			t.Fatal(err)
@@ -67,6 +69,30 @@ func FuzzMessage(f *testing.F) {
 			t.Errorf("%q rewritten is %v; want %v", raw, after.Interface(), want.Interface())
 		}
 	})
+}
+
+// wantMarked marks a message. It must differ in one header, and in nothing else.
+func wantMarked(t *testing.T, raw []byte) {
+	t.Helper()
+	marked, err := MarkSuspect(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := message{taskMessage.New()}, message{taskMessage.New()}
+	if err := errors.Join(proto.Unmarshal(marked, got.Interface()), proto.Unmarshal(raw, want.Interface())); err != nil {
+		t.Fatalf("asynq cannot read what was marked: %v", err)
+	}
+	name := protoreflect.ValueOfString(SuspectHeader).MapKey()
+	if !got.field("headers").Map().Has(name) {
+		t.Errorf("%q was marked and has no header", raw)
+	}
+	want.Mutable(want.descriptor("headers")).Map().Set(name, got.field("headers").Map().Get(name))
+	if !proto.Equal(got.Interface(), want.Interface()) {
+		t.Errorf("%q marked is %v; want it to differ in the header only", raw, got.Interface())
+	}
+	if again, err := MarkSuspect(marked); err != nil || !bytes.Equal(again, marked) {
+		t.Errorf("marked twice: %q, %v; want it as it was", again, err)
+	}
 }
 
 func compareMessage(t *testing.T, got Message, want message) {

@@ -39,6 +39,9 @@
 // Replay, Discard and List read the letters page by page, in bounded memory. If a
 // filter names reasons they read only an index of these.
 //
+// A repairer that parks a task which has crashed its workers may be stopped in
+// between. If the task is done after all, the worker calls Withdraw.
+//
 // The envelope repeats the reason, the error, the attempts and the times, since a
 // crash during a replay overwrites the error that asynq keeps.
 package deadletter

@@ -1,6 +1,7 @@
 package deadletter
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -116,6 +117,25 @@ func (s *Store) find(ctx context.Context, id string) (entry, error) {
 		return entry{}, fmt.Errorf("read dead letter %s: %w", id, err)
 	}
 	return entry{id: id, message: message.Val(), score: score.Val()}, nil
+}
+
+// Withdraw deletes the letter of a task that is done after all: the repairer stored
+// the letter because the task had crashed its workers, and was stopped before it could
+// remove the task. There need not be such a letter. A letter of another order stays.
+func (s *Store) Withdraw(ctx context.Context, id string, payload []byte) error {
+	there, err := s.find(ctx, id)
+	if err != nil || there.message == "" {
+		return err
+	}
+	l := there.letter()
+	if l.Reason != tasks.Crashed || !bytes.Equal(l.Payload, payload) || !isParked(there.score) {
+		return nil
+	}
+	if err := discardCmd.Load(ctx, s.rdb).Err(); err != nil {
+		return fmt.Errorf("load the script: %w", err)
+	}
+	_, err = s.run(ctx, discardCmd, []entry{there})
+	return err
 }
 
 // ifUnchangedLua ends a script unless the letter is parked and has the message that

@@ -8,6 +8,7 @@
 //	webhook.go   batch:webhook    post the news of a complete batch
 //
 // [Jobs.Do] picks the function. The other files hold what only jobs use:
+// suspect.go (tasks that may have killed a worker),
 // children.go (the tasks that an off-boarding enqueues), sources.go (sources of
 // locks other than the lock ledger), notifier.go (enqueues batch:webhook).
 //

@@ -108,6 +108,12 @@ func New(cfg Config) (*Jobs, error) {
 
 // Do implements pipeline.Jobs.
 func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
+	if job.Calling != nil {
+		var err error
+		if j, err = j.announcing(ctx, job); err != nil {
+			return unavailable(err)
+		}
+	}
 	switch t := job.Task.(type) {
 	case tasks.DeviceUnbind:
 		return j.unbind(ctx, t, job.Intent)

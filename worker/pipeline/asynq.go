@@ -25,6 +25,7 @@ func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
 	d.Retries, _ = asynq.GetRetryCount(ctx)
 	d.RetryLimit, _ = asynq.GetMaxRetry(ctx)
 	d.Attempts = d.Retries
+	d.Suspect = t.Headers()[asynqx.SuspectHeader] != ""
 	if before, err := strconv.Atoi(t.Headers()[attemptsHeader]); err == nil && before > 0 && before <= maxAttempts {
 		d.Attempts += before
 	}

@@ -28,6 +28,11 @@ type Delivery struct {
 	// Replay marks a dead letter that is tried once more where it is. If it fails
 	// again, it is dead again at once.
 	Replay bool
+	// Suspect is true if the task was in flight when a worker died. See package
+	// recovery.
+	Suspect bool
+	// Calling is passed on to the job; see Job.
+	Calling func(ctx context.Context, calling bool) error
 }
 
 // order tells one order from another. The ID alone does not: the same item of a batch
@@ -41,6 +46,10 @@ type Job struct {
 	ID     string
 	Task   tasks.Task
 	Intent tasks.Intent
+	// Calling is set for a task that may have killed a worker. Jobs that wait for a
+	// permit say with it whether they make a call or wait: false when they begin,
+	// true right before a call, and false right after it. Nil: nobody asks.
+	Calling func(ctx context.Context, calling bool) error
 }
 
 // Jobs does what tasks ask for. *jobs.Jobs is one.
@@ -167,6 +176,12 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	return decision
 }
 
+// PutBack decides that a delivery waits without an attempt. The caller hands the
+// decision to asynq, as with Process.
+func (p *Pipeline) PutBack(ctx context.Context, d Delivery, why Problem) Decision {
+	return p.settle(ctx, d, Job{}, d.retryUncharged(why, why.RetryAfter))
+}
+
 // decode turns bytes into a job. If they are no task, Job.Task is nil, and the
 // result says why.
 func (p *Pipeline) decode(d Delivery) (Job, Result) {
@@ -180,7 +195,7 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	case err != nil:
 		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error()})
 	}
-	return Job{ID: d.ID, Task: task, Intent: intent}, Result{}
+	return Job{ID: d.ID, Task: task, Intent: intent, Calling: d.Calling}, Result{}
 }
 
 // attempt lets the job do the work, unless the task has expired. A panic becomes a

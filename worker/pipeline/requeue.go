@@ -19,6 +19,9 @@ import (
 func NewRequeue(client *asynq.Client) func(context.Context, Delivery, time.Duration) error {
 	return func(ctx context.Context, d Delivery, delay time.Duration) error {
 		headers := map[string]string{attemptsHeader: strconv.Itoa(d.Attempts)}
+		if d.Suspect {
+			headers[asynqx.SuspectHeader] = "1" // what is known of it stays behind, and it runs alone again
+		}
 		copied := asynq.NewTaskWithHeaders(string(d.Kind), d.Payload, headers)
 		id := d.ID + ":" + uuid.NewString()
 		if _, err := client.EnqueueContext(ctx, copied, asynqx.TaskOptions(d.Queue, id, time.Now().Add(delay))...); err != nil {

@@ -141,10 +141,19 @@ func (b *bundle) take(queue, id string, leaseEnds time.Time) {
 	b.t.Helper()
 	ctx := b.t.Context()
 	b.must(b.rdb.LRem(ctx, key(queue, "pending"), 0, id).Err())
+	b.must(b.rdb.ZRem(ctx, key(queue, "retry"), id).Err())
 	b.must(b.rdb.LPush(ctx, key(queue, "active"), id).Err())
 	b.must(b.rdb.HSet(ctx, key(queue, "t:"+id), "state", "active").Err())
 	b.must(b.rdb.HDel(ctx, key(queue, "t:"+id), "pending_since").Err())
 	b.must(b.rdb.ZAdd(ctx, key(queue, "lease"), redis.Z{Score: float64(leaseEnds.Unix()), Member: id}).Err())
+}
+
+const crashesAlone = "kooworker_crashes_alone"
+
+// callAlone says that a process calls a suspect.
+func (b *bundle) callAlone(queue, id, process string) {
+	b.t.Helper()
+	b.must(b.rdb.HSet(b.t.Context(), key(queue, "t:"+id), "kooworker_alone", process).Err())
 }
 
 // leaveHeartbeat writes what a dead server leaves behind: its last heartbeat.

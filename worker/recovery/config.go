@@ -35,9 +35,14 @@ type Config struct {
 	// anything is reaped. It should be longer than the time between two heartbeats
 	// of asynq's servers, 5 s. More than 0. Default 8 s.
 	MinUptime time.Duration
-	// MaxCrashes is how many workers a task may kill. The last of these crashes
-	// parks it. At least 1. Default 3.
+	// MaxCrashes is how many workers a task may kill in a row, each time as the only
+	// suspect that was being called. The last of these crashes parks it. Where other
+	// workers die at the same time, it takes three times as many. At least 1. Default 3.
 	MaxCrashes int
+
+	// Hold makes the repairer repair nothing, and leave the lock to another one, while
+	// it returns true. It must not block. Default: nothing does.
+	Hold func() bool
 
 	// Logger receives one line per repair, sampled. Default: none.
 	Logger *zap.Logger
@@ -60,6 +65,9 @@ func (c Config) withDefaults() Config {
 	c.Interval = cmp.Or(c.Interval, time.Second)
 	c.MinUptime = cmp.Or(c.MinUptime, 8*time.Second)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
+	if c.Hold == nil {
+		c.Hold = func() bool { return false }
+	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

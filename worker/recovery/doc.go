@@ -15,7 +15,8 @@
 //	in the queue                            what becomes of it
 //	--------------------------------------  -----------------------------------------
 //	active, the lease expired               requeued at the head of pending
-//	  … for the MaxCrashes'th crash         Parker, then removed
+//	  … and its worker has died             the same, marked as a suspect
+//	  … and it has killed MaxCrashes alone  Parker, then removed
 //	  … message unreadable                  Parker, then removed
 //	  … no message at all                   removed, and reported: only its ID is left
 //	active, no lease                        a fresh lease
@@ -33,14 +34,14 @@
 //
 // # What happens to an expired lease, step by step
 //
-//  1. The repairer reads lease and message. If it crashes here nothing has
-//     changed.
+//  1. The repairer reads lease and message, and leaves alone what a living server
+//     works on. If it crashes here nothing has changed.
 //  2. It decides whether to requeue, park, quarantine or remove the task.
 //  3. One script requeues: it takes the ID out of active and lease, adds it to
-//     pending, and counts the crash in the task's hash. It acts only if the lease
-//     is still the one that was read. If the owner, asynq's own recoverer or
-//     another repairer was faster, nothing happens. The message does not change,
-//     so no retry is charged.
+//     pending, marks a suspect, and counts its crash in the task's hash. It acts only
+//     if lease and message are still those that were read. If the owner or another
+//     repairer was faster, nothing happens. The message changes in nothing but the
+//     mark, so no retry is charged.
 //  4. To park, the repairer records the receipt of a task of a batch. Then the
 //     Parker stores the letter. If the repairer crashes after that, both the letter
 //     and the original are there. The next repairer decides the same, and the
@@ -48,14 +49,11 @@
 //     task runs once more instead: work is repeated.
 //  5. One script removes the original, and only if lease and message are still
 //     those that were read. If they are not, somebody else took the task in
-//     between. Then both letter and task stay, and how the task ends shows which
-//     of them was needless.
+//     between, and both stay. If the task is done in the end, the worker deletes the
+//     letter; see [deadletter.Store.Withdraw].
 //
 // A task that the Parker refuses is tried again after a pause, which grows to five
 // minutes. So a task that is refused each time holds up no other.
-//
-// If no repairer runs, or if the Parker fails for half a minute, asynq's own
-// recoverer takes expired leases as it always did, and the task runs again.
 //
 // So the last copy of a task is never removed before another is stored, and a
 // crash between any two steps repeats work and loses none.
@@ -89,19 +87,63 @@
 // schedules whose scheduler was killed. Once a minute the repairer also takes
 // processes that have been dead for an hour off asynq's lists.
 //
+// # Whose fault a crash is
+//
+// A task that kills its worker must be stopped, but it must not take its neighbours
+// with it: all tasks in flight have lost their worker. Nobody can tell which of them
+// did it, so nothing is counted yet. The task becomes a suspect:
+//
+//  1. Script requeue marks it. The mark is a header in asynq's message, so that a
+//     worker sees it without asking Redis, and ordinary tasks cost nothing more.
+//  2. Suspects run one at a time in each process; see [Suspects]. Other tasks run
+//     beside them. A few wait in place for a second at most; the others are put back,
+//     uncharged, and come back about as fast as they can run.
+//  3. The worker writes into the hash that its process calls this task now, and takes
+//     that back when the call has ended. A suspect that waits at the gate is not
+//     being called.
+//  4. If the worker lives when the task has been carried out, the hash says that the
+//     task is cleared. asynq may write the old message again, with the mark.
+//     Another crash makes it a suspect again.
+//  5. If the process died that called it, the crash counts. The task pauses for a
+//     minute, so that the other suspects have their turn. Of MaxCrashes crashes in
+//     a row the last one parks the task.
+//
+// A crash counts in full only if it was calm: no other worker died within 20 s.
+// Otherwise something else kills workers, and the task may just have been there. Then
+// it takes three times as many crashes in a row, so that poison is stopped even in a
+// fleet that never comes to rest. How likely is it that an innocent task is parked? If
+// n workers are killed at r times a second in all, one of them dies with
+// probability r·d/n during a call that lasts d seconds. Five workers, one killed every
+// two seconds, and calls of half a second: 5 %, nine times in a row 2 in 10^12. The
+// worst for the calm ones is a kill every 40 s: 1 in 10^9 with five workers, and
+// 1 in 10^7 with one. This rests on a poisonous task killing its worker each time, on
+// kills that do not look at what is called, and on calls that are short: with one
+// worker and calls of 10 s it is 1 in 10^3. If calls never end while somebody kills the
+// only worker again and again, the pause spreads the crashes over the suspects.
+//
+// If a worker dies between two of these steps: before 3 nothing counts; between the
+// end of the call and the line in the hash the crash counts once, though the task had
+// survived. A worker that stops in order signs off, so that its suspects count
+// nothing. An older worker does not know the mark and runs a suspect beside others:
+// then nothing counts, and the task stays a suspect. An older repairer counts as it
+// always did.
+//
+// A letter that is replayed is a suspect if it died as crashed. A suspect that had to
+// be requeued under another ID keeps its mark, and loses its count.
+//
 // # What counts as a crash
 //
-// A task that kills its worker must be stopped, but an outage of Redis must not be
-// mistaken for a crash. If Redis hangs for 40 s, the leases of living workers expire.
-// These workers do not write after that, so their tasks have to run again without
-// being charged, however often that happens. It does not help to ask what the workers
-// say they work on (asynq:workers): they write it every 5 s, and a task that kills at
-// once is never in it. So a crash is counted only if all of this holds:
+// An outage of Redis must not be mistaken for a crash. If Redis hangs for 40 s, the
+// leases of living workers expire. These workers do not write after that, so their
+// tasks have to run again without suspicion, however often that happens. Lists of what
+// the workers work on (asynq:workers) do not tell: they are written every 5 s, and a
+// task that kills at once is never in one. So a worker has crashed only if all of this
+// holds:
 //
 //   - Some server sent its last heartbeat just before or after the lease was
-//     written, and did not sign off. A server writes the time of its last
-//     heartbeat into asynq:servers, extends its leases at the same moment, and
-//     removes itself from that list when it stops. Both times come from the
+//     written, did not sign off, and has sent none for 10 s. A server writes the time
+//     of its last heartbeat into asynq:servers, extends its leases at the same moment,
+//     and removes itself from that list when it stops. Both times come from the
 //     worker's own clock. A living server has a heartbeat that is younger than
 //     the lease. So if the owner lives, because a reply was lost or Redis refused
 //     to extend the lease, no server's last heartbeat fits the lease.
@@ -115,22 +157,33 @@
 //
 // When a worker extends a lease while Redis is frozen, Redis does it when it
 // thaws, though the worker has given up by then. Such a task waits for up to
-// another half minute, and no crash is counted either.
+// another half minute, and is no suspect either.
 //
 // A new repairer remembers no outage and relies on the first point. Otherwise a
 // single worker that restarts after each crash would never count one. One case
 // cannot be told from a crash: a worker that was itself stopped, or cut off from
-// Redis, for longer than its lease. It counts as a crash. And since a crash is
-// counted for all tasks of a dead worker, a task may be parked because of another
-// one. An operator can replay it.
+// Redis, for longer than its lease. Its tasks become suspects, and the one that it was
+// calling alone counts a crash.
 //
 // # Clocks
 //
-// Leases are written by the workers' clocks and judged by Redis' clock. If a worker's
-// clock is ahead by some seconds, its tasks are reaped so much later. If it is behind
-// by more than 25 s, a task is reaped while its worker lives: it runs twice, and the
-// run that ends first decides what becomes of it. The other finds nothing to write
-// to. So a wrong clock costs repeated work, or time, and never a task.
+// Leases are written by the workers' clocks and judged by Redis' clock. A worker whose
+// clock differs by more than 5 s takes no tasks and repairs nothing; see package
+// clock and Config.Hold. What it has in flight, and what older versions and plain asynq
+// servers take, is protected here:
+//
+//   - A task is not reaped while a living server lists it in asynq:workers, or has
+//     just written its lease, whatever that lease says. A server lives if it has sent a
+//     heartbeat in the last 10 s: the key of its info expires by Redis' clock, and not by
+//     the server's. So a worker whose clock is behind keeps its tasks until it is dead.
+//   - A lease that ends more than 40 s ahead is shortened to 30 s. If the clock of a
+//     dead worker was ahead, its tasks do not wait for that time. They are no suspects,
+//     since such a lease does not tell when its worker died.
+//   - asynq's own recoverer goes by the worker's clock, and takes away whatever looks
+//     expired. Package worker switches it off; see asynqx.RecovererHook. Older workers
+//     still run it.
+//
+// Up to 5 s a wrong clock costs nothing but time.
 //
 // # Clusters
 //

@@ -22,11 +22,20 @@ type item struct {
 
 	raw     *string // asynq's message; nil if there is none
 	state   string
-	crashes int // the workers that died while they worked on it
+	alone   string // the process that called it as the only suspect
+	crashes crashes
 	msg     asynqx.Message
 	err     error // why raw cannot be read
 
-	crashed bool // its worker has just died; crashes counts that, its hash not yet
+	// suspect and counted say what the crash of its worker means. crashes has the
+	// crash if it counts, and its hash has neither yet.
+	suspect, counted bool
+}
+
+// crashes are those in which a suspect was called alone, since it last survived.
+type crashes struct {
+	alone int
+	calm  int // those of them in which no other worker died
 }
 
 // read reads the tasks of some IDs. It is not atomic with anything: the scripts
@@ -41,7 +50,7 @@ func (r *Repairer) read(ctx context.Context, q queue, in setIndex, seen []redis.
 		for i, z := range seen {
 			id, _ := z.Member.(string)
 			out[i] = item{id: id, in: in, score: z.Score}
-			cmds[i] = p.HMGet(ctx, asynqx.TaskKey(q.name, id), asynqx.FieldMsg, asynqx.FieldState, hashCrashes)
+			cmds[i] = p.HMGet(ctx, asynqx.TaskKey(q.name, id), asynqx.FieldMsg, asynqx.FieldState, hashAlone, hashCrashesAlone, hashCrashesCalm)
 		}
 		return nil
 	})
@@ -60,9 +69,13 @@ func (r *Repairer) read(ctx context.Context, q queue, in setIndex, seen []redis.
 
 // describe adds to an item what its task's hash says.
 func (q queue) describe(it item, fields []any) item {
-	if crashes, ok := fields[2].(string); ok {
-		it.crashes, _ = strconv.Atoi(crashes)
+	number := func(field any) (n int) {
+		text, _ := field.(string)
+		n, _ = strconv.Atoi(text)
+		return n
 	}
+	it.alone, _ = fields[2].(string)
+	it.crashes = crashes{alone: number(fields[3]), calm: number(fields[4])}
 	it.state, _ = fields[1].(string)
 	raw, ok := fields[0].(string)
 	if !ok {

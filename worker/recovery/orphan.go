@@ -3,6 +3,8 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -31,6 +33,24 @@ end
 return out
 `)
 
+// tooLate is how far ahead no lease ends that was written by Redis' clock.
+const tooLate = asynqx.LeaseTTL + 10*time.Second
+
+// shortenCmd makes leases that end too late end as if they had been extended just now.
+//
+// KEYS[1] -> asynq:{<queue>}:lease
+// --
+// ARGV[1] -> how far ahead is too late, in seconds
+// ARGV[2] -> how long a fresh lease lasts, in seconds
+// ARGV[3] -> how many it shortens at most.
+var shortenCmd = redis.NewScript(`
+local now = redis.call("TIME")[1]
+for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], now + ARGV[1], "+inf", "LIMIT", 0, ARGV[3])) do
+  redis.call("ZADD", KEYS[1], "XX", now + ARGV[2], id)
+end
+return 1
+`)
+
 // leaseOrphans gives active tasks without a lease a fresh one. asynq never does: its
 // heartbeats extend leases and its recoverer reads them, so such a task would stay in
 // active for ever. It is not requeued at once, since its owner may live. Then the
@@ -39,17 +59,28 @@ return out
 // The IDs are compared only if active and lease differ in length. Should an
 // orphan and a lease without a task make the lengths equal, they differ again
 // when that lease has expired and is removed.
+//
+// It also shortens leases that end too late: their owner's clock is ahead. If that
+// owner is dead, the tasks would wait until the fleet's clock is there too. If it
+// lives, its next heartbeat writes the lease again.
 func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	keys := []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}
-	var active, leases *redis.IntCmd
+	var active, leases, late *redis.IntCmd
 	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 		active, leases = p.LLen(limited, keys[0]), p.ZCard(limited, keys[1])
+		late = p.ZCount(limited, keys[1], strconv.FormatInt(r.uptime.last.Add(tooLate).Unix(), 10), "+inf")
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("count leases: %w", err)
+	}
+	if late.Val() > 0 {
+		err := r.run(ctx, shortenCmd, keys[1:], int64(tooLate.Seconds()), int64(asynqx.LeaseTTL.Seconds()), orphanChunk).Err()
+		if err != nil {
+			return fmt.Errorf("shorten leases: %w", err)
+		}
 	}
 	if active.Val() == leases.Val() {
 		return nil

@@ -8,9 +8,15 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// hashCrashes is a field of our own in a task's hash: how many workers died
-// while they worked on the task.
-const hashCrashes = "kooworker_crashes"
+// Fields of our own in a task's hash. The package comment says what they are for.
+// Earlier versions counted every crash in kooworker_crashes, which is not read any
+// more.
+const (
+	hashAlone        = "kooworker_alone"         // the process that calls this suspect
+	hashCleared      = "kooworker_cleared"       // it was a suspect and has survived
+	hashCrashesAlone = "kooworker_crashes_alone" // crashes while it was called alone
+	hashCrashesCalm  = "kooworker_crashes_calm"  // those of them in which nobody else died
+)
 
 // queue is one of asynq's queues.
 type queue struct {

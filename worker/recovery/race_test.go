@@ -34,7 +34,7 @@ func (b *bundle) damage(n int) map[string]string {
 		}
 		b.take(unbind, id("crashed"), written.Add(30*time.Second))
 		b.take(unbind, id("poison"), written.Add(30*time.Second))
-		b.must(b.rdb.HSet(ctx, hash("poison"), "kooworker_crashes", "2").Err())
+		b.must(b.rdb.HSet(ctx, hash("poison"), "kooworker_alone", "w", "kooworker_crashes_alone", "2", "kooworker_crashes_calm", "2").Err())
 		b.take(unbind, id("expired"), ago(5*time.Second))
 		b.take(unbind, id("orphan"), ago(5*time.Second))
 		b.must(b.rdb.ZRem(ctx, key(unbind, "lease"), id("orphan")).Err())

@@ -55,8 +55,8 @@ func (b *bundle) activeIn(queue string) int64 {
 
 // empty reads all sets at once. Otherwise a task could move from a set that is still
 // to be read to one that was read.
-func (b *bundle) empty(queue string) bool {
-	n, err := b.rdb.Exists(b.t.Context(), key(queue, "active"), key(queue, "pending"), key(queue, "retry"), key(queue, "archived")).Result()
+func (b *bundle) empty() bool {
+	n, err := b.rdb.Exists(b.t.Context(), key(unbind, "active"), key(unbind, "pending"), key(unbind, "retry"), key(unbind, "archived")).Result()
 	return err == nil && n == 0
 }
 
@@ -77,18 +77,21 @@ func TestReap_Kill9(t *testing.T) {
 	killed := time.Now()
 
 	var mu sync.Mutex
-	again, last, charged, uncounted := map[string]int{}, time.Duration(0), 0, 0
+	again, last, charged, unmarked, counted := map[string]int{}, time.Duration(0), 0, 0, 0
 	hold := make(chan struct{})
 	b.work(b.redis.Client(), func(ctx context.Context, task *asynq.Task) error {
 		id, _ := asynq.GetTaskID(ctx)
 		retried, _ := asynq.GetRetryCount(ctx)
-		crashes := b.rdb.HGet(ctx, key(unbind, "t:"+id), "kooworker_crashes").Val()
+		crashes := b.rdb.HExists(ctx, key(unbind, "t:"+id), "kooworker_crashes_alone").Val()
 		mu.Lock()
 		again[id]++
 		last = time.Since(killed)
 		charged += retried
-		if crashes != "1" {
-			uncounted++
+		if task.Headers()["kooworker-suspect"] == "" {
+			unmarked++
+		}
+		if crashes {
+			counted++
 		}
 		mu.Unlock()
 		<-hold
@@ -101,7 +104,7 @@ func TestReap_Kill9(t *testing.T) {
 	})
 	close(hold)
 	redistest.Eventually(t, 20*time.Second, "an empty queue", func() bool {
-		return b.empty(unbind)
+		return b.empty()
 	})
 	mu.Lock()
 	defer mu.Unlock()
@@ -114,8 +117,8 @@ func TestReap_Kill9(t *testing.T) {
 			t.Errorf("%s ran %d times after the kill", id, n)
 		}
 	}
-	if charged != 0 || uncounted != 0 {
-		t.Errorf("%d retries charged, %d crashes not counted; want none", charged, uncounted)
+	if charged != 0 || unmarked != 0 || counted != 0 {
+		t.Errorf("%d retries charged, %d tasks not marked as suspects, %d crashes counted; want none", charged, unmarked, counted)
 	}
 }
 
@@ -151,7 +154,7 @@ func TestReap_FrozenRedisIsNoCrash(t *testing.T) {
 	b.redis.Thaw()
 	thawed := time.Now()
 	redistest.Eventually(t, 60*time.Second, "all tasks done in a second run", func() bool {
-		return done.Load() >= 20 && b.empty(unbind)
+		return done.Load() >= 20 && b.empty()
 	})
 	close(release)
 	t.Logf("%d runs of 20 tasks; done %s after the thaw", runs.Load(), time.Since(thawed).Round(10*time.Millisecond))
@@ -206,7 +209,7 @@ func TestSyncerHook_DoneDuringAnOutage(t *testing.T) {
 			}
 			b.run() // what is left in active runs again
 			redistest.Eventually(t, 80*time.Second, "no task left", func() bool {
-				return b.empty(unbind)
+				return b.empty()
 			})
 			if twice := runs.Load() - n; twice != tc.twice {
 				t.Errorf("%d of %d tasks ran twice; want %d", twice, n, tc.twice)

@@ -18,6 +18,8 @@ const (
 	// grace is how long after its lease expired a task is requeued. It is at least
 	// 1 s, since asynq cuts the expiry to whole seconds and its owner does not.
 	grace = 2 * time.Second
+	// noisyFactor is how many times MaxCrashes it takes where other workers die too.
+	noisyFactor = 3
 )
 
 // reap recovers the tasks whose leases have expired, chunk by chunk. There are at
@@ -26,12 +28,12 @@ func (r *Repairer) reap(ctx context.Context, q queue) error {
 	if !r.uptime.upFor(r.cfg.MinUptime) {
 		return nil // a living worker may not have had the time to send a heartbeat
 	}
-	refused := int64(0) // these stay at the front of the list
+	stay := int64(0) // these are at the front of the list
 	for range reapChunks {
 		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
-		items, err := r.expired(ctx, q, refused)
+		items, err := r.expired(ctx, q, stay)
 		if err != nil || len(items) == 0 {
 			return err
 		}
@@ -39,7 +41,7 @@ func (r *Repairer) reap(ctx context.Context, q queue) error {
 		if err != nil {
 			return err
 		}
-		refused += n
+		stay += n
 	}
 	return nil
 }
@@ -59,43 +61,68 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 }
 
 // recoverExpired requeues or isolates each task of a chunk. It returns how many
-// stay where they are because the Parker refused them. It requeues first, so that
-// trouble with the others does not hold that up.
-func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (refused int64, err error) {
+// stay where they are, because their owner lives or the Parker refused them. It
+// requeues first, so that trouble with the others does not hold that up.
+func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (stay int64, err error) {
+	all := len(items)
+	if items, err = r.withoutOwner(ctx, items); err != nil {
+		return 0, err
+	}
+	stay = int64(all - len(items))
 	var again, isolated []item
 	for _, it := range items {
-		written := time.Unix(int64(it.score), 0).Add(-asynqx.LeaseTTL)
-		// The package comment says what counts as a crash.
-		if it.crashed = r.servers.crashedNear(written) && !r.uptime.downSince(written); it.crashed {
-			it.crashes++
+		written := leaseWritten(it.score)
+		if !r.uptime.downSince(written) {
+			it = r.servers.judge(it, written)
 		}
-		if it.raw == nil || it.err != nil || it.crashed && it.crashes >= r.cfg.MaxCrashes {
+		if it.raw == nil || it.err != nil || it.counted && r.isPoison(it.crashes) {
 			isolated = append(isolated, it)
 		} else {
 			again = append(again, it)
 		}
 	}
 	if err := r.requeue(ctx, q, inLease, again, Requeued); err != nil {
-		return 0, err
+		return stay, err
 	}
 	for _, it := range isolated {
 		gone, err := r.isolate(ctx, q, it)
 		if err != nil {
-			return refused, err
+			return stay, err
 		}
 		if !gone {
-			refused++
+			stay++
 		}
 	}
-	return refused, nil
+	return stay, nil
+}
+
+// judge says what the crash of an item's worker means for the item. The package
+// comment explains it.
+func (r serverRegistry) judge(it item, written time.Time) item {
+	died := r.diedNear(written)
+	it.suspect = len(died) > 0
+	if at, ok := died[it.alone]; ok && it.alone != "" {
+		it.counted = true
+		it.crashes.alone++
+		if r.calm(it.alone, at) {
+			it.crashes.calm++
+		}
+	}
+	return it
+}
+
+// isPoison reports whether a task has killed so many workers that it must not run
+// again.
+func (r *Repairer) isPoison(c crashes) bool {
+	return c.calm >= r.cfg.MaxCrashes || c.alone >= noisyFactor*r.cfg.MaxCrashes
 }
 
 // parkCrashed parks a task that keeps killing its worker.
 func (r *Repairer) parkCrashed(ctx context.Context, q queue, it item) (gone bool, err error) {
 	if q.dead {
-		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.crashes)
+		text := fmt.Sprintf("%s: %d workers died while they worked on it", tasks.Crashed, it.crashes.alone)
 		return true, r.repark(ctx, q, it, text, Crashed)
 	}
-	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.crashes)
+	text := fmt.Sprintf("%s: it killed its worker %d times", tasks.Crashed, it.crashes.alone)
 	return r.parkAndRemove(ctx, q, it, Crashed, it.letter(q, tasks.Crashed, text))
 }

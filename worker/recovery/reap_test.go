@@ -39,7 +39,7 @@ func TestReap_ExpiredTaskIsNextAndUncharged(t *testing.T) {
 	if since, _ := strconv.ParseInt(b.field("expired", "pending_since"), 10, 64); time.Since(time.Unix(0, since)).Abs() > time.Minute {
 		t.Errorf("pending since %d; want now, in nanoseconds", since)
 	}
-	if got := b.field("expired", "kooworker_crashes"); got != "" {
+	if got := b.field("expired", crashesAlone); got != "" {
 		t.Errorf("counted as crash number %s; no server died", got)
 	}
 	info, err := b.inspector.GetTaskInfo(unbind, "expired")
@@ -58,9 +58,10 @@ func TestReap_TaskThatKeepsKillingItsWorkerIsParked(t *testing.T) {
 		written := ago(40*time.Second + time.Duration(crash)*time.Minute)
 		b.leaveHeartbeat("worker-"+strconv.Itoa(crash), written.Add(-3*time.Second))
 		b.take(unbind, "poison", written.Add(30*time.Second))
+		b.callAlone(unbind, "poison", "worker-"+strconv.Itoa(crash))
 		b.passes(2)
-		if want := strconv.Itoa(min(crash, 2)); b.field("poison", "kooworker_crashes") != want {
-			t.Fatalf("after crash %d: counted %q; want %s", crash, b.field("poison", "kooworker_crashes"), want)
+		if want := strconv.Itoa(min(crash, 2)); b.field("poison", crashesAlone) != want {
+			t.Fatalf("after crash %d: counted %q; want %s", crash, b.field("poison", crashesAlone), want)
 		}
 	}
 	b.wantAt(unbind, "poison", "active", "lease", "hash") // the Parker refused it, so it stays
@@ -88,6 +89,7 @@ func TestParkAndRemove_CrashInBetween(t *testing.T) {
 	for _, id := range []string{"left", "taken"} {
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
+		b.callAlone(unbind, id, "w")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	b.parker.after = cancel
@@ -164,6 +166,7 @@ func TestRepark_CrashedReplay(t *testing.T) {
 	b.leaveHeartbeat("w", written)
 	b.enqueue(dead, "letter")
 	b.take(dead, "letter", written.Add(30*time.Second))
+	b.callAlone(dead, "letter", "w")
 	b.passes(2)
 	b.wantAt(dead, "letter", "retry", "hash")
 	info, err := b.inspector.GetTaskInfo(dead, "letter")
@@ -194,7 +197,6 @@ func TestReap_NoCrash(t *testing.T) {
 		"one died long before":         func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Minute)) },
 		"one died later":               func(b *bundle) { b.leaveHeartbeat("w", written.Add(10*time.Second)) },
 		"the owner lives and beats":    func(b *bundle) { b.leaveHeartbeat("w", ago(time.Second)) },
-		"the owner was shutting down":  func(b *bundle) { b.leaveHeartbeat("w", written); b.setStatus("w", "closed") },
 		"an unreadable server's entry": func(b *bundle) { b.leaveHeartbeat("w", written.Add(-time.Hour)); b.setStatus("w", "\xff") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,11 +205,33 @@ func TestReap_NoCrash(t *testing.T) {
 			b.cfg.MaxCrashes = 1
 			b.enqueue(unbind, "x")
 			b.take(unbind, "x", written.Add(30*time.Second))
+			b.callAlone(unbind, "x", "w")
 			prepare(b)
 			b.passes(2)
 			b.wantAt(unbind, "x", "pending", "hash")
 			b.want(map[recovery.Repair]int{recovery.Requeued: 1})
 		})
+	}
+}
+
+// TestReap_OwnerWasShuttingDown sees a server that shuts down, and is killed then.
+func TestReap_OwnerWasShuttingDown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	written := ago(60 * time.Second)
+	b.enqueue(unbind, "x")
+	b.take(unbind, "x", written.Add(30*time.Second))
+	b.callAlone(unbind, "x", "w")
+	b.leaveHeartbeat("w", written)
+	b.setStatus("w", "closed")
+	r := b.repairer()
+	b.must(r.Pass(t.Context()))
+	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w}").Err()) // it expires
+	b.must(r.Pass(t.Context()))
+	b.wantAt(unbind, "x", "pending", "hash")
+	if h := b.headers(); h[mark] != "" {
+		t.Errorf("headers %v; want no mark of a suspect", h)
 	}
 }
 
@@ -263,6 +287,7 @@ func TestReap_RefusalsDoNotHoldUpRequeues(t *testing.T) {
 	for _, id := range ids(120) { // these cannot be parked, and come first
 		b.enqueue(unbind, id)
 		b.take(unbind, id, written.Add(30*time.Second))
+		b.callAlone(unbind, id, "w")
 	}
 	for i := range 120 {
 		id := "later-" + strconv.Itoa(i)

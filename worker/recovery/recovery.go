@@ -30,6 +30,7 @@ type Repairer struct {
 	renewed   time.Time // when the lock was last renewed, by the local clock
 	uptime    redisUptime
 	servers   serverRegistry
+	owned     map[string]bool // tasks that living servers list, once this pass has read it
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
@@ -76,7 +77,12 @@ func (r *Repairer) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		err := r.pass(ctx)
+		var err error
+		if r.cfg.Hold() {
+			r.releaseLock(ctx)
+		} else {
+			err = r.pass(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -106,7 +112,7 @@ func (r *Repairer) pass(ctx context.Context) error {
 	if err := r.servers.refresh(ctx, r.cfg.Redis); err != nil {
 		return err
 	}
-	r.refusals = 0
+	r.owned, r.refusals = nil, 0
 	maps.DeleteFunc(r.refused, func(_ string, x refusal) bool { return time.Since(x.until) > maxRefusalPause }) // those that are gone
 	var failed []error
 	for _, q := range r.queues {

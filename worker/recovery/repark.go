@@ -19,7 +19,7 @@ import (
 // ARGV[4] -> its message
 // ARGV[5] -> its message as a parked letter
 // ARGV[6] -> how far ahead it is parked, in seconds
-// ARGV[7] -> its count of crashes
+// ARGV[7], ARGV[8] -> its counts of crashes
 //
 // Returns 1 if it was parked and 0 if it has changed since it was seen.
 var reparkCmd = script(`
@@ -27,8 +27,8 @@ local id, key = ARGV[1], KEYS[8]
 if message(key) ~= ARGV[4] or not unchanged(id, key, tonumber(ARGV[2]), ARGV[3]) then return 0 end
 removeFromAll(id)
 redis.call("ZADD", KEYS[5], redis.call("TIME")[1] + ARGV[6], id)
-redis.call("HSET", key, "msg", ARGV[5], "state", "retry", "kooworker_crashes", ARGV[7])
-redis.call("HDEL", key, "pending_since")
+redis.call("HSET", key, "msg", ARGV[5], "state", "retry", "kooworker_crashes_alone", ARGV[7], "kooworker_crashes_calm", ARGV[8])
+redis.call("HDEL", key, "pending_since", "kooworker_alone")
 return 1
 `)
 
@@ -46,7 +46,7 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}
 	n, err := r.run(ctx, reparkCmd, q.keys(it.id), it.id, int(it.in), it.score,
-		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.crashes).Int()
+		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.crashes.alone, it.crashes.calm).Int()
 	if err != nil {
 		return fmt.Errorf("put %s back among the parked: %w", it.id, err)
 	}

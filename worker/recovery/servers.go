@@ -17,6 +17,10 @@ const (
 	// more on a machine that is short of time.
 	leaseBefore = 2 * time.Second
 	leaseAfter  = 10 * time.Second
+	// calmWithin is how long before and after a crash no other worker may die. It is
+	// less than the time between two crashes of one task: a task comes back when its
+	// lease has expired, and a lease lasts for at least 25 s after the crash.
+	calmWithin = 20 * time.Second
 	// maxServers bounds the list: asynq leaves dead servers in it until somebody
 	// opens asynqmon's page of servers.
 	maxServers = 4096
@@ -33,10 +37,20 @@ type server struct {
 	heartbeat  time.Time // the last one, by the server's clock
 	lastListed time.Time // when it was last on the list, by ours
 	closing    bool      // it was shutting down at that heartbeat
+	alive      bool      // its info has not expired, which happens 10 s after a heartbeat by Redis' clock
 }
 
-// refresh reads the list, and the info of each server that has sent a heartbeat
-// since the last refresh.
+// fits reports whether a lease was written at about the time of the heartbeat.
+func (s server) fits(written time.Time) bool {
+	after := written.Sub(s.heartbeat)
+	return after >= -leaseBefore && after <= leaseAfter
+}
+
+// died reports whether the server has ended, and not in order.
+func (s server) died() bool { return !s.alive && !s.closing }
+
+// refresh reads the list, and the info of each server that was alive or has sent a
+// heartbeat since the last refresh.
 func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
@@ -48,8 +62,10 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, z := range list {
 			key, _ := z.Member.(string)
-			s := server{heartbeat: time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), lastListed: now, closing: r[key].closing}
-			if old, known := r[key]; !known || !old.heartbeat.Equal(s.heartbeat) {
+			old, known := r[key]
+			s := old
+			s.heartbeat, s.lastListed = time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), now
+			if !known || old.alive || !old.heartbeat.Equal(s.heartbeat) {
 				infos[key] = p.Get(ctx, key)
 			}
 			r[key] = s
@@ -61,11 +77,13 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	}
 	for key, cmd := range infos {
 		info, err := cmd.Bytes()
-		if err != nil {
-			continue // its info has expired; what was known of it still holds
-		}
 		s := r[key]
-		s.closing = asynqx.ServerClosing(info)
+		switch {
+		case err == nil:
+			s.alive, s.closing = true, asynqx.ServerClosing(info)
+		case errors.Is(err, redis.Nil):
+			s.alive = false // what else was known of it still holds
+		}
 		r[key] = s
 	}
 	for key, s := range r {
@@ -76,13 +94,28 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	return nil
 }
 
-// crashedNear reports whether a server sent its last heartbeat at about the time
-// when a lease was written, and was not shutting down then.
-func (r serverRegistry) crashedNear(written time.Time) bool {
-	for _, s := range r {
-		if after := written.Sub(s.heartbeat); after >= -leaseBefore && after <= leaseAfter && !s.closing {
-			return true
+// diedNear returns the processes that died at about the time when a lease was
+// written, with the last heartbeat of each. Their last heartbeat fits the lease, and
+// they were not shutting down then.
+func (r serverRegistry) diedNear(written time.Time) map[string]time.Time {
+	out := make(map[string]time.Time)
+	for key, s := range r {
+		if s.fits(written) && s.died() {
+			out[asynqx.ServerProcess(key)] = s.heartbeat
 		}
 	}
-	return false
+	return out
+}
+
+// calm reports whether no other process died at about the time when a process sent
+// its last heartbeat. A process of the same name may have replaced it and died too.
+func (r serverRegistry) calm(process string, at time.Time) bool {
+	for key, s := range r {
+		apart := s.heartbeat.Sub(at).Abs()
+		own := asynqx.ServerProcess(key) == process && apart <= leaseAfter
+		if s.died() && !own && apart <= calmWithin {
+			return false
+		}
+	}
+	return true
 }

@@ -1,0 +1,94 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/pipeline"
+	"github.com/kooworker/kooworker/worker/recovery"
+)
+
+// dispatcher is the asynq handler of all pollers. It compares the whole name of the
+// queue, and the decoder the whole kind. asynq's ServeMux would match prefixes.
+type dispatcher struct {
+	pipeline *pipeline.Pipeline
+	letters  *deadletter.Store
+	suspects *recovery.Suspects
+	// inFlight ends when tasks in flight are cut short. It ends the handlers'
+	// contexts only: asynq would drop a task whose own context ends, though its
+	// outcome is being stored.
+	inFlight context.Context
+}
+
+var _ asynq.Handler = dispatcher{}
+
+// ProcessTask implements asynq.Handler.
+func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.inFlight, cancel)()
+	d := pipeline.NewDelivery(ctx, t)
+	if d.Queue == tasks.QueueDeadLetter {
+		return h.processLetter(ctx, d)
+	}
+	if d.Suspect {
+		return pipeline.ToAsynqError(d, h.processSuspect(ctx, d))
+	}
+	return pipeline.ToAsynqError(d, h.pipeline.Process(ctx, d))
+}
+
+// processSuspect processes a delivery that may have killed a worker. It runs alone,
+// or is put back. See package recovery.
+func (h dispatcher) processSuspect(ctx context.Context, d pipeline.Delivery) pipeline.Decision {
+	run, wait := h.suspects.Admit(ctx, d.Queue, d.ID)
+	switch {
+	case wait > 0:
+		return h.pipeline.PutBack(ctx, d, pipeline.Problem{
+			Reason: tasks.Waiting, Detail: "a worker died while it ran; it runs again when no other such task does", RetryAfter: wait,
+		})
+	case run == nil:
+		return h.pipeline.Process(ctx, d)
+	}
+	survived := false
+	defer func() { run.End(ctx, survived) }()
+	d.Calling = run.Calling
+	decision := h.pipeline.Process(ctx, d)
+	survived = decision.Action != pipeline.Retry || decision.CountsAsAttempt
+	if decision.Action == pipeline.Complete && !d.Replay {
+		// If this fails, an operator sees a letter whose task is done.
+		_ = h.letters.Withdraw(ctx, d.ID, d.Payload)
+	}
+	return decision
+}
+
+// processLetter parks a letter that has just arrived in the dead-letter queue. A
+// letter that was parked before runs here because somebody replays it: processLetter
+// tries its task once more. See package deadletter.
+func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
+	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
+	d.Replay, d.Payload = true, letter.Payload
+	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
+	if arrives := d.Retries == 0; !arrives {
+		d.Attempts = letter.Attempts + d.Retries - 1
+		if d.Suspect || letter.Reason == tasks.Crashed {
+			decision = h.processSuspect(ctx, d)
+		} else {
+			decision = h.pipeline.Process(ctx, d)
+		}
+	}
+	if decision.Action == pipeline.Complete {
+		_ = h.letters.Unindex(ctx, d.ID) // housekeeping removes an entry without a letter
+	}
+	if decision.Action == pipeline.Park {
+		// The index may lack the letter's reason: somebody put the letter here by hand,
+		// or the replay failed for another reason.
+		if err := h.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
+			decision = pipeline.Decision{Action: pipeline.Retry, Reason: decision.Reason, Error: err.Error(), Delay: time.Second}
+		}
+	}
+	return pipeline.ToAsynqError(d, decision)
+}
