@@ -134,6 +134,21 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	k.check(t, "after some time")
 	stop(syscall.SIGTERM)
 	k.check(t, "without workers")
+
+	// The last call fails: no success follows that would remove what is known of it.
+	k.limits["dead letters"]++
+	fault, err := simulator.ParseFault("forbidden,call=unbind")
+	if err == nil {
+		err = sim.AddFault(fault)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = k.start()
+	k.kooworker("enqueue", "unbind", "--user-id", "last", "--device-id", "last")
+	k.settle()
+	stop(syscall.SIGTERM)
+	k.check(t, "after a failure")
 	t.Logf("%d webhooks, %d dead letters; not seen: %q", webhooks.Load(), stats.Total, k.unseen())
 	if webhooks.Load() == 0 {
 		t.Error("no webhook was sent; want one for each batch")
