@@ -225,12 +225,13 @@ func (b *breaker) prove(s Success) {
 	if isSuccess(s.Reason) {
 		b.gate.goodUser = s.User
 	}
+	wasClosed := b.state == Closed // at the end of an outage nobody is at fault
 	for class, r := range b.rows {
 		if !proves(s.Reason, class) {
 			continue
 		}
 		for _, user := range r.prove(s.Began, s.Ended) {
-			if b.state == Closed {
+			if wasClosed {
 				b.atFault.Add(userClass{user, class}, s.Ended)
 			}
 		}

@@ -410,3 +410,21 @@ func TestBreaker_MemoryIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// The success that ends an outage blames nobody for it, whatever the answers were.
+func TestBreaker_EndOfOutageBlamesNobody(t *testing.T) {
+	t.Parallel()
+	for range 20 { // the classes come in any order
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, Config{})
+			b.breakUnbinds(t, tasks.Upstream)
+			for _, reason := range []tasks.Reason{tasks.Rejected, tasks.Unauthorized, tasks.Misrouted, tasks.OK} {
+				b.answer = always(reason)
+				b.do(t.Context())
+			}
+			if n := b.breakers[Unbind].atFault.Len(); b.unbinds().State != Closed || n != 0 {
+				t.Errorf("%+v, %d users at fault; want closed, and none", b.unbinds(), n)
+			}
+		})
+	}
+}
