@@ -27,7 +27,7 @@ type cli struct {
 	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
-	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with faults."`
+	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 }
 

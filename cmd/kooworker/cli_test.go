@@ -62,6 +62,8 @@ func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 		{"dead discard --all", "want --yes"},
 		{"demo --tasks 1", "want 60 to"},
 		{"simulator --fault nonsense", "want one of"},
+		{"simulator --quota nonsense", "such as bucket:200/s"},
+		{"simulator --quota fixed:1/s,told", "want per-call, per-user or key=value"},
 		{"simulator --addr nonsense", "--addr"},
 		{"simulator --users=-1", "0 or more"},
 	} {

@@ -16,6 +16,7 @@ type simulatorCmd struct {
 	Auth        string   `env:"KOODRIVE_AUTH" enum:"none,token,app" default:"token" help:"How callers must authorize: ${enum} (${default}). The credential is in KOODRIVE_TOKEN, or in KOODRIVE_APP_ID and KOODRIVE_APP_SECRET. Without KOODRIVE_TOKEN any token is accepted."`
 	TokenFormat string   `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header that callers must send (${default})."`
 	Fault       []string `env:"KOOWORKER_SIMULATOR_FAULTS" sep:"none" placeholder:"FAULT" help:"What goes wrong, such as throttled,retry-after=1s,rate=0.1; may be given several times. The error for an unknown fault lists all faults."`
+	Quota       []string `env:"KOOWORKER_SIMULATOR_QUOTAS" sep:";" placeholder:"QUOTA" help:"How many calls are granted: bucket:200/s,burst=20 or fixed:3000/m,tell=text+debug or sliding:10/10s,per-call. May be given several times, or several joined by a semicolon. The README describes the keys."`
 	RateLimit   float64  `name:"rate-limit" env:"KOOWORKER_SIMULATOR_RATE_LIMIT" placeholder:"N" help:"Requests a second above which it throttles; 0 is no limit."`
 	Users       int      `env:"KOOWORKER_SIMULATOR_USERS" placeholder:"N" help:"Start with the users user-1 to user-N."`
 	Devices     int      `env:"KOOWORKER_SIMULATOR_DEVICES" default:"3" placeholder:"N" help:"Devices that each of them has (${default})."`
@@ -33,6 +34,13 @@ func (c *simulatorCmd) Run(e *env) error {
 	}
 	if c.Users < 0 || c.Devices < 0 {
 		return usagef("--users and --devices: want 0 or more")
+	}
+	for _, text := range c.Quota {
+		quota, err := simulator.ParseQuota(text)
+		if err != nil {
+			return usagef("--quota: %w", err)
+		}
+		cfg.Quotas = append(cfg.Quotas, quota)
 	}
 	for _, text := range c.Fault {
 		fault, err := simulator.ParseFault(text)
@@ -57,7 +65,7 @@ func (c *simulatorCmd) Run(e *env) error {
 	if err != nil {
 		return usagef("--addr: %w", err)
 	}
-	fmt.Fprintf(e.stdout, "The KooDrive simulator listens on http://%[1]s (--koodrive-url). Its state, faults and requests are under http://%[1]s/_sim/\n", listener.Addr())
+	fmt.Fprintf(e.stdout, "The KooDrive simulator listens on http://%[1]s (--koodrive-url). Its state, faults, quotas and requests are under http://%[1]s/_sim/\n", listener.Addr())
 	log.Info("simulator listens")
 	return serveHTTP(e.ctx, listener, mux)
 }

@@ -148,6 +148,7 @@ func TestNew_NamesWrongSetting(t *testing.T) {
 		"secret":        {Auth: simulator.Auth{Mode: simulator.AuthApp, AppID: "a"}},
 		"gone":          {GoneStatus: 204},
 		"rate limit":    {RateLimit: -1},
+		"quota 1":       {Quotas: []simulator.Quota{{}}},
 		"fault 1":       {Faults: []simulator.Fault{{}}},
 	} {
 		if _, err := simulator.New(cfg); err == nil || !strings.Contains(err.Error(), want) {

@@ -16,7 +16,7 @@ type Config struct {
 	// Auth is how callers must authorize. Default: not at all.
 	Auth Auth
 	// Clock is the server's clock. Date headers, the window for X-Date, the
-	// life of locks and the throttle follow it. Faults that wait take real
+	// life of locks, the throttle and the quotas follow it. Faults that wait take real
 	// time. Default time.Now.
 	Clock func() time.Time
 	// GoneStatus is the HTTP status of code 13000309, which the vendor does not
@@ -26,6 +26,8 @@ type Config struct {
 	// callers. Those above get 429 with Retry-After. The requests of one second
 	// may come at once. Default 0: no limit.
 	RateLimit float64
+	// Quotas are the initial quotas. They can do what RateLimit cannot; see Quota.
+	Quotas []Quota
 	// Faults is the initial fault plan; see Simulator.AddFault.
 	Faults []Fault
 	// Seed makes the choices of Fault.Rate repeatable. Default 0: a random

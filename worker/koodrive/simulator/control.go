@@ -26,6 +26,9 @@ const maxBind = 100_000
 //	GET    /faults                     the fault plan, with how often each fault was served
 //	POST   /faults                     {"fault":"forbidden,call=unbind"}, see ParseFault
 //	DELETE /faults                     empties the fault plan
+//	GET    /quotas                     the quotas, with what each has granted and refused
+//	POST   /quotas                     {"quota":"bucket:200/s,burst=20"}, see ParseQuota
+//	DELETE /quotas                     removes all quotas
 //	GET    /devices?user_id=u-1        what the user has bound
 //	POST   /devices                    {"user_id":"u-1","count":3} or {"user_id":"u-1","device_id":"d-1"}
 //	GET    /locks?user_id=u-1          what the user holds
@@ -40,6 +43,9 @@ func (s *Simulator) Control() http.Handler {
 		"GET /faults":    func(*http.Request) (any, error) { return s.plan.list(), nil },
 		"POST /faults":   s.controlAddFault,
 		"DELETE /faults": s.controlClearFaults,
+		"GET /quotas":    s.controlQuotas,
+		"POST /quotas":   s.controlAddQuota,
+		"DELETE /quotas": s.controlClearQuotas,
 		"GET /devices":   ofUser(func(user string) any { return s.Devices(user) }),
 		"POST /devices":  s.controlBind,
 		"GET /locks":     ofUser(func(user string) any { return s.Locks(user) }),
@@ -93,6 +99,35 @@ func (s *Simulator) controlAddFault(r *http.Request) (any, error) {
 func (s *Simulator) controlClearFaults(*http.Request) (any, error) {
 	s.ClearFaults()
 	return s.plan.list(), nil
+}
+
+func (s *Simulator) controlQuotas(*http.Request) (any, error) {
+	return s.quotas.list(s.cfg.Clock().UnixNano()), nil
+}
+
+func (s *Simulator) controlAddQuota(r *http.Request) (any, error) {
+	var in struct {
+		Quota *string `json:"quota"`
+	}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Quota == nil {
+		return nil, errors.New("quota is missing; want text such as bucket:200/s,burst=20")
+	}
+	quota, err := ParseQuota(*in.Quota)
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	if err := s.AddQuota(quota); err != nil {
+		return nil, err
+	}
+	return s.controlQuotas(r)
+}
+
+func (s *Simulator) controlClearQuotas(r *http.Request) (any, error) {
+	s.ClearQuotas()
+	return s.controlQuotas(r)
 }
 
 var errNoUser = errors.New("user_id is missing")

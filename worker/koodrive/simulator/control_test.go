@@ -30,6 +30,12 @@ type shownFault struct {
 	Served int
 }
 
+type shownQuota struct {
+	Quota string
+	Name  string
+	simulator.QuotaCount
+}
+
 func TestControl_AllRequests(t *testing.T) {
 	t.Parallel()
 	b := setup(t, simulator.Config{})
@@ -60,10 +66,23 @@ func TestControl_AllRequests(t *testing.T) {
 		t.Errorf("faults are %v; want none", left)
 	}
 
+	control[[]shownQuota](t, b, "POST", "/quotas", `{"quota":"fixed:1/h,name=hour"}`, 200)
+	b.unbind("d-1").wantKooDrive(t, 404, 13000309)
+	b.unbind("d-1").wantGateway(t, 429, "APIG.0308")
+	quotas := control[[]shownQuota](t, b, "GET", "/quotas", "", 200)
+	want := shownQuota{"fixed:1/h,policy=api,name=hour", "hour", simulator.QuotaCount{Granted: 1, Refused: 1}}
+	if len(quotas) != 1 || quotas[0] != want {
+		t.Errorf("quotas are %+v; want %+v", quotas, want)
+	}
+	if left := control[[]shownQuota](t, b, "DELETE", "/quotas", "", 200); len(left) != 0 {
+		t.Errorf("quotas are %v; want none", left)
+	}
+	b.unbind("d-1").wantKooDrive(t, 404, 13000309)
+
 	if st := control[simulator.Stats](t, b, "GET", "/stats", "", 200); st.Unbound != 1 || st.Faults["forbidden"] != 1 || st.Answers[403] != 1 {
 		t.Errorf("stats are %+v; want one unbind, and the fault with its 403", st)
 	}
-	if log := control[[]simulator.Entry](t, b, "GET", "/requests?n=1", "", 200); len(log) != 1 || log[0].Status != 200 || log[0].Target != "d-1" {
+	if log := control[[]simulator.Entry](t, b, "GET", "/requests?n=1", "", 200); len(log) != 1 || log[0].Status != 404 || log[0].Target != "d-1" {
 		t.Errorf("requests are %+v; want the last unbind", log)
 	}
 }
@@ -82,6 +101,9 @@ func TestControl_BadRequest(t *testing.T) {
 		{"POST", "/devices", `{"user_id":"u","count":1}{}`, "goes on"},
 		{"POST", "/locks", `{}`, "user_id"},
 		{"POST", "/locks", `{"user_id":"u","expires_in":"soon"}`, "such as 10m"},
+		{"POST", "/quotas", `{}`, "quota is missing"},
+		{"POST", "/quotas", `{"quota":"leaky:1/s"}`, "want one of"},
+		{"POST", "/quotas", ``, "body"},
 		{"POST", "/faults", `{}`, "fault is missing"},
 		{"POST", "/faults", `{"fault":"explode"}`, "want one of"},
 		{"POST", "/faults", ``, "body"},

@@ -1,6 +1,6 @@
 // Package simulator stands in for the KooDrive backup API: an http.Handler
 // with users, bound devices, backup locks, the checks of the gateway in front,
-// and faults on demand.
+// quotas, and faults on demand.
 //
 // The demo and `kooworker simulator` serve it, and the tests of the client and of the
 // worker run against it. It follows the vendor's API reference and never the client:
@@ -12,13 +12,22 @@
 //
 // # The life of a request
 //
-// A request is counted, throttled if Config.RateLimit says so, and compared with
-// the fault plan. A fault that answers instead of KooDrive, or breaks the
+// A request is counted, throttled if Config.RateLimit or a quota says so, and
+// compared with the fault plan. A fault that answers instead of KooDrive, or breaks the
 // connection, ends the request there: a client that is hit by an outage does not
 // learn whether its credential was right. Any other request passes the checks in
 // the order in which a gateway makes them: path, method, size, Authorization,
 // X-User-Id, X-Date, parameters. A request that passes is performed. Only then do
 // the faults apply that spoil the answer to a call that was performed.
+//
+// # Quotas
+//
+// The gateway grants so many calls in a time: as a token bucket, in fixed windows or
+// in a sliding one. A Quota counts all calls together, or each kind of call or each user
+// apart. Its limit may change at given times, and strangers may use up a part of it. By
+// default it is silent: a call too many gets a 429 that names nothing. Quota.Tell lets
+// it name its limit, as the vendor's gateway does or as others do. Quotas follow
+// Config.Clock and have no goroutine, so that they work in virtual time.
 //
 // # What the vendor does not say
 //

@@ -58,6 +58,44 @@ func ExampleParseFault() {
 	// fault "slow": slow needs a delay
 }
 
+// The gateway grants two calls a minute, and one from the first minute on.
+func ExampleParseQuota() {
+	quota, err := simulator.ParseQuota("fixed:2/m,tell=text,retry-after=auto,at=1m:x0.5")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(quota)
+	now := time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
+	sim, err := simulator.New(simulator.Config{Clock: func() time.Time { return now }, Quotas: []simulator.Quota{quota}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 5 {
+		r := httptest.NewRequest(http.MethodGet, "/koodrive/ose/v1/backup/device", http.NoBody)
+		r.Header.Set("X-User-Id", "u-1")
+		r.Header.Set("X-Date", now.Format("20060102T150405Z"))
+		w := httptest.NewRecorder()
+		sim.ServeHTTP(w, r)
+		fmt.Printf("%s %d %q\n", now.Format(time.TimeOnly), w.Code, w.Header().Get("Retry-After"))
+		now = now.Add(20 * time.Second)
+	}
+	fmt.Printf("%+v\n", sim.Stats().Quotas)
+
+	_, err = simulator.ParseQuota("fixed:2/m,burst=20")
+	fmt.Println(err)
+	// Output:
+	// fixed:2/m,at=1m0s:1,tell=text,retry-after=auto
+	// 08:30:00 200 ""
+	// 08:30:20 200 ""
+	// 08:30:40 429 "20"
+	// 08:31:00 200 ""
+	// 08:31:20 429 "40"
+	// map[api:{Granted:3 Refused:2 ForeignGranted:0 ForeignRefused:0}]
+	// quota "fixed:2/m,burst=20": burst is for a bucket, not for a fixed window
+}
+
 func ExampleSimulator_Control() {
 	sim, err := simulator.New(simulator.Config{})
 	if err != nil {

@@ -46,6 +46,8 @@ type exchange struct {
 	arrived time.Time     // by the server's clock
 	skew    time.Duration // what a fault adds to that clock
 	fault   string        // the name of the fault that applies
+	quota   string        // the name of the quota that refused it
+	told    http.Header   // what the quotas tell
 }
 
 // now is the time that the caller sees and is judged by.

@@ -68,18 +68,14 @@ func parseFields(text string) (f Fault, err error) {
 			f.Body = body
 			return f, nil
 		}
-		end := strings.IndexAny(rest, "=,")
-		if end < 0 || rest[end] == ',' {
-			var word string
-			word, rest, more = strings.Cut(rest, ",")
-			err = setWord(&f, strings.TrimSpace(word))
-		} else {
-			key := strings.TrimSpace(rest[:end])
-			var value string
-			value, rest, more, err = cutValue(key, rest[end+1:])
-			if err == nil {
-				err = setKey(&f, key, value)
-			}
+		var next field
+		next, rest, more, err = cutField(rest)
+		switch {
+		case err != nil:
+		case next.isWord:
+			err = setWord(&f, next.key)
+		default:
+			err = setKey(&f, next.key, next.value)
 		}
 		if err != nil {
 			return f, err
@@ -88,8 +84,26 @@ func parseFields(text string) (f Fault, err error) {
 	return f, nil
 }
 
-// cutValue cuts the value of a key off. More tells whether a comma followed it,
-// after which another field must come.
+// field is key=value, or a word, which is its key.
+type field struct {
+	key, value string
+	isWord     bool
+}
+
+// cutField cuts the first field off. More tells whether a comma followed it, after
+// which another field must come.
+func cutField(text string) (f field, rest string, more bool, err error) {
+	end := strings.IndexAny(text, "=,")
+	if end < 0 || text[end] == ',' {
+		word, rest, more := strings.Cut(text, ",")
+		return field{key: strings.TrimSpace(word), isWord: true}, rest, more, nil
+	}
+	f.key = strings.TrimSpace(text[:end])
+	f.value, rest, more, err = cutValue(f.key, text[end+1:])
+	return f, rest, more, err
+}
+
+// cutValue cuts the value of a key off. More is that of cutField.
 func cutValue(key, text string) (value, rest string, more bool, err error) {
 	text = strings.TrimLeftFunc(text, unicode.IsSpace)
 	if !strings.HasPrefix(text, `"`) {
@@ -183,6 +197,11 @@ func options(f *Fault) []option {
 
 func (o option) isSet() bool { return !reflect.ValueOf(o.field).Elem().IsZero() }
 
+// String writes the option as key=value.
+func (o option) String() string {
+	return o.key + "=" + quote(fmt.Sprint(reflect.ValueOf(o.field).Elem()))
+}
+
 func (o option) set(value string) error {
 	var (
 		ok   bool
@@ -215,7 +234,7 @@ func (f Fault) String() string {
 	}
 	for _, o := range options(&f) {
 		if o.isSet() {
-			fields = append(fields, o.key+"="+quote(fmt.Sprint(reflect.ValueOf(o.field).Elem())))
+			fields = append(fields, o.String())
 		}
 	}
 	if f.PerTarget {

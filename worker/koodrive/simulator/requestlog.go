@@ -29,8 +29,10 @@ type Stats struct {
 	// AuthRefusals counts what failed the checks of Authorization and X-Date.
 	// It does not count faults that give the same answers.
 	AuthRefusals int `json:"authRefusals"`
-	// Throttled counts what exceeded Config.RateLimit.
+	// Throttled counts what exceeded Config.RateLimit or a quota.
 	Throttled int `json:"throttled"`
+	// Quotas counts by the quota's name. A quota that was removed keeps its count.
+	Quotas map[string]QuotaCount `json:"quotas"`
 	// InFlight is the number of requests in flight, and PeakInFlight the highest
 	// that it ever was.
 	InFlight     int `json:"inFlight"`
@@ -50,6 +52,7 @@ type Entry struct {
 	XDate  string    `json:"xDate"`
 	Target string    `json:"target,omitempty"` // the device or lock that was named
 	Fault  string    `json:"fault,omitempty"`  // the name of the fault that applied
+	Quota  string    `json:"quota,omitempty"`  // the name of the quota that refused it
 	Status int       `json:"status"`           // 0: no answer was given
 }
 
@@ -80,7 +83,7 @@ func (l *requestLog) count(change func(*Stats)) {
 func (l *requestLog) add(x *exchange, rep *reply) {
 	e := Entry{
 		At: x.arrived, Method: clip(x.Method), Path: clip(x.URL.EscapedPath()), Call: x.call, UserID: clip(x.user),
-		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault,
+		XDate: clip(x.Header.Get("X-Date")), Target: clip(x.target), Fault: x.fault, Quota: x.quota,
 	}
 	if rep != nil {
 		e.Status = rep.status

@@ -24,7 +24,11 @@ func (s *Simulator) AddLock(userID, lockID string, expires time.Time) {
 func (s *Simulator) Locks(userID string) []Lock { return s.state.locksOf(userID, s.cfg.Clock()) }
 
 // Stats returns what has happened so far.
-func (s *Simulator) Stats() Stats { return s.log.snapshot() }
+func (s *Simulator) Stats() Stats {
+	st := s.log.snapshot()
+	st.Quotas = s.quotas.snapshot(s.cfg.Clock().UnixNano())
+	return st
+}
 
 // Log returns the last n requests that have ended, with or without an answer, oldest
 // first. If n is not positive, it returns all that it remembers, 1000 at most.

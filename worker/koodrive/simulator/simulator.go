@@ -3,6 +3,7 @@ package simulator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -18,6 +19,7 @@ type Simulator struct {
 	cfg     Config
 	token   atomic.Pointer[string] // Config.Auth.Token, until SetToken changes it
 	limiter *rate.Limiter          // nil without Config.RateLimit
+	quotas  quotaPlan
 	plan    *faultPlan
 	state   *state
 	log     *requestLog
@@ -45,6 +47,11 @@ func New(cfg Config) (*Simulator, error) {
 	if cfg.RateLimit > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), int(math.Ceil(cfg.RateLimit)))
 	}
+	for i, q := range cfg.Quotas {
+		if err := s.AddQuota(q); err != nil {
+			return nil, fmt.Errorf("quota %d: %w", i+1, err)
+		}
+	}
 	for i, f := range cfg.Faults {
 		if err := s.AddFault(f); err != nil {
 			return nil, fmt.Errorf("fault %d: %w", i+1, err)
@@ -64,6 +71,18 @@ func (s *Simulator) AddFault(f Fault) error {
 
 // ClearFaults empties the fault plan. Requests that a fault delays stay delayed.
 func (s *Simulator) ClearFaults() { s.plan.clear() }
+
+// AddQuota adds a quota. A call must be granted by every quota that concerns it. The
+// times of Quota.Changes count from now.
+func (s *Simulator) AddQuota(q Quota) error {
+	if err := s.quotas.add(q, s.cfg.Clock().UnixNano()); err != nil {
+		return fmt.Errorf("simulator: %w", err)
+	}
+	return nil
+}
+
+// ClearQuotas removes all quotas. Stats keeps their counts.
+func (s *Simulator) ClearQuotas() { s.quotas.clear() }
 
 // SetToken changes the token that is expected from now on, as when tokens
 // expire or are rotated. If it is empty, any token will do. It has no effect
@@ -91,6 +110,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The log gets the answer before the client does, so that a client that has the
 	// answer finds it in the log.
 	s.log.add(x, rep)
+	maps.Copy(w.Header(), x.told)
 	deliver(w, rep, fault, x.now())
 }
 
@@ -99,9 +119,13 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) respond(x *exchange) (*reply, Fault) {
 	if s.limiter != nil && !s.limiter.AllowN(x.arrived, 1) {
 		s.log.count(func(st *Stats) { st.Throttled++ })
-		rep := gateway(http.StatusTooManyRequests, "APIG.0308", "The throttling threshold has been reached")
+		rep := gateway(http.StatusTooManyRequests, "APIG.0308", throttledText)
 		rep.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, 1/s.cfg.RateLimit)))))
 		return rep, Fault{}
+	}
+	if refusal := s.quotas.admit(x); refusal != nil {
+		s.log.count(func(st *Stats) { st.Throttled++ })
+		return refusal, Fault{}
 	}
 	planned := s.plan.pick(x)
 	if planned == nil {
