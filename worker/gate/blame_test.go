@@ -100,7 +100,10 @@ func (s *simulation) work(ctx context.Context, b *bundle) {
 		wait, changed := time.Hour, s.changed
 		var o *order
 		if len(s.ready) > 0 {
-			if wait = min(wait, time.Until(s.ready[0].due)); wait <= 0 {
+			wait = min(wait, time.Until(s.ready[0].due))
+			if held := b.Holds(s.ready[0].call.Kind); wait <= 0 && held {
+				wait = 100 * time.Millisecond
+			} else if wait <= 0 {
 				o = heap.Pop(s).(*order)
 			}
 		}
@@ -408,6 +411,99 @@ func TestBlame_OnlyBadTasks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// KooDrive fails for everybody, for less than a second at a time. In hindsight it was
+// nobody's fault.
+func TestBlame_ShortOutages(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Upstream, tasks.Forbidden, tasks.Invalid, tasks.Unauthorized} {
+		t.Run(string(reason), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				s := simulate(t, 1, 32, func(now time.Time, _ Call) Answer {
+					if at := now.Sub(start); at > time.Second && at%(2*time.Second) < 400*time.Millisecond {
+						return Answer{Reason: reason}
+					}
+					return Answer{Reason: tasks.OK}
+				})
+				s.enqueue(0, 6000, unbinds("", 6000))
+				s.pass(10 * time.Minute)
+				if done, bad := s.count(s.all, isDone), s.count(s.all, charged); done < 6000-60 || bad > 60 {
+					t.Errorf("%d of 6000 tasks done, %d charged; want all, and none, give or take 1 %%", done, bad)
+				}
+			})
+		})
+	}
+}
+
+// The credential or the network of one worker is bad. Its tasks are not at fault, since
+// other workers' calls succeed.
+func TestBlame_OneBadWorker(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []tasks.Reason{tasks.Unauthorized, tasks.Misrouted, tasks.Forbidden, tasks.Upstream} {
+		t.Run(string(reason), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := simulate(t, 2, 16, func(time.Time, Call) Answer { return Answer{Reason: tasks.OK} })
+				s.enqueue(0, 100, unbinds("before-", 100))
+				s.pass(2 * time.Second)
+				s.gates[0].mu.Lock()
+				s.gates[0].answer = func(time.Time, Call) Answer { return Answer{Reason: reason} }
+				s.gates[0].mu.Unlock()
+				for i := range 600 {
+					s.enqueue(2*time.Second+time.Duration(i)*100*time.Millisecond, 1, unbinds(fmt.Sprint("slow-", i), 1))
+				}
+				s.enqueue(2*time.Second, 2000, unbinds("", 2000))
+				s.pass(10 * time.Minute)
+				if done, bad := s.count(s.all, isDone), s.count(s.all, charged); done < len(s.all)-16 || bad != 0 {
+					t.Errorf("%d of %d tasks done, %d charged; want all but what the bad worker has, and none", done, len(s.all), bad)
+				}
+			})
+		})
+	}
+}
+
+// The tasks of many bad users wait. Newcomers must not wait behind them.
+func TestBlame_NewcomersBehindManyBadUsers(t *testing.T) {
+	t.Parallel()
+	for _, list := range []tasks.Reason{tasks.OK, tasks.Upstream, tasks.Misrouted} {
+		t.Run(string(list), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := simulate(t, 1, 64, func(_ time.Time, call Call) Answer {
+					switch {
+					case strings.HasPrefix(call.User, "newcomer-"):
+						return Answer{Reason: tasks.OK}
+					case call.Kind == List:
+						return Answer{Reason: list}
+					default:
+						return Answer{Reason: tasks.Upstream}
+					}
+				})
+				s.enqueue(0, 1800, unbinds("bad-", 60))
+				newcomers := s.enqueue(5*time.Second, 20, unbinds("newcomer-", 20))
+				s.pass(4 * time.Minute)
+				if n := s.count(newcomers, isDone); n != 20 {
+					t.Errorf("%d of 20 newcomers are done after four minutes; want all", n)
+				}
+			})
+		})
+	}
+}
+
+// Nothing reaches KooDrive, and all tasks are one user's.
+func TestBlame_NothingIsSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 1, 64, func(time.Time, Call) Answer { return Answer{Reason: tasks.Network, NotSent: true} })
+		s.enqueue(0, 3000, unbinds("", 1))
+		s.pass(10 * time.Minute)
+		if n := s.calls(0, 10*time.Minute); n > 100 || s.count(s.all, charged) != 0 {
+			t.Errorf("%d calls in ten minutes, %d charged; want at most 100, and none", n, s.count(s.all, charged))
+		}
+	})
 }
 
 // A proxy that is down is not the task's fault, even if it is one task's only.

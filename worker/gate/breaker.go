@@ -30,26 +30,31 @@ const (
 // breaker decides whether KooDrive is in a state to be called with one kind of
 // calls. The gate's lock guards it. The package comment has its rules.
 type breaker struct {
-	kind   Kind
-	gate   *Gate
-	delays *backoff.ExponentialBackOff
-	ramp   ramp
+	kind      Kind
+	gate      *Gate
+	delays    *backoff.ExponentialBackOff
+	newDelays *backoff.ExponentialBackOff // of nextNewAt
+	ramp      ramp
 
 	rows map[tasks.Reason]*row // by class
 	// atFault has users whose calls fail while those of others succeed, by when that
 	// was last so.
 	atFault *simplelru.LRU[userClass, time.Time]
-	doubts  []*doubt
-	toldAt  time.Time // when the fleet was told of a success
+	// spared has users whose calls failed in a short outage, by when it ended.
+	spared *simplelru.LRU[userClass, time.Time]
+	doubts []*doubt
+	toldAt time.Time // when the fleet was told of a success
 
 	state       State
 	since       time.Time    // when it closed last, or stopped being closed
 	reason      tasks.Reason // why it is not closed
 	generation  uint64       // counts how often it opened or closed
 	nextProbeAt time.Time    // unless closed
-	lastProbeAt time.Time    // or when it opened
-	probes      uint64
-	inFlight    int
+	// nextNewAt is when a user whose calls have not failed may be the probe. It comes
+	// before nextProbeAt if only known users have been probed lately.
+	nextNewAt time.Time
+	probes    uint64
+	inFlight  int
 }
 
 // userClass is a user, and the class of failures for which the user is at fault.
@@ -59,21 +64,9 @@ type userClass struct {
 }
 
 func newBreaker(g *Gate, kind Kind) *breaker {
-	atFault, err := simplelru.NewLRU[userClass, time.Time](maxAtFault, nil)
-	if err != nil {
-		panic(err) // only if the size is below 1
-	}
 	b := &breaker{
-		kind: kind, gate: g, since: time.Now(),
-		delays: backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(minProbeDelay),
-			backoff.WithRandomizationFactor(0.5),
-			backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(maxProbeDelay),
-			backoff.WithMaxElapsedTime(0), // never give up
-		),
-		rows:    make(map[tasks.Reason]*row),
-		atFault: atFault,
+		kind: kind, gate: g, since: time.Now(), delays: newProbeDelays(), newDelays: newProbeDelays(),
+		rows: make(map[tasks.Reason]*row), atFault: newUserTimes(), spared: newUserTimes(),
 	}
 	for _, reason := range tasks.Reasons() {
 		if class := classOf(reason); class != "" {
@@ -81,6 +74,24 @@ func newBreaker(g *Gate, kind Kind) *breaker {
 		}
 	}
 	return b
+}
+
+func newUserTimes() *simplelru.LRU[userClass, time.Time] {
+	l, err := simplelru.NewLRU[userClass, time.Time](maxAtFault, nil)
+	if err != nil {
+		panic(err) // only if the size is below 1
+	}
+	return l
+}
+
+func newProbeDelays() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(minProbeDelay),
+		backoff.WithRandomizationFactor(0.5),
+		backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(maxProbeDelay),
+		backoff.WithMaxElapsedTime(0), // never give up
+	)
 }
 
 // blocked reports whether no call may be made now, and until when. The time is
@@ -100,7 +111,7 @@ func (b *breaker) blocked(now time.Time) (until time.Time, blocked bool) {
 // closed, the permit is for a probe. The caller must have called blocked before.
 func (b *breaker) admit(p *Permit) {
 	if b.state != Closed {
-		p.probe = true
+		p.probe, p.newUser = true, !b.hasFailed(p.call.User)
 		b.setState(HalfOpen)
 	}
 	p.generation = b.generation
@@ -123,7 +134,7 @@ func (b *breaker) report(now time.Time, p *Permit, reason tasks.Reason, notSent 
 	stale := p.generation != b.generation
 	if p.probe && !stale {
 		b.probes++
-		b.lastProbeAt, b.nextProbeAt = now, now.Add(b.probeDelay())
+		b.setNextProbe(now, p.newUser)
 		b.setState(Open)
 	}
 	if isSuccess(reason) || isVerdict(reason) {
@@ -136,8 +147,11 @@ func (b *breaker) report(now time.Time, p *Permit, reason tasks.Reason, notSent 
 	if p.probe && !stale && b.state != Closed {
 		b.reason = reason
 	}
-	if !stale {
+	if !stale || b.state != Closed { // a late answer of an outage that is over counts no more
 		b.fail(now, p.call, reason)
+	}
+	if _, targets := b.count(now, class); notSent && targets >= someTasks {
+		b.open(now, reason) // nothing reaches KooDrive
 	}
 	switch {
 	case notSent, stale, b.state != Closed, b.gate.stopped:
@@ -161,7 +175,16 @@ func (b *breaker) fail(now time.Time, call Call, reason tasks.Reason) {
 	if r.add(call.User, call.Target, now) {
 		b.gate.cfg.Fleet.Tell(News{Failures: []Failure{{Kind: b.kind, Class: class, User: call.User, At: now}}})
 	}
-	if users, _ := b.count(now, class); users >= manyUsers {
+	b.openIfMany(now, class, reason)
+}
+
+// openIfMany opens the breaker if the calls of many users have failed since the last
+// success. Users who have failed before a success already do not count.
+func (b *breaker) openIfMany(now time.Time, class, reason tasks.Reason) {
+	users, _ := b.rows[class].count(func(user string) bool {
+		return b.isAtFault(now, user, class) || within(b.spared, userClass{user, class}, now)
+	})
+	if users >= manyUsers {
 		b.open(now, reason)
 	}
 }
@@ -174,8 +197,25 @@ func (b *breaker) count(now time.Time, class tasks.Reason) (users, targets int) 
 
 // isAtFault reports whether a user is at fault for failures of this class.
 func (b *breaker) isAtFault(now time.Time, user string, class tasks.Reason) bool {
-	at, ok := b.atFault.Peek(userClass{user, class})
+	return within(b.atFault, userClass{user, class}, now)
+}
+
+// within reports whether a user was noted within the last atFaultFor.
+func within(l *simplelru.LRU[userClass, time.Time], key userClass, now time.Time) bool {
+	at, ok := l.Peek(key)
 	return ok && now.Sub(at) < atFaultFor
+}
+
+// blame decides about the failure of a user's call, now that it is known that KooDrive
+// works. If the calls of several users had failed in a row, that was a short outage. But
+// who fails again after that is at fault.
+func (b *breaker) blame(now time.Time, user string, class tasks.Reason, several bool) about {
+	key := userClass{user, class}
+	if several && !within(b.spared, key, now) {
+		b.spared.Add(key, now)
+		return anOutage
+	}
+	return theTask
 }
 
 // lastFailure returns when a call of the user failed last, zero if that is not known.
@@ -192,21 +232,15 @@ func (b *breaker) lastFailure(user string) time.Time {
 	return last
 }
 
-// hasFailed reports whether a call of the user has failed since the breaker opened.
-func (b *breaker) hasFailed(user string) bool { return b.lastFailure(user).After(b.since) }
+// hasFailed reports whether a call of the user has failed, and none has succeeded
+// since.
+func (b *breaker) hasFailed(user string) bool { return !b.lastFailure(user).IsZero() }
 
-// fewUsers is the number of users below which an outage may be theirs alone.
-const fewUsers = 3
-
-// hurry lets the next probe come early, if only few users' calls have failed and
-// another user's task is here.
-func (b *breaker) hurry(now time.Time, user string) {
-	if b.state != Open || b.hasFailed(user) {
-		return
-	}
-	early := b.lastProbeAt.Add(b.shortestDelay())
-	if users, _ := b.count(now, classOf(b.reason)); users < fewUsers && early.Before(b.nextProbeAt) {
-		b.nextProbeAt = early
+// hurry lets a task of a user whose calls have not failed be the next probe, even if
+// the delays of the others have grown long.
+func (b *breaker) hurry(user string) {
+	if b.state == Open && b.nextNewAt.Before(b.nextProbeAt) && !b.hasFailed(user) {
+		b.nextProbeAt = b.nextNewAt
 	}
 }
 
@@ -219,37 +253,66 @@ func (b *breaker) succeed(s Success) {
 	}
 }
 
-// prove counts an answer, of this worker or of another one, that shows that calls do
-// not all fail.
+// prove counts an answer of this worker that shows that calls do not all fail.
 func (b *breaker) prove(s Success) {
 	if isSuccess(s.Reason) {
 		b.gate.goodUser = s.User
 	}
-	wasClosed := b.state == Closed // at the end of an outage nobody is at fault
+	wasClosed := b.state == Closed
 	for class, r := range b.rows {
 		if !proves(s.Reason, class) {
 			continue
 		}
-		for _, user := range r.prove(s.Began, s.Ended) {
-			if wasClosed {
-				b.atFault.Add(userClass{user, class}, s.Ended)
-			}
-		}
-		if isSuccess(s.Reason) && b.atFault.Len() > 0 {
+		if isSuccess(s.Reason) && b.atFault.Len()+b.spared.Len() > 0 {
 			b.atFault.Remove(userClass{s.User, class})
+			b.spared.Remove(userClass{s.User, class})
 		}
-		b.decide(theTask, func(d *doubt) bool { return d.class == class && d.at.Before(s.Began) })
+		b.settleRow(class, r, s, wasClosed)
 		if b.state != Closed && classOf(b.reason) == class && s.Began.After(b.since) {
 			b.close(s.Ended)
 		}
 	}
 }
 
-// merge counts what the fleet has told.
+// settleRow decides about the failures of a class that came before a success.
+func (b *breaker) settleRow(class tasks.Reason, r *row, s Success, wasClosed bool) {
+	users, _ := b.count(s.Ended, class)
+	failed := r.prove(s.Began, s.Ended)
+	if !wasClosed || len(failed) == 0 {
+		return // nobody is at fault at the end of an outage
+	}
+	blamed := make(map[string]about)
+	for _, user := range failed {
+		if blamed[user] = b.blame(s.Ended, user, class, users >= severalUsers); blamed[user] == theTask {
+			b.atFault.Add(userClass{user, class}, s.Ended)
+		}
+	}
+	b.decide(func(d *doubt) about {
+		if d.class != class || !d.at.Before(s.Began) {
+			return 0
+		}
+		return blamed[d.call.User]
+	})
+}
+
+// merge counts what the fleet has told. A success of another worker neither decides
+// whose fault a failure is nor closes the breaker: only this worker may have a bad
+// credential, or a firewall on its way. It brings the next probe forward.
 func (b *breaker) merge(now time.Time, news *News) {
 	for _, s := range news.Successes {
-		if s.Kind == b.kind && s.Ended.After(b.rows[tasks.Upstream].succeededAt) {
-			b.prove(s)
+		if s.Kind != b.kind {
+			continue
+		}
+		if isSuccess(s.Reason) && b.gate.goodUser == "" {
+			b.gate.goodUser = s.User
+		}
+		for class, r := range b.rows {
+			if proves(s.Reason, class) && s.Ended.After(r.succeededAt) {
+				r.succeededAt = s.Ended
+				if soon := now.Add(b.shortestDelay()); b.state == Open && s.Began.After(b.since) && soon.Before(b.nextProbeAt) {
+					b.nextProbeAt = soon
+				}
+			}
 		}
 	}
 	for _, f := range news.Failures {
@@ -259,9 +322,7 @@ func (b *breaker) merge(now time.Time, news *News) {
 			continue
 		}
 		r.add(f.User, "", f.At)
-		if users, _ := b.count(now, f.Class); users >= manyUsers {
-			b.open(now, f.Class)
-		}
+		b.openIfMany(now, f.Class, f.Class)
 	}
 }
 
@@ -272,12 +333,13 @@ func (b *breaker) open(now time.Time, reason tasks.Reason) {
 	}
 	if now.Sub(b.since) >= maxProbeDelay {
 		b.delays.Reset() // a new outage; in the same outage the delays keep growing
+		b.newDelays.Reset()
 	}
 	b.reason, b.since = reason, now
 	b.generation++
-	b.lastProbeAt, b.nextProbeAt = now, now.Add(b.probeDelay())
+	b.setNextProbe(now, true)
 	b.setState(Open)
-	b.decide(anOutage, func(*doubt) bool { return true })
+	b.decide(func(*doubt) about { return anOutage })
 }
 
 // close closes the breaker, and begins a ramp.
@@ -297,9 +359,14 @@ func (b *breaker) setState(to State) {
 	}
 }
 
-// probeDelay returns the time until the next probe.
-func (b *breaker) probeDelay() time.Duration {
-	return max(b.delays.NextBackOff(), b.shortestDelay())
+// setNextProbe sets the time of the next probe. newUser says that the last one was of
+// a user whose calls had not failed before.
+func (b *breaker) setNextProbe(now time.Time, newUser bool) {
+	b.nextProbeAt = now.Add(max(b.delays.NextBackOff(), b.shortestDelay()))
+	b.nextNewAt = now.Add(b.shortestDelay())
+	if newUser {
+		b.nextNewAt = now.Add(max(b.newDelays.NextBackOff(), b.shortestDelay()))
+	}
 }
 
 func (b *breaker) shortestDelay() time.Duration { return minProbeDelay * time.Duration(b.gate.live) }

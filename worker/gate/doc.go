@@ -35,18 +35,21 @@
 //
 //	after the failure                         the failure is about  and then
 //	----------------------------------------  --------------------  -------------------------
-//	no server received the call               no one                uncharged
+//	no server received the call               no one                uncharged; with 3 distinct
+//	                                                                tasks the breaker opens
 //	a call of the same kind that began later  the task              charged; the user is at
 //	succeeds                                                        fault from now on
+//	… and the calls of 10 users had failed    a short outage        uncharged; who fails again
+//	in a row                                                        within an hour is at fault
 //	the user is at fault already              the task              charged at once
 //	50 distinct users fail alike, and nobody  KooDrive              uncharged; the breaker
 //	succeeds                                                        opens
 //	the check fails                           perhaps KooDrive      uncharged; with 3 distinct
 //	                                                                tasks the breaker opens
-//	the check succeeds                        the task              charged
+//	the check succeeds                        the task              as if a call had succeeded
 //	… and the failure is misrouted            this kind of call     as if the check had failed
 //	nothing of this within a second, and the  the task, if KooDrive charged; else uncharged
-//	check cannot be made                      itself refused it
+//	check tells nothing                       itself refused it
 //
 // Failures are alike if they are of one kind of call and one class. Upstream trouble,
 // timeouts, broken connections and answers that make no sense (protocol) are one class.
@@ -55,23 +58,29 @@
 //
 // The check asks for the devices of a user whose call has succeeded before, or of the
 // task's own user if none is known. It is made only if no other call has decided for a
-// second. On a busy fleet the other calls decide within milliseconds. One check serves
-// all failures that are older than it.
+// second. On a busy worker the other calls decide within milliseconds. One check serves
+// all failures that are older than it. Of a failure that KooDrive itself has decided
+// (forbidden, invalid) the own user's list tells nothing, and nor does a list that is
+// misrouted of any other failure.
 //
-// A user is at fault if a call of the user failed, and after that another user's call
-// began and succeeded. That ends with the user's next success, or an hour after the
-// last failure. Failures of users at fault do not count for the breaker. So a few users
-// cannot stop the others, however many tasks they have.
+// A user at fault is so until the user's next success, or for an hour after the last
+// failure. Failures of users at fault do not count for the breaker. So a few users cannot
+// stop the others, however many tasks they have.
 //
-// Failures count over the whole fleet, and until the next success: no window forgets
-// them. A fleet that makes one call an hour notices an outage as well, only later.
+// Only this worker's own calls show whose fault a failure is, and close its breaker:
+// perhaps this worker alone has a bad credential, or a firewall on its way. But
+// failures are counted over the whole fleet, until a success of any worker: no window
+// forgets them. A fleet that makes one call an hour notices an outage as well, only later.
 //
-// Two cases cannot be told apart, and the safe side is taken. If the calls of fifty
-// users fail, nothing else is queued, and the check succeeds, then either all of these
-// tasks are bad, or KooDrive has lost this one kind of call. These tasks wait
-// uncharged until one of them succeeds, or another user's. And if the check fails
-// as well, tasks that always fail are not charged either, until KooDrive answers the
-// check.
+// Some cases cannot be told apart, and the safe side is taken:
+//
+//   - The calls of 50 users fail, nothing else is queued, and the check succeeds. Either
+//     all of these tasks are bad, or KooDrive has lost this one kind of call. These
+//     tasks wait uncharged until one of them succeeds, or another user's.
+//   - A task always fails, and so does the check. It is not charged until KooDrive
+//     answers the check.
+//   - KooDrive refuses everybody (forbidden), and no user is known to be good. A worker
+//     that makes fewer than 50 calls at a time charges the first ones.
 //
 // If the process dies while a failure waits for its decision, the task runs again,
 // uncharged.
@@ -86,12 +95,13 @@
 // size sends fewer than one probe a second of each kind.
 //
 // The users take turns: a probe is a task whose user has not failed yet, or else the
-// one whose failure is oldest. As long as fewer than three users have failed, a
-// task of another user need not wait for the long delay.
+// one whose failure is oldest. Delays grow for both apart: a task of a new user need
+// not wait because those of known users have failed again and again. Tasks of known
+// users give way to others after a moment.
 //
-// A success closes the breaker, of whichever worker it is. If the breaker is open for
-// upstream trouble, for a refused credential or for misrouted answers, it is closed by a
-// refusal of KooDrive's own (invalid, forbidden) as well.
+// A success closes the breaker, and brings the next probe of the other workers forward.
+// If the breaker is open for upstream trouble, for a refused credential or for misrouted
+// answers, it is closed by a refusal of KooDrive's own (invalid, forbidden) as well.
 //
 // Then the rate rises step by step, so that the tasks that waited do not all call
 // at once. This is the ramp: ten calls a second over the whole fleet, doubled

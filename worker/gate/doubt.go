@@ -28,18 +28,27 @@ type doubt struct {
 	about   about
 }
 
-// decide decides the doubts that match.
-func (b *breaker) decide(a about, matches func(*doubt) bool) {
+// decide decides doubts. decision returns 0 for a doubt that stays.
+func (b *breaker) decide(decision func(*doubt) about) {
 	if len(b.doubts) == 0 {
 		return
 	}
 	b.doubts = slices.DeleteFunc(b.doubts, func(d *doubt) bool {
-		if !matches(d) {
+		if d.about = decision(d); d.about == 0 {
 			return false
 		}
-		d.about = a
 		close(d.decided)
 		return true
+	})
+}
+
+// decide decides this doubt.
+func (d *doubt) decide(a about) {
+	d.breaker.decide(func(other *doubt) about {
+		if other == d {
+			return a
+		}
+		return 0
 	})
 }
 
@@ -79,17 +88,17 @@ func (g *Gate) settle(ctx context.Context, d *doubt) about {
 		return d.about
 	default:
 	}
-	b := d.breaker
+	b, now := d.breaker, time.Now()
+	users, targets := b.count(now, d.class)
 	switch {
-	case health == works && d.class != tasks.Misrouted, health == unknown && isVerdict(d.class) && ctx.Err() == nil:
-		b.decide(theTask, func(other *doubt) bool { return other == d })
-	case health != unknown: // KooDrive fails, or nobody knows this kind of call
-		if _, targets := b.count(time.Now(), d.class); targets >= someTasks {
-			b.open(time.Now(), d.reason)
-		}
-		fallthrough
+	case health == works && d.class != tasks.Misrouted:
+		d.decide(b.blame(now, d.call.User, d.class, users >= severalUsers))
+	case health == unknown && isVerdict(d.class) && ctx.Err() == nil:
+		d.decide(theTask)
+	case health != unknown && targets >= someTasks: // KooDrive fails, or nobody knows this kind of call
+		b.open(now, d.reason)
 	default:
-		b.decide(anOutage, func(other *doubt) bool { return other == d })
+		d.decide(anOutage)
 	}
 	return d.about
 }
@@ -179,7 +188,7 @@ func (g *Gate) runCheck(ctx context.Context, c *check) {
 	}
 	if idle != nil { // nobody waits for it
 		g.mu.Lock()
-		idle.breaker.decide(anOutage, func(d *doubt) bool { return d == idle })
+		idle.decide(anOutage)
 		g.mu.Unlock()
 	}
 	c.answer, c.made = answer, ctx.Err() == nil
@@ -189,8 +198,8 @@ func (g *Gate) runCheck(ctx context.Context, c *check) {
 func (c *check) health(d *doubt) health {
 	class := classOf(c.answer.Reason)
 	switch {
-	case !c.made, c.answer.NotSent, isVerdict(d.class) && !c.good:
-		return unknown
+	case !c.made, c.answer.NotSent, isVerdict(d.class) && !c.good, class == tasks.Misrouted && d.class != class:
+		return unknown // the last: nobody knows this kind of call
 	case isSuccess(c.answer.Reason), isVerdict(class) && class != d.class:
 		return works
 	case class != "":

@@ -6,13 +6,16 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The number of failures since the last success that open a breaker.
+// The number of failures since the last success that are an outage.
 const (
 	// manyUsers is the number of distinct users whose calls failed. It is larger
 	// than what bad luck brings together while other users' calls succeed.
 	manyUsers = 50
+	// severalUsers is the number of distinct users whose calls failed in a row before
+	// a success.
+	severalUsers = 10
 	// someTasks is the number of distinct tasks that failed, if the check failed as
-	// well.
+	// well, or if no server received their calls.
 	someTasks = 3
 )
 

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -54,7 +55,7 @@ func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 	wait := g.maxWait(call)
 	w.deadline = start.Add(wait)
 	g.waiters = append(g.waiters, w)
-	g.breakers[call.Kind].hurry(start, call.User)
+	g.breakers[call.Kind].hurry(call.User)
 	g.admit()
 	g.mu.Unlock()
 
@@ -81,12 +82,16 @@ func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 	return permit, refusal
 }
 
-// maxWait returns how long a task may wait for its permit. A user whose calls have
-// failed in this outage is of little use for a probe. Such a task waits shorter, so
-// that tasks of other users come forward.
+// knownWait is how long a task waits in an outage if it is of little use for a probe.
+const knownWait = 200 * time.Millisecond
+
+// maxWait returns how long a task may wait for its permit. A task is of little use for
+// a probe if calls of its user have failed already, or if the user has another one that
+// waits. It waits shorter, so that tasks of other users come forward.
 func (g *Gate) maxWait(call Call) time.Duration {
-	if b := g.breakers[call.Kind]; b.state != Closed && b.hasFailed(call.User) {
-		return min(time.Second, g.cfg.MaxWait)
+	b := g.breakers[call.Kind]
+	if b.state != Closed && (b.hasFailed(call.User) || slices.ContainsFunc(g.waiters, func(w *waiter) bool { return w.call.User == call.User })) {
+		return min(knownWait, g.cfg.MaxWait)
 	}
 	return g.cfg.MaxWait
 }
@@ -112,7 +117,7 @@ func (g *Gate) Stop() {
 	defer g.mu.Unlock()
 	g.stopped = true
 	for _, b := range g.breakers {
-		b.decide(anOutage, func(*doubt) bool { return true })
+		b.decide(func(*doubt) about { return anOutage })
 	}
 	g.admit()
 }

@@ -19,6 +19,7 @@ type Permit struct {
 	waited     time.Duration
 	generation uint64 // the breaker's when the permit was granted
 	probe      bool
+	newUser    bool // the probe's user had not failed before
 	ended      bool // guarded by the gate's lock
 }
 

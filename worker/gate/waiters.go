@@ -202,9 +202,15 @@ func (g *Gate) blockerOf(now time.Time, call Call) blocker {
 	return blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(g.pacer.wait(now))}
 }
 
+// readNewsEvery is how often the waiters read the news of the fleet.
+const readNewsEvery = time.Second
+
 // admitAt sets the timer for the next decision. If until is zero, the end of a call
 // leads to the next decision, without a timer.
 func (g *Gate) admitAt(now, until time.Time) {
+	if soon := now.Add(readNewsEvery); until.After(soon) {
+		until = soon
+	}
 	switch {
 	case until.IsZero():
 	case g.timer == nil:
