@@ -186,7 +186,7 @@ func TestBreaker_SuccessOfAnotherWorker(t *testing.T) {
 		if r := a.do(t.Context()); r == nil || r.Cause != ByDoubt {
 			t.Errorf("%+v; want a refusal by doubt, since this worker's check failed", r)
 		}
-		a.breakUnbinds(t, tasks.Upstream)
+		a.breakUnbinds(t)
 		a.load(t.Context(), 20, 30*time.Minute) // the delays grow
 		a.answer = always(tasks.OK)
 		b.do(t.Context())
@@ -275,7 +275,7 @@ func TestReport_LateAnswersAreNotCharged(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		b.answer = always(tasks.OK)
 		b.do(t.Context())
 		for range cap(late) {
@@ -293,7 +293,7 @@ func TestBreaker_FromOpenToClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		opened := time.Now()
 		b.answer = always(tasks.Network)
 		b.do(t.Context())
@@ -319,7 +319,7 @@ func TestBreaker_ProbesArePaced(t *testing.T) {
 			fleet := newFakeFleet()
 			fleet.live = live
 			b := setup(t, Config{Fleet: fleet})
-			b.breakUnbinds(t, tasks.Upstream)
+			b.breakUnbinds(t)
 			opened, before := time.Now(), len(b.calls)
 			b.load(t.Context(), 20, 30*time.Minute)
 			probes := b.calls[before:]
@@ -347,7 +347,7 @@ func TestBreaker_ProbesTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxWait: time.Hour})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		var probed []string
 		b.answer = func(_ time.Time, call Call) Answer {
 			probed = append(probed, call.User)
@@ -383,7 +383,7 @@ func TestBreaker_RelapseKeepsDelays(t *testing.T) {
 			}
 		}
 		delay := func() time.Duration {
-			b.breakUnbinds(t, tasks.Upstream)
+			b.breakUnbinds(t)
 			return time.Until(b.breakers[Unbind].nextProbeAt)
 		}
 		delay()
@@ -426,7 +426,7 @@ func TestBreaker_MemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		br := b.breakers[Unbind]
 		b.Gate.mu.Lock()
 		defer b.Gate.mu.Unlock()
@@ -450,7 +450,7 @@ func TestBreaker_EndOfOutageBlamesNobody(t *testing.T) {
 	for range 20 { // the classes come in any order
 		synctest.Test(t, func(t *testing.T) {
 			b := setup(t, Config{MaxWait: time.Hour})
-			b.breakUnbinds(t, tasks.Upstream)
+			b.breakUnbinds(t)
 			for _, reason := range []tasks.Reason{tasks.Rejected, tasks.Unauthorized, tasks.Misrouted, tasks.OK} {
 				b.answer = always(reason)
 				b.do(t.Context())

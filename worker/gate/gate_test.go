@@ -117,9 +117,9 @@ func (b *bundle) call(ctx context.Context, call Call) *refused {
 func (b *bundle) do(ctx context.Context) *refused { return b.call(ctx, b.unbind()) }
 
 // breakUnbinds opens the breaker of unbinds, with someTasks calls at once that fail.
-func (b *bundle) breakUnbinds(t *testing.T, reason tasks.Reason) {
+func (b *bundle) breakUnbinds(t *testing.T) {
 	t.Helper()
-	b.answer = always(reason)
+	b.answer = always(tasks.Upstream)
 	var wg sync.WaitGroup
 	for range someTasks {
 		wg.Go(func() {
@@ -129,8 +129,8 @@ func (b *bundle) breakUnbinds(t *testing.T, reason tasks.Reason) {
 		})
 	}
 	wg.Wait()
-	if s := b.unbinds(); s.State != Open || s.Reason != reason {
-		t.Fatalf("%+v; want open for %s", s, reason)
+	if s := b.unbinds(); s.State != Open || s.Reason != tasks.Upstream {
+		t.Fatalf("%+v; want open for %s", s, tasks.Upstream)
 	}
 }
 
@@ -261,7 +261,7 @@ func TestAcquire_WaitersGiveWay(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, Config{})
-				b.breakUnbinds(t, tasks.Upstream)
+				b.breakUnbinds(t)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				refusals := make(chan *refused)
@@ -293,7 +293,7 @@ func TestAcquire_GrantedWhenContextEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		calls := b.Status().Calls
 		elapse(t.Context(), 2*time.Second)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -128,7 +128,7 @@ func TestRamp_DoublesEverySecond(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T, b *bundle){
 		"after an outage": func(t *testing.T, b *bundle) {
 			t.Helper()
-			b.breakUnbinds(t, tasks.Upstream)
+			b.breakUnbinds(t)
 			b.answer = always(tasks.OK)
 			for b.unbinds().State != Closed {
 				b.do(t.Context())
@@ -162,7 +162,7 @@ func TestRamp_BoundsCallsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		b.answer = always(tasks.OK)
 		for b.unbinds().State != Closed {
 			b.do(t.Context())
@@ -187,7 +187,7 @@ func TestRamp_EndsWhileIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		b.answer = always(tasks.OK)
 		for b.unbinds().State != Closed {
 			b.do(t.Context())

@@ -22,7 +22,7 @@ func TestPermitCancel_GivesBackPlaceAndProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{MaxInFlight: 1})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		calls := b.Status().Calls
 		probe := b.acquire(t)
 		if s := b.Status(); b.unbinds().State != HalfOpen || s.InFlight != 1 {

@@ -93,7 +93,7 @@ func TestThrottle_ProbeProvesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, Config{})
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		b.answer = throttled(2 * time.Second)
 		b.do(t.Context())
 		if s := b.unbinds(); s.State != Open {
@@ -126,7 +126,7 @@ func TestHolds_WhileCallsAreHeld(t *testing.T) {
 		holds("throttled", true)
 		elapse(t.Context(), time.Minute)
 		holds("after the pause", false)
-		b.breakUnbinds(t, tasks.Upstream)
+		b.breakUnbinds(t)
 		holds("broken, and no task waits for a probe", false)
 		for range probersWaiting {
 			go b.do(t.Context())
