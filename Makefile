@@ -44,9 +44,9 @@ test: ## Run the tests, against real servers, with the race detector
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
 .PHONY: chaos
-chaos: ## Kill, freeze and starve what the worker depends on; takes some minutes
+chaos: ## Kill, freeze and starve what the worker depends on; takes half an hour
 	@.ci/need redis-server postgres mariadbd mariadb-install-db
-	go test -tags chaos -run '^TestChaos' -count=1 -timeout 30m -v ./cmd/kooworker
+	go test -tags chaos -run '^TestChaos' -count=1 -timeout 60m -v ./cmd/kooworker
 
 .PHONY: check
 check: $(CHECKS) ## Run the checks that CI runs
