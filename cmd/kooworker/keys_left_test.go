@@ -153,8 +153,12 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	if webhooks.Load() == 0 {
 		t.Error("no webhook was sent; want one for each batch")
 	}
-	// Only what is there for a moment may be in the table without having been seen.
+	// Only what is there for a moment may be in the table without having been seen. The
+	// record of an off-boarding is there while its unbinds are under way.
 	for _, key := range k.unseen() {
+		if strings.Contains(key, "brood:") {
+			continue
+		}
 		for _, row := range k.rows {
 			if most := row.maxTTL(t); row.key == key && (most > time.Hour || most == 0 && !slices.Contains([]string{"list", "zset", "set"}, row.kind) && !strings.HasSuffix(key, ":paused")) {
 				t.Errorf("%s is in docs/redis-keys.md, and nobody has written it", key)

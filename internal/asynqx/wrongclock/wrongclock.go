@@ -64,8 +64,12 @@ func (c *Clock) shift(args []any, ahead time.Duration) {
 		key, _ := args[3].(string)
 		argv := args[3+n:]
 		seconds := func(i int) {
-			at, _ := argv[i].(int64)
-			argv[i] = at + int64(ahead.Seconds())
+			if i >= len(argv) {
+				return // a script of our own with as many keys
+			}
+			if at, ok := argv[i].(int64); ok {
+				argv[i] = at + int64(ahead.Seconds())
+			}
 		}
 		switch {
 		case n == 4 && strings.HasSuffix(key, ":pending"): // takes a task, with a lease
