@@ -83,7 +83,7 @@ func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 }
 
 // knownWait is how long a task waits in an outage if it is of little use for a probe.
-const knownWait = 200 * time.Millisecond
+const knownWait = 500 * time.Millisecond
 
 // maxWait returns how long a task may wait for its permit. A task is of little use for
 // a probe if calls of its user have failed already, or if the user has another one that
