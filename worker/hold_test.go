@@ -41,3 +41,27 @@ func TestWorker_TakesNoTasksWhileThrottled(t *testing.T) {
 		t.Errorf("%d tasks are in the retry set, %d wait; want at most %d moved", moved, waiting, most)
 	}
 }
+
+// One task in ten is throttled once. During such a short pause other tasks are taken,
+// and wait for its end in place, so that the pauses do not come one after the other.
+func TestWorker_TakesTasksDuringShortPauses(t *testing.T) {
+	t.Parallel()
+	const n = 500
+	api := newStandIn(t, func(target string, nth int) reply {
+		if nth == 1 && target[len(target)-1] == '5' {
+			return throttled
+		}
+		return done
+	})
+	b := setup(t, api.URL)
+	b.cfg.Concurrency, b.cfg.Pollers = 64, 8
+	for i := range n {
+		b.enqueue(unbindTask(i))
+	}
+	b.start()
+	start := time.Now()
+	b.awaitSettled()
+	if took := time.Since(start); took > 40*time.Second {
+		t.Errorf("took %s; want less than 40s for 50 pauses of a second", took)
+	}
+}

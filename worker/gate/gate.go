@@ -101,13 +101,13 @@ func (g *Gate) maxWait(call Call) time.Duration {
 const probersWaiting = 16
 
 // Holds reports whether it is of no use to bring more tasks that make calls of this
-// kind: they would only wait, and be put back.
+// kind: they would be put back. During a short pause they wait here for its end.
 func (g *Gate) Holds(kind Kind) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.refresh(now)
-	return now.Before(g.throttledUntil) || g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting
+	return g.throttledUntil.Sub(now) > g.cfg.MaxWait || g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting
 }
 
 // Stop refuses at once every task that waits, and every later one. Calls in flight

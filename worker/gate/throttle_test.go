@@ -113,7 +113,7 @@ func TestThrottle_ProbeProvesNothing(t *testing.T) {
 func TestHolds_WhileCallsAreHeld(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, Config{MaxWait: time.Hour})
+		b := setup(t, Config{})
 		holds := func(what string, want bool) {
 			t.Helper()
 			if got := b.Holds(Unbind); got != want {
@@ -124,7 +124,9 @@ func TestHolds_WhileCallsAreHeld(t *testing.T) {
 		b.answer = throttled(time.Minute)
 		b.do(t.Context())
 		holds("throttled", true)
-		elapse(t.Context(), time.Minute)
+		elapse(t.Context(), 55*time.Second)
+		holds("shortly before the end of the pause", false)
+		elapse(t.Context(), 5*time.Second)
 		holds("after the pause", false)
 		b.breakUnbinds(t)
 		holds("broken, and no task waits for a probe", false)
