@@ -71,21 +71,20 @@ func New(rdb redis.UniversalClient, log *zap.Logger) *Fleet {
 
 // Run sends heartbeats until ctx ends, and then deregisters the worker.
 func (f *Fleet) Run(ctx context.Context) {
+	defer f.deregister(context.WithoutCancel(ctx))
 	for {
 		f.heartbeat(ctx)
-		urgent, regular := time.NewTimer(urgentEvery), time.NewTimer(heartbeatEvery)
+		urgent, regular := time.After(urgentEvery), time.After(heartbeatEvery)
 		select {
 		case <-ctx.Done():
-			f.deregister(context.WithoutCancel(ctx))
 			return
-		case <-urgent.C:
+		case <-urgent:
 		}
 		select {
 		case <-ctx.Done():
-			f.deregister(context.WithoutCancel(ctx))
 			return
 		case <-f.wake:
-		case <-regular.C:
+		case <-regular:
 		}
 	}
 }

@@ -94,21 +94,8 @@ func newProbeDelays() *backoff.ExponentialBackOff {
 	)
 }
 
-// blocked reports whether no call may be made now, and until when. The time is
-// zero if it depends on a probe that is under way.
-func (b *breaker) blocked(now time.Time) (until time.Time, blocked bool) {
-	switch b.state {
-	case Closed:
-		return time.Time{}, false
-	case HalfOpen:
-		return time.Time{}, true
-	default:
-		return b.nextProbeAt, now.Before(b.nextProbeAt)
-	}
-}
-
 // admit writes the breaker's generation into a permit. If the breaker is not
-// closed, the permit is for a probe. The caller must have called blocked before.
+// closed, the permit is for a probe. The caller must have called blocks before.
 func (b *breaker) admit(p *Permit) {
 	if b.state != Closed {
 		p.probe, p.newUser = true, !b.hasFailed(p.call.User)

@@ -182,11 +182,7 @@ func (g *Gate) runCheck(ctx context.Context, c *check) {
 	}
 	defer permit.Close()
 	answer := g.cfg.Check(ctx, c.user)
-	_, pause, idle := permit.report(ctx, answer)
-	if pause > 0 {
-		g.cfg.Fleet.Pause(ctx, pause)
-	}
-	if idle != nil { // nobody waits for it
+	if _, idle := permit.reportAndPause(ctx, answer); idle != nil { // nobody waits for it
 		g.mu.Lock()
 		idle.decide(anOutage)
 		g.mu.Unlock()

@@ -34,16 +34,23 @@ func (p *Permit) Waited() time.Duration { return p.waited }
 // If it is not clear whether a failure is about the task, Report waits for the
 // answers of other calls, for at most a second, and then for a check.
 func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
-	refusal, pause, doubt := p.report(ctx, a)
-	if pause > 0 {
-		p.gate.cfg.Fleet.Pause(ctx, pause)
-	}
+	refusal, doubt := p.reportAndPause(ctx, a)
 	if doubt == nil || p.gate.settle(ctx, doubt) == theTask {
 		return refusal
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
 	return p.gate.refuse(time.Now(), p.blocker(a.Reason))
+}
+
+// reportAndPause counts the answer, and tells the fleet of a pause. If it is not clear
+// yet whether there is a refusal, it returns a doubt.
+func (p *Permit) reportAndPause(ctx context.Context, a Answer) (*Refusal, *doubt) {
+	refusal, pause, d := p.report(ctx, a)
+	if pause > 0 {
+		p.gate.cfg.Fleet.Pause(ctx, pause)
+	}
+	return refusal, d
 }
 
 // Cancel ends a permit without a call. Another task may call instead. The breaker

@@ -114,11 +114,12 @@ func (g *Gate) blocked(now time.Time) (b blocker, blocked bool) {
 
 // blocks reports what blocks the calls of this kind now.
 func (b *breaker) blocks(now time.Time) (blocker, bool) {
-	if until, blocked := b.blocked(now); blocked {
-		return blocker{cause: ByBreaker, kind: b.kind, reason: b.reason, until: until}, true
-	}
-	if b.state != Closed { // a probe does not wait for calls that have hung since before the outage
-		return blocker{}, false
+	switch b.state {
+	case HalfOpen: // until the probe that is under way ends
+		return blocker{cause: ByBreaker, kind: b.kind, reason: b.reason}, true
+	case Open: // a probe does not wait for calls that have hung since before the outage
+		return blocker{cause: ByBreaker, kind: b.kind, reason: b.reason, until: b.nextProbeAt}, now.Before(b.nextProbeAt)
+	case Closed:
 	}
 	// The ramp's rate alone would let calls pile up if an API that comes back answers
 	// slowly. So at most the calls of one second are in flight.
