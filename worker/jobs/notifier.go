@@ -78,7 +78,11 @@ func (n *BatchNotifier) Run(ctx context.Context) {
 			n.dropIdle(ctx)
 			idle.Reset(dropIdleEvery)
 		case id := <-n.completed:
-			n.notify(ctx, id)
+			ids := []string{id}
+			for range len(n.completed) { // only this goroutine receives
+				ids = append(ids, <-n.completed)
+			}
+			n.notify(ctx, ids...)
 		}
 	}
 }
