@@ -117,7 +117,7 @@ func TestHelp_ShowsFlagsAndVariables(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{
 		"":                      {"demo", "worker", "enqueue unbind", "dead replay", "Exit codes"},
-		"worker --help":         {"$REDIS_URL", "$KOODRIVE_URL", "KOODRIVE_TOKEN_FILE", "$KOOWORKER_CONCURRENCY", "--max-attempts", "(12)", "(15m)", "$KOOWORKER_MAX_WAIT", "(24h)"},
+		"worker --help":         {"$REDIS_URL", "$KOODRIVE_URL", "$KOODRIVE_QUOTA_HEADERS", "KOODRIVE_TOKEN_FILE", "$KOOWORKER_CONCURRENCY", "--max-attempts", "(12)", "(15m)", "$KOOWORKER_MAX_WAIT", "(24h)"},
 		"enqueue unbind --help": {"--device-id", "$KOOWORKER_DEVICE_ID", "--in", "--file"},
 		"dead replay --help":    {"--dry-run", "--reason", "--older-than", "$KOOWORKER_ALL"},
 	} {

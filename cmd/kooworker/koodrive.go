@@ -18,6 +18,7 @@ type koodriveFlags struct {
 	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
 	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" default:"30s" help:"Time-out of one call (${default})."`
 	Rate         float64       `env:"KOODRIVE_RATE" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`
+	QuotaHeaders bool          `name:"quota-headers" env:"KOODRIVE_QUOTA_HEADERS" help:"Ask the gateway for its quota once a second, by the header X-Apig-Mode: debug on a call. It is not known whether KooDrive's gateway answers."`
 	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" placeholder:"CODE=REASON" help:"Meaning of a code that the built-in table does not have, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
 	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
 }
@@ -40,7 +41,7 @@ func (f koodriveFlags) config() (koodrive.Config, error) {
 	}
 	return koodrive.Config{
 		BaseURL: f.URL, Authorizer: authorizer, CallTimeout: f.CallTimeout, InsecureHTTP: f.InsecureHTTP,
-		Reasons: reasons, UserAgent: "kooworker/" + build().Version,
+		Reasons: reasons, QuotaHeaders: f.QuotaHeaders, UserAgent: "kooworker/" + build().Version,
 	}, nil
 }
 

@@ -23,6 +23,8 @@ type Answer struct { //nolint:errname // most answers are not used as an error
 	// RetryAfter is how long the server asks to wait, at most an hour; 0 if it did
 	// not ask.
 	RetryAfter time.Duration
+	// Limit is the quota that the answer names, whether the call was refused or not.
+	Limit Limit
 	// NoServerReached says that no server got the request, for a reason that is
 	// not the request's: the name, the connection, a proxy, TLS. The next call
 	// would have met the same.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -30,6 +32,8 @@ type Client struct {
 	slots     chan struct{} // one for each call in flight
 	timeout   time.Duration
 	userAgent string
+	// askQuota says which requests ask for the quota; nil if none does.
+	askQuota *rate.Sometimes
 	// redactorOf returns the redactor of an Authorization that was sent.
 	redactorOf func(authorization string) *httpx.Redactor
 }

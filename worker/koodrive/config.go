@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -22,6 +24,8 @@ const (
 	defaultConcurrency = 16
 	defaultCallTimeout = 30 * time.Second
 	defaultUserAgent   = "kooworker"
+	// askQuotaEvery is the least time between two requests that ask for the quota.
+	askQuotaEvery = time.Second
 )
 
 // Config says where KooDrive is and how to talk to it.
@@ -45,6 +49,11 @@ type Config struct {
 	// Reasons are the deployment's additions to the table of codes, as
 	// ParseReasons returns them. They go before the table.
 	Reasons map[string]tasks.Reason
+	// QuotaHeaders asks the gateway for the quota, with the header X-Apig-Mode: debug.
+	// The first call carries it, and then at most one call a second. The answer is
+	// expected in X-Apig-RateLimit headers; see Answer.Limit. The vendor documents
+	// this for its gateway. Whether KooDrive's gateway answers is not known.
+	QuotaHeaders bool
 	// UserAgent is sent as User-Agent. Default "kooworker".
 	UserAgent string
 	// TLS is for a private certificate authority, a client certificate, or
@@ -78,7 +87,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
+	c := &Client{
 		base:       base,
 		auth:       cfg.Authorizer,
 		transport:  transport,
@@ -88,7 +97,11 @@ func New(cfg Config) (*Client, error) {
 		timeout:    cmp.Or(cfg.CallTimeout, defaultCallTimeout),
 		userAgent:  cmp.Or(cfg.UserAgent, defaultUserAgent),
 		redactorOf: sentRedactors(cfg.Authorizer),
-	}, nil
+	}
+	if cfg.QuotaHeaders {
+		c.askQuota = &rate.Sometimes{Interval: askQuotaEvery}
+	}
+	return c, nil
 }
 
 // checkBaseURL returns the URL that the calls' paths are appended to.

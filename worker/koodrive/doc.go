@@ -23,7 +23,8 @@
 //  5. The Date of the answer corrects the estimate of the server's clock.
 //  6. The body is read as KooDrive's envelope, as the gateway's, or as
 //     neither (envelope.go), and the first rule of the table that matches
-//     gives the reason (table.go).
+//     gives the reason (table.go). What the answer says of the quota is read
+//     as well (limit.go, ratelimit.go).
 //  7. If the credential was refused, it is renewed, and steps 2 to 6 happen
 //     once more.
 //  8. Unless it is a success, whose text is shown nowhere, the message is
@@ -37,6 +38,29 @@
 // counts as done. For the same reason every call may be sent again on a new
 // connection if an idle one turns out to be closed. net/http does that by itself,
 // and the caller does not see it.
+//
+// # Quotas
+//
+// The client does not keep to a quota. It reads what an answer says of one, and the
+// caller decides what to do. [Answer].Limit holds what these say:
+//
+//   - the text of a refusal by the gateway: policy user over ratelimit,limit:100,time:1 minute
+//   - X-Apig-RateLimit-api, -user, -app, -ip and -api-allenv: remain:9,limit:10,time:10 second.
+//     The gateway sends them if it is asked; see [Config].QuotaHeaders.
+//   - RateLimit-Policy and RateLimit, and RateLimit-Limit, -Remaining and -Reset, as the
+//     IETF's drafts have them
+//   - X-RateLimit-Limit, -Remaining and -Reset
+//
+// Headers are read from every answer, unless another server than KooDrive's gave it
+// ([tasks.Misrouted]). Of several limits the one counts that allows fewest calls a
+// second, and of equal ones the one that has fewest calls left.
+//
+// X-RateLimit-Limit alone says nothing of a window, so it names no limit. Only what is
+// left is known then, and for how long. If another header or the text has the same
+// number with a window, the two are taken for the same limit.
+//
+// What makes no sense is ignored: a number that is not positive or too large, an
+// unknown unit, a header of more than a kilobyte. It never makes a call fail.
 //
 // # Secrets
 //

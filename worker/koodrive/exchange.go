@@ -92,6 +92,13 @@ func (c *Client) readAnswer(ctx context.Context, req *http.Request, resp *http.R
 	default:
 		a.Reason, a.Code, text = c.interpret(resp, body, call)
 	}
+	switch a.Reason {
+	case tasks.Throttled:
+		a.Limit = readLimit(resp.Header, text)
+	case tasks.Misrouted: // the quota of another server
+	default:
+		a.Limit = readLimit(resp.Header, "")
+	}
 	if dated {
 		c.clock.learn(estimate, a.Reason == tasks.Unauthorized)
 	}
@@ -157,6 +164,9 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 	req.Header.Set("User-Agent", c.userAgent)
 	if call.lockID != "" {
 		req.Header.Set("X-Backup-Lock-Id", call.lockID)
+	}
+	if c.askQuota != nil { // app authorization does not sign this header
+		c.askQuota.Do(func() { req.Header.Set("X-Apig-Mode", "debug") })
 	}
 	// Every call may be sent twice, but net/http assumes that only of some
 	// methods. A key without a value tells net/http so and stays off the wire,

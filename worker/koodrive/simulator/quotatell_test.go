@@ -79,6 +79,10 @@ func TestQuota_Headers(t *testing.T) {
 				"RateLimit-Policy": `"x";q=1;w=60`, "RateLimit": `"x";r=0;t=55`,
 				"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "55",
 			},
+			{ // refused
+				"RateLimit-Policy": `"x";q=1;w=60`, "RateLimit": `"x";r=0;t=55`,
+				"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "55",
+			},
 		}},
 		{quotas: []string{"fixed:1/m,tell=x-ratelimit-epoch,retry-after=auto"}, calls: []map[string]string{
 			{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1769848260"},
