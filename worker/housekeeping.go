@@ -22,7 +22,7 @@ const (
 // housekeep removes entries of lists when what they name is gone, until ctx ends. It
 // is for what nobody removes at once: dead letters that somebody deletes in asynqmon,
 // and batches that Redis lets expire. docs/redis-keys.md names every key, and what
-// bounds its size.
+// bounds its size. It also reads how many tasks wait.
 func (w *Worker) housekeep(ctx context.Context) {
 	var letters deadletter.IndexPosition
 	var batches batch.ListPosition
@@ -31,6 +31,9 @@ func (w *Worker) housekeep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		limited, cancel := context.WithTimeout(ctx, housekeepTimeout)
+		if err := w.readBacklog(limited); err != nil && ctx.Err() == nil {
+			w.log.Warn("cannot read how many tasks wait: the metric kooworker_workers_wanted is out of date; trying again", zap.Error(err))
+		}
 		for _, step := range []func() (int64, error){
 			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
 			func() (int64, error) { return store.PruneList(limited, &batches) },

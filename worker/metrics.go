@@ -9,6 +9,7 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
@@ -30,7 +31,7 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, status func() gate.Status, workersWanted func() int) (*metrics, error) {
 	m := &metrics{
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kooworker_tasks_finished_total",
@@ -54,7 +55,11 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status) (*metrics, e
 			Help: "Backup locks that the last sweep of this worker found: all, stale, enqueued for their release, held back by the guard rails, and unreadable.",
 		}, []string{"source", "state"}),
 	}
-	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, m.sweeps, newGateMetrics(status)} {
+	wanted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kooworker_workers_wanted",
+		Help: "Workers with the concurrency of this one that would be of use, from the backlog, KooDrive's quota and how long calls take; at least 1.",
+	}, func() float64 { return float64(workersWanted()) })
+	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, m.sweeps, wanted, newGateMetrics(status)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
@@ -104,7 +109,8 @@ type gateMetrics struct {
 	status func() gate.Status
 
 	open, live, limit, inFlight, waiting *prometheus.Desc
-	calls, probes, refused               *prometheus.Desc
+	calls, probes, refused, overQuota    *prometheus.Desc
+	quota, usedUp, granted               *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*gateMetrics)(nil)
@@ -114,15 +120,19 @@ func newGateMetrics(status func() gate.Status) *gateMetrics {
 		return prometheus.NewDesc("kooworker_gate_"+name, help, labels, nil)
 	}
 	return &gateMetrics{
-		status:   status,
-		open:     desc("open", "1 while a breaker is not closed, by the reason.", "reason"),
-		live:     desc("live_workers", "Workers that share the rate."),
-		limit:    desc("limit_calls_per_second", "Calls a second that this worker may make; 0 is no limit."),
-		inFlight: desc("calls_in_flight", "Calls under way."),
-		waiting:  desc("waiting_tasks", "Tasks that wait in place for their call."),
-		calls:    desc("calls_total", "Calls made, probes included."),
-		probes:   desc("probes_total", "Probes answered."),
-		refused:  desc("refused_total", "Tasks put back uncharged, by what held them back.", "cause"),
+		status:    status,
+		open:      desc("open", "1 while a breaker is not closed, by the reason.", "reason"),
+		live:      desc("live_workers", "Workers of the fleet."),
+		limit:     desc("limit_calls_per_second", "Calls a second that the fleet may make, of the kind with the lowest limit; 0 is no limit."),
+		inFlight:  desc("calls_in_flight", "Calls under way."),
+		waiting:   desc("waiting_tasks", "Tasks that wait in place for their call."),
+		calls:     desc("calls_total", "Calls made, probes included, by the kind of call.", "call"),
+		probes:    desc("probes_total", "Probes answered."),
+		overQuota: desc("over_quota_total", "Calls that KooDrive answered with 429, by the kind of call.", "call"),
+		quota:     desc("quota_calls_per_second", "Calls a second that the fleet may make, by the kind of call, and of all kinds together; told by KooDrive, learnt, or none: 0 is no limit.", "call", "by"),
+		usedUp:    desc("quota_used_up", "1 while KooDrive refuses every call because a quota is used up, so that only probes are made.", "call"),
+		granted:   desc("granted_calls_per_second", "Calls a second of the quota that this worker got in the last second or so; 0 if there is no limit.", "call"),
+		refused:   desc("refused_total", "Tasks put back uncharged, by what held them back.", "cause"),
 	}
 }
 
@@ -151,9 +161,33 @@ func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.limit, s.Limit)
 	gauge(m.inFlight, float64(s.InFlight))
 	gauge(m.waiting, float64(s.Waiting))
-	counter(m.calls, s.Calls)
 	counter(m.probes, s.Probes)
+	for _, kind := range gate.Kinds() {
+		q, usedUp := s.Quotas[kind], 0.0
+		if q.Phase == quota.Closed {
+			usedUp = 1
+		}
+		counter(m.calls, q.Calls, string(kind))
+		counter(m.overQuota, q.OverQuota, string(kind))
+		gauge(m.quota, q.Rate, string(kind), quotaBy(q.Rate, q.IsTold))
+		gauge(m.usedUp, usedUp, string(kind))
+		gauge(m.granted, q.Granted, string(kind))
+	}
+	const isTold = true // nobody learns a limit of all kinds together
+	gauge(m.quota, s.Shared, gate.SharedBucket, quotaBy(s.Shared, isTold))
 	for _, cause := range gate.Causes() {
 		counter(m.refused, s.Refused[cause], string(cause))
+	}
+}
+
+// quotaBy says where a quota is known from.
+func quotaBy(rate float64, isTold bool) string {
+	switch {
+	case rate == 0:
+		return "none"
+	case isTold:
+		return "told"
+	default:
+		return "learnt"
 	}
 }

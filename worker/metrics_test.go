@@ -1,19 +1,22 @@
 package worker
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 	"github.com/kooworker/kooworker/worker/locks"
 )
 
 func TestMetrics_ObserveSweep(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
-	m, err := newMetrics(registry, func() gate.Status { return gate.Status{} })
+	m, err := newMetrics(registry, func() gate.Status { return gate.Status{} }, func() int { return 1 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,5 +38,61 @@ func TestMetrics_ObserveSweep(t *testing.T) {
 		if got[state] != want {
 			t.Errorf("the metric %s is %g; want %g", state, got[state], want)
 		}
+	}
+}
+
+func TestMetrics_Quota(t *testing.T) {
+	t.Parallel()
+	status := gate.Status{Shared: 300, Quotas: map[gate.Kind]gate.QuotaStatus{
+		gate.Unbind:  {Rate: 198.4, IsTold: true, Phase: quota.Following, Granted: 66.5, Calls: 1000, OverQuota: 3},
+		gate.Release: {Rate: 1, Phase: quota.Closed, Calls: 50, OverQuota: 20},
+		gate.List:    {Calls: 7},
+	}}
+	registry := prometheus.NewRegistry()
+	if _, err := newMetrics(registry, func() gate.Status { return status }, func() int { return 3 }); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			labels := ""
+			for _, label := range metric.GetLabel() { // in the order of their names
+				labels += " " + label.GetName() + "=" + label.GetValue()
+			}
+			if name := family.GetName(); strings.Contains(labels, "call=") || name == "kooworker_workers_wanted" {
+				got[strings.TrimPrefix(name, "kooworker_")+labels] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+			}
+		}
+	}
+	want := map[string]float64{
+		"gate_calls_total call=unbind":  1000,
+		"gate_calls_total call=release": 50,
+		"gate_calls_total call=list":    7,
+
+		"gate_over_quota_total call=unbind":  3,
+		"gate_over_quota_total call=release": 20,
+		"gate_over_quota_total call=list":    0,
+
+		"gate_quota_calls_per_second by=told call=unbind":    198.4,
+		"gate_quota_calls_per_second by=learnt call=release": 1,
+		"gate_quota_calls_per_second by=none call=list":      0,
+		"gate_quota_calls_per_second by=told call=all":       300,
+
+		"gate_quota_used_up call=unbind":  0,
+		"gate_quota_used_up call=release": 1,
+		"gate_quota_used_up call=list":    0,
+
+		"gate_granted_calls_per_second call=unbind":  66.5,
+		"gate_granted_calls_per_second call=release": 0,
+		"gate_granted_calls_per_second call=list":    0,
+
+		"workers_wanted": 3,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -42,6 +43,7 @@ type Worker struct {
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
 	admin    *admin.Server
+	backlog  atomic.Pointer[backlog] // nil until it was read
 }
 
 // New checks a configuration and builds a worker. It connects to nothing and starts
@@ -75,7 +77,7 @@ func (w *Worker) build() (err error) {
 	if err != nil {
 		return err
 	}
-	metrics, err := newMetrics(cfg.Registry, w.gate.Status)
+	metrics, err := newMetrics(cfg.Registry, w.gate.Status, w.workersWanted)
 	if err != nil {
 		return err
 	}
@@ -210,6 +212,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
+	wg.Go(func() { w.gate.Pace(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })
 	wg.Go(func() { w.housekeep(background) })

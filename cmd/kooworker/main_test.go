@@ -118,6 +118,12 @@ func startSimulator(t *testing.T, faults ...string) (sim *simulator.Simulator, u
 		}
 		cfg.Faults = append(cfg.Faults, fault)
 	}
+	return serveSimulator(t, cfg)
+}
+
+// serveSimulator serves a simulator until the test ends.
+func serveSimulator(t *testing.T, cfg simulator.Config) (sim *simulator.Simulator, url string) {
+	t.Helper()
 	sim, err := simulator.New(cfg)
 	if err != nil {
 		t.Fatal(err)

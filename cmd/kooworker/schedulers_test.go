@@ -43,7 +43,7 @@ func testKilledSchedulers(t *testing.T, kills, pause time.Duration) {
 	byHand := enqueueSweeps(t, server, 2)
 	tr := traceRedis(t, server)
 	workers := []*process{startWorker(t, server, url, "--log-format", "json"), startWorker(t, server, url, "--log-format", "json")}
-	f := &fleet{running: make([]*schedulerRun, 5)}
+	f := &schedulerFleet{running: make([]*schedulerRun, 5)}
 	everyone := []int{0, 1, 2, 3, 4}
 
 	begin := time.Now()
@@ -151,7 +151,7 @@ func checkTicks(t *testing.T, ticks []tick) {
 
 // checkNoTickIsLost checks that there is a tick in every slot during all of which at
 // least one scheduler ran, and that there is never a long time without a tick.
-func (f *fleet) checkNoTickIsLost(t *testing.T, ticks []tick, begin, gone time.Time) {
+func (f *schedulerFleet) checkNoTickIsLost(t *testing.T, ticks []tick, begin, gone time.Time) {
 	t.Helper()
 	const most = 2*sweepEvery + 4*time.Second // two slots, and the longest time for which all may be dead or starting
 	last, longest := begin, time.Duration(0)
@@ -247,12 +247,12 @@ func (l *schedulerRun) ready(t *testing.T) time.Time {
 	return time.Time{}
 }
 
-type fleet struct {
+type schedulerFleet struct {
 	running []*schedulerRun
 	runs    []*schedulerRun
 }
 
-func (f *fleet) start(t *testing.T, server *redistest.Server, which []int) {
+func (f *schedulerFleet) start(t *testing.T, server *redistest.Server, which []int) {
 	t.Helper()
 	for _, i := range which {
 		l := &schedulerRun{process: startProcess(t, nil, "scheduler", "--redis-url", server.URL(), "--sweep-every", sweepEvery.String(),
@@ -261,7 +261,7 @@ func (f *fleet) start(t *testing.T, server *redistest.Server, which []int) {
 	}
 }
 
-func (f *fleet) kill(t *testing.T, which []int) {
+func (f *schedulerFleet) kill(t *testing.T, which []int) {
 	t.Helper()
 	for _, i := range which {
 		f.running[i].ended = time.Now()
@@ -270,7 +270,7 @@ func (f *fleet) kill(t *testing.T, which []int) {
 }
 
 // killAndRestart kills and restarts random schedulers, several at a time.
-func (f *fleet) killAndRestart(t *testing.T, server *redistest.Server, until time.Time) {
+func (f *schedulerFleet) killAndRestart(t *testing.T, server *redistest.Server, until time.Time) {
 	t.Helper()
 	const longest = 1500 * time.Millisecond
 	for time.Now().Before(until) {
@@ -283,7 +283,7 @@ func (f *fleet) killAndRestart(t *testing.T, server *redistest.Server, until tim
 }
 
 // covered reports whether one scheduler ticked all the time.
-func (f *fleet) covered(t *testing.T, from, to time.Time) bool {
+func (f *schedulerFleet) covered(t *testing.T, from, to time.Time) bool {
 	t.Helper()
 	return slices.ContainsFunc(f.runs, func(l *schedulerRun) bool {
 		ready := l.ready(t)

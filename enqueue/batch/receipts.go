@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,6 +132,22 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 		}
 	}
 	return kept, last, stats.Done, nil
+}
+
+// LatestKinds returns the kinds of the tasks that have ended last. There are none if no
+// task has ended yet, or if the batch has no receipts.
+func (s *Store) LatestKinds(ctx context.Context, id string) (kinds []tasks.Kind, err error) {
+	const few = 20
+	entries, err := s.rdb.XRevRangeN(ctx, keysOf(id).receipts, "+", "-", few).Result()
+	if err != nil {
+		return nil, fmt.Errorf("batch %s: receipts: %w", id, err)
+	}
+	for _, e := range entries {
+		if kind, ok := e.Values["k"].(string); ok && !slices.Contains(kinds, tasks.Kind(kind)) {
+			kinds = append(kinds, tasks.Kind(kind))
+		}
+	}
+	return kinds, nil
 }
 
 func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {

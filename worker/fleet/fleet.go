@@ -1,15 +1,15 @@
 // Package fleet is what the workers over one Redis know of each other: how many
-// are alive, so that they can share a rate; for how long KooDrive has asked all of
-// them to pause; and whose calls have failed since the last success, so that they
-// notice an outage together.
+// are alive; what KooDrive's quota is, and who makes the next calls of it; and whose calls
+// have failed since the last success, so that they notice an outage together.
 //
 // It owns the keys {kooworker:fleet}:* in Redis. A worker sends a heartbeat twice a
-// second, with its news, and keeps the reply as a snapshot, so that no call to
-// KooDrive has to ask Redis first. While Redis does not answer, the snapshot stays as
-// it was: a worker that believed to be the only one would multiply the rate.
+// second, with its news, and keeps the reply as a snapshot. While Redis does not
+// answer, the snapshot stays as it was. While KooDrive's quota limits the calls, a
+// worker that has tasks asks ten times a second for the tokens of its next calls. So no
+// call to KooDrive has to ask Redis first.
 //
-// Package worker runs it, and gives it to package gate as its Fleet. It imports gate
-// for the types, and must not import asynq.
+// Package worker runs it, and gives it to package gate as its Fleet. Commands read the
+// quota with [ReadQuota]. It imports gate for the types, and must not import asynq.
 package fleet
 
 import (
@@ -34,11 +34,11 @@ type Fleet struct {
 	log  *zap.Logger
 	wake chan struct{} // asks for a heartbeat before its time
 
-	mu          sync.Mutex
-	live        int
-	pausedUntil time.Time // by the local clock
-	news        *gate.News
-	unsent      gate.News
+	mu     sync.Mutex
+	live   int
+	news   *gate.News
+	unsent gate.News
+	logged map[string]loggedQuota // by what they are for
 }
 
 var _ gate.Fleet = (*Fleet)(nil)
@@ -64,7 +64,7 @@ func New(rdb redis.UniversalClient, log *zap.Logger) *Fleet {
 		host = "unknown"
 	}
 	return &Fleet{
-		rdb: rdb, log: log, live: 1, wake: make(chan struct{}, 1), news: &gate.News{},
+		rdb: rdb, log: log, live: 1, wake: make(chan struct{}, 1), news: &gate.News{}, logged: make(map[string]loggedQuota),
 		id: fmt.Sprintf("%s:%d:%s", host, os.Getpid(), uuid.NewString()),
 	}
 }
@@ -108,13 +108,6 @@ func (f *Fleet) heartbeat(ctx context.Context) {
 		return
 	}
 	f.live, f.news = state.live, &state.news
-	if state.pause > 0 {
-		until := time.Now().Add(state.pause)
-		if until.After(f.pausedUntil.Add(time.Second)) {
-			f.log.Warn("KooDrive asked another worker for a pause: no worker of the fleet calls until then", zap.Time("until", until))
-		}
-		f.pausedUntil = until
-	}
 }
 
 // exchange sends a heartbeat.
@@ -140,7 +133,7 @@ func (f *Fleet) trim() {
 	f.unsent.Successes = f.unsent.Successes[max(0, len(f.unsent.Successes)-maxUnsent):]
 }
 
-// deregister lets the other workers share this worker's part of the rate.
+// deregister lets the other workers know that this one is gone.
 func (f *Fleet) deregister(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
@@ -153,7 +146,7 @@ func (f *Fleet) deregister(ctx context.Context) {
 func (f *Fleet) Snapshot() gate.Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return gate.Snapshot{Live: f.live, PausedFor: max(time.Until(f.pausedUntil), 0), News: f.news}
+	return gate.Snapshot{Live: f.live, News: f.news}
 }
 
 // Tell implements gate.Fleet. If the process dies before the next heartbeat, the
@@ -170,20 +163,5 @@ func (f *Fleet) Tell(n gate.News) {
 	select {
 	case f.wake <- struct{}{}:
 	default:
-	}
-}
-
-// Pause implements gate.Fleet. A longer pause stays as it is.
-func (f *Fleet) Pause(ctx context.Context, d time.Duration) {
-	f.mu.Lock()
-	if until := time.Now().Add(d); until.After(f.pausedUntil) {
-		f.pausedUntil = until
-		f.log.Warn("KooDrive asked for a pause: no worker of the fleet calls until then", zap.Time("until", until), zap.Duration("for", d))
-	}
-	f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisTimeout)
-	defer cancel()
-	if err := pauseCmd.Run(ctx, f.rdb, []string{pausedKey}, max(d.Milliseconds(), 1), f.id).Err(); err != nil {
-		f.log.Warn("cannot tell the other workers to pause", zap.Duration("for", d), zap.Error(err))
 	}
 }

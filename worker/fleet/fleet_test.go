@@ -52,20 +52,6 @@ func TestSnapshot_CountsLiveWorkers(t *testing.T) {
 	redistest.Eventually(t, 10*time.Second, "a dead worker counts no more", knows(one, 1))
 }
 
-func TestPause_EveryWorkerPauses(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	one, _ := join(t, server)
-	two, _ := join(t, server)
-	one.Pause(t.Context(), 2*time.Second)
-	one.Pause(t.Context(), time.Millisecond) // shorter: changes nothing
-	if pause := one.Snapshot().PausedFor; pause < time.Second {
-		t.Errorf("the worker that was told pauses for %s; want about 2s", pause)
-	}
-	redistest.Eventually(t, 2*heartbeatEvery, "the other worker pauses", func() bool { return two.Snapshot().PausedFor > 0 })
-	redistest.Eventually(t, 10*time.Second, "the other worker's pause ends", func() bool { return two.Snapshot().PausedFor == 0 })
-}
-
 func TestSnapshot_StaysWithoutRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

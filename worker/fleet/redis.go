@@ -17,14 +17,13 @@ import (
 // The braces make a Redis cluster keep all keys in one place.
 const (
 	workersKey   = "{kooworker:fleet}:workers"
-	pausedKey    = "{kooworker:fleet}:closed"
 	successesKey = "{kooworker:fleet}:successes"
 	failuresKey  = "{kooworker:fleet}:failures:" // and the kind of calls
 )
 
 // keys are the KEYS of heartbeatCmd.
 func keys() []string {
-	out := []string{workersKey, pausedKey, successesKey}
+	out := []string{workersKey, successesKey}
 	for _, kind := range gate.Kinds() {
 		out = append(out, failuresKey+string(kind))
 	}
@@ -47,10 +46,9 @@ const (
 // an outage on a quiet fleet may last for days between two calls.
 //
 // KEYS[1] -> {kooworker:fleet}:workers, a sorted set: worker by its last heartbeat in ms
-// KEYS[2] -> {kooworker:fleet}:closed, a key that exists while every worker must pause
-// KEYS[3] -> {kooworker:fleet}:successes, a hash: the latest success of each kind of
+// KEYS[2] -> {kooworker:fleet}:successes, a hash: the latest success of each kind of
 // calls, and the latest task of it that KooDrive refused, in JSON
-// KEYS[4…] -> {kooworker:fleet}:failures:<kind>, a sorted set: class and user by when
+// KEYS[3…] -> {kooworker:fleet}:failures:<kind>, a sorted set: class and user by when
 // the call failed, in ms
 // --
 // ARGV[1] -> the worker's id
@@ -59,8 +57,7 @@ const (
 // ARGV[4] -> how long news are kept, in ms
 // ARGV[5] -> how many failures are kept of each kind
 //
-// Returns the number of live workers, this one included; the ms left to pause, 0 or
-// less for none; the present time in ms; the values of the hash; and for each kind its
+// Returns the number of live workers, this one included; the present time in ms; the values of the hash; and for each kind its
 // failures with their times.
 var heartbeatCmd = redis.NewScript(`
 local time = redis.call("TIME")
@@ -70,22 +67,22 @@ redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now - ARGV[2])
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 local news = cjson.decode(ARGV[3])
 for _, f in ipairs(news.failures) do
-  local key = KEYS[3 + f.kind]
+  local key = KEYS[2 + f.kind]
   redis.call("ZADD", key, "GT", now - f.age, f.member)
   redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[5])
   redis.call("PEXPIRE", key, ARGV[4])
 end
 for _, s in ipairs(news.successes) do
-  local old = redis.call("HGET", KEYS[3], s.field)
+  local old = redis.call("HGET", KEYS[2], s.field)
   s.began, s.ended = now - s.began, now - s.ended
   if not old or cjson.decode(old).ended < s.ended then
-    redis.call("HSET", KEYS[3], s.field, cjson.encode(s))
-    redis.call("PEXPIRE", KEYS[3], ARGV[4])
-    if s.success then redis.call("ZREMRANGEBYSCORE", KEYS[3 + s.kind], "-inf", "(" .. s.began) end
+    redis.call("HSET", KEYS[2], s.field, cjson.encode(s))
+    redis.call("PEXPIRE", KEYS[2], ARGV[4])
+    if s.success then redis.call("ZREMRANGEBYSCORE", KEYS[2 + s.kind], "-inf", "(" .. s.began) end
   end
 end
-local out = {redis.call("ZCARD", KEYS[1]), redis.call("PTTL", KEYS[2]), now, redis.call("HVALS", KEYS[3])}
-for i = 4, #KEYS do out[i + 1] = redis.call("ZRANGE", KEYS[i], 0, -1, "WITHSCORES") end
+local out = {redis.call("ZCARD", KEYS[1]), now, redis.call("HVALS", KEYS[2])}
+for i = 3, #KEYS do out[i + 1] = redis.call("ZRANGE", KEYS[i], 0, -1, "WITHSCORES") end
 return out
 `)
 
@@ -135,24 +132,22 @@ func kindNumber(k gate.Kind) int { return slices.Index(gate.Kinds(), k) + 1 }
 
 // state is the reply of heartbeatCmd.
 type state struct {
-	live  int
-	pause time.Duration
-	news  gate.News
+	live int
+	news gate.News
 }
 
 // parse reads the reply of heartbeatCmd. sent is when the command was sent: with it
 // every time becomes a little too early, and none too late.
 func parse(sent time.Time, reply []any) (state, error) {
 	kinds := gate.Kinds()
-	if len(reply) != 4+len(kinds) {
-		return state{}, fmt.Errorf("the reply has %d parts; want %d", len(reply), 4+len(kinds))
+	if len(reply) != 3+len(kinds) {
+		return state{}, fmt.Errorf("the reply has %d parts; want %d", len(reply), 3+len(kinds))
 	}
 	live, _ := reply[0].(int64)
-	pause, _ := reply[1].(int64)
-	now, _ := reply[2].(int64)
-	out := state{live: int(live), pause: time.Duration(pause) * time.Millisecond}
+	now, _ := reply[1].(int64)
+	out := state{live: int(live)}
 	at := func(ms int64) time.Time { return sent.Add(-time.Duration(now-ms) * time.Millisecond) }
-	values, _ := reply[3].([]any)
+	values, _ := reply[2].([]any)
 	for _, v := range values {
 		text, _ := v.(string)
 		var s success
@@ -164,7 +159,7 @@ func parse(sent time.Time, reply []any) (state, error) {
 		})
 	}
 	for i, kind := range kinds {
-		pairs, _ := reply[4+i].([]any)
+		pairs, _ := reply[3+i].([]any)
 		for j := 0; j+1 < len(pairs); j += 2 {
 			member, _ := pairs[j].(string)
 			score, _ := pairs[j+1].(string)
@@ -177,21 +172,3 @@ func parse(sent time.Time, reply []any) (state, error) {
 	}
 	return out, nil
 }
-
-// pauseCmd makes every worker pause, unless the present pause lasts longer. It is
-// atomic.
-//
-// KEYS[1] -> {kooworker:fleet}:closed
-// --
-// ARGV[1] -> how long, in ms
-// ARGV[2] -> the id of the worker that asks, for people who read the key
-//
-// Returns the ms that every worker pauses now.
-var pauseCmd = redis.NewScript(`
-local left = redis.call("PTTL", KEYS[1])
-if left < tonumber(ARGV[1]) then
-	redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[1])
-	return tonumber(ARGV[1])
-end
-return left
-`)

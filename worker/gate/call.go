@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 )
 
 // Kind is a kind of call to the API. Each kind has a breaker of its own: the
@@ -32,6 +33,7 @@ type Call struct {
 type Answer struct {
 	Reason     tasks.Reason
 	RetryAfter time.Duration // 0: the answer named no time
+	Limit      quota.Limit   // the quota that the answer named; zero if it named none
 	NotSent    bool          // no server received the call, so the task is not at fault
 }
 

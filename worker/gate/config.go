@@ -51,7 +51,7 @@ func (c Config) withDefaults() Config {
 	c.ThrottleMin = cmp.Or(c.ThrottleMin, 2*time.Second)
 	c.ThrottleMax = cmp.Or(c.ThrottleMax, 5*time.Second)
 	if c.Fleet == nil {
-		c.Fleet = solo{}
+		c.Fleet = solo{&Book{}}
 	}
 	if c.OnChange == nil {
 		c.OnChange = func(Kind, State, State, tasks.Reason) {}

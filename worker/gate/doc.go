@@ -8,17 +8,18 @@
 // Acquire makes the task wait for its turn. The task that has waited longest
 // goes first. It gets its permit when nothing blocks it any more:
 //
-//  1. The throttle: KooDrive asked this worker, or another worker of the fleet,
-//     for a pause. A task waits if the pause ends within its time, else it is
-//     refused at once.
+//  1. Its user: while a user is refused at any rate, one call of the user is made now
+//     and then, and the user's other tasks are refused at once.
 //  2. The breaker of its kind of call (unbind, release or list): while KooDrive is
 //     in trouble only probes are admitted, one at a time, after growing delays.
 //     Tasks of another kind go on.
 //  3. The limit of calls in flight.
-//  4. The rate: this worker's share of the fleet's rate, or less during a ramp.
+//  4. The rate: a token of the fleet's, while a quota or Config.Rate limits the calls,
+//     and fewer calls during a ramp.
 //
 // Then the job calls. Report tells the breaker about the answer. If the answer is
-// "too many requests" (429), Report pauses the fleet.
+// "too many requests" (429), its task is put back, and the answer counts for the
+// quota.
 //
 // Report returns nil if the answer is about the task. It returns a [Refusal] if
 // the answer is a 429, if the failure belongs to an outage, or if nobody can tell
@@ -106,24 +107,38 @@
 // Then the rate rises step by step, so that the tasks that waited do not all call
 // at once. This is the ramp: ten calls a second over the whole fleet, doubled
 // every second until another limit is lower. During the ramp at most the calls of
-// one second are in flight. After a pause by throttling there is no ramp: KooDrive
-// works, and has itself said when it can be called again. If it says so again and
-// again, set a rate.
+// one second are in flight.
 //
-// # A rate for a fleet
+// # The quota
 //
-// Each worker takes rate/live, where live is the number of workers that
-// [Fleet.Snapshot] returns. A call needs no round trip to Redis. When live grows,
-// the share shrinks at once. When live falls, the share grows only after live has
-// stayed lower for a second. A new worker makes no call in its first second: by
-// then the others have learned of it. So while shares change, they add up to less
-// than the rate rather than to more.
+// KooDrive allows some number of calls a second, and says so only when it refuses one
+// with a 429. The fleet learns that number, for each kind of call; package quota has the
+// method. If KooDrive names a limit of the caller, and not of one API, it is for
+// calls of all kinds together.
+//
+// The tokens are handed out from one place. A worker with tasks that wait asks the
+// fleet ([Gate.Pace]) ten times a second, tells what passed and what was refused, and
+// gets tokens: each allows one call from its time on. The times of all tokens of the
+// fleet are evenly spaced, at most 200 ms ahead. So 10 calls a second over 20 workers are
+// 10 calls a second, and no worker needs to know how many others there are. Config.Rate
+// is a second bucket that every call needs a token of. A call needs no round trip to
+// Redis. While there is no limit, a worker only tells its counts, twice a second.
+//
+// A 429 is about its call first: the task goes back alone, for as long as Retry-After says.
+// A user whose calls are refused twice in a row, while ten calls of others pass, is
+// refused at any rate: the further refusals do not count for the quota, and the user's
+// tasks wait, but for one now and then.
+//
+// If the fleet does not answer for a second, a worker goes on with the share that it had.
+// If eight calls in a row are refused, a worker waits 300 ms, so that the fleet can find
+// out. If the process dies, its tokens and its last counts are lost: a few calls fewer
+// are made, and nothing else happens.
 //
 // # Boundaries
 //
 // Package worker builds the gate and gives it a Fleet and a Check. Package jobs
-// acquires the permits. The package imports tasks, and must not import anything else of
-// this module: no queue, no Redis, no API client, no metrics. Others learn of its state
-// by [Gate.Status] and Config.OnChange. It starts no goroutine. It sets one timer
-// while tasks wait.
+// acquires the permits. The package imports tasks and its own package quota, and must not
+// import anything else of this module: no queue, no Redis, no API client, no metrics. Others learn of its state
+// by [Gate.Status] and Config.OnChange. It starts no goroutine: [Gate.Pace] runs in one of
+// its caller's. It sets one timer while tasks wait.
 package gate

@@ -182,7 +182,7 @@ func (g *Gate) runCheck(ctx context.Context, c *check) {
 	}
 	defer permit.Close()
 	answer := g.cfg.Check(ctx, c.user)
-	if _, idle := permit.reportAndPause(ctx, answer); idle != nil { // nobody waits for it
+	if _, idle := permit.report(ctx, answer); idle != nil { // nobody waits for it
 		g.mu.Lock()
 		idle.decide(anOutage)
 		g.mu.Unlock()

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -10,17 +11,17 @@ import (
 // fakeFleet is a fleet in memory. What a worker sees of it is up to lag old, as
 // it is with a loop that asks Redis.
 type fakeFleet struct {
-	mu          sync.Mutex
-	live        int
-	was         int // live, until changed + lag
-	changed     time.Time
-	lag         time.Duration
-	pausedUntil time.Time
-	pauses      []time.Duration
-	told        []News // all of it
-	toldAt      []time.Time
-	news        *News // of told, what is older than lag
-	merged      int   // how many of told are in news
+	mu      sync.Mutex
+	live    int
+	was     int // live, until changed + lag
+	changed time.Time
+	lag     time.Duration
+	book    Book
+	away    bool
+	told    []News // all of it
+	toldAt  []time.Time
+	news    *News // of told, what is older than lag
+	merged  int   // how many of told are in news
 }
 
 var _ Fleet = (*fakeFleet)(nil)
@@ -33,14 +34,20 @@ func (f *fakeFleet) set(live int) {
 	f.was, f.live, f.changed = f.live, live, time.Now()
 }
 
-// Pause implements Fleet.
-func (f *fakeFleet) Pause(_ context.Context, d time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pauses = append(f.pauses, d)
-	if until := time.Now().Add(d); until.After(f.pausedUntil) {
-		f.pausedUntil = until
+// Exchange implements Fleet. A round trip takes 2 ms.
+func (f *fakeFleet) Exchange(ctx context.Context, a Ask) (Grant, error) {
+	if !elapse(ctx, time.Millisecond) {
+		return Grant{}, ctx.Err()
 	}
+	f.mu.Lock()
+	if f.away {
+		f.mu.Unlock()
+		return Grant{}, errors.New("Redis is away")
+	}
+	g := f.book.Exchange(time.Now(), a)
+	f.mu.Unlock()
+	elapse(ctx, time.Millisecond)
+	return g, nil
 }
 
 // Tell implements Fleet.
@@ -54,7 +61,7 @@ func (f *fakeFleet) Tell(n News) {
 func (f *fakeFleet) Snapshot() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Snapshot{Live: f.live, PausedFor: max(time.Until(f.pausedUntil), 0)}
+	s := Snapshot{Live: f.live}
 	if time.Since(f.changed) < f.lag {
 		s.Live = f.was
 	}

@@ -6,26 +6,30 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Gate admits calls to the API. It is safe for concurrent use.
 type Gate struct {
 	cfg Config
 
-	mu             sync.Mutex // guards what follows
-	breakers       map[Kind]*breaker
-	pacer          *pacer
-	live           int       // workers of the fleet
-	news           *News     // the latest of the fleet
-	goodUser       string    // a user whose call has succeeded; "" if none has
-	lastCheck      *check    // the latest, or the one under way
-	waiters        []*waiter // the longest wait first
-	timer          *time.Timer
-	inFlight       int
-	throttledUntil time.Time // the end of the pause that KooDrive asked for; zero or past: no pause
-	stopped        bool
-	calls          uint64           // that have ended
-	refused        map[Cause]uint64 // tasks
+	mu        sync.Mutex // guards what follows
+	breakers  map[Kind]*breaker
+	pacer     *pacer
+	live      int       // workers of the fleet
+	news      *News     // the latest of the fleet
+	goodUser  string    // a user whose call has succeeded; "" if none has
+	lastCheck *check    // the latest, or the one under way
+	waiters   []*waiter // the longest wait first
+	timer     *time.Timer
+	waiting   map[Kind]int  // of waiters
+	wake      chan struct{} // wakes Pace
+	users     *refusedUsers
+	inFlight  int
+	stopped   bool
+	calls     map[Kind]*calls
+	refused   map[Cause]uint64 // tasks
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -34,9 +38,13 @@ func New(cfg Config) (*Gate, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg, pacer: &pacer{rate: cfg.Rate}, live: 1, breakers: make(map[Kind]*breaker), refused: make(map[Cause]uint64)}
+	_, isSolo := cfg.Fleet.(solo)
+	g := &Gate{
+		cfg: cfg, pacer: newPacer(cfg.Rate, isSolo), live: 1, breakers: make(map[Kind]*breaker), users: newRefusedUsers(),
+		waiting: make(map[Kind]int), wake: make(chan struct{}, 1), calls: make(map[Kind]*calls), refused: make(map[Cause]uint64),
+	}
 	for _, kind := range Kinds() {
-		g.breakers[kind] = newBreaker(g, kind)
+		g.breakers[kind], g.calls[kind] = newBreaker(g, kind), &calls{}
 	}
 	return g, nil
 }
@@ -52,9 +60,14 @@ func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 		defer g.mu.Unlock()
 		return nil, g.refuse(start, g.interrupted(call))
 	}
+	if until, held := g.users.held(start, call); held {
+		defer g.mu.Unlock()
+		return nil, g.refuse(start, blocker{cause: ByThrottle, kind: call.Kind, reason: tasks.Throttled, until: until})
+	}
 	wait := g.maxWait(call)
 	w.deadline = start.Add(wait)
 	g.waiters = append(g.waiters, w)
+	g.waiting[call.Kind]++
 	g.breakers[call.Kind].hurry(call.User)
 	g.admit()
 	g.mu.Unlock()
@@ -107,7 +120,7 @@ func (g *Gate) Holds(kind Kind) bool {
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.refresh(now)
-	return g.throttledUntil.Sub(now) > g.cfg.MaxWait || g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting
+	return g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting || g.waiting[kind] >= g.pacer.kinds[kind].useful(now)
 }
 
 // Stop refuses at once every task that waits, and every later one. Calls in flight

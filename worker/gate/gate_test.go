@@ -44,6 +44,12 @@ func setup(t *testing.T, cfg Config) *bundle {
 	}
 	b.Gate = g
 	t.Cleanup(g.Stop)
+	if cfg.Fleet != nil {
+		ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+		done := make(chan struct{})
+		go func() { g.Pace(ctx); close(done) }()
+		t.Cleanup(func() { stop(); <-done })
+	}
 	return b
 }
 

@@ -18,6 +18,7 @@ type Permit struct {
 	began      time.Time // when it was granted
 	waited     time.Duration
 	generation uint64 // the breaker's when the permit was granted
+	epoch      uint64 // the quota's, likewise
 	probe      bool
 	newUser    bool // the probe's user had not failed before
 	ended      bool // guarded by the gate's lock
@@ -34,23 +35,13 @@ func (p *Permit) Waited() time.Duration { return p.waited }
 // If it is not clear whether a failure is about the task, Report waits for the
 // answers of other calls, for at most a second, and then for a check.
 func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
-	refusal, doubt := p.reportAndPause(ctx, a)
+	refusal, doubt := p.report(ctx, a)
 	if doubt == nil || p.gate.settle(ctx, doubt) == theTask {
 		return refusal
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
 	return p.gate.refuse(time.Now(), p.blocker(a.Reason))
-}
-
-// reportAndPause counts the answer, and tells the fleet of a pause. If it is not clear
-// yet whether there is a refusal, it returns a doubt.
-func (p *Permit) reportAndPause(ctx context.Context, a Answer) (*Refusal, *doubt) {
-	refusal, pause, d := p.report(ctx, a)
-	if pause > 0 {
-		p.gate.cfg.Fleet.Pause(ctx, pause)
-	}
-	return refusal, d
 }
 
 // Cancel ends a permit without a call. Another task may call instead. The breaker
@@ -65,10 +56,9 @@ func (p *Permit) Cancel() {
 // panicked; Close reports that.
 func (p *Permit) Close() { p.Report(context.Background(), Answer{Reason: tasks.Panicked}) }
 
-// report returns the refusal, if any, and how long the whole fleet has to
-// pause, 0 if the fleet need not be told. If it is not clear yet whether there is a
+// report returns the refusal, if any. If it is not clear yet whether there is a
 // refusal, it returns a doubt.
-func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause time.Duration, d *doubt) {
+func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, d *doubt) {
 	reason := a.Reason
 	if isFailure(reason) && errors.Is(ctx.Err(), context.Canceled) {
 		// A shutdown or an operator ended the call. That says nothing about KooDrive.
@@ -78,23 +68,33 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, pause 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.ended {
-		return nil, 0, nil
+		return nil, nil
 	}
 	p.ended = true
 	now := time.Now()
 	g.inFlight--
-	g.calls++
+	g.calls[p.call.Kind].ended++
 	b := g.breakers[p.call.Kind]
 	about, d := b.report(now, p, reason, a.NotSent)
 	switch {
 	case reason == tasks.Throttled:
-		pause = g.throttle(now, a.RetryAfter)
-		refusal = g.refuse(now, blocker{cause: ByThrottle, reason: reason, until: g.throttledUntil})
+		refusal = g.refuse(now, blocker{cause: ByThrottle, kind: p.call.Kind, reason: reason, until: now.Add(g.throttled(now, p, a))})
 	case about == anOutage:
 		refusal = g.refuse(now, p.blocker(reason))
 	}
+	if passes(a) {
+		g.users.pass(p.call)
+		g.pacer.kinds[p.call.Kind].pass(p.epoch)
+		g.took(p.call.Kind, now.Sub(p.began))
+	}
+	g.pacer.tell(p.call.Kind, a.Limit)
 	g.admit()
-	return refusal, pause, d
+	return refusal, d
+}
+
+// passes reports whether an answer shows that no quota held the call back.
+func passes(a Answer) bool {
+	return a.Reason != tasks.Throttled && a.Reason != tasks.Panicked && a.Reason != canceled && !a.NotSent
 }
 
 // blocker is what holds back the task, whose call failed in an outage.
@@ -117,26 +117,18 @@ func (p *Permit) cancel() {
 	p.gate.admit()
 }
 
-// throttleCap bounds the pause, whatever the answer asks for.
+// throttleCap bounds the wait of a task, whatever the answer asks for.
 const throttleCap = 15 * time.Minute
 
-// throttle pauses this worker, and returns how long the whole fleet has to
-// pause, 0 if the fleet need not be told. If one call in flight is throttled, most
-// of the others are throttled, too. Their answers change nothing, unless the time
-// that they name is clearly later.
-func (g *Gate) throttle(now time.Time, wait time.Duration) time.Duration {
-	paused := now.Before(g.throttledUntil)
+// throttled counts a call that was answered with a 429, and returns how long its task
+// must wait.
+func (g *Gate) throttled(now time.Time, p *Permit, a Answer) time.Duration {
+	g.calls[p.call.Kind].overQuota++
+	wait := min(a.RetryAfter, throttleCap)
+	isUsers := g.users.refuse(now, p.call, wait)
+	g.pacer.kinds[p.call.Kind].refuse(now, !isUsers, p.epoch, wait)
 	if wait <= 0 {
-		if paused {
-			return 0
-		}
 		wait = randDuration(g.cfg.ThrottleMin, g.cfg.ThrottleMax)
 	}
-	wait = min(wait, throttleCap)
-	const clearly = time.Second // Retry-After is in whole seconds
-	if paused && now.Add(wait).Before(g.throttledUntil.Add(clearly)) {
-		return 0
-	}
-	g.throttledUntil = now.Add(wait)
 	return wait
 }

@@ -76,8 +76,8 @@ func TestPermit_EndsOnce(t *testing.T) {
 					}
 				}
 				s := b.Status()
-				if b.unbinds().State != Closed || s.InFlight != 1 || s.Calls != calls || s.PausedFor != 0 || len(fleet.pauses) != 0 {
-					t.Errorf("%+v, %v; want closed, one in flight, %d calls, and no throttling", s, fleet.pauses, calls)
+				if b.unbinds().State != Closed || s.InFlight != 1 || s.Calls != calls || s.OverQuota != 0 {
+					t.Errorf("%+v; want closed, one in flight, %d calls, and no throttling", s, calls)
 				}
 			})
 		})

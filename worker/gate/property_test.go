@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -90,7 +89,7 @@ func TestRate_NeverExceeded(t *testing.T) {
 			calls = b.calls
 		})
 		for _, window := range []time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second, time.Minute} {
-			bucket := max(1, math.Ceil(perSecond/10))
+			bucket := 1 + perSecond*(tokenLife+CatchUp).Seconds()
 			if n, limit := most(calls, window), perSecond*window.Seconds()+bucket; float64(n) > limit+1e-6 {
 				rt.Errorf("%d calls within %s at a rate of %g; want at most %.1f", n, window, perSecond, limit)
 			}

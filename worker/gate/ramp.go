@@ -57,3 +57,27 @@ func (r *ramp) take(now time.Time) {
 		r.bucket.AllowN(now, 1)
 	}
 }
+
+// adjust returns the bucket with this limit. A new bucket starts empty, since tokens
+// from the start would allow more calls than the rate.
+func adjust(bucket *rate.Limiter, now time.Time, limit float64) *rate.Limiter {
+	burst := max(1, int(math.Ceil(limit/10)))
+	switch {
+	case bucket == nil:
+		bucket = rate.NewLimiter(rate.Limit(limit), burst)
+		bucket.AllowN(now, burst)
+	case bucket.Limit() != rate.Limit(limit):
+		bucket.SetLimitAt(now, rate.Limit(limit))
+		bucket.SetBurstAt(now, burst)
+	}
+	return bucket
+}
+
+// untilToken returns the time until the bucket has a token.
+func untilToken(bucket *rate.Limiter, now time.Time) time.Duration {
+	missing := 1 - bucket.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	return time.Duration(math.Ceil(missing/float64(bucket.Limit())*float64(time.Second))) + time.Nanosecond
+}

@@ -12,11 +12,11 @@ type Cause string
 
 // The causes.
 const (
-	ByThrottle  Cause = "throttle"  // KooDrive asked for a pause
+	ByThrottle  Cause = "throttle"  // KooDrive answered 429
 	ByBreaker   Cause = "breaker"   // KooDrive is in trouble
 	ByDoubt     Cause = "doubt"     // the call failed, and it is not clear whether the task is at fault
 	ByInFlight  Cause = "in_flight" // Config.MaxInFlight calls are under way
-	ByRate      Cause = "rate"      // Config.Rate is used up
+	ByRate      Cause = "rate"      // the quota, or Config.Rate, allows no more
 	ByRamp      Cause = "ramp"      // the ramp after an outage limits the calls
 	ByInterrupt Cause = "interrupt" // the task's context ended, or the gate was stopped
 )
@@ -74,8 +74,8 @@ func (g *Gate) interrupted(call Call) blocker {
 func (g *Gate) explain(b blocker) (message, hint string) {
 	switch b.cause {
 	case ByThrottle:
-		return "KooDrive received too many requests; no worker calls it before " + b.until.UTC().Format(time.RFC3339),
-			"calls resume by themselves; if this happens often, set or lower --rate"
+		return "KooDrive received too many requests; this task is called again after " + b.until.UTC().Format(time.RFC3339),
+			"the workers call at the rate that KooDrive allows; no task is charged"
 	case ByBreaker:
 		if g.breakers[b.kind].state == Closed {
 			return "the call began in an outage that is over now", ""
@@ -87,7 +87,7 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 	case ByInFlight:
 		return "the allowed number of calls is in flight, and none ended in time", "raise --max-in-flight if KooDrive can take more"
 	case ByRate:
-		return "more tasks wait than the rate allows", "raise --rate if KooDrive can take more"
+		return "more tasks wait than the rate allows", "raise --rate if it is set and KooDrive can take more"
 	case ByRamp:
 		return "KooDrive has just come back, and the number of calls grows step by step", ""
 	default: // ByInterrupt

@@ -6,22 +6,38 @@ import (
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 )
 
 // Status is the gate at one moment, for metrics and people.
 type Status struct {
 	Breakers map[Kind]BreakerStatus
 
-	PausedFor time.Duration // by throttling, from now; 0 if it is not
-	Live      int           // workers that share the rate
-	Limit     float64       // calls a second that this worker may make now; 0 for no limit
-	InFlight  int
-	Waiting   int
+	Quotas   map[Kind]QuotaStatus
+	Shared   float64 // calls a second of all kinds together, after KooDrive has named a limit; 0 for no limit
+	Live     int     // workers of the fleet
+	Limit    float64 // calls a second that the fleet may make now, of the kind with the lowest limit; 0 for no limit
+	InFlight int
+	Waiting  int
 
 	// These only grow.
-	Calls   uint64           // calls that have ended, probes included
-	Probes  uint64           // probes that have ended
-	Refused map[Cause]uint64 // tasks that were refused
+	Calls     uint64           // calls that have ended, probes included
+	Probes    uint64           // probes that have ended
+	OverQuota uint64           // calls that KooDrive refused because of a quota
+	Refused   map[Cause]uint64 // tasks that were refused
+}
+
+// QuotaStatus is the quota of one kind of calls, and what became of this worker's calls.
+type QuotaStatus struct {
+	Rate    float64     // calls a second of the fleet; 0 for no limit
+	IsTold  bool        // KooDrive has named the limit; otherwise it was learnt
+	Phase   quota.Phase // Closed if the quota is used up
+	Granted float64     // calls a second that this worker got in the last second or so; 0 if there is no limit
+
+	Lately CallTimes
+
+	// As in Status.
+	Calls, OverQuota uint64
 }
 
 // BreakerStatus is the state of the breaker of one kind of calls.
@@ -37,14 +53,25 @@ func (g *Gate) Status() Status {
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.refresh(now)
-	limit := g.pacer.limit()
+	limit := math.Inf(1)
 	s := Status{
-		Breakers: make(map[Kind]BreakerStatus), PausedFor: max(g.throttledUntil.Sub(now), 0), Live: g.live,
-		InFlight: g.inFlight, Waiting: len(g.waiters), Calls: g.calls, Refused: maps.Clone(g.refused),
+		Breakers: make(map[Kind]BreakerStatus), Quotas: make(map[Kind]QuotaStatus), Shared: g.pacer.shared, Live: g.live,
+		InFlight: g.inFlight, Waiting: len(g.waiters), Refused: maps.Clone(g.refused),
 	}
 	for kind, b := range g.breakers {
 		s.Breakers[kind] = BreakerStatus{State: b.state, Reason: b.reason, Since: b.since}
 		s.Probes += b.probes
+		k, c := g.pacer.kinds[kind], g.calls[kind]
+		s.Calls += c.ended
+		s.OverQuota += c.overQuota
+		q := QuotaStatus{Rate: k.granted.Quota, IsTold: k.granted.IsTold, Phase: k.granted.Phase, Lately: c.lately, Calls: c.ended, OverQuota: c.overQuota}
+		if now.Sub(g.pacer.heardAt) <= deaf {
+			q.Granted = k.got
+		}
+		s.Quotas[kind] = q
+		if k.isLimited() {
+			limit = min(limit, k.granted.Rate)
+		}
 		limit = min(limit, b.ramp.limit(now, g.live))
 	}
 	if !math.IsInf(limit, 1) {

@@ -42,8 +42,6 @@ func (g *Gate) admit() {
 		switch {
 		case i >= 0:
 			g.decide(i, g.grant(now, g.waiters[i].call), nil)
-		case b.cause == ByThrottle && b.until.After(g.waiters[0].deadline):
-			g.decide(0, nil, g.refuse(now, b))
 		default:
 			g.admitAt(now, b.until)
 			return
@@ -58,11 +56,7 @@ func (g *Gate) admit() {
 func (g *Gate) refresh(now time.Time) {
 	s := g.cfg.Fleet.Snapshot()
 	g.live = max(s.Live, 1)
-	if until := now.Add(s.PausedFor); s.PausedFor > 0 && until.After(g.throttledUntil) {
-		g.throttledUntil = until
-	}
-	_, isSolo := g.cfg.Fleet.(solo)
-	g.pacer.setLive(now, g.live, isSolo)
+	g.exchange(now)
 	if s.News == nil || s.News == g.news {
 		return
 	}
@@ -75,7 +69,7 @@ func (g *Gate) refresh(now time.Time) {
 // next returns the index of the waiter that may call now. It returns -1 if none may,
 // and what blocks the one whose block ends first.
 func (g *Gate) next(now time.Time) (int, blocker) {
-	if b, blocked := g.blocked(now); blocked {
+	if b, blocked := g.blocked(); blocked {
 		return -1, b
 	}
 	var first blocker
@@ -92,8 +86,15 @@ func (g *Gate) next(now time.Time) (int, blocker) {
 			}
 			continue
 		}
-		if wait := g.pacer.wait(now); wait > 0 {
-			return -1, blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(wait)}
+		if wait := g.pacer.wait(now, w.call.Kind); wait > 0 {
+			seen = append(seen, w.call.Kind)
+			if until := now.Add(wait); first.cause == "" || first.until.IsZero() || until.Before(first.until) {
+				first = blocker{cause: ByRate, kind: w.call.Kind, reason: tasks.Throttled, until: until}
+			}
+			if len(seen) == len(g.breakers) {
+				break
+			}
+			continue
 		}
 		return g.breakers[w.call.Kind].choose(i), blocker{}
 	}
@@ -101,10 +102,8 @@ func (g *Gate) next(now time.Time) (int, blocker) {
 }
 
 // blocked reports what blocks every call now, the rate aside.
-func (g *Gate) blocked(now time.Time) (b blocker, blocked bool) {
+func (g *Gate) blocked() (b blocker, blocked bool) {
 	switch {
-	case now.Before(g.throttledUntil):
-		return blocker{cause: ByThrottle, reason: tasks.Throttled, until: g.throttledUntil}, true
 	case g.cfg.MaxInFlight > 0 && g.inFlight >= g.cfg.MaxInFlight:
 		return blocker{cause: ByInFlight, reason: tasks.Throttled}, true
 	default:
@@ -153,7 +152,7 @@ func (g *Gate) grant(now time.Time, call Call) *Permit {
 	p := &Permit{gate: g, call: call, began: now}
 	b := g.breakers[call.Kind]
 	b.ramp.take(now)
-	g.pacer.take(now)
+	p.epoch = g.pacer.take(now, call.Kind)
 	b.admit(p)
 	g.inFlight++
 	return p
@@ -162,6 +161,7 @@ func (g *Gate) grant(now time.Time, call Call) *Permit {
 // decide ends the wait of a waiter with a permit or a refusal.
 func (g *Gate) decide(i int, p *Permit, r *Refusal) {
 	w := g.waiters[i]
+	g.waiting[w.call.Kind]--
 	if i == 0 {
 		g.waiters[0], g.waiters = nil, g.waiters[1:]
 	} else {
@@ -182,6 +182,7 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 		w.permit.cancel()
 	default:
 		g.waiters = slices.DeleteFunc(g.waiters, func(other *waiter) bool { return other == w })
+		g.waiting[w.call.Kind]--
 		if ctx.Err() == nil {
 			return nil, g.refuse(now, g.blockerOf(now, w.call))
 		}
@@ -191,7 +192,7 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 
 // blockerOf returns what blocks a call. If nothing else does, it is the rate.
 func (g *Gate) blockerOf(now time.Time, call Call) blocker {
-	if b, blocked := g.blocked(now); blocked {
+	if b, blocked := g.blocked(); blocked {
 		return b
 	}
 	if b, blocked := g.breakers[call.Kind].blocks(now); blocked {
@@ -200,7 +201,7 @@ func (g *Gate) blockerOf(now time.Time, call Call) blocker {
 		}
 		return b
 	}
-	return blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(g.pacer.wait(now))}
+	return blocker{cause: ByRate, reason: tasks.Throttled, until: now.Add(g.pacer.wait(now, call.Kind))}
 }
 
 // readNewsEvery is how often the waiters read the news of the fleet.

@@ -68,6 +68,12 @@ func setup(t *testing.T, cfg gate.Config, sources ...lockSource) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if cfg.Fleet != nil {
+		ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+		done := make(chan struct{})
+		go func() { g.Pace(ctx); close(done) }()
+		t.Cleanup(func() { stop(); <-done })
+	}
 	core, logs := observer.New(zapcore.WarnLevel)
 	b := &bundle{answer: koodrive.Answer{Reason: tasks.OK}, status: enqueuelocks.Claimed, token: 7, logs: logs}
 	known := newLockSources(nil, zap.New(core))

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -168,7 +170,14 @@ func report(ctx context.Context, permit *gate.Permit, a koodrive.Answer) pipelin
 
 // GateAnswer tells the gate of an answer.
 func GateAnswer(a koodrive.Answer) gate.Answer {
-	return gate.Answer{Reason: a.Reason, RetryAfter: a.RetryAfter, NotSent: a.NoServerReached || a.RefusedWithoutCall()}
+	retryAfter := a.RetryAfter
+	if a.Reason == tasks.Throttled {
+		retryAfter = cmp.Or(retryAfter, a.Limit.Reset)
+	}
+	return gate.Answer{
+		Reason: a.Reason, RetryAfter: retryAfter, NotSent: a.NoServerReached || a.RefusedWithoutCall(),
+		Limit: quota.Limit{Calls: a.Limit.Calls, Window: a.Limit.Window, Dimension: a.Limit.Dimension},
+	}
 }
 
 // devices lists the devices of a user. The list is valid if the result has

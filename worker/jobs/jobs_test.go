@@ -17,6 +17,7 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/gate/quota"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
@@ -70,6 +71,27 @@ func TestReport_NoCallIsNoGoodProbe(t *testing.T) {
 				t.Errorf("%s: the gate is %+v; want it closed by an answer of KooDrive's", reason, s)
 			}
 		})
+	}
+}
+
+func TestGateAnswer_TellsOfTheQuota(t *testing.T) {
+	t.Parallel()
+	told := koodrive.Limit{Calls: 100, Window: time.Minute, Dimension: "user", HasRemaining: true, Reset: 9 * time.Second}
+	limit := quota.Limit{Calls: 100, Window: time.Minute, Dimension: "user"}
+	for _, tc := range []struct {
+		answer koodrive.Answer
+		want   gate.Answer
+	}{
+		{koodrive.Answer{Reason: tasks.OK, Limit: told}, gate.Answer{Reason: tasks.OK, Limit: limit}},
+		{koodrive.Answer{Reason: tasks.Throttled, Limit: told}, gate.Answer{Reason: tasks.Throttled, Limit: limit, RetryAfter: 9 * time.Second}},
+		{
+			koodrive.Answer{Reason: tasks.Throttled, Limit: told, RetryAfter: time.Second},
+			gate.Answer{Reason: tasks.Throttled, Limit: limit, RetryAfter: time.Second},
+		},
+	} {
+		if got := GateAnswer(tc.answer); got != tc.want {
+			t.Errorf("%+v: got %+v; want %+v", tc.answer, got, tc.want)
+		}
 	}
 }
 

@@ -84,15 +84,21 @@ func TestRelease_WaitsForAWorkerThatKnowsItsSource(t *testing.T) {
 	}
 }
 
-// pausing is a fleet that must pause until a time.
+// pausing is a fleet that has no tokens until a time.
 type pausing struct{ until time.Time }
 
-func (pausing) Pause(context.Context, time.Duration) {}
+func (r pausing) Exchange(_ context.Context, a gate.Ask) (gate.Grant, error) {
+	var g gate.Grant
+	for _, c := range a.Kinds {
+		g.Kinds = append(g.Kinds, gate.Granted{Kind: c.Kind, N: min(c.Want, 1), First: time.Until(r.until), Spacing: time.Second, Rate: 1})
+	}
+	return g, nil
+}
 
 func (pausing) Tell(gate.News) {}
 
-func (r pausing) Snapshot() gate.Snapshot {
-	return gate.Snapshot{Live: 1, PausedFor: time.Until(r.until)}
+func (pausing) Snapshot() gate.Snapshot {
+	return gate.Snapshot{Live: 1}
 }
 
 func TestRelease_RechecksAfterAWaitAtTheGate(t *testing.T) {

@@ -96,8 +96,8 @@ func (l *attemptLog) alarm(decision Decision, result Result) {
 	if result.Hint != "" {
 		fields = append(fields, zap.String("hint", result.Hint))
 	}
-	if decision.Reason == tasks.Throttled {
-		l.log.Warn(message, fields...)
+	if decision.Reason == tasks.Throttled { // KooDrive's quota is used: nothing is wrong
+		l.log.Info(message, fields...)
 		return
 	}
 	l.log.Error(message, fields...)

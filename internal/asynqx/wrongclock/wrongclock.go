@@ -78,7 +78,7 @@ func (c *Clock) shift(args []any, ahead time.Duration) {
 			seconds(0)
 		case n == 1 && strings.HasSuffix(key, ":lease"): // lists what has expired
 			seconds(0)
-		case n == 8: // retries
+		case n == 8 && len(argv) > 2: // retries
 			seconds(2)
 		}
 	}
