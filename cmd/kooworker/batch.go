@@ -15,7 +15,7 @@ import (
 
 type batchCmd struct {
 	List     batchListCmd     `cmd:"" help:"List batches, latest first."`
-	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch."`
+	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and how long the rest takes at least if KooDrive's quota is known."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
 	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
@@ -61,23 +61,23 @@ type batchShowCmd struct {
 }
 
 // Run implements the command.
-func (c *batchShowCmd) Run(e *env, store *batch.Store) error {
+func (c *batchShowCmd) Run(e *env, store *batch.Store, limits *callLimits) error {
 	b, err := store.Show(e.ctx, c.ID)
 	if err != nil {
 		return redisError(err)
 	}
-	return printStats(e, b, c.JSON)
+	return printStats(e, limits.withTimeLeft(e.ctx, b), c.JSON)
 }
 
 // printStats writes the counts of a batch, and last what is unusual about them.
-func printStats(e *env, b tasks.BatchStats, asJSON bool) error {
+func printStats(e *env, b batchLeft, asJSON bool) error {
 	if asJSON {
 		err := writeJSON(e.stdout, b)
-		warnGone(e.stderr, b)
+		warnGone(e.stderr, b.BatchStats)
 		return err
 	}
 	writeStats(e.stdout, b)
-	warnGone(e.stdout, b)
+	warnGone(e.stdout, b.BatchStats)
 	return nil
 }
 
@@ -89,7 +89,7 @@ func warnGone(w io.Writer, b tasks.BatchStats) {
 }
 
 // writeStats writes the counts of a batch for people.
-func writeStats(out io.Writer, b tasks.BatchStats) {
+func writeStats(out io.Writer, b batchLeft) {
 	table := terminal.NewTable(out)
 	table.Row("batch", b.ID)
 	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
@@ -107,6 +107,9 @@ func writeStats(out io.Writer, b tasks.BatchStats) {
 		}
 	}
 	table.Row("done", yesNo(b.Done))
+	if b.LeftSeconds > 0 {
+		table.Row("time left", b.timeLeft())
+	}
 	_ = table.Close("") // nobody is left to be told if it fails
 }
 
@@ -131,8 +134,8 @@ type batchWatchCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWatchCmd) Run(e *env, store *batch.Store) error {
-	b, err := watchBatch(e, store, c.ID, 0)
+func (c *batchWatchCmd) Run(e *env, store *batch.Store, limits *callLimits) error {
+	b, err := watchBatch(e, store, limits, c.ID, 0)
 	return printWaited(e, b, c.JSON, err)
 }
 
@@ -140,7 +143,7 @@ func (c *batchWatchCmd) Run(e *env, store *batch.Store) error {
 // code.
 func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 	if b.ID != "" {
-		err = errors.Join(err, printStats(e, b, asJSON))
+		err = errors.Join(err, printStats(e, batchLeft{BatchStats: b}, asJSON))
 	}
 	if err == nil && b.Failed() > 0 {
 		return errPartial
@@ -149,11 +152,16 @@ func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 }
 
 // watchBatch waits until a batch is done, and shows the progress on stderr.
-func watchBatch(e *env, store *batch.Store, id string, timeout time.Duration) (tasks.BatchStats, error) {
+func watchBatch(e *env, store *batch.Store, limits *callLimits, id string, timeout time.Duration) (tasks.BatchStats, error) {
 	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
 	defer progress.Finish()
 	started := false
+	var limitRead time.Time
 	return waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
+		if b.Queued > 0 && time.Since(limitRead) >= readLimitEvery {
+			progress.SetFastest(limits.of(e.ctx, b.ID))
+			limitRead = time.Now()
+		}
 		if !started {
 			started = true
 			progress.StartAt(b.Total - b.Queued) // what was done before does not count for the speed

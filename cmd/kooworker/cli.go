@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}),
 		defaults(),
 		kong.BindToProvider(storeOf(batch.NewStore)),
+		kong.BindToProvider(storeOf(newCallLimits)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
 	)

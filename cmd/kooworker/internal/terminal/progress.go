@@ -37,6 +37,7 @@ type Progress struct {
 	done    int64
 	before  int64   // the part of done that an earlier run did
 	share   float64 // the done share of the job, 0 to 1; 0: not known
+	fastest float64 // the speed that is possible, per second; 0: not known
 	detail  string
 	started time.Time
 	ended   time.Time // zero until Finish
@@ -82,6 +83,11 @@ func (p *Progress) SetTotal(total int64) { p.update(func() { p.total = total }) 
 // SetShare sets which share is done, from 0 to 1. It is used while the total is
 // not known.
 func (p *Progress) SetShare(share float64) { p.update(func() { p.share = share }) }
+
+// SetFastest sets the speed that is possible, per second, 0 if that is not known. The
+// remaining time is that of this speed until another one has been measured, and never
+// shorter.
+func (p *Progress) SetFastest(perSecond float64) { p.update(func() { p.fastest = perSecond }) }
 
 // SetDetail sets the text at the end of the line, such as "12 rejected".
 func (p *Progress) SetDetail(text string) { p.update(func() { p.detail = text }) }
@@ -205,22 +211,35 @@ const maxETA = 1000 * 3600
 func (p *Progress) current() []string {
 	now := time.Now()
 	rate := p.counts.add(now, float64(p.done))
-	parts := []string{perSecond(rate)}
+	parts := []string{PerSecond(rate)}
 	share, known := p.doneShare()
 	var left float64
 	switch {
 	case !known:
-		return append(parts, "after "+humanDuration(now.Sub(p.started).Seconds()))
+		return append(parts, "after "+HumanDuration(now.Sub(p.started).Seconds()))
 	case p.total > 0:
-		left = float64(p.total-p.done) / rate
+		left = float64(p.total-p.done) / p.expected(now, rate)
 	default:
 		parts = append([]string{fmt.Sprintf("%.0f %%", 100*share)}, parts...)
 		left = (1 - share) / p.shares.add(now, share)
 	}
 	if left > 0 && left < maxETA { // at a rate of 0 it is infinite, or not a number
-		parts = append(parts, humanDuration(left)+" left")
+		parts = append(parts, HumanDuration(left)+" left")
 	}
 	return parts
+}
+
+// expected returns the speed to expect, given the one that was measured. Before anything
+// was done it is the fastest; if that takes long, it is not known. The caller holds p.mu.
+func (p *Progress) expected(now time.Time, measured float64) float64 {
+	switch {
+	case p.fastest == 0:
+		return measured
+	case measured == 0 && p.done == p.before && now.Sub(p.started) < speedWindow:
+		return p.fastest
+	default:
+		return min(measured, p.fastest)
+	}
 }
 
 // average returns the average speed and the time that the job took. The caller
@@ -228,16 +247,9 @@ func (p *Progress) current() []string {
 func (p *Progress) average() (parts []string) {
 	took := p.ended.Sub(p.started).Seconds()
 	if took > 0 {
-		parts = append(parts, perSecond(max(0, float64(p.done-p.before)/took)))
+		parts = append(parts, PerSecond(max(0, float64(p.done-p.before)/took)))
 	}
 	return append(parts, fmt.Sprintf("in %.1f s", took))
-}
-
-func perSecond(rate float64) string {
-	if rate < 10 {
-		return fmt.Sprintf("%.1f/s", rate)
-	}
-	return fmt.Sprintf("%.0f/s", rate)
 }
 
 // speed measures how fast a value grows, over a moving window.

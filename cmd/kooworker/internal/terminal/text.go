@@ -28,8 +28,8 @@ func Duration(d time.Duration) string {
 	return s
 }
 
-// humanDuration rounds to the unit that people would use.
-func humanDuration(seconds float64) string {
+// HumanDuration rounds to the unit that people would use.
+func HumanDuration(seconds float64) string {
 	s := int(math.Round(seconds))
 	switch {
 	case s < 120:
@@ -39,4 +39,12 @@ func humanDuration(seconds float64) string {
 	default:
 		return fmt.Sprintf("%d h %d min", s/3600, s%3600/60)
 	}
+}
+
+// PerSecond writes a rate, such as 200/s.
+func PerSecond(rate float64) string {
+	if rate < 10 {
+		return fmt.Sprintf("%.1f/s", rate)
+	}
+	return fmt.Sprintf("%.0f/s", rate)
 }
