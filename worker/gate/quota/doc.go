@@ -2,7 +2,7 @@
 // all, only when it refuses a call with a 429.
 //
 // An [Estimate] is what a fleet of clients knows. It is brought up to date five times a
-// second, with [Estimate.Learn], from the counts of the whole fleet: how many calls have
+// second, with [Estimate.Update], from the counts of the whole fleet: how many calls have
 // passed so far, and how many were refused. It answers with a rate. The clients must see
 // to it that they make no more calls than that.
 //
@@ -24,7 +24,8 @@
 //
 // Closed. Calls are refused, and none passes: the quota of a window of time is used up.
 // For a second there are ten probes a second, then there is one a second, or none before
-// the time that the API has named (Retry-After). When a probe passes, a window has
+// the time that the API has named (Retry-After). If it has named a window of minutes or
+// more, there is one probe for each hundredth of it. When a probe passes, a window has
 // opened. What passed from one opening to the next, over that time, is the rate. So 3,000
 // calls a minute become 50 a second. At a window of minutes the rate grows more slowly:
 // the unit is a quarter of the window.
@@ -37,9 +38,10 @@
 //
 // # Told
 //
-// If the API names its limit and the window, the rate is a little less than that, and does
-// not grow beyond it for three minutes, or for ten windows. A limit of which more has
-// passed than it allows is somebody else's, and is ignored.
+// If the API names its limit and the window, the rate is a little less than that at once,
+// even if no call was refused yet. It does not grow beyond it for three minutes, or for
+// ten windows. A limit of which more has passed than it allows is somebody else's, and is
+// ignored.
 //
 // # Refused at any rate
 //
