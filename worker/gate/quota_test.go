@@ -276,7 +276,7 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 				synctest.Test(t, func(t *testing.T) {
 					from, to := cmp.Or(r.from, 30*s), cmp.Or(r.to, 90*s)
 					// Sixty-four callers of twenty workers are more than any of these quotas needs.
-					d := &drain{api: r.api(), strange: r.strange, workers: n, callers: cmp.Or(r.callers, 64) / (1 + n/10), users: cmp.Or(r.users, 100_000), seed: 2, rate: r.rate, mixed: r.mixed}
+					d := &drain{api: r.api(), strange: r.strange, workers: n, callers: cmp.Or(r.callers, 64) / (1 + n/5), users: cmp.Or(r.users, 100_000), seed: 2, rate: r.rate, mixed: r.mixed}
 					d.run(t, to)
 					passed, refused := float64(sum(d.passed, from, to)), float64(sum(d.refused, from, to))
 					second := passed / (to - from).Seconds()
