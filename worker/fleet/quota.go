@@ -80,7 +80,7 @@ func exchangeArgs(ask gate.Ask) ([]any, error) {
 			}
 			told = string(text)
 		}
-		args = append(args, name, a.Want, a.Epoch, a.Passed, a.Fresh, a.Refused, a.RetryAfter.Milliseconds(), told)
+		args = append(args, name, a.Want, a.Epoch, a.Passed, a.Fresh, a.Refused, told)
 		return nil
 	}
 	shared := gate.Asked{Told: ask.Told}
@@ -102,7 +102,7 @@ type update struct {
 
 // parseGranted reads the part of exchangeCmd's reply about one quota.
 func parseGranted(part any) (gate.Granted, *update, error) {
-	const parts, updateParts = 9, 9
+	const parts, updateParts = 9, 8
 	values, _ := part.([]any)
 	if len(values) != parts {
 		return gate.Granted{}, nil, fmt.Errorf("a grant has %d parts; want %d", len(values), parts)
@@ -134,8 +134,8 @@ func parseGranted(part any) (gate.Granted, *update, error) {
 		u.estimate = quota.Estimate{}
 	}
 	u.report.Counts = quota.Counts{Passed: number(1), Fresh: number(2), Refused: number(3), Lacked: number(4)}
-	u.report.Until, u.report.ToldAt = number(5), number(7)
-	if text, _ := list[6].(string); text != "" && json.Unmarshal([]byte(text), &u.report.Told) != nil {
+	u.report.ToldAt = number(6)
+	if text, _ := list[5].(string); text != "" && json.Unmarshal([]byte(text), &u.report.Told) != nil {
 		u.report.ToldAt = 0
 	}
 	return g, u, nil
@@ -165,7 +165,7 @@ func (f *Fleet) update(ctx context.Context, now int64, name string, u *update) e
 	if e.IsTold() {
 		isTold = 1
 	}
-	isStored, err := commitCmd.Run(ctx, f.rdb, []string{quotaKey}, name, u.version, text, e.Rate, e.Epoch, isTold, string(e.Phase), anewFrom, e.NotBefore).Bool()
+	isStored, err := commitCmd.Run(ctx, f.rdb, []string{quotaKey}, name, u.version, text, e.Rate, e.Epoch, isTold, string(e.Phase), anewFrom).Bool()
 	if err != nil || !isStored {
 		return err
 	}

@@ -111,7 +111,7 @@ func TestExchange_LikeTheBook(t *testing.T) {
 			}
 			switch r.IntN(30) {
 			case 0:
-				a.Refused, a.RetryAfter = r.IntN(20), time.Duration(r.IntN(300))*time.Millisecond
+				a.Refused = r.IntN(20)
 			case 2:
 				a.Told = quota.Limit{Calls: 1 + r.IntN(100), Window: time.Second, Dimension: "api"}
 			case 3:
@@ -153,7 +153,7 @@ func TestExchange_KeepsOneKey(t *testing.T) {
 	exchange(t, f, 0, gate.Asked{Passed: 1, Refused: 1})
 	fields := server.Client().HLen(t.Context(), quotaKey).Val()
 	for i := range 1000 {
-		exchange(t, f, 0, gate.Asked{Want: 5, Epoch: uint64(i), Passed: 10, Refused: 100, Told: quota.Limit{Calls: 100 + i, Window: time.Second}, RetryAfter: time.Second})
+		exchange(t, f, 0, gate.Asked{Want: 5, Epoch: uint64(i), Passed: 10, Refused: 100, Told: quota.Limit{Calls: 100 + i, Window: time.Second}})
 	}
 	if n, most := server.Client().HLen(t.Context(), quotaKey).Val(), fields+8; n > most {
 		t.Errorf("%d fields; want at most %d", n, most)

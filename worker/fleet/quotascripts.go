@@ -18,8 +18,7 @@ const (
 // commitCmd. gate.Book does the same in Go.
 //
 // KEYS[1] -> {kooworker:fleet}:quota, a hash. The fields of each quota, <kind> or all:
-// the counts (:passed, :fresh, :refused, :lacked), what KooDrive has named (:until, :told,
-// :toldat), the estimate (:state, :version, :rate, :epoch, :istold, :phase) and when it
+// the counts (:passed, :fresh, :refused, :lacked), what KooDrive has named (:told, :toldat), the estimate (:state, :version, :rate, :epoch, :istold, :phase) and when it
 // was given to a worker (:handed). The field <bucket>:due of each bucket, <kind>, all or
 // ceiling: when its next token is due, in us. The field ceiling:rate: the latest ceiling,
 // for people
@@ -58,9 +57,9 @@ if ceiling ~= number("ceiling:rate") then set("ceiling:rate", ARGV[1]) end
 local shared = number("all:rate")
 local out = {string.format("%.0f", us), tostring(shared)}
 local wanted = 0
-for i = 7, #ARGV, 8 do wanted = wanted + tonumber(ARGV[i + 1]) end
-for i = 7, #ARGV, 8 do
-  local name, want, told = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 7]
+for i = 7, #ARGV, 7 do wanted = wanted + tonumber(ARGV[i + 1]) end
+for i = 7, #ARGV, 7 do
+  local name, want, told = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 6]
   local rate, epoch = number(name .. ":rate"), number(name .. ":epoch")
 
   local n, first, slowest = 0, 0, 0
@@ -103,7 +102,6 @@ for i = 7, #ARGV, 8 do
     add(name .. ":fresh", tonumber(ARGV[i + 4]))
     add(name .. ":refused", refused)
   end
-  if tonumber(ARGV[i + 6]) > 0 then set(name .. ":until", now + ARGV[i + 6]) end
   local age, isnew = now - number(name .. ":handed"), false
   if told ~= "" then
     isnew = told ~= hash[name .. ":told"]
@@ -114,7 +112,7 @@ for i = 7, #ARGV, 8 do
   if isnew or age >= tonumber(ARGV[4]) or rate == 0 and fresh and refused > 0 and age >= tonumber(ARGV[5]) then
     set(name .. ":handed", now)
     update = {number(name .. ":version"), number(name .. ":passed"), number(name .. ":fresh"), number(name .. ":refused"),
-      number(name .. ":lacked"), number(name .. ":until"), hash[name .. ":told"] or "", number(name .. ":toldat"), 0}
+      number(name .. ":lacked"), hash[name .. ":told"] or "", number(name .. ":toldat"), 0}
   end
   out[#out + 1] = {n, first, tostring(slowest), tostring(rate), epoch, number(name .. ":istold"), hash[name .. ":phase"] or "",
     #update > 0 and hash[name .. ":state"] or "", update}
@@ -143,7 +141,6 @@ return out
 // ARGV[7] -> its phase
 // ARGV[8] -> the time in us from which tokens are granted anew, if those that were granted
 // before are void; 0 for as before
-// ARGV[9] -> the time in ms before which no token is due; 0 for none
 //
 // Returns 1 if it was stored.
 var commitCmd = redis.NewScript(`
@@ -153,7 +150,6 @@ redis.call("HSET", key, name .. ":version", ARGV[2] + 1, name .. ":state", ARGV[
   name .. ":epoch", ARGV[5], name .. ":istold", ARGV[6], name .. ":phase", ARGV[7])
 local due = tonumber(redis.call("HGET", key, name .. ":due") or "0")
 if ARGV[8] ~= "0" then due = tonumber(ARGV[8]) end
-if due < ARGV[9] * 1000 then due = ARGV[9] * 1000 end
 redis.call("HSET", key, name .. ":due", string.format("%.3f", due))
 return 1
 `)

@@ -114,7 +114,7 @@ func TestExchange_FieldsAreBounded(t *testing.T) {
 		limit := quota.Limit{Calls: 100 + i, Window: time.Second}
 		ask := gate.Ask{Ceiling: 50, Told: limit}
 		for _, kind := range gate.Kinds() {
-			ask.Kinds = append(ask.Kinds, gate.Asked{Kind: kind, Want: 5, Epoch: uint64(i % 3), Passed: 2, Fresh: 1, Refused: 3, RetryAfter: time.Second, Told: limit})
+			ask.Kinds = append(ask.Kinds, gate.Asked{Kind: kind, Want: 5, Epoch: uint64(i % 3), Passed: 2, Fresh: 1, Refused: 3, Told: limit})
 		}
 		if _, err := f.Exchange(t.Context(), ask); err != nil {
 			t.Fatal(err)

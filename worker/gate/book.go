@@ -134,9 +134,6 @@ func (e *entry) count(now int64, a Asked) {
 		e.report.Counts.Fresh += int64(a.Fresh)
 		e.report.Counts.Refused += int64(a.Refused)
 	}
-	if a.RetryAfter > 0 {
-		e.report.Until = now + a.RetryAfter.Milliseconds()
-	}
 	e.tell(now, a.Told)
 }
 
@@ -162,5 +159,4 @@ func (b *Book) update(us float64, name string, e *entry) {
 	if isVoid := e.Update(now, e.report); isVoid {
 		b.due[name] = us
 	}
-	b.due[name] = max(b.due[name], float64(e.NotBefore)*1000)
 }

@@ -44,14 +44,12 @@ type Ask struct {
 // Asked is an Ask about one kind of calls. The counts are since the last Ask.
 type Asked struct {
 	Kind    Kind
-	Want    int    // tokens
-	Epoch   uint64 // of the quota, in which the calls were allowed
-	Passed  int    // calls that no quota held back
-	Fresh   int    // of these, calls of this epoch
-	Refused int    // calls of this epoch that a quota held back
-	// RetryAfter is the shortest time that the refused calls were told to wait, 0 for none.
-	RetryAfter time.Duration
-	Told       quota.Limit // zero: KooDrive has named none
+	Want    int         // tokens
+	Epoch   uint64      // of the quota, in which the calls were allowed
+	Passed  int         // calls that no quota held back
+	Fresh   int         // of these, calls of this epoch
+	Refused int         // calls of this epoch that a quota held back
+	Told    quota.Limit // zero: KooDrive has named none
 }
 
 // Grant is the fleet's answer to an Ask.

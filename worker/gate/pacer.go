@@ -35,7 +35,6 @@ type pace struct {
 	// Since the latest ask:
 	spent                  int // tokens
 	passed, fresh, refused int
-	retryAfter             time.Duration
 	told                   quota.Limit
 }
 
@@ -181,12 +180,12 @@ func (p *pacer) ask(now time.Time, waiting map[Kind]int) Ask {
 		kind := kinds[(i+p.turn)%len(kinds)]
 		k := p.kinds[kind]
 		a := Asked{
-			Kind: kind, Epoch: k.granted.Epoch, Passed: k.passed, Fresh: k.fresh, Refused: k.refused, RetryAfter: k.retryAfter, Told: k.told,
+			Kind: kind, Epoch: k.granted.Epoch, Passed: k.passed, Fresh: k.fresh, Refused: k.refused, Told: k.told,
 		}
 		if n := waiting[kind]; n > 0 {
 			a.Want = max(n+k.spent*3/2-k.left(), 0)
 		}
-		k.spent, k.passed, k.fresh, k.refused, k.retryAfter, k.told = 0, 0, 0, 0, 0, quota.Limit{}
+		k.spent, k.passed, k.fresh, k.refused, k.told = 0, 0, 0, 0, quota.Limit{}
 		out.Kinds = append(out.Kinds, a)
 	}
 	return out
@@ -252,14 +251,11 @@ func (k *pace) pass(epoch uint64) {
 }
 
 // refuse counts a call that was refused, perhaps for the quota.
-func (k *pace) refuse(now time.Time, counts bool, epoch uint64, retryAfter time.Duration) {
+func (k *pace) refuse(now time.Time, counts bool, epoch uint64) {
 	k.inRow++
 	k.refusedAt = now
 	if counts && epoch == k.granted.Epoch {
 		k.refused++
-	}
-	if retryAfter > 0 && (k.retryAfter == 0 || retryAfter < k.retryAfter) {
-		k.retryAfter = retryAfter
 	}
 }
 

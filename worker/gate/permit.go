@@ -126,7 +126,10 @@ func (g *Gate) throttled(now time.Time, p *Permit, a Answer) time.Duration {
 	g.calls[p.call.Kind].overQuota++
 	wait := min(a.RetryAfter, throttleCap)
 	isUsers := g.users.refuse(now, p.call, wait)
-	g.pacer.kinds[p.call.Kind].refuse(now, !isUsers, p.epoch, wait)
+	g.pacer.kinds[p.call.Kind].refuse(now, !isUsers, p.epoch)
+	if !isUsers {
+		g.pacer.tell(p.call.Kind, a.Limit)
+	}
 	if wait <= 0 {
 		wait = randDuration(g.cfg.ThrottleMin, g.cfg.ThrottleMax)
 	}

@@ -94,7 +94,7 @@ var hints = map[tasks.Reason]string{
 	tasks.Network: "no connection, or it broke: check name resolution, firewall, proxy settings (HTTPS_PROXY, NO_PROXY) and " +
 		"the server's certificate from this very machine",
 	tasks.TimedOut:  "no answer in time: if this continues, check the network path and raise the call timeout",
-	tasks.Throttled: "the server asks to slow down: if this continues, lower the rate of the fleet or have the quota raised",
+	tasks.Throttled: "the workers call at the rate that KooDrive allows; if that is too slow, have the quota raised",
 	tasks.Invalid:   "KooDrive refuses these parameters: check the user id and the device or lock id",
 	tasks.Protocol:  "the answer makes no sense: look at what a proxy or gateway on the way does to it",
 	tasks.Rejected:  "the table of codes does not know this code: look it up, and add it to the deployment's reasons if it means something else",

@@ -23,9 +23,9 @@
 // and the clients do not need the rate, it is Unlimited again.
 //
 // Closed. Calls are refused, and none passes: the quota of a window of time is used up.
-// For a second there are ten probes a second, then there is one a second, or none before
-// the time that the API has named (Retry-After). If it has named a window of minutes or
-// more, there is one probe for each hundredth of it. When a probe passes, a window has
+// For a second there are ten probes a second, then there is one a second, whatever a
+// Retry-After says: that may be about a single user. If the API has named a window of
+// minutes or more, there is one probe for each hundredth of it, and one a minute at least. When a probe passes, a window has
 // opened. What passed from one opening to the next, over that time, is the rate. So 3,000
 // calls a minute become 50 a second. At a window of minutes the rate grows more slowly:
 // the unit is a quarter of the window.
@@ -40,8 +40,8 @@
 //
 // If the API names its limit and the window, the rate is a little less than that at once,
 // even if no call was refused yet. It does not grow beyond it for three minutes, or for
-// ten windows. A limit of which more has passed than it allows is somebody else's, and is
-// ignored.
+// ten windows, and for an hour at most. A limit of which much more passes than it allows is
+// somebody else's: it is ignored, or forgotten.
 //
 // # Refused at any rate
 //

@@ -26,12 +26,12 @@ type Estimate struct {
 	Rate float64 `json:"rate"`
 	// Epoch counts how often Rate was lowered or set back.
 	Epoch uint64 `json:"epoch,omitempty"`
-	// NotBefore is when the next call may be made while the phase is Closed; 0 if the
-	// API has named no time.
-	NotBefore int64 `json:"not_before,omitempty"`
 	// Told is the limit that the API has named last, and ToldAt when.
 	Told   Limit `json:"told,omitzero"`
 	ToldAt int64 `json:"told_at,omitempty"`
+	// ToldFrom is when it was named first, and ToldPassed Counts.Passed then.
+	ToldFrom   int64 `json:"told_from,omitempty"`
+	ToldPassed int64 `json:"told_passed,omitempty"`
 
 	At         int64  `json:"at"`              // the latest step
 	Counts     Counts `json:"counts"`          // then
@@ -122,8 +122,6 @@ const (
 // Report is what an Estimate is brought up to date with.
 type Report struct {
 	Counts Counts
-	// Until is when a call that was refused may be made again; 0 if the API named no time.
-	Until int64
 	// Told is the limit that the API has named last, and ToldAt when; 0 for never.
 	Told   Limit
 	ToldAt int64
@@ -138,9 +136,6 @@ func (e *Estimate) Update(now int64, r Report) (isVoid bool) {
 	e.learn(now, r.Counts)
 	if r.ToldAt > e.ToldAt {
 		e.tell(now, r.ToldAt, r.Told)
-	}
-	if e.NotBefore = 0; e.Phase == Closed {
-		e.NotBefore = r.Until
 	}
 	return e.Rate > 0 && (before == 0 || e.Rate < before*far)
 }
@@ -168,6 +163,7 @@ func (e *Estimate) learn(now int64, c Counts) {
 		e.Window.PassedAt = now
 	}
 	e.checkUsual(now)
+	e.checkTold(now)
 }
 
 // record adds a step, and returns it with the ms since the one before.
@@ -195,25 +191,50 @@ func (e *Estimate) record(now int64, c Counts) (last step, elapsed int64) {
 	return last, elapsed
 }
 
-// tell takes note of a limit that the API has named.
+// tell takes note of a limit that the API has named. One of which much more passes in a
+// second than it allows is not the fleet's, but perhaps a single user's. At first a quota of
+// minutes lets as much pass; it is believed when that is over.
 func (e *Estimate) tell(now, at int64, l Limit) {
-	if l.Rate() == 0 || e.passedSince(now-l.Window.Milliseconds()) > 2*int64(l.Calls) {
-		return // it is not the fleet's, but perhaps a single user's
+	const few = 5
+	if l.Rate() == 0 || float64(e.passedSince(now-recently)) > 2*l.Rate()+few {
+		return
 	}
 	isNew := l != e.Told || at-e.ToldAt > toldFor
 	e.Told, e.ToldAt = l, at
-	if isNew && e.Phase != Closed {
+	if isNew {
+		e.ToldFrom, e.ToldPassed = now, e.Counts.Passed
+	}
+	switch {
+	case e.Phase == Closed:
+		e.Rate = e.probeRate(now)
+	case isNew:
 		e.Phase = Following
 		e.lower(now, e.toldRate(now))
 	}
 }
 
-// toldRate returns the rate that the API has named, or Inf.
+// checkTold forgets a limit of which more has passed than it allows.
+func (e *Estimate) checkTold(now int64) {
+	const few = 5
+	if e.Told.Calls == 0 {
+		return
+	}
+	windows := 1 + float64(now-e.ToldFrom)/float64(max(e.Told.Window.Milliseconds(), 1))
+	if float64(e.Counts.Passed-e.ToldPassed) > 2*windows*float64(e.Told.Calls)+few {
+		e.Told = Limit{}
+		e.Phase = Searching
+		e.lower(now, max(e.Rate, searchFrom))
+	}
+}
+
+// toldRate returns the rate that the API has named, or Inf. It is not so low that nobody
+// would see that the limit is gone.
 func (e *Estimate) toldRate(now int64) float64 {
-	if e.ToldAt == 0 || now-e.ToldAt > max(toldFor, 10*e.Told.Window.Milliseconds()) {
+	const longest = 3_600_000
+	if e.Told.Calls == 0 || now-e.ToldAt > min(max(toldFor, 10*e.Told.Window.Milliseconds()), longest) {
 		return math.Inf(1)
 	}
-	return toldShare * e.Told.Rate()
+	return max(toldShare*e.Told.Rate(), 1000.0/longestProbe)
 }
 
 // IsTold reports whether the API has named the limit, and the rate does not exceed it.

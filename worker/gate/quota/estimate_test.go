@@ -42,8 +42,8 @@ func TestEstimate_IgnoresALimitOfOthers(t *testing.T) {
 func TestEstimate_BelievesALimit(t *testing.T) {
 	t.Parallel()
 	minute := Limit{Calls: 3000, Window: time.Minute, Dimension: "api"}
-	told := Report{Counts: Counts{Passed: 1000, Fresh: 1000}, Told: minute, ToldAt: now}
-	for name, e := range map[string]*Estimate{"after a refusal": refused(1000), "before any": {}} {
+	told := Report{Counts: Counts{Passed: 40, Fresh: 40}, Told: minute, ToldAt: now}
+	for name, e := range map[string]*Estimate{"after a refusal": refused(40), "before any": {}} {
 		if isVoid := e.Update(now, told); e.Phase != Following || e.Rate < 49 || e.Rate > 50 || !isVoid {
 			t.Errorf("%s: %s, %.1f calls a second, void %t; want a little less than 50, and that earlier tokens are void", name, e.Phase, e.Rate, isVoid)
 		}
@@ -91,10 +91,68 @@ func TestEstimate_ProbesALongWindowRarely(t *testing.T) {
 		report.Counts.Refused++
 	}
 	at += 2000
-	report.Until = at + 60_000
 	e.Update(at, report)
-	if e.Phase != Closed || e.Rate > 1.0/30 || e.NotBefore != report.Until {
-		t.Errorf("%s, %.3f calls a second, not before %d; want closed, a probe in 36 s, and not before %d", e.Phase, e.Rate, e.NotBefore, report.Until)
+	if e.Phase != Closed || e.Rate > 1.0/30 {
+		t.Errorf("%s, %.3f calls a second; want closed, and a probe in 36 s", e.Phase, e.Rate)
+	}
+}
+
+// A limit that is named for one user is not the fleet's, even if it is for hours. A limit
+// of which more passes than it allows is forgotten, however it came to be believed.
+func TestEstimate_ForgetsAFalseLimit(t *testing.T) {
+	t.Parallel()
+	hour := Limit{Calls: 5000, Window: time.Hour}
+	e := refused(640)
+	if e.Update(now+stepEvery, Report{Counts: Counts{Passed: 768, Fresh: 768, Refused: 2}, Told: hour, ToldAt: now + stepEvery}); e.ToldAt != 0 {
+		t.Errorf("told %+v while 640 calls a second pass; want it ignored", e.Told)
+	}
+	for l, perSecond := range map[Limit]int64{hour: 6, {Calls: 1, Window: 24 * time.Hour}: 3} {
+		e := &Estimate{}
+		counts := Counts{}
+		at := int64(now)
+		for ; at == now || e.Told.Calls > 0 && at < now+7200_000; at += 1000 {
+			counts.Passed, counts.Lacked = counts.Passed+perSecond, counts.Lacked+1 // more than is allowed
+			e.Update(at, Report{Counts: counts, Told: l, ToldAt: now})
+		}
+		if e.Told.Calls > 0 || at > now+3_600_000 || e.Phase != Searching {
+			t.Errorf("%+v: %s after %d s, %+v; want it forgotten within the hour, and the search begun", l, e.Phase, (at-now)/1000, e.Told)
+		}
+	}
+	// Calls are so few that nothing would contradict it, so it does not stop all of them.
+	e = &Estimate{}
+	e.Update(now, Report{Told: Limit{Calls: 1, Window: 24 * time.Hour}, ToldAt: now})
+	if e.Rate < 1.0/61 {
+		t.Errorf("%.5f calls a second; want one a minute at least", e.Rate)
+	}
+}
+
+// The fleet has had nothing to do for long. A short time without a call that passes does not
+// make the rate the mean of all this time.
+func TestEstimate_ReopensAfterIdleTime(t *testing.T) {
+	t.Parallel()
+	e := refused(200)
+	counts := Counts{Passed: 200, Fresh: 200, Refused: 1}
+	at := int64(now)
+	step := func(d, passed, refused int64) {
+		at += d
+		counts.Passed, counts.Fresh, counts.Refused, counts.Lacked = counts.Passed+passed, counts.Fresh+passed, counts.Refused+refused, counts.Lacked+1
+		e.Update(at, Report{Counts: counts})
+	}
+	step(600_000, 0, 0)
+	e.Phase = Following
+	e.lower(at, 198)
+	for range 50 {
+		step(stepEvery, 40, 0)
+	}
+	for range 5 {
+		step(stepEvery, 0, 40)
+	}
+	if e.Phase != Closed {
+		t.Fatalf("%s; want closed", e.Phase)
+	}
+	step(stepEvery, 2, 0)
+	if e.Phase != Following || e.Rate < 100 {
+		t.Errorf("%s, %.1f calls a second; want following at about 200", e.Phase, e.Rate)
 	}
 }
 

@@ -8,6 +8,8 @@ const (
 	longClosed = 1500
 	// probeEvery is the time between two probes, in ms.
 	probeEvery = 1000
+	// longestProbe is the same while a long window is used up that the API has named.
+	longestProbe = 60_000
 )
 
 // window is what is known of the window that a quota is for.
@@ -57,16 +59,13 @@ func (e *Estimate) shut(now int64) {
 // probeRate returns the probes a second while the phase is Closed. If the API has named a
 // long window, one probe for each hundredth of it will do.
 func (e *Estimate) probeRate(now int64) float64 {
-	const (
-		atFirst = 10
-		longest = 60_000
-	)
+	const atFirst = 10
 	every := int64(probeEvery)
 	switch {
 	case now-e.Window.ClosedAt < recently:
 		return atFirst
 	case !math.IsInf(e.toldRate(now), 1):
-		every = min(max(every, e.Told.Window.Milliseconds()/100), longest)
+		every = min(max(every, e.Told.Window.Milliseconds()/100), longestProbe)
 	}
 	return 1000 / float64(every)
 }
@@ -76,7 +75,11 @@ func (e *Estimate) reopen(now, probes int64) {
 	const few = 3 // calls say nothing
 	passed := e.Counts.Passed - probes - e.Window.Opened
 	wasLong := now-e.Window.ClosedAt > longClosed
-	rate := e.Window.measure(now, float64(passed), float64(probes))
+	const before = 5000 // ms
+	recent := e.within(e.Window.ClosedAt - before)
+	since := max(e.Window.ClosedAt-before, e.Window.OpenedAt)
+	lately := float64(recent.Calls-recent.Refused) * 1000 / float64(max(now-since, 1))
+	rate := e.Window.measure(now, float64(passed), lately)
 	e.Phase = Following
 	told := e.toldRate(now)
 	switch {
@@ -90,9 +93,9 @@ func (e *Estimate) reopen(now, probes int64) {
 }
 
 // measure returns the calls a second that passed since the window opened before, if that
-// time is one window, or several of a known length. It learns the length. The probes are
-// of the window that has just opened.
-func (w *window) measure(now int64, passed, probes float64) (rate float64) {
+// time is one window, or several of a known length. It learns the length. Otherwise it
+// returns what passed lately, and not more than the rate was.
+func (w *window) measure(now int64, passed, lately float64) (rate float64) {
 	const early = 10 // a used-up window is closed for this part of its time at least
 	span, closedFor := now-w.OpenedAt, now-w.ClosedAt
 	windows := int64(1)
@@ -114,7 +117,7 @@ func (w *window) measure(now int64, passed, probes float64) (rate float64) {
 		return max(passed, 1)
 	default: // a bucket that holds few calls
 		w.Length = 0
-		return min(w.RateBefore, perSecond(passed+probes, span))
+		return min(w.RateBefore, lately)
 	}
 }
 
