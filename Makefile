@@ -12,7 +12,7 @@ FUZZTIME ?= 20s
 # More flags for `go test`: make test TESTFLAGS='-run TestReplay -v'
 TESTFLAGS ?=
 
-# Flags for the demo: make demo ARGS='--tasks 5000'
+# Flags for what a target runs: make demo ARGS='--tasks 5000', make bench ARGS=-quick
 ARGS ?=
 
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -73,9 +73,30 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	  done || exit 1; \
 	done
 
-.PHONY: bench-redact
-bench-redact: ## Measure what redaction costs an answer
-	go test -run '^$$' -bench '^Benchmark(AnswerOfSuccess|FailureWithLongToken)$$' ./worker/koodrive
+.PHONY: bench
+bench: build ## Measure kooworker beside plain asynq for some minutes; writes bin/bench.json
+	@.ci/need redis-server
+	go build -o bin/bench ./internal/bench
+	bin/bench -json bin/bench.json $(ARGS)
+
+.PHONY: bench-hot
+bench-hot: ## Measure the hot functions by themselves
+	go test -run '^$$' -bench . ./tasks ./worker/gate ./worker/koodrive
+
+# What makes up the time of a worker. A sample counts for the innermost of these.
+STAGES := RDB\)\.(Dequeue|Done)$$|^runtime\.(mcall|gcBgMarkWorker)$$|processor\)\.exec|heartbeater|tasks\.Decode$$
+STAGES := $(STAGES)|Gate\)\.Acquire$$|Permit\)\.Report$$|Client\)\.(exchange|interpret)$$|persistConn\)\.(read|write)Loop$$
+STAGES := $(STAGES)|Pipeline\)\.(Process|writeReceipt)$$|Store\)\.RecordOutcomes$$|attemptLog\)\.write$$
+
+# A test binary runs as the worker, because kooworker itself offers no profile.
+.PHONY: bench-profile
+bench-profile: ## Profile a worker that drains a batch, and show the stages; writes bin/profile/
+	@.ci/need redis-server
+	go build -o bin/bench ./internal/bench
+	go test -c -o bin/kooworker.test ./cmd/kooworker
+	rm -rf bin/profile && mkdir -p bin/profile
+	KOOWORKER_TEST_AS_MAIN=1 KOOWORKER_TEST_PROFILES=bin/profile bin/bench -kooworker bin/kooworker.test -sections memory -memory-tasks 100000 $(ARGS)
+	go tool pprof -top -show='$(STAGES)' bin/profile/*.pprof
 
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,12 +23,34 @@ import (
 // asKooworker makes the test binary run as kooworker, for tests that need a process.
 const asKooworker = "KOOWORKER_TEST_AS_MAIN"
 
+// profileFolder names a folder to which such a worker writes its CPU profile, for `make
+// bench-profile`.
+const profileFolder = "KOOWORKER_TEST_PROFILES"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asKooworker) != "" {
+		if folder := os.Getenv(profileFolder); folder != "" && os.Args[1] == "worker" {
+			os.Exit(runProfiled(folder))
+		}
 		main()
 	}
 	// go-redis keeps dialling for a second after its client was closed.
 	goleak.VerifyTestMain(sourcetest.ThenStop(m), goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
+
+// runProfiled is main with a CPU profile.
+func runProfiled(folder string) (code int) {
+	file, err := os.CreateTemp(folder, "worker-*.pprof")
+	if err == nil {
+		err = pprof.StartCPUProfile(file)
+	}
+	if err != nil {
+		panic(err)
+	}
+	defer pprof.StopCPUProfile()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
 // result is what a run of the command line returns and prints.
