@@ -96,8 +96,8 @@ func (b *bench) reportDrains(groups [][]*contender, all []*contender) {
 	}
 	for _, c := range all {
 		name := c.place.name + ": " + c.name + ", CPU time of "
-		b.report.add(figure{Section: "drain", Name: name + "the worker", Unit: "µs/task", Rounds: c.values(drained.worker)})
-		b.report.add(figure{Section: "drain", Name: name + "Redis", Unit: "µs/task", Rounds: c.values(drained.redis)})
+		b.report.add(figure{Section: "cost", Name: name + "the worker", Unit: "µs/task", Rounds: c.values(drained.worker)})
+		b.report.add(figure{Section: "cost", Name: name + "Redis", Unit: "µs/task", Rounds: c.values(drained.redis)})
 	}
 }
 

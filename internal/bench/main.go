@@ -38,7 +38,8 @@
 //
 // A drain ends when all tasks were called and no queue holds any. Then each task of a
 // batch must have its outcome and its receipt. Calls of a task that was called before are
-// counted and reported. So is the CPU time that other programs have used meanwhile.
+// counted and reported. So is the CPU time that other programs have used meanwhile: if it
+// is more than a few percent, only ratios and CPU times mean something.
 //
 // A target that is missed is no error: bench measures, and does not judge. Its exit code
 // is 1 if something failed to run, and 2 if the flags are wrong.
@@ -102,7 +103,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		err = b.measure(ctx)
 	}
 	b.close()
-	r.finish() // all processes have ended, so their CPU time is known
+	r.Seconds = time.Since(r.Began).Seconds()
 	r.print(stdout)
 	if o.json != "" {
 		err = errors.Join(err, r.write(o.json))
@@ -272,9 +273,18 @@ func (b *bench) measure(ctx context.Context) error {
 		if !slices.Contains(b.sections, s.name) {
 			continue
 		}
-		if err := s.measure(b, ctx); err != nil {
+		before, err := readBusyTime(b.redis.process)
+		if err == nil {
+			err = s.measure(b, ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
+		after, err := readBusyTime(b.redis.process)
+		if err != nil {
+			return err
+		}
+		b.report.add(figure{Section: s.name, Name: "noise: CPU time of other programs", Unit: "% of the machine", Rounds: []float64{after.percentOfOthers(before)}})
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -8,52 +9,60 @@ import (
 	"time"
 )
 
-// busyTime is CPU time used until some moment, in clock ticks of the whole machine. It is
-// 0 if it cannot be known.
+// busyTime is CPU time used until some moment, in clock ticks.
 type busyTime struct {
-	all, busy, stolen float64
-	own               float64 // of this process and its children that have ended
+	all float64 // of all cores, idle or not
+	own float64 // of this process and its children
+	// others is what other programs have used, and what the host has given to others.
+	others float64
 }
 
-func readBusyTime() (t busyTime) {
-	stat, err := os.ReadFile("/proc/stat")
+// tick is the unit in which the kernel counts CPU time: its USER_HZ is 100 wherever Go
+// runs.
+const tick = 10 * time.Millisecond
+
+// readBusyTime reads the CPU time of the machine. The children are those that have ended,
+// and one that runs.
+func readBusyTime(running *process) (t busyTime, err error) {
+	own, err := running.cpu()
 	if err != nil {
-		return t
-	}
-	line, _, _ := strings.Cut(string(stat), "\n")
-	const user, nice, system, stolen, guest = 1, 2, 3, 8, 9
-	for i, field := range strings.Fields(line) {
-		ticks, _ := strconv.ParseFloat(field, 64) // a number, except for the name
-		switch {
-		case i >= guest: // counted as user already
-			continue
-		case i == user || i == nice || i == system:
-			t.busy += ticks
-		case i == stolen:
-			t.stolen += ticks
-		}
-		t.all += ticks
+		return t, err
 	}
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 		var usage syscall.Rusage
-		if syscall.Getrusage(who, &usage) == nil {
-			t.own += float64(usage.Utime.Nano()+usage.Stime.Nano()) / float64(tick)
+		if err := syscall.Getrusage(who, &usage); err != nil {
+			return t, err
+		}
+		own += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	t.own = float64(own) / float64(tick)
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return t, err
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	fields := strings.Fields(line)
+	const user, nice, system, stolen = 1, 2, 3, 8 // what follows is counted as user already
+	if len(fields) <= stolen {
+		return t, fmt.Errorf("cannot read the CPU time in %q", line)
+	}
+	for i, field := range fields[user : stolen+1] {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return t, fmt.Errorf("cannot read the CPU time in %q: %w", line, err)
+		}
+		t.all += ticks
+		if i += user; i == user || i == nice || i == system || i == stolen {
+			t.others += ticks
 		}
 	}
-	return t
+	t.others -= t.own
+	return t, nil
 }
 
-// tick is the unit in which the kernel counts CPU time: its USER_HZ is 100 wherever Go runs.
-const tick = 10 * time.Millisecond
-
-// since returns who else has used this machine since a moment before.
-func (t busyTime) since(before busyTime) (n noise) {
-	all := t.all - before.all
-	if all <= 0 {
-		return n
-	}
-	others := t.busy - before.busy - (t.own - before.own)
-	return noise{OtherPercent: max(0, others) / all * 100, StolenPercent: (t.stolen - before.stolen) / all * 100}
+// percentOfOthers is the share of the machine that others have used since before.
+func (t busyTime) percentOfOthers(before busyTime) float64 {
+	return max(0, t.others-before.others) / (t.all - before.all) * 100
 }
 
 // cpuName returns the name of the processor, "" if it is not known.

@@ -23,10 +23,7 @@ type report struct {
 	Machine  machine   `json:"machine"`
 	Settings settings  `json:"settings"`
 	Calls    callCount `json:"calls"`
-	Noise    noise     `json:"noise"`
 	Figures  []figure  `json:"figures"`
-
-	busy busyTime
 }
 
 type machine struct {
@@ -48,13 +45,6 @@ type settings struct {
 type callCount struct {
 	Tasks    int64 `json:"tasks"`
 	Repeated int64 `json:"repeated"`
-}
-
-// noise is what other programs, and other machines of the same host, have taken of this
-// machine's CPU time.
-type noise struct {
-	OtherPercent  float64 `json:"other_programs_percent"`
-	StolenPercent float64 `json:"stolen_percent"`
 }
 
 // figure is one measured thing.
@@ -88,7 +78,6 @@ func newReport(ctx context.Context, o options) (*report, error) {
 		Began:    time.Now().UTC(),
 		Machine:  machine{CPU: cpuName(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: build.Go},
 		Settings: settings{Kooworker: build.Version, Rounds: o.rounds, Concurrency: o.concurrency},
-		busy:     readBusyTime(),
 	}, nil
 }
 
@@ -98,12 +87,6 @@ func (r *report) add(f figure) {
 		t.Met = t.AtLeast > 0 && f.Median >= t.AtLeast || t.Below > 0 && f.Median < t.Below
 	}
 	r.Figures = append(r.Figures, f)
-}
-
-// finish is called when all child processes have ended.
-func (r *report) finish() {
-	r.Seconds = time.Since(r.Began).Seconds()
-	r.Noise = readBusyTime().since(r.busy)
 }
 
 func (r *report) write(file string) error {
@@ -119,18 +102,19 @@ func (r *report) print(w io.Writer) {
 	m, s := r.Machine, r.Settings
 	fmt.Fprintf(w, "kooworker %s on %d cores (%s), %s, %s, Redis %s; concurrency %d; rounds: %d, %s\n",
 		s.Kooworker, m.Cores, m.CPU, m.OS, m.Go, m.Redis, s.Concurrency, s.Rounds, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
-	fmt.Fprintf(w, "%s tasks were called, %s calls were repeated; other programs used %s %% of the CPU time, and %s %% was stolen\n",
-		number(float64(r.Calls.Tasks)), number(float64(r.Calls.Repeated)), number(r.Noise.OtherPercent), number(r.Noise.StolenPercent))
-	var rows [][]string
-	section := ""
+	fmt.Fprintf(w, "%s tasks were called, and %s of them again\n", number(float64(r.Calls.Tasks)), number(float64(r.Calls.Repeated)))
+	var sections []string
+	tables := map[string][][]string{}
 	for _, f := range r.Figures {
-		if f.Section != section {
-			printTable(w, rows)
-			section, rows = f.Section, [][]string{{f.Section, "median", "rounds", "unit", "target"}}
+		if tables[f.Section] == nil {
+			sections = append(sections, f.Section)
+			tables[f.Section] = [][]string{{f.Section, "median", "rounds", "unit", "target"}}
 		}
-		rows = append(rows, f.row())
+		tables[f.Section] = append(tables[f.Section], f.row())
 	}
-	printTable(w, rows)
+	for _, section := range sections {
+		printTable(w, tables[section])
+	}
 }
 
 func (f figure) row() []string {
@@ -152,11 +136,8 @@ func (f figure) row() []string {
 	return []string{f.Name, number(f.Median), values, f.Unit, targetText}
 }
 
-// printTable writes rows with aligned columns. The first row is the heading.
+// printTable writes a table of Markdown with aligned columns. The first row is its head.
 func printTable(w io.Writer, rows [][]string) {
-	if len(rows) == 0 {
-		return
-	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
