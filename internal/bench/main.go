@@ -104,6 +104,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	b.close()
 	r.Seconds = time.Since(r.Began).Seconds()
+	if len(r.Figures) == 0 {
+		return err
+	}
 	r.print(stdout)
 	if o.json != "" {
 		err = errors.Join(err, r.write(o.json))
@@ -126,7 +129,7 @@ type sizes struct {
 
 var (
 	fullSizes  = sizes{rounds: 3, warmUp: 1000, drain: 100_000, time: 5 * time.Second, bulk: 300_000, memory: 200_000, samples: 300, idle: 10 * time.Second, bytes: 100_000}
-	quickSizes = sizes{rounds: 1, drain: 300, time: time.Second, bulk: 5_000, memory: 2_000, samples: 10, idle: 500 * time.Millisecond, bytes: 5_000}
+	quickSizes = sizes{rounds: 1, drain: 200, time: time.Second, bulk: 2_000, memory: 1_000, samples: 10, idle: 500 * time.Millisecond, bytes: 5_000}
 )
 
 type options struct {

@@ -90,7 +90,7 @@ func (b *bench) measureBytes(ctx context.Context) error {
 // settledMemory returns the memory that Redis uses for its data, once it has not changed
 // for a while: Redis resizes its tables and rewrites its file in the background.
 func settledMemory(ctx context.Context, rdb *redis.Client) (float64, error) {
-	const interval, enough, within = 100 * time.Millisecond, 5, 0.001
+	const interval, enough, within = 100 * time.Millisecond, 3, 0.001
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	limit, cancel := context.WithTimeout(ctx, stallTimeout)
