@@ -53,13 +53,17 @@ func TestRun_Quick(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	figures, targets := map[string]int{}, map[string]int{}
+	figures, targets, cost := map[string]int{}, map[string]int{}, 0.0
 	for _, f := range got.Figures {
 		figures[f.Section]++
 		if f.Target != nil {
 			targets[f.Section]++
 		}
-		if may := f.Section == "idle" || strings.HasPrefix(f.Unit, "%"); f.Median <= 0 && !may { // in so short a time
+		if f.Section == "cost" {
+			cost += f.Median
+		}
+		// CPU time is counted in ticks of 10 ms, and so few tasks may take less.
+		if inTicks := f.Section == "cost" || strings.HasPrefix(f.Unit, "%"); f.Median <= 0 && !inTicks {
 			t.Errorf("%s: %s is %v; want more than 0", f.Section, f.Name, f.Median)
 		}
 		if !strings.Contains(stdout.String(), "| "+f.Name) {
@@ -71,6 +75,9 @@ func TestRun_Quick(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]int{"drain": 4, "bulk": 4, "memory": 2, "idle": 3, "bytes": 2}, targets); diff != "" {
 		t.Errorf("targets by section (-want +got):\n%s", diff)
+	}
+	if cost <= 0 {
+		t.Errorf("all drains together cost %v µs/task; want more than 0", cost)
 	}
 	q := quickSizes
 	if want := int64(6*q.drain + q.memory + q.drain + q.samples); got.Calls.Tasks != want || got.Calls.Repeated != 0 {

@@ -60,7 +60,8 @@ func readBusyTime(running *process) (t busyTime, err error) {
 	return t, nil
 }
 
-// percentOfOthers is the share of the machine that others have used since before.
+// percentOfOthers is about the share of the machine that others have used since before:
+// the kernel samples the time of all, and measures that of a process.
 func (t busyTime) percentOfOthers(before busyTime) float64 {
 	return max(0, t.others-before.others) / (t.all - before.all) * 100
 }
