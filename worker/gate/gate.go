@@ -120,7 +120,7 @@ func (g *Gate) Holds(kind Kind) bool {
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.refresh(now)
-	return g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting || g.waiting[kind] >= g.pacer.kinds[kind].useful(now)
+	return g.breakers[kind].state != Closed && len(g.waiters) >= probersWaiting || g.waiting[kind] >= g.pacer.kinds[kind].useful(now, g.live)
 }
 
 // Stop refuses at once every task that waits, and every later one. Calls in flight

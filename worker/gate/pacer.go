@@ -270,16 +270,18 @@ func (p *pacer) tell(kind Kind, l quota.Limit) {
 	}
 }
 
-// pause returns for how long this worker waits because nothing passes.
+// pause returns for how long this worker waits because nothing passes. The fleet's probes
+// do not wait: it has found out.
 func (k *pace) pause(now time.Time) time.Duration {
-	if k.inRow < manyRefused {
+	if k.inRow < manyRefused || k.granted.Phase == quota.Closed {
 		return 0
 	}
 	return refusedPause - now.Sub(k.refusedAt)
 }
 
-// useful returns how many tasks can wait for a call and be called soon.
-func (k *pace) useful(now time.Time) int {
+// useful returns how many tasks can wait for a call and be called soon, in a fleet of live
+// workers. A worker that has asked for few tokens lately can have an equal share of them.
+func (k *pace) useful(now time.Time, live int) int {
 	const (
 		soon  = 2 // seconds
 		least = 2
@@ -290,6 +292,6 @@ func (k *pace) useful(now time.Time) int {
 	case !k.isLimited():
 		return math.MaxInt
 	default:
-		return max(least, int(k.share*soon))
+		return max(least, int(max(k.share, k.granted.Rate/float64(live))*soon))
 	}
 }

@@ -80,6 +80,23 @@ func (q limitedUsers) allows(_ time.Time, user string) (bool, Answer) {
 	return n%100 >= q.percent, Answer{RetryAfter: 30 * time.Second}
 }
 
+// troubled refuses every call for some time, a second after the first one.
+type troubled struct {
+	api
+	until, began time.Time
+}
+
+func (q *troubled) allows(now time.Time, user string) (bool, Answer) {
+	if q.began.IsZero() {
+		q.began = now.Add(time.Second)
+		q.until = now.Add(11 * time.Second)
+	}
+	if !now.Before(q.began) && now.Before(q.until) {
+		return false, Answer{}
+	}
+	return q.api.allows(now, user)
+}
+
 type noQuota struct{}
 
 func (noQuota) allows(time.Time, string) (bool, Answer) { return true, Answer{} }
@@ -254,10 +271,12 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 			name: "bucket 500/s, room for 50, Retry-After: 1", workers: []int{3}, allows: 500, share: .97, refused: .01,
 			api: func() api { return &bucketQuota{rate: 500, room: 50, retryAfter: s} },
 		},
-		{name: "strangers use 30 % of bucket 200/s", workers: []int{5}, api: bucket(200, 20), allows: 140, share: .95, refused: .02, strange: 60},
+		{name: "strangers use 30 % of bucket 200/s", workers: []int{5}, api: bucket(200, 20), allows: 140, share: .95, refused: .02, strange: 60, to: 150 * s},
 		{name: "halves at 60 s: from 63 s on", workers: []int{5}, api: changes(100), allows: 100, share: .95, refused: .03, from: 63 * s, to: 90 * s},
 		{name: "doubles at 60 s: from 88 s on", workers: []int{5}, api: changes(400), allows: 400, share: .95, refused: .03, from: 88 * s, to: 100 * s},
 		{name: "never refuses", workers: []int{1, 3}, api: func() api { return noQuota{} }, refused: 0, to: 45 * s, callers: 16},
+		{name: "refuses all from 1 s to 11 s", workers: []int{1}, api: func() api { return &troubled{api: noQuota{}} }, share: .95, refused: .01, to: 45 * s, users: 100_000, callers: 16},
+		{name: "the same, and bucket 200/s", workers: []int{3}, api: func() api { return &troubled{api: bucket(200, 20)()} }, allows: 200, share: .97, refused: .02},
 		{name: "1 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{1} }, share: .95, refused: 1, to: 75 * s, users: 2000, callers: 16},
 		{name: "20 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{20} }, share: .95, refused: 1, to: 75 * s, users: 2000, callers: 16},
 	}

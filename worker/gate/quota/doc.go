@@ -18,8 +18,9 @@
 // Following. The rate is near the limit. If calls are refused, it falls to what got
 // through, less one percent: a correction. A corrected rate stays for two seconds. Then
 // it grows, by a fifth of a percent in the first second, and ever faster: after twelve
-// seconds it has doubled. It does not grow while the clients do not need it. If it has
-// grown eightfold, the phase is Searching again. If nothing was refused for ten minutes
+// seconds it has doubled. If the correction before led to quite another rate, little is known
+// yet, and it grows three times as fast. It does not grow while the clients do not need it. If
+// it has grown eightfold, the phase is Searching again. If nothing was refused for ten minutes
 // and the clients do not need the rate, it is Unlimited again.
 //
 // Closed. Calls are refused, and none passes: the quota of a window of time is used up.
@@ -29,6 +30,11 @@
 // opened. What passed from one opening to the next, over that time, is the rate. So 3,000
 // calls a minute become 50 a second. At a window of minutes the rate grows more slowly:
 // the unit is a quarter of the window.
+//
+// One such time is not a window yet: perhaps the API has refused everything for a while. So
+// the next rate is a little higher than what that time suggests, and much higher after a short
+// time. If calls are refused again after about as long, the length of the window is known.
+// If more passes than in the time before, there is none, and the phase is Searching.
 //
 // # Epochs
 //

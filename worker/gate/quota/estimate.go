@@ -162,6 +162,7 @@ func (e *Estimate) learn(now int64, c Counts) {
 	if last.Passed > 0 {
 		e.Window.PassedAt = now
 	}
+	e.checkGuess()
 	e.checkUsual(now)
 	e.checkTold(now)
 }
@@ -242,9 +243,9 @@ func (e *Estimate) IsTold() bool { return e.Rate > 0 && !math.IsInf(e.toldRate(e
 
 // lower begins an epoch with a rate. It is not above what the API has named.
 func (e *Estimate) lower(now int64, rate float64) {
-	const least = 0.01
+	const least, alike = 0.01, 1.5
 	e.Rate = max(min(rate, e.toldRate(now)), least)
-	e.Growth = growth{From: e.Rate, At: now}
+	e.Growth = growth{From: e.Rate, At: now, IsSure: max(e.Rate, e.Growth.From) < alike*min(e.Rate, e.Growth.From)}
 	e.beginEpoch(now)
 }
 

@@ -21,6 +21,8 @@ const (
 type growth struct {
 	From float64 `json:"from"` // the corrected rate
 	At   int64   `json:"at"`   // when it was corrected, and later by the time in which it was not needed
+	// IsSure says that the correction before led to about the same rate.
+	IsSure bool `json:"is_sure,omitempty"`
 }
 
 // search begins with what passed in the last second.
@@ -49,7 +51,7 @@ func (e *Estimate) grow(now, elapsed int64) {
 			e.Rate *= math.Pow(2, float64(elapsed)/settle)
 		}
 	default:
-		factor := e.Growth.factor(now, e.Window.Length)
+		factor := e.Growth.factor(now, max(e.Window.Length, e.Window.Guess))
 		e.Rate = e.Growth.From * factor
 		if factor > 8 {
 			e.Phase = Searching
@@ -80,6 +82,9 @@ func (g growth) factor(now, windowLength int64) float64 {
 	if windowLength > 0 {
 		unit = max(unit, float64(windowLength)/4)
 		wait = max(wait, 1.5*float64(windowLength))
+	}
+	if !g.IsSure && windowLength == 0 {
+		wait, unit = wait/2, unit/3
 	}
 	t := max((float64(now-g.At)-wait)/unit, 0)
 	return 1 + 0.002*t + 0.0006*t*t*t

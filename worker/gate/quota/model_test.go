@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"time"
 )
@@ -118,7 +119,7 @@ func (f *fleet) ask(w *worker, now int64, r *rand.Rand) {
 		f.due = max(f.due, float64(now-20))
 		horizon := float64(now + 200)
 		n := 0
-		most := int(rate*0.2/float64(f.workers)) + 1 + r.IntN(2)
+		most := min(int(rate*0.2/float64(f.workers))+1+r.IntN(2), int(f.demand/10)+1)
 		for ; f.due <= horizon && n < most; n++ {
 			w.tokens = append(w.tokens, token{int64(f.due), e.Epoch})
 			f.due += 1000 / rate
@@ -228,6 +229,16 @@ func slidingWindow(calls int, length time.Duration) func(int64, *rand.Rand) bool
 // refusing refuses a share of the calls at any rate, before api is asked.
 func refusing(share float64, api func(int64, *rand.Rand) bool) func(int64, *rand.Rand) bool {
 	return func(now int64, r *rand.Rand) bool { return r.Float64() >= share && api(now, r) }
+}
+
+// refusingFor refuses all calls for some time, a while after the first call.
+func refusingFor(after, d time.Duration, api func(int64, *rand.Rand) bool) func(int64, *rand.Rand) bool {
+	first := int64(0)
+	return func(now int64, r *rand.Rand) bool {
+		first = cmp.Or(first, now)
+		began := first + after.Milliseconds()
+		return (now < began || now >= began+d.Milliseconds()) && api(now, r)
+	}
 }
 
 func unlimited(int64, *rand.Rand) bool { return true }

@@ -14,12 +14,15 @@ const (
 
 // window is what is known of the window that a quota is for.
 type window struct {
-	PassedAt   int64   `json:"passed_at,omitempty"` // the latest step in which a call passed
-	ClosedAt   int64   `json:"closed_at,omitempty"`
-	RateBefore float64 `json:"rate_before,omitempty"` // before it closed
-	OpenedAt   int64   `json:"opened_at,omitempty"`   // when it opened last
-	Opened     int64   `json:"opened,omitempty"`      // Counts.Passed then
-	Length     int64   `json:"length,omitempty"`      // in ms, if it is longer than a few seconds; else 0
+	PassedAt     int64   `json:"passed_at,omitempty"` // the latest step in which a call passed
+	ClosedAt     int64   `json:"closed_at,omitempty"`
+	RateBefore   float64 `json:"rate_before,omitempty"`   // before it closed
+	OpenedAt     int64   `json:"opened_at,omitempty"`     // when it opened last
+	Opened       int64   `json:"opened,omitempty"`        // Counts.Passed then
+	Length       int64   `json:"length,omitempty"`        // in ms, if it is longer than a few seconds; else 0
+	PassedBefore int64   `json:"passed_before,omitempty"` // from the opening before to the last one
+	// Guess is how long it may be, by one opening alone. The next one shows whether it is.
+	Guess int64 `json:"guess,omitempty"`
 }
 
 // isUsedUp reports whether so many calls in a row are refused that it is no chance.
@@ -87,14 +90,18 @@ func (e *Estimate) reopen(now, probes int64) {
 		rate = told
 	case passed < few && wasLong:
 		e.Phase, rate = Searching, searchFrom
+	case e.Window.Guess > 0:
+		rate = e.Window.tryRate(rate)
 	}
+	e.Window.PassedBefore = passed
 	e.Window.Opened, e.Window.OpenedAt = e.Counts.Passed-probes, now
 	e.lower(now, rate*(1-below))
 }
 
 // measure returns the calls a second that passed since the window opened before, if that
-// time is one window, or several of a known length. It learns the length. Otherwise it
-// returns what passed lately, and not more than the rate was.
+// time is one window, or several of a known length. It learns the length when two
+// windows in a row are alike: one alone may be a time in which everything was refused.
+// Otherwise it returns what passed lately, and not more than the rate was.
 func (w *window) measure(now int64, passed, lately float64) (rate float64) {
 	const early = 10 // a used-up window is closed for this part of its time at least
 	span, closedFor := now-w.OpenedAt, now-w.ClosedAt
@@ -102,14 +109,19 @@ func (w *window) measure(now int64, passed, lately float64) (rate float64) {
 	if w.Length > 0 {
 		windows = max((span+w.Length/2)/w.Length, 1)
 	}
-	isWhole := w.Length > 0 && abs(span-windows*w.Length) < w.Length/early
+	isLike := func(length, exact int64) bool { return length > 0 && abs(span-length) < exact }
 	perSecond := func(calls float64, ms int64) float64 { return calls * 1000 / float64(max(ms, 1)) }
+	isLong, guess := closedFor > longClosed && closedFor > span/early, w.Guess
+	w.Guess = 0
 	switch {
-	case closedFor > longClosed && closedFor > span/early:
+	case isLike(windows*w.Length, w.Length/early):
+		return perSecond(passed, windows*w.Length)
+	case isLike(guess, max(guess/early, min(guess/5, probeEvery))): // a probe shows an opening late
 		w.Length = span
 		return perSecond(passed, span)
-	case isWhole:
-		return perSecond(passed, windows*w.Length)
+	case isLong:
+		w.Length, w.Guess = 0, span
+		return perSecond(passed, span)
 	case w.Length > 0 && span > w.Length/2:
 		return w.RateBefore
 	case span < recently*3/2: // a window of one second
@@ -118,6 +130,24 @@ func (w *window) measure(now int64, passed, lately float64) (rate float64) {
 	default: // a bucket that holds few calls
 		w.Length = 0
 		return min(w.RateBefore, lately)
+	}
+}
+
+// tryRate returns a rate that shows whether the length of the window is guessed right: the
+// quota is used up a little before the window ends. If the window is short, or only began
+// to be seen at its end, that may be soon.
+func (w *window) tryRate(rate float64) float64 {
+	const more, long = 1.15, 30_000
+	return max(rate*more, min(w.RateBefore, rate*long/float64(w.Guess)))
+}
+
+// checkGuess forgets the guessed length of the window when more has passed than in the
+// one before. What was refused then was not refused because of a quota.
+func (e *Estimate) checkGuess() {
+	const more = 1.12
+	if w := &e.Window; w.Guess > 0 && e.Phase != Closed && float64(e.Counts.Passed-w.Opened) > more*float64(w.PassedBefore) {
+		w.Guess = 0
+		e.Phase = Searching
 	}
 }
 

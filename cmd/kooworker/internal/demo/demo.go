@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	}
 	token := fmt.Sprintf("demo-%d", os.Getpid())
 	d.sim, err = simulator.New(simulator.Config{
-		Auth: simulator.Auth{Mode: simulator.AuthToken, Token: token}, Faults: faults(),
+		Auth: simulator.Auth{Mode: simulator.AuthToken, Token: token}, Faults: faults(), Quotas: []simulator.Quota{quota()},
 	})
 	if err != nil {
 		return report, err
@@ -97,7 +97,8 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
-	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s\nWorker     %d tasks at a time, in this process\n\n", d.redis.kind, d.url, worker.DefaultConcurrency)
+	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s, which allows %d calls a second of each kind\nWorker     %d tasks at a time, in this process\n\n",
+		d.redis.kind, d.url, allowed, worker.DefaultConcurrency)
 
 	// The end of ctx ends what the demo plays. The worker and what it needs outlive
 	// it, and are stopped in order.
@@ -142,7 +143,7 @@ func (d *demo) summarize(ctx context.Context, start time.Time) error {
 	report, sim := d.observer.snapshot(), d.sim.Stats()
 	report.writeTable(d.out)
 	fmt.Fprintf(d.out, "\nThe simulator counted %d unbound devices and %d released locks. Redis holds %d dead letters.\n", sim.Unbound, sim.Released, stats.Total)
-	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", report.Throttled, time.Since(start).Seconds())
+	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", sim.Throttled, time.Since(start).Seconds())
 	for l, err := range letters.List(ctx, deadletter.Filter{Limit: 1}) {
 		if err != nil {
 			return err

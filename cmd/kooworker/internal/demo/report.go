@@ -20,9 +20,8 @@ type Result struct {
 
 // Report says what became of the tasks of a demo.
 type Report struct {
-	Enqueued  map[tasks.Kind]int
-	Finished  map[Result]int
-	Throttled int // throttled answers, which charge no attempt
+	Enqueued map[tasks.Kind]int
+	Finished map[Result]int
 }
 
 // count counts the tasks of one kind, or of all kinds if kind is empty, that have an
@@ -67,9 +66,6 @@ func (o *observer) observe(e pipeline.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	v := e.Decision
-	if v.Reason == tasks.Throttled {
-		o.report.Throttled++
-	}
 	if v.Action != pipeline.Retry && !e.Delivery.Replay {
 		o.report.Finished[Result{e.Delivery.Kind, v.Outcome, v.Outcome == tasks.Succeeded && v.Attempt > 0}]++
 	}

@@ -17,16 +17,12 @@ const (
 	smooth    scenario = "smooth"
 	gone      scenario = "gone"      // was never bound or locked
 	flaky     scenario = "flaky"     // fails twice, then succeeds
-	busy      scenario = "busy"      // is throttled once
 	forbidden scenario = "forbidden" // fails for good
 )
 
 // scenarioOf chooses the scenario of task i. Of twenty tasks two are gone, two
-// flaky and one forbidden. Of 400 tasks, twenty in a row are busy.
+// flaky and one forbidden.
 func scenarioOf(i int) scenario {
-	if i%400 >= 30 && i%400 < 50 {
-		return busy
-	}
 	switch i % 20 {
 	case 3, 13:
 		return gone
@@ -44,9 +40,16 @@ func faults() []simulator.Fault {
 	match := func(s scenario) simulator.Match { return simulator.Match{Target: string(s) + "-*"} }
 	return []simulator.Fault{
 		{Kind: "upstream-500", Match: match(flaky), Times: 2, PerTarget: true},
-		{Kind: "throttled-retry-after", Match: match(busy), Times: 1, PerTarget: true},
 		{Kind: "forbidden", Match: match(forbidden)},
 	}
+}
+
+// allowed is how many calls a second the simulator allows of each kind. It does not say
+// so, as KooDrive's gateway may not.
+const allowed = 200
+
+func quota() simulator.Quota {
+	return simulator.Quota{Shape: simulator.ShapeBucket, Limit: allowed, Period: time.Second, Burst: allowed / 10, PerCall: true}
 }
 
 // enqueue enqueues the tasks. It puts the device or lock of each into the simulator
