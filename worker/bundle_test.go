@@ -60,7 +60,7 @@ func setup(t *testing.T, koodriveURL string) *bundle {
 	policy.Pause = time.Second
 	b.cfg = worker.Config{
 		Redis: func() redis.UniversalClient { return redis.NewClient(server.Options()) }, KooDrive: koodrive.Config{BaseURL: koodriveURL, Authorizer: tokenAuthorizer(t, testToken)},
-		Releases: worker.NoReleases{}, Concurrency: 16, Pollers: 4, Policy: &policy, Registry: b.registry, Logger: debugLog(b.logs), ShutdownTimeout: 5 * time.Second,
+		Releases: worker.NoReleases{}, Concurrency: 16, Policy: &policy, Registry: b.registry, Logger: debugLog(b.logs), ShutdownTimeout: 5 * time.Second,
 	}
 	return b
 }

@@ -43,9 +43,6 @@ type Config struct {
 	// Concurrency is the maximum number of tasks that run at a time. 1 to 10,000.
 	// Default 64.
 	Concurrency int
-	// Pollers is the number of asynq servers that share the concurrency. At most
-	// Concurrency are started. 1 to 256. Default 8.
-	Pollers int
 	// Rate is the maximum of calls a second that all workers over this Redis make
 	// together. Default 0: no limit.
 	Rate float64
@@ -90,27 +87,25 @@ type Config struct {
 // Defaults of Config.
 const (
 	DefaultConcurrency     = 64
-	DefaultPollers         = 8
 	DefaultStartupTimeout  = 30 * time.Second
 	DefaultShutdownTimeout = 25 * time.Second
 )
 
-// How often the servers look for tasks, and for retries that are due. With asynq's
-// defaults of 1 s and 5 s a task would wait half a second on an idle worker, and a
-// retry up to five seconds.
+// How often an idle worker looks for tasks, and any worker for retries that are due. With
+// asynq's defaults of 1 s and 5 s a task would wait half a second, and a retry up to five
+// seconds. asynq asks package fetch again at once: it is that which waits for a task.
 const (
-	taskCheckInterval    = 100 * time.Millisecond
+	pollEvery            = 20 * time.Millisecond
+	taskCheckInterval    = time.Millisecond
 	delayedCheckInterval = time.Second
 )
 
 // PoolSize is the maximum number of connections that a worker of this size uses of
-// one Redis client: one for each task that ends, and five for each poller (dequeue,
-// heartbeat, lease, forwarder, janitor).
-func PoolSize(concurrency, pollers int) int { return concurrency + 5*pollers + 5 }
+// one Redis client: one for each task, and some for what goes on beside them.
+func PoolSize(concurrency int) int { return concurrency + 10 }
 
 func (c Config) withDefaults() Config {
 	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
-	c.Pollers = cmp.Or(c.Pollers, DefaultPollers)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, recovery.DefaultMaxCrashes)
 	c.StartupTimeout = cmp.Or(c.StartupTimeout, DefaultStartupTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
@@ -132,7 +127,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	const maxConcurrency, maxPollers = 10_000, 256
+	const maxConcurrency = 10_000
 	switch {
 	case c.Redis == nil:
 		return errors.New("worker: Config.Redis is required")
@@ -140,25 +135,10 @@ func (c Config) validate() error {
 		return errors.New("worker: Config.Releases is required; see enqueue.New")
 	case c.Concurrency < 1 || c.Concurrency > maxConcurrency:
 		return fmt.Errorf("worker: concurrency is %d; want 1 to %d", c.Concurrency, maxConcurrency)
-	case c.Pollers < 1 || c.Pollers > maxPollers:
-		return fmt.Errorf("worker: pollers is %d; want 1 to %d", c.Pollers, maxPollers)
 	case c.StartupTimeout < 0:
 		return fmt.Errorf("worker: startup timeout is %s; want more than 0", c.StartupTimeout)
 	case c.ShutdownTimeout < time.Second:
 		return fmt.Errorf("worker: shutdown timeout is %s; want at least 1s", c.ShutdownTimeout)
 	}
 	return nil
-}
-
-// shares divides the concurrency among the pollers, as evenly as possible.
-func shares(concurrency, pollers int) []int {
-	pollers = min(pollers, concurrency)
-	out := make([]int, pollers)
-	for i := range out {
-		out[i] = concurrency / pollers
-		if i < concurrency%pollers {
-			out[i]++
-		}
-	}
-	return out
 }

@@ -8,11 +8,12 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/fetch"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
-// dispatcher is the asynq handler of all pollers. It compares the whole name of the
+// dispatcher is the handler of the asynq server. It compares the whole name of the
 // queue, and the decoder the whole kind. asynq's ServeMux would match prefixes.
 type dispatcher struct {
 	pipeline *pipeline.Pipeline
@@ -22,12 +23,14 @@ type dispatcher struct {
 	// contexts only: asynq would drop a task whose own context ends, though its
 	// outcome is being stored.
 	inFlight context.Context
+	fetcher  *fetch.Fetcher
 }
 
 var _ asynq.Handler = dispatcher{}
 
 // ProcessTask implements asynq.Handler.
 func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	defer h.fetcher.Ended()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.inFlight, cancel)()

@@ -1,7 +1,7 @@
 // Package worker builds the consumer out of the packages below it, starts it and
 // stops it.
 //
-//	Redis ── asynq servers ("pollers") ── dispatcher ── pipeline ── jobs ── gate ── koodrive ── KooDrive
+//	Redis ── fetch ── asynq server ── dispatcher ── pipeline ── jobs ── gate ── koodrive ── KooDrive
 //	  │                                                    │          ├─ enqueue/locks, worker/locks
 //	  │                                                    │          └─ webhook
 //	  │                                                    ├─ enqueue/batch: receipts
@@ -17,18 +17,19 @@
 // Worker.build makes the parts. [Worker.Run] starts them in order, and stops them
 // in the reverse order.
 //
-// # Several asynq servers
+// # Round trips
 //
-// One asynq server takes its tasks one after the other, and needs a round trip for
-// each. If the round trip to Redis takes 2 ms, it reaches 430 tasks a second,
-// whatever its concurrency. So a worker runs several servers in one process. They
-// share the concurrency, one Redis client and one handler.
+// An asynq server takes its tasks one after the other, and needs a round trip for each, and
+// another one to tell what became of it. If the round trip to Redis takes 2 ms, it reaches
+// 430 tasks a second, whatever its concurrency. So package fetch takes many tasks at a time
+// and hands them to the server, and what the server tells Redis of many tasks goes there
+// together (asynqx.CoalesceHook).
 //
 // # Stopping
 //
 // When the context of Run ends, the gate refuses the tasks that wait for a permit.
-// All servers stop taking tasks, and wait together for the tasks in flight. A task
-// that is not finished after Config.ShutdownTimeout goes back to the head of its
+// Tasks that were fetched and not begun go back to the head of their queue. The server
+// waits for the tasks in flight. A task that is not finished after Config.ShutdownTimeout goes back to the head of its
 // queue, uncharged. Config.Hurry leaves 2 s, after which the task is retried,
 // uncharged.
 //

@@ -54,7 +54,7 @@ func TestWorker_TakesTasksDuringShortPauses(t *testing.T) {
 		return done
 	})
 	b := setup(t, api.URL)
-	b.cfg.Concurrency, b.cfg.Pollers = 64, 8
+	b.cfg.Concurrency = 64
 	for i := range n {
 		b.enqueue(unbindTask(i))
 	}

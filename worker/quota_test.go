@@ -73,7 +73,7 @@ func TestWorker_SaysHowManyWorkersAreWanted(t *testing.T) {
 	}))
 	t.Cleanup(slow.Close)
 	b := setup(t, slow.URL)
-	b.cfg.Concurrency, b.cfg.Pollers = 1, 1
+	b.cfg.Concurrency = 1
 	for i := range n {
 		b.enqueue(unbindTask(i))
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/clock"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/fetch"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/jobs"
@@ -38,6 +39,7 @@ type Worker struct {
 	koodrive *koodrive.Client
 	fleet    *fleet.Fleet
 	gate     *gate.Gate
+	fetcher  *fetch.Fetcher
 	letters  *deadletter.Store
 	notifier *jobs.BatchNotifier
 	pipeline *pipeline.Pipeline
@@ -106,10 +108,14 @@ func (w *Worker) build() (err error) {
 	if err != nil {
 		return err
 	}
-	w.queues.AddHook(asynqx.ErrorBackoffHook())
 	w.queues.AddHook(asynqx.SyncerHook())
 	w.queues.AddHook(asynqx.RecovererHook())
 	w.queues.AddHook(asynqx.HoldHook(w.holds))
+	w.fetcher = fetch.New(fetch.Config{
+		Redis: w.queues, Queues: tasks.QueueWeights(), Slots: cfg.Concurrency, Poll: pollEvery, Hold: w.holds, Halt: w.clock.Wrong, Logger: w.log.Named("fetch"),
+	})
+	w.queues.AddHook(w.fetcher.Hook())
+	w.queues.AddHook(asynqx.CoalesceHook(w.queues))
 	if cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
 			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping, "clock": w.clock.Check},
@@ -175,9 +181,9 @@ func (w *Worker) AdminAddr() string {
 // returns nil. An error means that it could not start. Run can be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	// asynq panics if its client is closed while a server still uses it.
-	serversStopped := true
+	serverStopped := true
 	defer func() {
-		if serversStopped {
+		if serverStopped {
 			w.Close()
 		}
 	}()
@@ -205,7 +211,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 
-	// 3. The background work. It stops after the pollers.
+	// 3. The background work. It stops after the server.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
@@ -220,19 +226,28 @@ func (w *Worker) Run(ctx context.Context) error {
 		wg.Go(func() { source.Heartbeat(background) })
 	}
 
-	// 4. The pollers. The gate stops before them, so that tasks that wait for a
-	// permit end at once.
-	var servers []*asynq.Server
+	// 4. The asynq server, and what fetches its tasks. The gate stops before them, so that
+	// tasks that wait for a permit end at once.
 	inFlight, cutShort := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutShort()
-	defer func() { w.gate.Stop(); serversStopped = w.stop(servers, cutShort) }()
-	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight}
-	for _, share := range shares(w.cfg.Concurrency, w.cfg.Pollers) {
-		server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig(share))
-		if err := server.Start(handler); err != nil {
-			return fmt.Errorf("start a poller: %w", err)
-		}
-		servers = append(servers, server)
+	fetching, stopFetching := context.WithCancel(background)
+	fetched := make(chan struct{})
+	go func() {
+		defer close(fetched)
+		w.fetcher.Run(fetching)
+		w.fetcher.Close(background)
+	}()
+	server := asynq.NewServerFromRedisClient(w.queues, w.serverConfig())
+	defer func() {
+		w.gate.Stop()
+		w.fetcher.Stop()
+		stopFetching()
+		serverStopped = w.stop(server, cutShort)
+		<-fetched
+	}()
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight, w.fetcher}
+	if err := server.Start(handler); err != nil {
+		return fmt.Errorf("start the asynq server: %w", err)
 	}
 
 	// 5. Ready.
@@ -240,7 +255,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.admin.SetReady(true)
 		defer w.admin.SetReady(false)
 	}
-	w.log.Info("worker is running", zap.Int("concurrency", w.cfg.Concurrency), zap.Int("pollers", len(servers)), zap.String("koodrive", w.cfg.KooDrive.BaseURL))
+	w.log.Info("worker is running", zap.Int("concurrency", w.cfg.Concurrency), zap.String("koodrive", w.cfg.KooDrive.BaseURL))
 	<-ctx.Done()
 	w.log.Info("stopping: no more tasks are taken", zap.Duration("shutdown_timeout", w.cfg.ShutdownTimeout))
 	return nil
@@ -259,16 +274,11 @@ const stopGrace = 5 * time.Second
 // less, and need not be repeated.
 const hurriedWait = 2 * time.Second
 
-// stop shuts all pollers down at the same time: one after the other would take the
-// sum of their times. It returns whether they are down. If not, their tasks run
-// again when their leases have expired.
-func (w *Worker) stop(servers []*asynq.Server, cutShort func()) (stopped bool) {
-	var wg sync.WaitGroup
-	for _, server := range servers {
-		wg.Go(server.Shutdown)
-	}
+// stop shuts the server down. It returns whether it is down. If not, its tasks run again
+// when their leases have expired.
+func (w *Worker) stop(server *asynq.Server, cutShort func()) (stopped bool) {
 	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
+	go func() { server.Shutdown(); close(done) }()
 	limit, cancel := context.WithTimeout(context.Background(), w.cfg.ShutdownTimeout+stopGrace)
 	defer cancel()
 	go func() {
@@ -290,9 +300,9 @@ func (w *Worker) stop(servers []*asynq.Server, cutShort func()) (stopped bool) {
 	}
 }
 
-func (w *Worker) serverConfig(concurrency int) asynq.Config {
+func (w *Worker) serverConfig() asynq.Config {
 	return asynq.Config{
-		Concurrency:              concurrency,
+		Concurrency:              w.cfg.Concurrency,
 		Queues:                   tasks.QueueWeights(),
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedCheckInterval,

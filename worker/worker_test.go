@@ -533,10 +533,10 @@ func TestRun_FullRedisIsNotAskedAllTheTime(t *testing.T) {
 	full("1")
 	before := scripts()
 	<-time.After(3 * time.Second)
-	// Each of the 4 pollers asks for 3 queues. Forwarders, janitors and others add
-	// some scripts.
-	if n := scripts() - before; n > 600 {
-		t.Errorf("%d scripts in 3 s; want at most 600", n)
+	// The six queues are asked twice a second. Forwarders, janitors and others add some
+	// scripts.
+	if n := scripts() - before; n > 200 {
+		t.Errorf("%d scripts in 3 s; want at most 200", n)
 	}
 	full("0")
 	b.awaitSettled()
@@ -575,7 +575,6 @@ func TestNew_ChecksConfig(t *testing.T) {
 		"no redis":            func(c *worker.Config) { c.Redis = nil },
 		"no releases":         func(c *worker.Config) { c.Releases = nil },
 		"concurrency":         func(c *worker.Config) { c.Concurrency = -1 },
-		"pollers":             func(c *worker.Config) { c.Pollers = 1000 },
 		"shutdown timeout":    func(c *worker.Config) { c.ShutdownTimeout = time.Millisecond },
 		"koodrive":            func(c *worker.Config) { c.KooDrive.BaseURL = "koodrive.example.com" },
 		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },

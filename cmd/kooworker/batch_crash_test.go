@@ -27,7 +27,7 @@ func testKilledProducer(t *testing.T, lines, kills int) {
 	t.Helper()
 	server := redistest.Start(t)
 	api := newFakeAPI(t, 0)
-	startWorker(t, server, api.URL, "--concurrency", "64", "--pollers", "8")
+	startWorker(t, server, api.URL, "--concurrency", "64")
 	file := filepath.Join(t.TempDir(), "devices.csv")
 	if err := os.WriteFile(file, []byte(unbindsCSV(lines)), 0o600); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func testBatchWithKilledWorkers(t *testing.T, n, kills int) {
 	t.Helper()
 	server := redistest.Start(t)
 	api := newFakeAPI(t, 2*time.Millisecond)
-	start := func() *process { return startWorker(t, server, api.URL, "--concurrency", "64", "--pollers", "8") }
+	start := func() *process { return startWorker(t, server, api.URL, "--concurrency", "64") }
 	if r := kooworker(t, unbindsCSV(n), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
 		t.Fatalf("%+v; want exit 0", r)
 	}

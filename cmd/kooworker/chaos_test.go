@@ -60,7 +60,7 @@ func TestChaos_RedisFrozen(t *testing.T) {
 	api := newFakeAPI(t, 2*time.Second)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
-	startWorker(t, server, api.URL, "--concurrency", "50", "--pollers", "8", "--max-crashes", "1")
+	startWorker(t, server, api.URL, "--concurrency", "50", "--max-crashes", "1")
 	p.enqueueMany(t, 200)
 	redistest.Eventually(t, 30*time.Second, "all slots are busy", func() bool { return len(api.targetsInFlight()) >= 50 })
 	server.Freeze()

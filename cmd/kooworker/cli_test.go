@@ -32,7 +32,6 @@ func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 		{"worker --koodrive-url https://k.example/koodrive/ose/v1/backup", "want https://k.example"},
 		{"worker --koodrive-url https://k.example --concurrency many", "--concurrency"},
 		{"worker --koodrive-url https://k.example --concurrency 0", "want more"},
-		{"worker --koodrive-url https://k.example --pollers 1000", "want 1 to 256"},
 		{"worker --koodrive-url https://k.example --max-attempts 0", "--max-attempts: want more"},
 		{"worker --koodrive-url https://k.example --max-wait 1s", "max wait is 1s; want at least 1m"},
 		{"worker --koodrive-url https://k.example --attempts bored=1", "known reason"},

@@ -56,7 +56,7 @@ func testKilledRedis(t *testing.T, outage time.Duration, inFlight int, watch fun
 	api := newFakeAPI(t, 2*time.Second)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
-	worker := startWorker(t, server, api.URL, "--concurrency", strconv.Itoa(inFlight), "--pollers", "8")
+	worker := startWorker(t, server, api.URL, "--concurrency", strconv.Itoa(inFlight))
 	stop := p.stream(t.Context(), 50)
 	redistest.Eventually(t, 30*time.Second, "all slots are busy", func() bool { return len(api.targetsInFlight()) >= inFlight*95/100 })
 

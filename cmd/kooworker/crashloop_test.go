@@ -79,7 +79,7 @@ func (f *crashingFleet) supervise() {
 			}
 		}
 		p := startProcess(f.t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", f.server.URL(),
-			"--koodrive-url", f.url+"/"+strconv.Itoa(i), "--concurrency", "8", "--pollers", "2")
+			"--koodrive-url", f.url+"/"+strconv.Itoa(i), "--concurrency", "8")
 		exited := make(chan struct{})
 		go func() { _ = p.cmd.Wait(); close(exited) }()
 		f.mu.Lock()

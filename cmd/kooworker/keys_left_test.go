@@ -72,7 +72,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 		t: t, redis: server, sim: sim, url: url, client: client, ledger: batch.NewStore(rdb), store: deadletter.NewStore(rdb),
 		keyCheck: &keyCheck{rdb: rdb, rows: keyTable(t), seen: map[string]int{}},
 		args: []string{
-			"worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "16", "--pollers", "4", "--backoff-first", "1s",
+			"worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "16", "--backoff-first", "1s",
 			"--max-crashes", "100", "--webhook-url", receiver.URL,
 		},
 		env: []string{"KOODRIVE_TOKEN=t0ken", "KOOWORKER_WEBHOOK_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLwSw"},

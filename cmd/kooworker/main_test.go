@@ -171,7 +171,7 @@ func serveSimulator(t *testing.T, cfg simulator.Config) (sim *simulator.Simulato
 // startWorker runs a worker process until the test ends.
 func startWorker(t *testing.T, server *redistest.Server, url string, args ...string) *process {
 	t.Helper()
-	args = append([]string{"worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "8", "--pollers", "2", "--backoff-first", "1s"}, args...)
+	args = append([]string{"worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "8", "--backoff-first", "1s"}, args...)
 	p := startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, args...)
 	redistest.Eventually(t, 20*time.Second, "the worker runs", func() bool { return strings.Contains(p.log(), "worker is running") })
 	return p

@@ -250,7 +250,7 @@ func testKilledSweep(t *testing.T, d *sourcetest.Server, n int, endLease func(*l
 	if o := r.object(t); r.code != exitDone || o["enqueued"].(float64) != float64(stale-recorded) {
 		t.Errorf("%+v; want exit 0, and the %d releases that are not recorded", r, stale-recorded)
 	}
-	l.worker(t, "--concurrency", "64", "--pollers", "8")
+	l.worker(t, "--concurrency", "64")
 	l.wait(t, r)
 	redistest.Eventually(t, time.Minute, "the releases of the killed sweep are done as well", func() bool { return l.enqueued(t) == 0 })
 	l.checkReleased(t, n, stale)

@@ -33,7 +33,7 @@ func testDatabaseSweep(t *testing.T, d *sourcetest.Server, n int, index string) 
 	if index != "" {
 		d.Exec(t, "CREATE INDEX i"+l.table+" ON "+l.table+" ("+index+")")
 	}
-	worker := l.worker(t, "--concurrency", "64", "--pollers", "8")
+	worker := l.worker(t, "--concurrency", "64")
 	sweep := func(args ...string) result {
 		t.Helper()
 		return kooworker(t, "", append(append([]string{"locks", "sweep", "--redis-url", l.redis.URL()}, l.flags()...), args...)...)

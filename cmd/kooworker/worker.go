@@ -37,7 +37,7 @@ type workerCmd struct {
 	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that run at a time (${default})."`
-	Pollers         int           `default:"${pollers}" placeholder:"N" help:"asynq servers that share the concurrency; more of them fetch tasks faster from a distant Redis (${default})."`
+	Pollers         int           `placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
 	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
 	MaxInFlight     int           `name:"max-in-flight" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
 	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
@@ -97,7 +97,6 @@ func defaults() kong.Vars {
 	p := pipeline.DefaultPolicy()
 	return kong.Vars{
 		"concurrency":      fmt.Sprint(worker.DefaultConcurrency),
-		"pollers":          fmt.Sprint(worker.DefaultPollers),
 		"max_crashes":      fmt.Sprint(recovery.DefaultMaxCrashes),
 		"grace":            terminal.Duration(locks.DefaultGrace),
 		"max_locks":        fmt.Sprint(locks.DefaultMax),
@@ -143,7 +142,7 @@ func (c *workerCmd) check() error {
 		flag string
 		zero bool
 	}{
-		{"--concurrency", c.Concurrency == 0}, {"--pollers", c.Pollers == 0}, {"--max-crashes", c.MaxCrashes == 0},
+		{"--concurrency", c.Concurrency == 0}, {"--max-crashes", c.MaxCrashes == 0},
 		{"--max-attempts", c.Retry.MaxAttempts == 0}, {"--guard-after", c.GuardAfter == 0},
 		{"--startup-timeout", c.StartupTimeout == 0}, {"--shutdown-timeout", c.ShutdownTimeout == 0},
 	} {
@@ -176,7 +175,10 @@ func (c *workerCmd) Run(e *env) error {
 	log := e.flags.Log.logger(e.stderr)
 	hurry, stopSignals := workerSignals(log, func() { koodrive.Authorizer.Renew("") })
 	defer stopSignals()
-	poolSize := worker.PoolSize(c.Concurrency, c.Pollers)
+	if c.Pollers != 0 {
+		log.Warn("--pollers has no effect any more: one server fetches many tasks in a round trip")
+	}
+	poolSize := worker.PoolSize(c.Concurrency)
 	shared, err := e.redis(poolSize)
 	if err != nil {
 		return err
@@ -200,7 +202,7 @@ func (c *workerCmd) Run(e *env) error {
 	}
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
-		Concurrency: c.Concurrency, Pollers: c.Pollers, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
+		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry,
 	})
 	if err != nil {

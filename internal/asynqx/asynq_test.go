@@ -157,7 +157,8 @@ func TestKeys_Running(t *testing.T) {
 	p.wantTrue("the info expires by Redis' clock", p.rdb.TTL(ctx, name).Val() > 0)
 	p.wantTrue("the heartbeat lasts 10 s", time.Unix(int64(servers[0].Score), 0).Sub(now.Add(HeartbeatTTL)).Abs() < 3*time.Second)
 	info, err := p.rdb.Get(ctx, name).Bytes()
-	p.wantTrue("the server is active", err == nil && strings.Contains(string(info), "active") && !ServerClosing(info))
+	isClosing, slots := ParseServer(info)
+	p.wantTrue("the server is active", err == nil && strings.Contains(string(info), "active") && !isClosing && slots == 1)
 
 	finish <- errors.New("forbidden: no")
 	redistest.Eventually(t, 10*time.Second, "the task in retry", func() bool { return slices.Equal(p.set(RetryKey(p.queue)), []string{"x"}) })

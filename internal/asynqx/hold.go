@@ -7,22 +7,40 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// DequeueHook returns a go-redis hook for the Redis client of the asynq servers. It answers
+// the question for a task of a queue that it serves in Redis' place. dequeue returns the
+// message of a task, perhaps of another queue: the message says of which. It may block for a
+// while, since the servers ask again only after the answer.
+func DequeueHook(serves func(queue string) bool, dequeue func() (message string, ok bool)) redis.Hook {
+	return commandHook(func(next redis.ProcessHook) redis.ProcessHook {
+		return func(ctx context.Context, cmd redis.Cmder) error {
+			s, isScript := scriptOf(cmd)
+			if !isScript {
+				return next(ctx, cmd)
+			}
+			if queue, ok := s.dequeues(); !ok || !serves(queue) {
+				return next(ctx, cmd)
+			}
+			message, ok := dequeue()
+			if !ok {
+				s.cmd.SetErr(redis.Nil)
+				return redis.Nil
+			}
+			s.cmd.SetVal(message)
+			return nil
+		}
+	})
+}
+
 // HoldHook returns a go-redis hook for the Redis client of the asynq servers. While
-// hold returns true for a queue, the servers take no task from it, and do not forward
-// its tasks that are due: asynq sees an empty queue, and looks again after its
-// usual pause. Tasks in flight go on, and so do heartbeats, leases and retries.
-//
-// hold is called each time before a server would take a task. It must not block.
+// hold returns true for a queue, the servers do not forward its tasks that are due. Tasks in
+// flight go on, and so do heartbeats, leases and retries.
 func HoldHook(hold func(queue string) bool) redis.Hook {
 	return commandHook(func(next redis.ProcessHook) redis.ProcessHook {
 		return func(ctx context.Context, cmd redis.Cmder) error {
 			s, ok := scriptOf(cmd)
 			if !ok {
 				return next(ctx, cmd)
-			}
-			if queue, ok := s.dequeues(); ok && hold(queue) {
-				s.cmd.SetErr(redis.Nil) // no task
-				return redis.Nil
 			}
 			if queue, ok := s.forwards(); ok && hold(queue) {
 				s.cmd.SetVal(int64(0)) // none was due

@@ -14,9 +14,9 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-// TestHoldHook_RealServer pins the scripts that HoldHook and RecovererHook mean: a
-// real server takes nothing from a queue that is held, forwards nothing there,
-// recovers nothing, and does all else.
+// TestHoldHook_RealServer pins the scripts that DequeueHook, HoldHook and RecovererHook
+// mean: a real server takes nothing from a queue that another one takes from, forwards
+// nothing from one that is held, recovers nothing, and does all else.
 func TestHoldHook_RealServer(t *testing.T) {
 	t.Parallel()
 	p, ctx := newPin(t), t.Context()
@@ -26,6 +26,7 @@ func TestHoldHook_RealServer(t *testing.T) {
 	rdb := redis.NewClient(p.rdb.Options())
 	t.Cleanup(func() { _ = rdb.Close() })
 	rdb.AddHook(HoldHook(func(queue string) bool { return queue == held && hold.Load() }))
+	rdb.AddHook(DequeueHook(func(queue string) bool { return queue == held && hold.Load() }, func() (string, bool) { return "", false }))
 	rdb.AddHook(RecovererHook())
 
 	at := func(queue string) pin { q := p; q.queue = queue; return q }
@@ -81,7 +82,10 @@ func TestHoldHook_OtherScripts(t *testing.T) {
 		"a strange number":        {"evalsha", "sha", "1", LeaseKey("q"), 1, 2},
 		"no queue":                {"evalsha", "sha", 1, "lease", 1, 2},
 	} {
-		for _, hook := range []redis.Hook{HoldHook(func(string) bool { return true }), RecovererHook()} {
+		for _, hook := range []redis.Hook{
+			HoldHook(func(string) bool { return true }), RecovererHook(),
+			DequeueHook(func(string) bool { return true }, func() (string, bool) { return "", false }),
+		} {
 			called := false
 			_ = hook.ProcessHook(func(context.Context, redis.Cmder) error { called = true; return nil })(t.Context(), redis.NewCmd(t.Context(), args...))
 			if !called {

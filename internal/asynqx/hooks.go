@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -25,13 +24,6 @@ import (
 // The hook removes the cancellation, and keeps the deadline. That is the end of
 // the lease, after which no owner may write.
 func SyncerHook() redis.Hook { return commandHook(syncerHook) }
-
-// ErrorBackoffHook returns a go-redis hook for the Redis client of the asynq
-// servers. When asynq fails to fetch a task it tries again at once. A Redis that
-// is away makes that slow by itself. But one that answers with errors fast (its
-// memory is full, it is loading, or it is a replica) would be asked thousands of
-// times a second. The hook makes each such call last for half a second.
-func ErrorBackoffHook() redis.Hook { return commandHook(errorBackoffHook) }
 
 // commandHook is a hook on single commands. It leaves pipelines alone, since
 // asynq's servers send none.
@@ -62,27 +54,6 @@ func syncerHook(next redis.ProcessHook) redis.ProcessHook {
 			defer cancel()
 		}
 		return next(free, cmd)
-	}
-}
-
-// errorBackoff is how long a call waits after an error of the server's.
-const errorBackoff = 500 * time.Millisecond
-
-// errorBackoffHook waits only where the context has no deadline: asynq sets one
-// where it writes what became of a task, and there every second counts.
-func errorBackoffHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
-		if _, urgent := ctx.Deadline(); urgent || !isServerError(err) {
-			return err
-		}
-		pause := time.NewTimer(errorBackoff)
-		defer pause.Stop()
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		return err
 	}
 }
 

@@ -85,15 +85,15 @@ func MarkSuspect(raw []byte) ([]byte, error) {
 	return proto.Marshal(m.Interface())
 }
 
-// ServerClosing reports whether an asynq server's info says that the server is
-// shutting down. Of an info that cannot be read it says no.
-func ServerClosing(info []byte) bool {
+// ParseServer reads from an asynq server's info whether the server is shutting down, and how
+// many tasks it runs at once. Of an info that cannot be read it says no, and 0.
+func ParseServer(info []byte) (isClosing bool, slots int) {
 	m, err := unmarshal(serverInfo, info)
 	if err != nil {
-		return false
+		return false, 0
 	}
 	status := m.field("status").String()
-	return status != "" && status != "active"
+	return status != "" && status != "active", int(m.field("concurrency").Int())
 }
 
 // message is one of asynq's messages. Its fields go by name.

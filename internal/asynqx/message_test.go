@@ -143,7 +143,7 @@ func TestMessage_AsynqsFields(t *testing.T) {
 	}
 }
 
-func TestServerClosing(t *testing.T) {
+func TestParseServer(t *testing.T) {
 	t.Parallel()
 	status := func(s string) []byte {
 		return protowire.AppendString(protowire.AppendTag(nil, 7, protowire.BytesType), s)
@@ -152,8 +152,12 @@ func TestServerClosing(t *testing.T) {
 		string(status("active")): false, string(status("closed")): true, string(status("stopped")): true,
 		"": false, "\xff": false,
 	} {
-		if got := ServerClosing([]byte(info)); got != want {
-			t.Errorf("ServerClosing(%q): %v; want %v", info, got, want)
+		if got, _ := ParseServer([]byte(info)); got != want {
+			t.Errorf("ParseServer(%q): closing %v; want %v", info, got, want)
 		}
+	}
+	slots := protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 64)
+	if _, got := ParseServer(slots); got != 64 {
+		t.Errorf("ParseServer: %d slots; want 64", got)
 	}
 }

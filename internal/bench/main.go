@@ -8,7 +8,7 @@
 // Everything runs on this machine: a redis-server of its own, a stand-in for KooDrive
 // that answers at once, and one worker at a time, as a process that is started for one
 // measurement. kooworker is the real binary with its defaults. A setting in the
-// environment applies, such as KOOWORKER_POLLERS. Its log goes to a file. Plain asynq is
+// environment applies, such as KOOWORKER_MAX_IN_FLIGHT. Its log goes to a file. Plain asynq is
 // this binary as an asynq server, whose handler makes the same call; see plain.go. "Redis
 // 2 ms away" is a proxy that delays each way by 1 ms. Only the measured process goes
 // through it.

@@ -93,7 +93,9 @@
 // with it: all tasks in flight have lost their worker. Nobody can tell which of them
 // did it, so nothing is counted yet. The task becomes a suspect:
 //
-//  1. Script requeue marks it. The mark is a header in asynq's message, so that a
+//  1. Script requeue marks it, unless it was only fetched and cannot have begun: tasks begin
+//     in the order of their leases, and no more of them at once than the process had slots.
+//     The mark is a header in asynq's message, so that a
 //     worker sees it without asking Redis, and ordinary tasks cost nothing more.
 //  2. Suspects run one at a time in each process; see [Suspects]. Other tasks run
 //     beside them. A few wait in place for a second at most; the others are put back,

@@ -73,7 +73,7 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 	for _, it := range items {
 		written := leaseWritten(it.score)
 		if !r.uptime.downSince(written) {
-			it = r.servers.judge(it, written)
+			it = r.judge(q, it, written)
 		}
 		if it.raw == nil || it.err != nil || it.counted && r.isPoison(it.crashes) {
 			isolated = append(isolated, it)
@@ -98,13 +98,13 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 
 // judge says what the crash of an item's worker means for the item. The package
 // comment explains it.
-func (r serverRegistry) judge(it item, written time.Time) item {
-	died := r.diedNear(written)
-	it.suspect = len(died) > 0
+func (r *Repairer) judge(q queue, it item, written time.Time) item {
+	died := r.servers.diedNear(written)
+	it.suspect = len(died) > 0 && r.servers.begun(died, q.name, it.score, r.fetched)
 	if at, ok := died[it.alone]; ok && it.alone != "" {
 		it.counted = true
 		it.crashes.alone++
-		if r.calm(it.alone, at) {
+		if r.servers.calm(it.alone, at) {
 			it.crashes.calm++
 		}
 	}

@@ -31,6 +31,7 @@ type Repairer struct {
 	uptime    redisUptime
 	servers   serverRegistry
 	owned     map[string]bool // tasks that living servers list, once this pass has read it
+	fetched   map[string]int  // tasks in the hands of dead processes; see begun
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
@@ -52,7 +53,7 @@ func New(cfg Config) (*Repairer, error) {
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
 		servers: make(serverRegistry), paused: make(map[string]bool), skip: make(map[string]int64),
-		refused: make(map[string]refusal),
+		refused: make(map[string]refusal), fetched: make(map[string]int),
 	}
 	for _, name := range cfg.Queues {
 		r.queues = append(r.queues, queue{name: name, dead: name == tasks.QueueDeadLetter})

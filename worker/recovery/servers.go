@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,6 +41,7 @@ type server struct {
 	heartbeat  time.Time // the last one, by the server's clock
 	lastListed time.Time // when it was last on the list, by ours
 	closing    bool      // it was shutting down at that heartbeat
+	slots      int       // how many tasks it ran at once; 0 if that is not known
 	alive      bool      // its info has not expired, which happens 10 s after a heartbeat by Redis' clock
 }
 
@@ -80,7 +85,8 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 		s := r[key]
 		switch {
 		case err == nil:
-			s.alive, s.closing = true, asynqx.ServerClosing(info)
+			s.alive = true
+			s.closing, s.slots = asynqx.ParseServer(info)
 		case errors.Is(err, redis.Nil):
 			s.alive = false // what else was known of it still holds
 		}
@@ -92,6 +98,33 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 		}
 	}
 	return nil
+}
+
+// begun reports whether a task that was in the hands of one of these processes may have
+// begun. The tasks of a queue begin in the order in which they were fetched, and come here in
+// that order. So of those whose lease was never extended, as many may have begun as the
+// processes ran at once. A lease that was extended is one of whole seconds.
+func (r serverRegistry) begun(died map[string]time.Time, queue string, score float64, seen map[string]int) bool {
+	if score == math.Trunc(score) {
+		return true
+	}
+	slots, isKnown := 0, true
+	who := []string{queue}
+	for key, s := range r {
+		if at, ok := died[asynqx.ServerProcess(key)]; ok && s.heartbeat.Equal(at) {
+			slots += s.slots
+			isKnown = isKnown && s.slots > 0
+		}
+	}
+	for _, process := range slices.Sorted(maps.Keys(died)) {
+		who = append(who, process, died[process].String())
+	}
+	if len(seen) >= maxServers {
+		clear(seen) // of deaths that are long over
+	}
+	of := strings.Join(who, " ")
+	seen[of]++
+	return !isKnown || seen[of] <= slots
 }
 
 // diedNear returns the processes that died at about the time when a lease was

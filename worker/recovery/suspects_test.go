@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
@@ -94,6 +98,45 @@ func TestReap_WhatCounts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReap_FetchedAhead lets a worker of three slots die that had fetched more tasks. Those
+// that it cannot have begun are no suspects.
+func TestReap_FetchedAhead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	written := ago(60 * time.Second)
+	lease := func(queue, id string, after time.Duration) {
+		b.enqueue(queue, id)
+		b.take(queue, id, written)
+		b.must(b.rdb.ZAdd(t.Context(), key(queue, "lease"), redis.Z{Score: float64(written.Add(30*time.Second+after).UnixMicro()) / 1e6, Member: id}).Err())
+	}
+	written = time.Unix(written.Unix(), 0)
+	lease(unbind, "extended", 0)
+	for i := range 100 { // more than are reaped at once
+		lease(unbind, fmt.Sprintf("z%03d", 200-i), time.Duration(500+i)*time.Microsecond)
+	}
+	lease(tasks.QueueRelease, "release", time.Second+time.Microsecond)
+	b.leaveHeartbeat("w:7:s", written)
+	b.must(b.rdb.Set(t.Context(), "asynq:servers:{w:7:s}", protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 3), 0).Err())
+	r := b.repairer()
+	b.must(r.Pass(t.Context()))
+	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w:7:s}").Err()) // it expires
+	b.must(r.Pass(t.Context()))
+	var marked []string
+	for _, queue := range []string{unbind, tasks.QueueRelease} {
+		for _, id := range b.rdb.LRange(t.Context(), key(queue, "pending"), 0, -1).Val() {
+			m := b.rdb.HGet(t.Context(), key(queue, "t:"+id), "msg").Val()
+			if strings.Contains(m, mark) {
+				marked = append(marked, id)
+			}
+		}
+	}
+	slices.Sort(marked)
+	if want := []string{"extended", "release", "z198", "z199", "z200"}; !slices.Equal(marked, want) {
+		t.Errorf("suspects: %v; want %v", marked, want)
+	}
+	b.want(map[recovery.Repair]int{recovery.Requeued: 102})
 }
 
 // TestReap_PoisonAmongOtherCrashes is dead in the end, though a worker dies every few

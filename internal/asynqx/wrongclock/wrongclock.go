@@ -31,10 +31,22 @@ func (c *Clock) Set(ahead time.Duration) { c.ahead.Store(int64(ahead)) }
 // DialHook implements redis.Hook; it changes nothing.
 func (c *Clock) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-// ProcessPipelineHook implements redis.Hook; it changes nothing, since asynq's servers
-// send no pipelines.
+// ProcessPipelineHook implements redis.Hook. It changes the leases of the tasks that package
+// fetch takes. The scripts of asynq's servers have come by already, before they went together.
 func (c *Clock) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			const keys, args = 4, 3
+			a := cmd.Args()
+			if len(a) != 3+keys+args || a[2] != keys {
+				continue
+			}
+			if lease, ok := a[3+keys].(int64); ok { // in µs
+				a[3+keys] = lease + c.ahead.Load()/int64(time.Microsecond)
+			}
+		}
+		return next(ctx, cmds)
+	}
 }
 
 // ProcessHook implements redis.Hook.

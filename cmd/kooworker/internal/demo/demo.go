@@ -162,7 +162,7 @@ func (d *demo) summarize(ctx context.Context, start time.Time) error {
 
 func (d *demo) newClient() redis.UniversalClient {
 	return redis.NewClient(&redis.Options{
-		Addr: d.redis.addr, ContextTimeoutEnabled: true, PoolSize: worker.PoolSize(worker.DefaultConcurrency, worker.DefaultPollers),
+		Addr: d.redis.addr, ContextTimeoutEnabled: true, PoolSize: worker.PoolSize(worker.DefaultConcurrency),
 	})
 }
 

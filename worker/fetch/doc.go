@@ -1,0 +1,39 @@
+// Package fetch takes tasks from Redis for asynq's servers: many in one round trip, from
+// all queues at once.
+//
+// asynq's server takes one task in a round trip, and asks one queue after the other. A
+// [Fetcher] does that in its place. It moves tasks as asynq does, in asynq's keys and
+// states, with a lease for each, and keeps them in memory for a moment. The hook of the
+// Fetcher, on the Redis client of the servers, answers asynq's question for a task from
+// there. The rest remains asynq's: it runs the handlers, extends the leases, retries, and
+// tells Redis what became of a task.
+//
+// # How many
+//
+// As many as there are free slots, and as many as end in a tenth of a second. So there is
+// nearly always a task for a slot that becomes free, and none of them waits for long,
+// however long the calls take. A task that has waited for two seconds all the same is put
+// back.
+//
+// Each queue gets its share by weight. A queue that had no task lately is asked for few.
+// If nothing is found, all queues are asked again after a moment, in one round trip. A
+// queue that is paused, or that Config.Hold holds, gives none.
+//
+// # What happens when
+//
+//   - The process dies: the leases of the tasks that were fetched and not begun expire after
+//     30 s, and package recovery puts the tasks back, uncharged. The tasks of a queue begin in
+//     the order of their leases, so that it knows which of them cannot have begun, and does
+//     not suspect these of the death.
+//   - The reply of Redis is lost: the same, though the process lives on.
+//   - The worker stops: [Fetcher.Close] puts back what is left. If Redis is away then, it is
+//     as if the process had died.
+//   - Redis goes back in time, or somebody deletes a task that is here: it runs all the same,
+//     as a task would that asynq had taken.
+//
+// # Boundaries
+//
+// Package worker gives the hook to the servers' client, and tells the Fetcher when a task
+// ends. The package imports internal/asynqx, and must not import another of its siblings
+// below worker.
+package fetch

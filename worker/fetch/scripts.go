@@ -1,0 +1,121 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
+)
+
+// dequeueCmd does what asynq's own script does, for several tasks.
+//
+// The leases differ by a microsecond each, in the order of the tasks. So package recovery
+// knows which of the tasks of a dead worker may have begun: they begin in that order. When
+// asynq extends a lease, it writes whole seconds.
+//
+// KEYS -> pending, paused, active, lease
+// ARGV -> when the first lease expires, in µs of Unix time; the prefix of the tasks' keys;
+// how many.
+//
+// It returns the messages. A task without a message stays in active, and package recovery
+// finds it.
+var dequeueCmd = redis.NewScript(`
+local out = {}
+local from = tonumber(ARGV[1])
+if redis.call("EXISTS", KEYS[2]) == 1 then return out end
+for i = 1, tonumber(ARGV[3]) do
+  local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
+  if not id then break end
+  local key = ARGV[2] .. id
+  redis.call("HSET", key, "state", "active")
+  redis.call("HDEL", key, "pending_since")
+  local lease = from + #out
+  redis.call("ZADD", KEYS[4], string.format("%d.%06d", math.floor(lease / 1000000), lease % 1000000), id)
+  local msg = redis.call("HGET", key, "msg")
+  if msg then out[#out + 1] = msg end
+end
+return out`)
+
+// putBackCmd puts tasks back to the head of their queue, as asynq does at a stop. A task
+// whose lease is another one is left alone: somebody else has it by now.
+//
+// KEYS -> pending, active, lease
+// ARGV -> the prefix of the tasks' keys, and for each task its ID and its lease in µs, the
+// first to run last.
+var putBackCmd = redis.NewScript(`
+local now = redis.call("TIME")
+local since = now[1] .. string.format("%06d", now[2]) .. "000"
+for i = 2, #ARGV, 2 do
+  local id, lease = ARGV[i], ARGV[i + 1]
+  local score = redis.call("ZSCORE", KEYS[3], id)
+  if score and math.abs(score - lease / 1000000) < 0.0000005 and redis.call("LREM", KEYS[2], 0, id) > 0 then
+    redis.call("ZREM", KEYS[3], id)
+    redis.call("RPUSH", KEYS[1], id)
+    redis.call("HSET", ARGV[1] .. id, "state", "pending", "pending_since", since)
+  end
+end
+return redis.status_reply("OK")`)
+
+// putBack puts tasks back that were not begun. If Redis does not answer, their leases
+// expire.
+func (f *Fetcher) putBack(ctx context.Context, all []fetched) {
+	if len(all) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	ids := make(map[string][]any)
+	var queues []string
+	for _, t := range slices.Backward(all) {
+		m, err := asynqx.ParseMessage([]byte(t.message))
+		if err != nil {
+			continue // package recovery finds it
+		}
+		q := t.queue
+		if ids[q] == nil {
+			queues = append(queues, q)
+		}
+		ids[q] = append(ids[q], m.ID, t.lease)
+	}
+	_, err := runEach(ctx, f.cfg.Redis, putBackCmd, queues, func(q string) ([]string, []any) {
+		return []string{asynqx.PendingKey(q), asynqx.ActiveKey(q), asynqx.LeaseKey(q)},
+			append([]any{asynqx.TaskKeyPrefix(q)}, ids[q]...)
+	})
+	if err != nil {
+		f.cfg.Logger.Warn("put back tasks that were not begun: they run when their leases have expired", zap.Int("tasks", len(all)), zap.Error(err))
+	}
+}
+
+// runEach runs a script for each queue, all in one round trip. The queues may be on
+// several nodes of a cluster, so that some replies may be errors while others are not.
+func runEach(ctx context.Context, rdb redis.UniversalClient, script *redis.Script, queues []string, args func(queue string) ([]string, []any)) ([]*redis.Cmd, error) {
+	run := func(queues []string, how func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd) []*redis.Cmd {
+		out := make([]*redis.Cmd, len(queues))
+		p := rdb.Pipeline()
+		for i, q := range queues {
+			keys, args := args(q)
+			out[i] = how(p, keys, args)
+		}
+		_, _ = p.Exec(ctx) // each reply has its error
+		return out
+	}
+	replies := run(queues, func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+		return script.EvalSha(ctx, p, keys, args...)
+	})
+	var first error
+	for i, reply := range replies {
+		if redis.HasErrorPrefix(reply.Err(), "NOSCRIPT") {
+			replies[i] = run(queues[i:i+1], func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+				return script.Eval(ctx, p, keys, args...)
+			})[0]
+		}
+		if err := replies[i].Err(); err != nil && !errors.Is(err, redis.Nil) && first == nil {
+			first = err
+		}
+	}
+	return replies, first
+}
