@@ -25,8 +25,9 @@ import (
 // the lease, after which no owner may write.
 func SyncerHook() redis.Hook { return commandHook(syncerHook) }
 
-// commandHook is a hook on single commands. It leaves pipelines alone, since
-// asynq's servers send none.
+// commandHook is a hook on single commands. It leaves pipelines alone, since asynq's servers
+// send none: those on their client are of CoalesceHook, whose commands have come by here, and
+// of package fetch.
 type commandHook func(next redis.ProcessHook) redis.ProcessHook
 
 // DialHook implements redis.Hook; it changes nothing.
