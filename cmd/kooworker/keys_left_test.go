@@ -113,7 +113,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	if err != nil || stats.Total == 0 {
 		t.Fatalf("%+v, %v; want some dead letters", stats, err)
 	}
-	for word, limit := range map[string]int{"servers": 4, "schedulers": 0, "dead letters": stats.Total, "open batches": 0, "batches": batches - 1} {
+	for word, limit := range map[string]int{"servers": 1, "schedulers": 0, "dead letters": stats.Total, "open batches": 0, "batches": batches - 1} {
 		k.limits[word] = int64(limit)
 	}
 	if atWork {
@@ -124,7 +124,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 		for _, reason := range tasks.Reasons() {
 			entries += int(rdb.ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val())
 		}
-		return rdb.ZCard(t.Context(), "asynq:servers").Val() == 4 && rdb.ZCard(t.Context(), "asynq:schedulers").Val() == 0 &&
+		return rdb.ZCard(t.Context(), "asynq:servers").Val() == 1 && rdb.ZCard(t.Context(), "asynq:schedulers").Val() == 0 &&
 			rdb.ZCard(t.Context(), "kooworker:batches").Val() == int64(batches)-1 && entries <= stats.Total &&
 			len(rdb.Keys(t.Context(), "asynq:scheduler_history:*").Val()) == 0
 	})
