@@ -53,9 +53,9 @@ func countsAgree(t *testing.T, redis string) {
 	if diff := cmp.Diff(want, report); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
-	// The quota and the retries of the flaky tasks take six seconds.
-	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("took %s; want less than 30s:\n%s", took, out.String())
+	// The quota and the retries of the flaky tasks take ten seconds or so.
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("took %s; want less than 1m:\n%s", took, out.String())
 	}
 	for _, want := range []string{
 		redis, "allows 200 calls a second", "240 of 240 done", "sum       200         40     240", "enqueued       200         40     240", "forbidden: HTTP 403",
