@@ -27,6 +27,8 @@ const (
 	opTimeout = 5 * time.Second
 	// errorPause is the pause after an error of Redis.
 	errorPause = 500 * time.Millisecond
+	// logEvery is the time between two log lines about such errors.
+	logEvery = 30 * time.Second
 	// askFor is how long asynq waits here for a task before it hears that there is none.
 	askFor = time.Second
 )
@@ -161,6 +163,7 @@ func (f *Fetcher) wake() {
 
 // Run fetches tasks until ctx ends.
 func (f *Fetcher) Run(ctx context.Context) {
+	var logged time.Time
 	for ctx.Err() == nil {
 		f.putBackOld(ctx)
 		wants := f.wants()
@@ -170,7 +173,8 @@ func (f *Fetcher) Run(ctx context.Context) {
 		}
 		switch {
 		case err != nil:
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && time.Since(logged) > logEvery {
+				logged = time.Now()
 				f.cfg.Logger.Warn("fetch tasks: Redis does not answer as it should; trying again", zap.Error(err))
 			}
 			sleep(ctx, errorPause)
