@@ -84,7 +84,7 @@ bench-hot: ## Measure the hot functions by themselves
 	go test -run '^$$' -bench . ./tasks ./worker/gate ./worker/koodrive
 
 # What makes up the time of a worker. A sample counts for the innermost of these.
-STAGES := Fetcher\)\.(Run|take)$$|coalescer\)\.(process|roundTrip)$$|RDB\)\.Done$$|^runtime\.(mcall|gcBgMarkWorker)$$|processor\)\.exec|heartbeater|tasks\.Decode$$
+STAGES := Fetcher\)\.(Run|take)$$|coalescer\.roundTrip$$|RDB\)\.Done$$|^runtime\.(mcall|gcBgMarkWorker)$$|processor\)\.exec|heartbeater|tasks\.Decode$$
 STAGES := $(STAGES)|Gate\)\.Acquire$$|Permit\)\.Report$$|Client\)\.(exchange|interpret)$$|persistConn\)\.(read|write)Loop$$
 STAGES := $(STAGES)|Pipeline\)\.(Process|writeReceipt)$$|Store\)\.RecordOutcomes$$|attemptLog\)\.write$$
 

@@ -2,10 +2,12 @@ package asynqx
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/groupcommit"
 )
 
 // CoalesceHook returns a go-redis hook for the Redis client of the asynq servers. Scripts
@@ -16,31 +18,29 @@ import (
 // A script that was sent is waited for, even if its context ends: asynq's scripts must not be
 // cut short. One whose deadline is over before it is sent is not sent.
 func CoalesceHook(rdb redis.UniversalClient) redis.Hook {
-	c := &coalescer{rdb: rdb}
+	c := coalescer{rdb}
+	group := groupcommit.New(mostTogether, c.roundTrip)
+	var turn atomic.Uint64
 	return commandHook(func(next redis.ProcessHook) redis.ProcessHook {
 		return func(ctx context.Context, cmd redis.Cmder) error {
 			if cmd.Name() != "evalsha" {
 				return next(ctx, cmd)
 			}
-			return c.process(ctx, cmd)
+			s := sending{cmd: cmd}
+			s.deadline, _ = ctx.Deadline()
+			_, _ = group.Do(context.WithoutCancel(ctx), turn.Add(1)%mostFlying, s)
+			return cmd.Err()
 		}
 	})
 }
 
-// coalescer collects scripts.
-type coalescer struct {
-	rdb redis.UniversalClient
-
-	mu      sync.Mutex
-	waiting []*sending
-	flying  int // round trips
-}
+// coalescer sends scripts.
+type coalescer struct{ rdb redis.UniversalClient }
 
 // sending is a script on its way.
 type sending struct {
 	cmd      redis.Cmder
 	deadline time.Time // zero for none
-	done     chan struct{}
 }
 
 const (
@@ -53,57 +53,11 @@ const (
 	sendTimeout = 30 * time.Second
 )
 
-func (c *coalescer) process(ctx context.Context, cmd redis.Cmder) error {
-	s := &sending{cmd: cmd, done: make(chan struct{})}
-	s.deadline, _ = ctx.Deadline()
-	c.mu.Lock()
-	c.waiting = append(c.waiting, s)
-	starts := c.flying < mostFlying
-	if starts {
-		c.flying++
-	}
-	c.mu.Unlock()
-	if starts {
-		c.send()
-	}
-	<-s.done
-	return cmd.Err()
-}
-
-// send sends what waits. Only the first batch is sent by this goroutine, which waits for it;
-// another one goes on.
-func (c *coalescer) send() {
-	batch := c.next()
-	if len(batch) == 0 {
-		return
-	}
-	c.roundTrip(batch)
-	go func() {
-		for batch := c.next(); len(batch) > 0; batch = c.next() {
-			c.roundTrip(batch)
-		}
-	}()
-}
-
-// next takes what waits. If nothing does, the caller's round trips are over.
-func (c *coalescer) next() []*sending {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := min(len(c.waiting), mostTogether)
-	if n == 0 {
-		c.flying--
-		return nil
-	}
-	batch := c.waiting[:n:n]
-	c.waiting = c.waiting[n:]
-	return batch
-}
-
-func (c *coalescer) roundTrip(batch []*sending) {
+// roundTrip sends scripts. Each command has its own error, so it returns none.
+func (c coalescer) roundTrip(ctx context.Context, _ uint64, batch []sending) ([]struct{}, error) {
 	now := time.Now()
 	until := now.Add(sendTimeout)
 	p := c.rdb.Pipeline()
-	sent := 0
 	for _, s := range batch {
 		switch {
 		case s.deadline.IsZero():
@@ -113,15 +67,12 @@ func (c *coalescer) roundTrip(batch []*sending) {
 		case s.deadline.Before(until):
 			until = s.deadline
 		}
-		_ = p.Process(context.Background(), s.cmd) // it only collects
-		sent++
+		_ = p.Process(ctx, s.cmd) // it only collects
 	}
-	if sent > 0 {
-		ctx, cancel := context.WithDeadline(context.Background(), until)
-		_, _ = p.Exec(ctx) // each command has its own error
-		cancel()
+	if p.Len() > 0 {
+		ctx, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		_, _ = p.Exec(ctx)
 	}
-	for _, s := range batch {
-		close(s.done)
-	}
+	return nil, nil
 }

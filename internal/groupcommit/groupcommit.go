@@ -2,8 +2,8 @@
 // one commit is under way the next items gather, and go together in the next commit.
 // A lone caller does not wait for others, and many callers need few commits.
 //
-// The worker uses it to write receipts, one key a batch, and to look up locks. It
-// knows nothing of either, and imports the standard library only.
+// The worker uses it to write receipts, one key a batch, to look up locks, and to send
+// asynq's scripts. It knows nothing of these, and imports the standard library only.
 package groupcommit
 
 import (

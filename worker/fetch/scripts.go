@@ -108,7 +108,7 @@ func runEach(ctx context.Context, rdb redis.UniversalClient, script *redis.Scrip
 	})
 	var first error
 	for i, reply := range replies {
-		if redis.HasErrorPrefix(reply.Err(), "NOSCRIPT") {
+		if asynqx.IsNoScript(reply.Err()) {
 			replies[i] = run(queues[i:i+1], func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd {
 				return script.Eval(ctx, p, keys, args...)
 			})[0]
