@@ -120,7 +120,7 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 		return BulkResult{}, err
 	}
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, losses: newLossCheck(c.rdb)}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, lane: cmp.Or(opts.lane, tasks.LaneBulk), losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -150,6 +150,7 @@ type bulk struct {
 	o       BulkOptions
 	noGuard bool
 	anyID   bool
+	lane    tasks.Lane // of a batch only once it is open
 	losses  *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem
@@ -225,12 +226,21 @@ func (b *bulk) openBatch(ctx context.Context) error {
 		type opened struct {
 			id      string
 			resumed bool
+			lane    tasks.Lane
 		}
 		o, err := cancelable.Call(ctx, func() (o opened, err error) {
-			o.id, o.resumed, err = b.store.Open(ctx, spec)
+			if spec.Lane, err = b.client.laneOfBatch(ctx, b.lane); err != nil {
+				return o, err
+			}
+			if o.id, o.resumed, err = b.store.Open(ctx, spec); err != nil {
+				return o, err
+			}
+			o.lane, err = b.store.Lane(ctx, o.id)
 			return o, err
 		})
-		b.result.Batch, resumed = o.id, o.resumed
+		if err == nil {
+			b.result.Batch, resumed, b.lane = o.id, o.resumed, o.lane
+		}
 		return err
 	})
 	if err == nil && b.o.OnStart != nil {

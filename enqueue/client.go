@@ -125,7 +125,7 @@ const (
 type Result struct {
 	// ID is the asynq task ID; of a duplicate, the outstanding task's.
 	ID string
-	// Queue is the queue in which the task waits.
+	// Queue is the queue in which the task waits. The lane is not part of its name.
 	Queue string
 	// Status is Enqueued or Duplicate.
 	Status Status
@@ -182,12 +182,13 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 // task has this ID and does not cover the order.
 func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, o options) (res Result, conflict bool, err error) {
 	const tries = 3 // another try is needed only if the outstanding task was finished meanwhile
+	queue := o.lane.Of(t.Queue())
 	var acks replicaAcks
 	if c.replicas != nil {
 		ctx = context.WithValue(ctx, replicaAcksKey{}, &acks)
 	}
 	for range tries {
-		err = c.store(ctx, asynq.NewTask(string(t.Kind()), payload), t.Queue(), id, o)
+		err = c.store(ctx, asynq.NewTask(string(t.Kind()), payload), queue, id, o)
 		if err == nil {
 			if c.replicas != nil {
 				err = c.replicas.checkAcks(acks.count)
@@ -197,7 +198,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 		if !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return Result{}, false, withContextError(ctx, err)
 		}
-		other, err := c.outstanding(ctx, t.Queue(), id)
+		other, err := c.outstanding(ctx, queue, id)
 		switch {
 		case err != nil:
 			return Result{}, false, err

@@ -3,6 +3,8 @@ package enqueue
 import (
 	"fmt"
 	"time"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Option changes how one task is enqueued.
@@ -14,6 +16,7 @@ type options struct {
 	noGuard  bool
 	delay    time.Duration
 	anyID    bool
+	lane     tasks.Lane
 }
 
 // In delays the task. It does not run before d has passed, and may run up to a
@@ -33,6 +36,13 @@ func NoGuard() Option { return func(o *options) { o.noGuard = true } }
 // rounded (1.50508E+18), or like no value (NULL, None, -). Without it they are refused
 // with a *tasks.FieldError; see tasks.CheckPlausible. It is for who really has such ids.
 func AllowAnyID() Option { return func(o *options) { o.anyID = true } }
+
+// Urgent lets the task go first: it waits only for other urgent ones. A batch has all of its
+// tasks in the lane that it was made with; Urgent makes no difference when it is resumed.
+func Urgent() Option { return inLane(tasks.LaneUrgent) }
+
+// inLane puts the task into a lane of its queue.
+func inLane(l tasks.Lane) Option { return func(o *options) { o.lane = l } }
 
 func buildOptions(now time.Time, opts []Option) (options, error) {
 	var o options

@@ -99,6 +99,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	var scripts []asynqx.Script
 	var queues []any
 	for _, e := range open {
+		queue := w.lane.Of(e.Task.Queue())
 		intent := tasks.Intent{EnqueuedAt: now, NotAfter: o.deadline, NoGuard: o.noGuard}
 		e.ID = tasks.Identity(e.Task)
 		if w.batched() {
@@ -109,7 +110,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		if err != nil {
 			return nil, err
 		}
-		task, opts := asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(e.Task.Queue(), e.ID, time.Time{})
+		task, opts := asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(queue, e.ID, time.Time{})
 		var s asynqx.Script
 		if o.delay > 0 {
 			s, err = w.capture.CaptureDue(ctx, task, o.runAt, opts...)
@@ -120,8 +121,8 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 			return nil, backoff.Permanent(err)
 		}
 		scripts = append(scripts, s)
-		if q := any(e.Task.Queue()); !slices.Contains(queues, q) {
-			queues = append(queues, q)
+		if !slices.Contains(queues, any(queue)) {
+			queues = append(queues, queue)
 		}
 	}
 	x, err := cancelable.Call(ctx, func() (exchange, error) { return w.send(ctx, scripts, queues, fence) })
@@ -148,7 +149,8 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 	}
 	if unknownScript && err == nil {
-		if err = w.capture.Load(ctx); err == nil {
+		_, err = cancelable.Call(ctx, func() (struct{}, error) { return struct{}{}, w.capture.Load(ctx) })
+		if err == nil {
 			err = errTryAgain
 		}
 	}
@@ -228,13 +230,13 @@ func (w *chunkWriter) resolveConflicts(ctx context.Context, conflicts []*entry) 
 
 func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	if !w.batched() {
-		res, err := w.client.Enqueue(ctx, e.Task, w.o.Options...)
+		res, err := w.client.Enqueue(ctx, e.Task, append(slices.Clone(w.o.Options), inLane(w.lane))...)
 		if err == nil {
 			e.ID, e.Status = res.ID, res.Status
 		}
 		return err
 	}
-	other, err := w.client.outstanding(ctx, e.Task.Queue(), e.ID)
+	other, err := w.client.outstanding(ctx, w.lane.Of(e.Task.Queue()), e.ID)
 	if err != nil {
 		return err
 	}

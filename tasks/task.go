@@ -26,23 +26,6 @@ func Kinds() []Kind {
 	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindLockSweep, KindBatchWebhook}
 }
 
-// The queues. Releases are more urgent than unbinds, since a user waits for the
-// lock; see [QueueWeights].
-const (
-	QueueRelease    = "release"
-	QueueUnbind     = "unbind"
-	QueueOffboard   = "offboard"
-	QueueSweep      = "sweep"
-	QueueWebhook    = "webhook"
-	QueueDeadLetter = "dead-letter"
-)
-
-// QueueWeights says how often a worker asks each queue first, relative to the
-// other queues. No queue starves.
-func QueueWeights() map[string]int {
-	return map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueSweep: 2, QueueWebhook: 1, QueueDeadLetter: 1}
-}
-
 // MaxRetry is the retry limit that a producer gives to asynq. It is far above
 // the worker's own limit, because the worker must decide when to give up: asynq
 // archives a task that reaches the limit, and deletes archived tasks beyond 9,999.
@@ -58,7 +41,8 @@ const Timeout = 30 * time.Minute
 type Task interface {
 	// Kind is the task's wire name.
 	Kind() Kind
-	// Queue is the queue in which the task waits.
+	// Queue is the queue in which the task waits. Tasks of some queues wait in a lane
+	// of it; see Lane.
 	Queue() string
 	// User is the KooDrive user of the task; "" if it has none.
 	User() string

@@ -22,7 +22,7 @@ type load struct {
 	running int64 // in all workers
 }
 
-// readBacklog reads how many tasks wait and run. That is one round trip of twelve
+// readBacklog reads how many tasks wait and run. That is one round trip of a hundred
 // commands, each of which takes the same time however many tasks there are. So every
 // worker may do it every ten seconds. Tasks whose time has not come are not counted.
 func (w *Worker) readBacklog(ctx context.Context) error {
@@ -59,7 +59,8 @@ func backlogKind(queue string) (gate.Kind, bool) {
 	if queue == tasks.QueueDeadLetter {
 		return gate.Unbind, true
 	}
-	kind, calls := callsOf[queue]
+	name, _ := tasks.SplitQueue(queue)
+	kind, calls := callsOf[name]
 	return kind, calls
 }
 

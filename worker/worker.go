@@ -124,7 +124,7 @@ func (w *Worker) build() (err error) {
 	return nil
 }
 
-// callsOf are the calls that the tasks of a queue make. Dead letters are not here:
+// callsOf are the calls that the tasks of a queue make, whatever their lane. Dead letters are not here:
 // those that have just arrived make none.
 var callsOf = map[string]gate.Kind{
 	tasks.QueueUnbind: gate.Unbind, tasks.QueueRelease: gate.Release, tasks.QueueOffboard: gate.List,
@@ -136,7 +136,8 @@ func (w *Worker) holds(queue string) bool {
 	if w.clock.Wrong() {
 		return true
 	}
-	kind, ok := callsOf[queue]
+	name, _ := tasks.SplitQueue(queue)
+	kind, ok := callsOf[name]
 	return ok && w.gate.Holds(kind)
 }
 

@@ -24,6 +24,7 @@ type enqueueFlags struct {
 	In             time.Duration `placeholder:"DURATION" help:"Do not run before this time has passed, for example 10m."`
 	File           fileFlags     `embed:""`
 	Batch          batchFlags    `embed:""`
+	Urgent         bool          `help:"Go first: wait only for other urgent tasks. A batch that exists keeps its place."`
 	NoGuard        bool          `name:"no-guard" help:"Unbind a device even if the user has bound it again since. For account deletions."`
 	AllowAnyID     bool          `name:"allow-any-id" help:"Accept ids that look like a spreadsheet's number (1.5E+18) or like no value (NULL, -)."`
 	JSON           bool          `help:"Print JSON."`
@@ -123,6 +124,9 @@ func single(t tasks.Task) iter.Seq2[tasks.Task, error] {
 
 func (c *enqueueFlags) options() []enqueue.Option {
 	opts := []enqueue.Option{enqueue.In(c.In)}
+	if c.Urgent {
+		opts = append(opts, enqueue.Urgent())
+	}
 	if c.NoGuard {
 		opts = append(opts, enqueue.NoGuard())
 	}

@@ -23,6 +23,8 @@ type Children struct {
 	Since time.Time
 	// Enqueued: every child was enqueued at least once.
 	Enqueued bool
+	// Lane is where they wait.
+	Lane tasks.Lane
 	// Indexes maps each child to its index in the batch. The index is 0 if the
 	// parent belongs to no batch, and the parent's own if the batch is gone.
 	Indexes map[Child]int64
@@ -54,7 +56,8 @@ const (
 // ARGV[3] -> ms until the record expires
 // ARGV[4] -> number of indexes that a batch may have
 // ARGV[5] -> the index of children that get no index of their own
-// ARGV[6..] -> the children's fields
+// ARGV[6] -> the children's lane
+// ARGV[7..] -> the children's fields
 //
 // Returns 1 if the round was recorded, 0 if it was recorded before, and -1 if the
 // batch is full.
@@ -66,14 +69,14 @@ end
 local inBatch = ARGV[2] == "1" and redis.call("HEXISTS", KEYS[1], "next") == 1
 if inBatch then
 	next = redis.call("HGET", KEYS[1], "next")
-	if next + #ARGV - 5 > tonumber(ARGV[4]) then
+	if next + #ARGV - 6 > tonumber(ARGV[4]) then
 		return -1
 	end
 end
 local time = redis.call("TIME")
 redis.call("DEL", children)
-redis.call("HSET", children, "round", ARGV[1], "since", time[1] * 1000 + math.floor(time[2] / 1000))
-for i = 6, #ARGV do
+redis.call("HSET", children, "round", ARGV[1], "since", time[1] * 1000 + math.floor(time[2] / 1000), "lane", ARGV[6])
+for i = 7, #ARGV do
 	if redis.call("HSETNX", children, ARGV[i], next) == 1 and inBatch then
 		setState(next, ABSENT, QUEUED)
 		next = next + 1
@@ -93,12 +96,12 @@ return 1
 //
 // If the batch is gone its tasks are still carried out, so their children are
 // recorded, too. These have their parent's index and get no receipt.
-func (s *Store) NextRound(ctx context.Context, ref tasks.BatchRef, parent string, round int, children []Child) error {
+func (s *Store) NextRound(ctx context.Context, ref tasks.BatchRef, parent string, round int, lane tasks.Lane, children []Child) error {
 	keys := []string{childrenKey(ref, parent)}
 	if ref.IsSet() {
 		keys = append(keysOf(ref.Batch).ledger(), keys...)
 	}
-	args := []any{round, flag(ref.IsSet()), childrenTTL.Milliseconds(), tasks.MaxIndex + 1, ref.Index}
+	args := []any{round, flag(ref.IsSet()), childrenTTL.Milliseconds(), tasks.MaxIndex + 1, ref.Index, string(lane)}
 	for _, c := range children {
 		args = append(args, c.field())
 	}
@@ -132,6 +135,12 @@ func (s *Store) Children(ctx context.Context, ref tasks.BatchRef, parent string)
 			children.Indexes[Child{tasks.Kind(kind), target}] = number(value)
 		case name == "round":
 			children.Round = int(number(value))
+		case name == "lane":
+			lane, ok := tasks.ParseLane(value)
+			if !ok {
+				failed = errors.Join(failed, fmt.Errorf("lane %q; want a version that knows it", value))
+			}
+			children.Lane = lane
 		case name == "since":
 			children.Since = time.UnixMilli(number(value)).UTC()
 		case name == "enqueued":

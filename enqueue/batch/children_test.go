@@ -23,7 +23,7 @@ func unbinds(targets ...string) []batch.Child {
 
 func (b *bundle) nextRound(tb testing.TB, ref tasks.BatchRef, round int, targets ...string) {
 	tb.Helper()
-	if err := b.store.NextRound(tb.Context(), ref, "user:offboard:{u}:", round, unbinds(targets...)); err != nil {
+	if err := b.store.NextRound(tb.Context(), ref, "user:offboard:{u}:", round, tasks.LaneBulk, unbinds(targets...)); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -69,7 +69,7 @@ func TestNextRound_Sequence(t *testing.T) {
 		wants("at first", batch.Children{})
 		enqueued(1)
 		wants("round 1 is enqueued before it is recorded", batch.Children{})
-		one := batch.Children{Round: 1, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(0), unbinds("b b")[0]: index(1)}}
+		one := batch.Children{Round: 1, Lane: tasks.LaneBulk, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(0), unbinds("b b")[0]: index(1)}}
 		b.nextRound(t, ref, 1, "a", "b b")
 		wants("round 1", one)
 		b.nextRound(t, ref, 1, "c", "d", "e")
@@ -79,20 +79,20 @@ func TestNextRound_Sequence(t *testing.T) {
 		wants("round 1 is enqueued", one)
 		b.nextRound(t, ref, 1, "a")
 		wants("round 1 for the third time", one)
-		two := batch.Children{Round: 2, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(2)}}
+		two := batch.Children{Round: 2, Lane: tasks.LaneBulk, Indexes: map[batch.Child]int64{unbinds("a")[0]: index(2)}}
 		b.nextRound(t, ref, 2, "a")
 		wants("round 2", two)
 		enqueued(1)
 		b.nextRound(t, ref, 1, "z")
 		wants("round 1 after round 2", two)
 		b.nextRound(t, ref, 3)
-		wants("round 3 without children", batch.Children{Round: 3})
+		wants("round 3 without children", batch.Children{Round: 3, Lane: tasks.LaneBulk})
 		if err := b.store.Forget(t.Context(), ref, "user:offboard:{u}:"); err != nil {
 			t.Fatal(err)
 		}
 		wants("forgotten", batch.Children{})
 		b.nextRound(t, ref, 1)
-		wants("round 1 after it was forgotten", batch.Children{Round: 1})
+		wants("round 1 after it was forgotten", batch.Children{Round: 1, Lane: tasks.LaneBulk})
 	}
 	if got, want := counts(b.stats(t, id)), (tasks.BatchStats{Total: 4, Queued: 4}); got != want {
 		t.Errorf("%+v; want the parent and three children: %+v", got, want)

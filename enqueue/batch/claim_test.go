@@ -199,7 +199,7 @@ func TestClaim_FullBatch(t *testing.T) {
 		for i := range tc.children + 1 {
 			children = append(children, batch.Child{Kind: tasks.KindDeviceUnbind, Target: fmt.Sprint(i)})
 		}
-		err = b.store.NextRound(t.Context(), parent(id), "p", 1, children)
+		err = b.store.NextRound(t.Context(), parent(id), "p", 1, tasks.LaneSingle, children)
 		if _, isFull := errors.AsType[*batch.FullError](err); !isFull {
 			t.Errorf("add %d children at index %d: %v; want a FullError", len(children), tc.next, err)
 		}

@@ -51,7 +51,7 @@ func TestStore_RedisIsFull(t *testing.T) {
 	}
 	// NextRound deletes the former record first, so Redis may accept it. It must be
 	// carried out as a whole or not at all.
-	err := b.store.NextRound(t.Context(), tasks.BatchRef{Batch: id, Index: indexes[1]}, "p", 1, unbinds("a"))
+	err := b.store.NextRound(t.Context(), tasks.BatchRef{Batch: id, Index: indexes[1]}, "p", 1, tasks.LaneSingle, unbinds("a"))
 	if got := b.stats(t, id); err != nil && got != before || err == nil && got.Queued != before.Queued+1 {
 		t.Errorf("the batch is %+v after NextRound (%v); before it was %+v", got, err, before)
 	}

@@ -153,7 +153,7 @@ func TestClaim_IndexesNeverCollide(t *testing.T) {
 			for i := range rapid.IntRange(0, 5).Draw(rt, "children") {
 				children = append(children, batch.Child{Kind: tasks.KindDeviceUnbind, Target: fmt.Sprint(step, "-", i)})
 			}
-			if err := b.store.NextRound(t.Context(), ref, "p", step+1, children); err != nil {
+			if err := b.store.NextRound(t.Context(), ref, "p", step+1, tasks.LaneSingle, children); err != nil {
 				rt.Fatal(err)
 			}
 			recorded, err := b.store.Children(t.Context(), ref, "p")

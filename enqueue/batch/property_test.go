@@ -210,7 +210,7 @@ func (m *machine) nextRounds(rt *rapid.T) {
 	if !one.open {
 		return
 	}
-	if err := m.store.NextRound(m.tb.Context(), ref, "p", round, children); err != nil {
+	if err := m.store.NextRound(m.tb.Context(), ref, "p", round, tasks.LaneSingle, children); err != nil {
 		rt.Fatal(err)
 	}
 	one.nextRound(ref.Index, round, children)

@@ -3,6 +3,7 @@ package batch
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -69,6 +70,9 @@ type Spec struct {
 	// Keep is how long the batch is kept after its completion. At least a minute.
 	// Default 30 days. Resuming a batch does not change it.
 	Keep time.Duration
+	// Lane is the lane in which the tasks of a new batch wait; see Store.Lane. Resuming a
+	// batch does not change it.
+	Lane tasks.Lane
 }
 
 // NotFoundError means that the batch does not exist, or does not exist any more.
@@ -119,6 +123,7 @@ func (e *NameReservedError) Error() string {
 // ARGV[1] -> ms for which the batch is kept after its completion
 // ARGV[2] -> 1 if receipts are to be written, else 0
 // ARGV[3] -> 1 if its tasks are unguarded, else 0
+// ARGV[4] -> the lane of its tasks
 //
 // Returns nothing if the name is reserved. Else it returns 1 if the batch was made
 // or 0 if it existed, the ms at which it was made, and 1 or 0 for each of: it has
@@ -132,7 +137,7 @@ if redis.call("EXISTS", KEYS[1]) == 0 then
 		return {}
 	end
 	redis.call("HSET", KEYS[1], "v", 1, "created_at", now, "keep", ARGV[1],
-		"with_receipts", ARGV[2], "no_guard", ARGV[3], "next", 0, "total", 0, "queued", 0)
+		"with_receipts", ARGV[2], "no_guard", ARGV[3], "lane", ARGV[4], "next", 0, "total", 0, "queued", 0)
 	made = 1
 	redis.call("SET", KEYS[2], "")
 end
@@ -162,7 +167,7 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 		return "", false, fmt.Errorf("batch: the time to keep it is %s; want at least 1m", spec.Keep)
 	}
 	k := keysOf(spec.ID)
-	m, err := openCmd.Run(ctx, s.rdb, []string{k.meta, k.used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard)).Int64Slice()
+	m, err := openCmd.Run(ctx, s.rdb, []string{k.meta, k.used}, spec.Keep.Milliseconds(), flag(!spec.NoReceipts), flag(spec.NoGuard), string(spec.Lane)).Int64Slice()
 	if err == nil && len(m) == 0 {
 		return "", false, &NameReservedError{ID: spec.ID}
 	}
@@ -190,6 +195,20 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 		return "", false, fmt.Errorf("list batch %s: %w", spec.ID, err)
 	}
 	return spec.ID, !made, nil
+}
+
+// Lane returns the lane in which the tasks of a batch wait. The tasks of a batch that was
+// made by a version without lanes wait where single orders do.
+func (s *Store) Lane(ctx context.Context, id string) (tasks.Lane, error) {
+	name, err := s.rdb.HGet(ctx, keysOf(id).meta, "lane").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("read the lane of batch %s: %w", id, err)
+	}
+	lane, ok := tasks.ParseLane(name)
+	if !ok {
+		return "", fmt.Errorf("batch %s has the lane %q, which this version does not know; want a newer version", id, name)
+	}
+	return lane, nil
 }
 
 func flag(b bool) int {

@@ -3,8 +3,7 @@ package fetch
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"maps"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +24,8 @@ const (
 	mostAtOnce = 250
 	// opTimeout bounds one round trip.
 	opTimeout = 5 * time.Second
+	// pausedFor is how long a paused queue is not asked again.
+	pausedFor = 500 * time.Millisecond
 	// errorPause is the pause after an error of Redis.
 	errorPause = 500 * time.Millisecond
 	// logEvery is the time between two log lines about such errors.
@@ -52,8 +53,9 @@ type Config struct {
 
 // Fetcher fetches tasks. It is safe for concurrent use.
 type Fetcher struct {
-	cfg   Config
-	names []string // of the queues, the heaviest first
+	cfg    Config
+	queues []*queue // the heaviest first; only Run uses what is in them
+	lease  int64    // the latest that was given out, in µs of Unix time; only Run uses it
 
 	mu      sync.Mutex // guards what follows
 	ready   []fetched  // the first to be taken in front
@@ -62,11 +64,18 @@ type Fetcher struct {
 	endedAt time.Time
 	rate    float64 // tasks that end in a second
 	low     int     // with so few tasks here, more are fetched
-	turn    int
-	isEmpty map[string]bool // queues that had no task at the latest look
 	closed  bool
 	arrived chan struct{} // closed when tasks arrive
 	changed chan struct{} // wakes Run
+}
+
+// queue is one of the queues.
+type queue struct {
+	name    string
+	weight  int
+	credit  int       // the queue with the most is the next to give a task
+	isEmpty bool      // it had no task at the latest look
+	paused  time.Time // when it was seen to be paused; zero if it is not
 }
 
 // fetched is a task that was fetched.
@@ -85,13 +94,14 @@ func (t fetched) isOld() bool {
 
 // New returns a Fetcher. Nothing is fetched until Run is called.
 func New(cfg Config) *Fetcher {
-	names := slices.SortedFunc(maps.Keys(cfg.Queues), func(a, b string) int {
-		return cmp.Or(cmp.Compare(cfg.Queues[b], cfg.Queues[a]), cmp.Compare(a, b))
-	})
-	return &Fetcher{
-		cfg: cfg, names: names, endedAt: time.Now(), isEmpty: make(map[string]bool),
-		arrived: make(chan struct{}), changed: make(chan struct{}, 1),
+	f := &Fetcher{cfg: cfg, endedAt: time.Now(), arrived: make(chan struct{}), changed: make(chan struct{}, 1)}
+	for name, weight := range cfg.Queues {
+		f.queues = append(f.queues, &queue{name: name, weight: weight})
 	}
+	slices.SortFunc(f.queues, func(a, b *queue) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.name, b.name))
+	})
+	return f
 }
 
 // Hook returns the hook for the Redis client of asynq's servers. It answers each question
@@ -166,10 +176,10 @@ func (f *Fetcher) Run(ctx context.Context) {
 	var logged time.Time
 	for ctx.Err() == nil {
 		f.putBackOld(ctx)
-		wants := f.wants()
-		found, err := 0, error(nil)
-		if len(wants) > 0 {
-			found, err = f.fetch(ctx, wants)
+		n := f.wanted()
+		isIdle, err := false, error(nil)
+		if n > 0 {
+			isIdle, err = f.fetch(ctx, n)
 		}
 		switch {
 		case err != nil:
@@ -178,9 +188,9 @@ func (f *Fetcher) Run(ctx context.Context) {
 				f.cfg.Logger.Warn("fetch tasks: Redis does not answer as it should; trying again", zap.Error(err))
 			}
 			sleep(ctx, errorPause)
-		case len(wants) > 0 && found == 0:
+		case isIdle:
 			sleep(ctx, f.cfg.Poll)
-		case len(wants) == 0:
+		case n == 0:
 			select {
 			case <-f.changed:
 			case <-ctx.Done():
@@ -199,46 +209,53 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// wants returns how many tasks to fetch from each queue. Fewer than half of what should be
-// here are not worth a round trip.
-func (f *Fetcher) wants() map[string]int {
+// wanted returns how many tasks to fetch. Fewer than half of what should be here are not
+// worth a round trip.
+func (f *Fetcher) wanted() int {
 	if f.cfg.Halt() {
-		return nil
-	}
-	held := make(map[string]bool, len(f.names))
-	for _, q := range f.names {
-		held[q] = f.cfg.Hold(q) // not under the lock
+		return 0
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.measure()
 	target := max(f.cfg.Slots-f.running, 0) + int(f.rate*ahead.Seconds())
 	f.low = target / 2
-	n := min(target-len(f.ready), mostAtOnce)
-	if n <= 0 || len(f.ready) > f.low {
-		return nil
+	if len(f.ready) > f.low {
+		return 0
 	}
+	return max(min(target-len(f.ready), mostAtOnce), 0)
+}
+
+// share divides n tasks among those queues that may have some, by their weights. Over time
+// each gets exactly its share, even if n is 1. Queues that had no task are returned in look.
+func (f *Fetcher) share(n int) (take map[*queue]int, look []*queue) {
+	var open []*queue
 	weights := 0
-	for _, q := range f.names {
-		if !held[q] && !f.isEmpty[q] {
-			weights += f.cfg.Queues[q]
-		}
-	}
-	out := make(map[string]int)
-	f.turn++
-	left := n
-	for i := range f.names {
-		q := f.names[(i+f.turn)%len(f.names)]
+	for _, q := range f.queues {
 		switch {
-		case held[q]:
-		case f.isEmpty[q]:
-			out[q] = 1 // beyond n, since there is hardly one
-		case left > 0:
-			out[q] = min(max(n*f.cfg.Queues[q]/weights, 1), left)
-			left -= out[q]
+		case f.cfg.Hold(q.name), time.Since(q.paused) < pausedFor:
+		case q.isEmpty:
+			look = append(look, q)
+		default:
+			open = append(open, q)
+			weights += q.weight
 		}
 	}
-	return out
+	take = make(map[*queue]int, len(open))
+	for range n {
+		var next *queue
+		for _, q := range open {
+			q.credit += q.weight
+			if next == nil || q.credit > next.credit {
+				next = q
+			}
+		}
+		if next != nil {
+			next.credit -= weights
+			take[next]++
+		}
+	}
+	return take, look
 }
 
 // measure brings the rate up to date: the mean of about half a second. The caller holds
@@ -255,42 +272,57 @@ func (f *Fetcher) measure() {
 	f.ended, f.endedAt = 0, now
 }
 
-// fetch takes tasks from the queues in one round trip. The end of ctx does not cut it short,
-// since the tasks would be lost until their leases expire.
-func (f *Fetcher) fetch(ctx context.Context, wants map[string]int) (found int, err error) {
+// fetch takes n tasks in one round trip, and looks into the queues that were empty. It is
+// idle if it finds nothing. The end of ctx does not cut it short, since the tasks would be
+// lost until their leases expire.
+func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
+	take, look := f.share(n)
+	var from []*queue
+	var scripts []scriptCall
 	at := time.Now()
-	lease := at.Add(asynqx.LeaseTTL).UnixMicro()
-	var queues []string
-	for _, q := range f.names {
-		if wants[q] > 0 {
-			queues = append(queues, q)
+	f.lease = max(f.lease, at.Add(asynqx.LeaseTTL).UnixMicro())
+	for _, q := range f.queues { // the urgent ones first
+		if take[q] > 0 {
+			from = append(from, q)
+			scripts = append(scripts, dequeueCall(q.name, f.lease+1, take[q]))
+			f.lease += int64(take[q])
 		}
 	}
-	replies, err := runEach(ctx, f.cfg.Redis, dequeueCmd, queues, func(q string) ([]string, []any) {
-		return []string{asynqx.PendingKey(q), asynqx.PausedKey(q), asynqx.ActiveKey(q), asynqx.LeaseKey(q)},
-			[]any{lease, asynqx.TaskKeyPrefix(q), wants[q]}
+	pending := make([]*redis.IntCmd, len(look))
+	replies, err := runAll(ctx, f.cfg.Redis, dequeueCmd, scripts, func(p redis.Pipeliner) {
+		for i, q := range look {
+			pending[i] = p.Exists(ctx, asynqx.PendingKey(q.name))
+		}
 	})
+	isIdle = true
+	for i, q := range look {
+		q.isEmpty = pending[i].Val() == 0
+		isIdle = isIdle && q.isEmpty
+		err = cmp.Or(err, pending[i].Err())
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, q := range queues {
-		messages, parseErr := replies[i].StringSlice()
-		if parseErr != nil {
-			err = cmp.Or(err, fmt.Errorf("queue %s: %w", q, parseErr))
-			continue
+	arrived := false
+	for i, q := range from {
+		messages, err := replies[i].StringSlice()
+		q.paused = time.Time{}
+		if errors.Is(err, redis.Nil) {
+			q.paused = at
 		}
-		f.isEmpty[q] = len(messages) < wants[q]
-		found += len(messages)
+		q.isEmpty = err == nil && len(messages) < take[q]
+		lease, _ := scripts[i].args[0].(int64)
 		for i, m := range messages {
-			f.ready = append(f.ready, fetched{q, m, lease + int64(i), at})
+			f.ready = append(f.ready, fetched{q.name, m, lease + int64(i), at})
 		}
+		arrived = arrived || len(messages) > 0
 	}
-	if found > 0 {
+	if arrived {
 		close(f.arrived)
 		f.arrived = make(chan struct{})
 	}
-	return found, err
+	return isIdle && !arrived, err
 }
 
 // putBackOld puts back what has waited for too long, or all if no task may be begun.

@@ -329,35 +329,63 @@ func TestFetch_TasksWithoutAnEnd(t *testing.T) {
 	}
 }
 
-// Every queue gets tasks, by its weight.
-func TestWants_ByWeight(t *testing.T) {
+// Every queue gets its share of the tasks, by its weight, however few are fetched at a time.
+func TestShare_ByWeight(t *testing.T) {
 	t.Parallel()
-	b := &Fetcher{cfg: Config{Queues: map[string]int{"a": 6, "b": 3, "c": 1}, Slots: 100, Hold: func(string) bool { return false }, Halt: func() bool { return false }}, isEmpty: map[string]bool{}}
-	b.names = []string{"a", "b", "c"}
-	got := make(map[string]int)
-	for range 30 {
-		for q, n := range b.wants() {
-			got[q] += n
+	f := New(Config{Queues: map[string]int{"a": 6, "b": 3, "c": 1, "held": 9}, Hold: func(q string) bool { return q == "held" }})
+	for _, n := range []int{1, 7, 250} {
+		got := make(map[string]int)
+		for range 100 {
+			take, _ := f.share(n)
+			for q, k := range take {
+				got[q.name] += k
+			}
+		}
+		for q, share := range map[string]float64{"a": .6, "b": .3, "c": .1, "held": 0} {
+			if k := float64(got[q]) / float64(100*n); math.Abs(k-share) > .03 {
+				t.Errorf("%d at a time: queue %s gets %.2f; want %.2f", n, q, k, share)
+			}
 		}
 	}
-	for q, share := range map[string]float64{"a": .6, "b": .3, "c": .1} {
-		if n := float64(got[q]) / 3000; math.Abs(n-share) > .02 {
-			t.Errorf("queue %s gets %.2f; want %.2f", q, n, share)
+	for _, q := range f.queues {
+		q.isEmpty = q.name == "a" || q.name == "b"
+	}
+	take, look := f.share(40)
+	for q, k := range take {
+		if q.name != "c" || k != 40 {
+			t.Errorf("two queues are empty: %d of %s; want all 40 of c", k, q.name)
 		}
 	}
-	b.isEmpty = map[string]bool{"a": true, "b": true}
-	if w := b.wants(); w["c"] != 100 || w["a"] != 1 || w["b"] != 1 {
-		t.Errorf("two queues are empty: %v; want 1 of each, and the rest of the third", w)
+	if len(look) != 2 {
+		t.Errorf("%d queues are looked into; want the two that were empty", len(look))
 	}
-	b.cfg.Slots, b.isEmpty = 2, map[string]bool{}
-	seen := make(map[string]bool)
-	for range 3 {
-		for q := range b.wants() {
-			seen[q] = true
-		}
+}
+
+// Eight queues of equal weight take turns: what begins first is as much of each.
+func TestFetch_TakesTurns(t *testing.T) {
+	t.Parallel()
+	queues := make(map[string]int)
+	for i := range 8 {
+		queues["lane-"+strconv.Itoa(i)] = 1
 	}
-	if len(seen) != 3 {
-		t.Errorf("with two slots only %v are asked; want each in its turn", seen)
+	b := setup(t, 16, queues)
+	for q := range queues {
+		b.enqueue(q, ids(q+"-", 200)...)
+	}
+	b.run()
+	begun := make(map[string]int)
+	for range 400 {
+		id := b.next()
+		b.Ended()
+		begun[id[:len("lane-0")]]++
+	}
+	sum, squares := 0.0, 0.0
+	for q := range queues {
+		sum += float64(begun[q])
+		squares += float64(begun[q] * begun[q])
+	}
+	if jain := sum * sum / (float64(len(queues)) * squares); jain < .95 {
+		t.Errorf("Jain's index of the first 400 tasks is %.3f of %v; want at least 0.95", jain, begun)
 	}
 }
 

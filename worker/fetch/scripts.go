@@ -21,12 +21,12 @@ import (
 // ARGV -> when the first lease expires, in µs of Unix time; the prefix of the tasks' keys;
 // how many.
 //
-// It returns the messages. A task without a message stays in active, and package recovery
+// It returns the messages, and nil if the queue is paused. A task without a message stays in active, and package recovery
 // finds it.
 var dequeueCmd = redis.NewScript(`
 local out = {}
 local from = tonumber(ARGV[1])
-if redis.call("EXISTS", KEYS[2]) == 1 then return out end
+if redis.call("EXISTS", KEYS[2]) == 1 then return false end
 for i = 1, tonumber(ARGV[3]) do
   local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
   if not id then break end
@@ -39,6 +39,14 @@ for i = 1, tonumber(ARGV[3]) do
   if msg then out[#out + 1] = msg end
 end
 return out`)
+
+// dequeueCall takes n tasks from a queue.
+func dequeueCall(queue string, lease int64, n int) scriptCall {
+	return scriptCall{
+		[]string{asynqx.PendingKey(queue), asynqx.PausedKey(queue), asynqx.ActiveKey(queue), asynqx.LeaseKey(queue)},
+		[]any{lease, asynqx.TaskKeyPrefix(queue), n},
+	}
+}
 
 // putBackCmd puts tasks back to the head of their queue, as asynq does at a stop. A task
 // whose lease is another one is left alone: somebody else has it by now.
@@ -68,50 +76,53 @@ func (f *Fetcher) putBack(ctx context.Context, all []fetched) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	ids := make(map[string][]any)
 	var queues []string
+	calls := make(map[string]*scriptCall)
 	for _, t := range slices.Backward(all) {
 		m, err := asynqx.ParseMessage([]byte(t.message))
 		if err != nil {
 			continue // package recovery finds it
 		}
 		q := t.queue
-		if ids[q] == nil {
+		if calls[q] == nil {
 			queues = append(queues, q)
+			calls[q] = &scriptCall{
+				[]string{asynqx.PendingKey(q), asynqx.ActiveKey(q), asynqx.LeaseKey(q)},
+				[]any{asynqx.TaskKeyPrefix(q)},
+			}
 		}
-		ids[q] = append(ids[q], m.ID, t.lease)
+		calls[q].args = append(calls[q].args, m.ID, t.lease)
 	}
-	_, err := runEach(ctx, f.cfg.Redis, putBackCmd, queues, func(q string) ([]string, []any) {
-		return []string{asynqx.PendingKey(q), asynqx.ActiveKey(q), asynqx.LeaseKey(q)},
-			append([]any{asynqx.TaskKeyPrefix(q)}, ids[q]...)
-	})
-	if err != nil {
+	scripts := make([]scriptCall, len(queues))
+	for i, q := range queues {
+		scripts[i] = *calls[q]
+	}
+	if _, err := runAll(ctx, f.cfg.Redis, putBackCmd, scripts, func(redis.Pipeliner) {}); err != nil {
 		f.cfg.Logger.Warn("put back tasks that were not begun: they run when their leases have expired", zap.Int("tasks", len(all)), zap.Error(err))
 	}
 }
 
-// runEach runs a script for each queue, all in one round trip. The queues may be on
-// several nodes of a cluster, so that some replies may be errors while others are not.
-func runEach(ctx context.Context, rdb redis.UniversalClient, script *redis.Script, queues []string, args func(queue string) ([]string, []any)) ([]*redis.Cmd, error) {
-	run := func(queues []string, how func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd) []*redis.Cmd {
-		out := make([]*redis.Cmd, len(queues))
-		p := rdb.Pipeline()
-		for i, q := range queues {
-			keys, args := args(q)
-			out[i] = how(p, keys, args)
-		}
-		_, _ = p.Exec(ctx) // each reply has its error
-		return out
+// scriptCall is one call of a script.
+type scriptCall struct {
+	keys []string
+	args []any
+}
+
+// runAll runs a script several times, and other commands, all in one round trip. The
+// keys may be on several nodes of a cluster, so that some replies may be errors while
+// others are not.
+func runAll(ctx context.Context, rdb redis.UniversalClient, script *redis.Script, calls []scriptCall, others func(redis.Pipeliner)) ([]*redis.Cmd, error) {
+	replies := make([]*redis.Cmd, len(calls))
+	p := rdb.Pipeline()
+	for i, c := range calls {
+		replies[i] = script.EvalSha(ctx, p, c.keys, c.args...)
 	}
-	replies := run(queues, func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd {
-		return script.EvalSha(ctx, p, keys, args...)
-	})
+	others(p)
+	_, _ = p.Exec(ctx) // each reply has its error
 	var first error
-	for i, reply := range replies {
-		if asynqx.IsNoScript(reply.Err()) {
-			replies[i] = run(queues[i:i+1], func(p redis.Pipeliner, keys []string, args []any) *redis.Cmd {
-				return script.Eval(ctx, p, keys, args...)
-			})[0]
+	for i, c := range calls {
+		if asynqx.IsNoScript(replies[i].Err()) {
+			replies[i] = script.Eval(ctx, rdb, c.keys, c.args...)
 		}
 		if err := replies[i].Err(); err != nil && !errors.Is(err, redis.Nil) && first == nil {
 			first = err

@@ -17,8 +17,8 @@ import (
 type childEnqueuer interface {
 	// Status returns what became of the children of the latest round so far.
 	Status(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) (childStatus, error)
-	// Enqueue starts a round.
-	Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, children []tasks.Task) error
+	// Enqueue starts a round, whose children wait in this lane.
+	Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, lane tasks.Lane, children []tasks.Task) error
 	// Forget deletes the record of the rounds.
 	Forget(ctx context.Context, parent tasks.Task, ref tasks.BatchRef) error
 }
@@ -66,7 +66,7 @@ func (c *children) Status(ctx context.Context, parent tasks.Task, ref tasks.Batc
 			t := childTask(parent, child)
 			id := childID(parent, ref, t, index)
 			all = append(all, t)
-			outstanding = append(outstanding, p.Exists(ctx, asynqx.TaskKey(t.Queue(), id)))
+			outstanding = append(outstanding, p.Exists(ctx, asynqx.TaskKey(saved.Lane.Of(t.Queue()), id)))
 			dead = append(dead, p.Exists(ctx, asynqx.TaskKey(tasks.QueueDeadLetter, id)))
 		}
 		return nil
@@ -89,7 +89,7 @@ func (c *children) Status(ctx context.Context, parent tasks.Task, ref tasks.Batc
 // a batch, so are the children. They are saved before they are enqueued: if the
 // process dies in between, Status enqueues them. A round that was saved before is
 // not replaced.
-func (c *children) Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, children []tasks.Task) error {
+func (c *children) Enqueue(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, round int, lane tasks.Lane, children []tasks.Task) error {
 	list := make([]batch.Child, len(children))
 	for i, t := range children {
 		if err := t.Validate(); err != nil {
@@ -97,7 +97,7 @@ func (c *children) Enqueue(ctx context.Context, parent tasks.Task, ref tasks.Bat
 		}
 		list[i] = batch.Child{Kind: t.Kind(), Target: t.Target()}
 	}
-	if err := c.batches.NextRound(ctx, ref, tasks.Identity(parent), round, list); err != nil {
+	if err := c.batches.NextRound(ctx, ref, tasks.Identity(parent), round, lane, list); err != nil {
 		return err
 	}
 	saved, err := c.batches.Children(ctx, ref, tasks.Identity(parent))
@@ -127,7 +127,7 @@ func (c *children) enqueueSaved(ctx context.Context, parent tasks.Task, ref task
 		if err != nil {
 			return err
 		}
-		orders = append(orders, asynqx.Order{ID: childID(parent, ref, t, index), Kind: t.Kind(), Queue: t.Queue(), Payload: payload, RunAt: now})
+		orders = append(orders, asynqx.Order{ID: childID(parent, ref, t, index), Kind: t.Kind(), Queue: saved.Lane.Of(t.Queue()), Payload: payload, RunAt: now})
 	}
 	if err := asynqx.EnqueueAll(ctx, c.rdb, orders); err != nil {
 		return fmt.Errorf("enqueue the tasks of %s: %w", tasks.Identity(parent), err)

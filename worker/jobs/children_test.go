@@ -14,6 +14,8 @@ import (
 
 func TestChildren_EnqueuedAgainAfterACrash(t *testing.T) {
 	t.Parallel()
+	const lane = tasks.LaneUrgent
+	queue := lane.Of(tasks.QueueUnbind)
 	for name, inBatch := range map[string]bool{"alone": false, "in a batch": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -30,7 +32,7 @@ func TestChildren_EnqueuedAgainAfterACrash(t *testing.T) {
 			}
 			devices := []tasks.Task{tasks.DeviceUnbind{UserID: "u", DeviceID: "d-1"}, tasks.DeviceUnbind{UserID: "u", DeviceID: "d-2"}}
 			for range 2 { // as after a crash
-				if err := c.Enqueue(t.Context(), parent, ref, 1, devices); err != nil {
+				if err := c.Enqueue(t.Context(), parent, ref, 1, lane, devices); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -38,7 +40,7 @@ func TestChildren_EnqueuedAgainAfterACrash(t *testing.T) {
 			if err != nil || s.Round != 1 || s.Outstanding != 2 || len(s.Dead) != 0 {
 				t.Errorf("enqueued: %+v, %v; want two outstanding in round 1", s, err)
 			}
-			pending, err := inspector.ListPendingTasks(tasks.QueueUnbind)
+			pending, err := inspector.ListPendingTasks(queue)
 			if err != nil || len(pending) != 2 {
 				t.Fatalf("%d tasks are pending, %v; want each child once", len(pending), err)
 			}
@@ -53,7 +55,7 @@ func TestChildren_EnqueuedAgainAfterACrash(t *testing.T) {
 			}
 			// One is done. The other was never enqueued, and the round is not marked
 			// as enqueued, as after a crash.
-			if err := inspector.DeleteTask(tasks.QueueUnbind, pending[0].ID); err != nil {
+			if err := inspector.DeleteTask(queue, pending[0].ID); err != nil {
 				t.Fatal(err)
 			}
 			if s, err = c.Status(t.Context(), parent, ref); err != nil || s.Outstanding != 1 {
@@ -82,7 +84,7 @@ func TestChildren_StatusListsTheDead(t *testing.T) {
 	rdb := redistest.Start(t).Client()
 	c := &children{rdb, batch.NewStore(rdb), time.Now}
 	parent, child := tasks.UserOffboard{UserID: "u"}, tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}
-	if err := c.Enqueue(t.Context(), parent, tasks.BatchRef{}, 1, []tasks.Task{child}); err != nil {
+	if err := c.Enqueue(t.Context(), parent, tasks.BatchRef{}, 1, tasks.LaneSingle, []tasks.Task{child}); err != nil {
 		t.Fatal(err)
 	}
 	id := childID(parent, tasks.BatchRef{}, child, 0)

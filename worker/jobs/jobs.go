@@ -122,7 +122,7 @@ func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
 	case tasks.LockRelease:
 		return j.release(ctx, t)
 	case tasks.UserOffboard:
-		return j.offboard(ctx, t, job.Intent.BatchRef)
+		return j.offboard(ctx, t, job.Intent.BatchRef, job.Lane)
 	case tasks.LockSweep:
 		return j.sweep(ctx, t, job.ID)
 	case tasks.BatchWebhook:

@@ -33,11 +33,14 @@ const maxRounds = 3
 // The releases carry no evidence of a sweep, so they release live locks as well. If
 // a sweep releases the same lock, the later of the two releases finds it gone.
 //
+// The children wait in the lane of their parent: those of a large batch must not hold up
+// single orders.
+//
 // The children are saved before they are enqueued, so that a crash at any point
 // repeats a step and skips none. A release removes its lock from the lock ledger
 // before it gets its outcome. If a crash leaves a lock in the lock ledger, its
 // release is still outstanding, and the off-boarding waits for it.
-func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.BatchRef) pipeline.Result {
+func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.BatchRef, lane tasks.Lane) pipeline.Result {
 	status, err := j.children.Status(ctx, t, ref)
 	if err != nil {
 		return unavailable(err)
@@ -57,7 +60,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 	}
 	remaining, unsendable := remainingTasks(status.Dead, t.UserID, bound, held)
 	if len(remaining) > 0 && status.Round < maxRounds {
-		if err := j.children.Enqueue(ctx, t, ref, status.Round+1, remaining); err != nil {
+		if err := j.children.Enqueue(ctx, t, ref, status.Round+1, lane, remaining); err != nil {
 			return unavailable(err)
 		}
 		return j.waitForChildren(j.now())

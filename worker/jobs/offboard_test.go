@@ -45,7 +45,7 @@ func (f *fakeUser) Status(context.Context, tasks.Task, tasks.BatchRef) (childSta
 	return f.status, f.err
 }
 
-func (f *fakeUser) Enqueue(_ context.Context, _ tasks.Task, _ tasks.BatchRef, round int, children []tasks.Task) error {
+func (f *fakeUser) Enqueue(_ context.Context, _ tasks.Task, _ tasks.BatchRef, round int, _ tasks.Lane, children []tasks.Task) error {
 	if f.err != nil {
 		return f.err
 	}

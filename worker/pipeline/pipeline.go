@@ -40,12 +40,24 @@ type Delivery struct {
 // an order of its own.
 func (d Delivery) order() string { return fmt.Sprint(d.Replay, d.ID, " ", string(d.Payload)) }
 
+// lane returns the lane of the delivery. Dead letters have none, and there may be many
+// of them.
+func (d Delivery) lane() tasks.Lane {
+	if d.Replay {
+		return tasks.LaneBulk
+	}
+	_, lane := tasks.SplitQueue(d.Queue)
+	return lane
+}
+
 // Job is a decoded task.
 type Job struct {
 	// ID is the asynq task ID.
 	ID     string
 	Task   tasks.Task
 	Intent tasks.Intent
+	// Lane is where the tasks belong that this one enqueues.
+	Lane tasks.Lane
 	// Calling is set for a task that may have killed a worker. Jobs that wait for a
 	// permit say with it whether they make a call or wait: false when they begin,
 	// true right before a call, and false right after it. Nil: nobody asks.
@@ -195,7 +207,7 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	case err != nil:
 		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error()})
 	}
-	return Job{ID: d.ID, Task: task, Intent: intent, Calling: d.Calling}, Result{}
+	return Job{ID: d.ID, Task: task, Intent: intent, Lane: d.lane(), Calling: d.Calling}, Result{}
 }
 
 // attempt lets the job do the work, unless the task has expired. A panic becomes a

@@ -1,0 +1,51 @@
+package enqueue
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// batchesKey counts the batches that were given a lane.
+const batchesKey = "kooworker:batches:lanes"
+
+// laneOfBatch returns the lane of a new batch: the one in which the fewest tasks wait, so
+// that it waits for no other batch while there is a lane for each. Batches that
+// are made at the same time, before they have any tasks, take turns. An urgent
+// batch has no choice.
+func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane, error) {
+	if wanted == tasks.LaneUrgent {
+		return wanted, nil
+	}
+	lanes := tasks.BatchLanes()
+	waiting := make([][]*redis.IntCmd, len(lanes))
+	var turn *redis.IntCmd
+	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		turn = p.Incr(ctx, batchesKey)
+		for i, l := range lanes {
+			for _, queue := range []string{tasks.QueueUnbind, tasks.QueueRelease, tasks.QueueOffboard} {
+				waiting[i] = append(waiting[i], p.LLen(ctx, asynqx.PendingKey(l.Of(queue))))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("look which lane is free: %w", err)
+	}
+	best, fewest := 0, int64(-1)
+	for i := range lanes {
+		at := int(turn.Val()+int64(i)) % len(lanes)
+		n := int64(0)
+		for _, cmd := range waiting[at] {
+			n += cmd.Val()
+		}
+		if fewest < 0 || n < fewest {
+			best, fewest = at, n
+		}
+	}
+	return lanes[best], nil
+}
