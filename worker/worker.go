@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +113,7 @@ func (w *Worker) build() (err error) {
 	w.queues.AddHook(asynqx.SyncerHook())
 	w.queues.AddHook(asynqx.RecovererHook())
 	w.queues.AddHook(asynqx.HoldHook(w.holds))
+	w.queues.AddHook(asynqx.ForwardHook(w.queues, slices.Collect(maps.Keys(tasks.QueueWeights()))))
 	w.fetcher = fetch.New(fetch.Config{
 		Redis: w.queues, Queues: tasks.QueueWeights(), Slots: cfg.Concurrency, Poll: pollEvery, Hold: w.holds, Halt: w.clock.Wrong, Logger: w.log.Named("fetch"),
 	})

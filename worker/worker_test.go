@@ -533,8 +533,7 @@ func TestRun_FullRedisIsNotAskedAllTheTime(t *testing.T) {
 	full("1")
 	before := scripts()
 	<-time.After(3 * time.Second)
-	// The six queues are asked twice a second. Forwarders, janitors and others add some
-	// scripts.
+	// asynq's janitor asks once for each queue, and others add some scripts.
 	if n := scripts() - before; n > 200 {
 		t.Errorf("%d scripts in 3 s; want at most 200", n)
 	}

@@ -83,7 +83,7 @@ func TestHoldHook_OtherScripts(t *testing.T) {
 		"no queue":                {"evalsha", "sha", 1, "lease", 1, 2},
 	} {
 		for _, hook := range []redis.Hook{
-			HoldHook(func(string) bool { return true }), RecovererHook(),
+			HoldHook(func(string) bool { return true }), RecovererHook(), ForwardHook(nil, nil),
 			DequeueHook(func(string) bool { return true }, func() (string, bool) { return "", false }),
 		} {
 			called := false

@@ -10,7 +10,8 @@
 // # The repairer
 //
 // Every worker runs a [Repairer]. One of them holds a lock and acts, about once a
-// second. It takes one queue after the other, and in each queue looks for:
+// second. One look sees in which queues something is wrong. Then it takes one of these after
+// the other. What it looks for:
 //
 //	in the queue                            what becomes of it
 //	--------------------------------------  -----------------------------------------
@@ -25,7 +26,7 @@
 //	a task in no set, any other state       requeued
 //	scheduled or retry, no message          removed, and reported
 //	paused                                  reported; the pause stays
-//	not in asynq:queues                     registered
+//	not in asynq:queues                     registered; a lane only if it has tasks
 //
 // In the queue of dead letters the Parker gets only what cannot be read, since all
 // else is a dead letter already. A replay that crashed, an archived letter and

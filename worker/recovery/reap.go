@@ -52,12 +52,17 @@ func (r *Repairer) expired(ctx context.Context, q queue, offset int64) ([]item, 
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	seen, err := r.cfg.Redis.ZRangeByScoreWithScores(limited, asynqx.LeaseKey(q.name), &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(r.uptime.last.Add(-grace).Unix(), 10), Offset: offset, Count: chunk,
+		Min: "-inf", Max: r.expiredBefore(), Offset: offset, Count: chunk,
 	}).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list expired leases: %w", err)
 	}
 	return r.read(ctx, q, inLease, seen)
+}
+
+// expiredBefore is the latest lease that has expired for long enough.
+func (r *Repairer) expiredBefore() string {
+	return strconv.FormatInt(r.uptime.last.Add(-grace).Unix(), 10)
 }
 
 // recoverExpired requeues or isolates each task of a chunk. It returns how many
@@ -73,7 +78,7 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 	for _, it := range items {
 		written := leaseWritten(it.score)
 		if !r.uptime.downSince(written) {
-			it = r.judge(q, it, written)
+			it = r.judge(it, written)
 		}
 		if it.raw == nil || it.err != nil || it.counted && r.isPoison(it.crashes) {
 			isolated = append(isolated, it)
@@ -98,9 +103,9 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 
 // judge says what the crash of an item's worker means for the item. The package
 // comment explains it.
-func (r *Repairer) judge(q queue, it item, written time.Time) item {
+func (r *Repairer) judge(it item, written time.Time) item {
 	died := r.servers.diedNear(written)
-	it.suspect = len(died) > 0 && r.servers.begun(died, q.name, it.score, r.fetched)
+	it.suspect = len(died) > 0 && r.mayHaveBegun(died, it.score)
 	if at, ok := died[it.alone]; ok && it.alone != "" {
 		it.counted = true
 		it.crashes.alone++

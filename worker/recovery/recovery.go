@@ -10,10 +10,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -31,7 +29,7 @@ type Repairer struct {
 	uptime    redisUptime
 	servers   serverRegistry
 	owned     map[string]bool // tasks that living servers list, once this pass has read it
-	fetched   map[string]int  // tasks in the hands of dead processes; see begun
+	dead      map[string]dead // by nameOf
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
@@ -53,7 +51,7 @@ func New(cfg Config) (*Repairer, error) {
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
 		servers: make(serverRegistry), paused: make(map[string]bool), skip: make(map[string]int64),
-		refused: make(map[string]refusal), fetched: make(map[string]int),
+		refused: make(map[string]refusal), dead: make(map[string]dead),
 	}
 	for _, name := range cfg.Queues {
 		r.queues = append(r.queues, queue{name: name, dead: name == tasks.QueueDeadLetter})
@@ -115,12 +113,16 @@ func (r *Repairer) pass(ctx context.Context) error {
 	}
 	r.owned, r.refusals = nil, 0
 	maps.DeleteFunc(r.refused, func(_ string, x refusal) bool { return time.Since(x.until) > maxRefusalPause }) // those that are gone
+	seen, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
 	var failed []error
 	for _, q := range r.queues {
 		// A queue may fail by itself, for example because a key has a wrong type.
 		// The failure must not stop the other queues. If Redis is away, the next
 		// renewal of the lock fails.
-		if err := r.repair(ctx, q); err != nil {
+		if err := r.repair(ctx, q, seen[q.name]); err != nil {
 			failed = append(failed, fmt.Errorf("queue %s: %w", q.name, err))
 		}
 		if err := r.ensureLock(ctx); err != nil {
@@ -135,11 +137,19 @@ func (r *Repairer) pass(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// repair repairs one queue. It begins with the expired leases, which are urgent.
-func (r *Repairer) repair(ctx context.Context, q queue) error {
+// repair repairs one queue, as far as it needs it. It begins with the expired leases, which
+// are urgent.
+func (r *Repairer) repair(ctx context.Context, q queue, s sight) error {
+	r.reportPause(q, s.isPaused)
 	var failed []error
-	for _, step := range []func(context.Context, queue) error{r.reap, r.leaseOrphans, r.collect, r.register} {
-		if err := step(ctx, q); err != nil {
+	for _, step := range []struct {
+		isNeeded bool
+		do       func(context.Context, queue) error
+	}{{s.hasExpired, r.reap}, {s.hasOrphans, r.leaseOrphans}, {s.hasArchived, r.collect}, {s.isUnlisted, r.register}} {
+		if !step.isNeeded {
+			continue
+		}
+		if err := step.do(ctx, q); err != nil {
 			failed = append(failed, err)
 		}
 		if ctx.Err() != nil {
@@ -147,35 +157,4 @@ func (r *Repairer) repair(ctx context.Context, q queue) error {
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// register adds the queue to asynq's list of queues, which asynq's clients do only
-// once in their lives. It also reports whether the queue is paused. The pause
-// stays, since an operator has paused the queue for a reason. Repairs continue
-// meanwhile, since none of them runs a task.
-func (r *Repairer) register(ctx context.Context, q queue) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var added, paused *redis.IntCmd
-	_, err := r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		added, paused = p.SAdd(ctx, asynqx.AllQueuesKey, q.name), p.Exists(ctx, asynqx.PausedKey(q.name))
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("register the queue: %w", err)
-	}
-	if added.Val() > 0 {
-		r.cfg.OnRepair(q.name, Registered, 1)
-		r.log.Info("registered the queue", zap.String("queue", q.name))
-	}
-	if now := paused.Val() > 0; now != r.paused[q.name] {
-		r.paused[q.name] = now
-		if now {
-			r.cfg.OnRepair(q.name, Paused, 1)
-			r.log.Warn("the queue is paused: its tasks wait until somebody lifts the pause", zap.String("queue", q.name))
-		} else {
-			r.log.Info("the queue is no longer paused", zap.String("queue", q.name))
-		}
-	}
-	return nil
 }

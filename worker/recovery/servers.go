@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -100,31 +96,17 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	return nil
 }
 
-// begun reports whether a task that was in the hands of one of these processes may have
-// begun. The tasks of a queue begin in the order in which they were fetched, and come here in
-// that order. So of those whose lease was never extended, as many may have begun as the
-// processes ran at once. A lease that was extended is one of whole seconds.
-func (r serverRegistry) begun(died map[string]time.Time, queue string, score float64, seen map[string]int) bool {
-	if score == math.Trunc(score) {
-		return true
-	}
-	slots, isKnown := 0, true
-	who := []string{queue}
+// slotsOf returns how many tasks these processes ran at once when they died. isKnown is
+// false if one of them did not tell.
+func (r serverRegistry) slotsOf(died map[string]time.Time) (slots int, isKnown bool) {
+	isKnown = true
 	for key, s := range r {
 		if at, ok := died[asynqx.ServerProcess(key)]; ok && s.heartbeat.Equal(at) {
 			slots += s.slots
 			isKnown = isKnown && s.slots > 0
 		}
 	}
-	for _, process := range slices.Sorted(maps.Keys(died)) {
-		who = append(who, process, died[process].String())
-	}
-	if len(seen) >= maxServers {
-		clear(seen) // of deaths that are long over
-	}
-	of := strings.Join(who, " ")
-	seen[of]++
-	return !isKnown || seen[of] <= slots
+	return slots, isKnown
 }
 
 // diedNear returns the processes that died at about the time when a lease was

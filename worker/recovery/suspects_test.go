@@ -116,7 +116,7 @@ func TestReap_FetchedAhead(t *testing.T) {
 	for i := range 100 { // more than are reaped at once
 		lease(unbind, fmt.Sprintf("z%03d", 200-i), time.Duration(500+i)*time.Microsecond)
 	}
-	lease(tasks.QueueRelease, "release", time.Second+time.Microsecond)
+	lease(tasks.QueueRelease, "release", 400*time.Microsecond) // the queues count together
 	b.leaveHeartbeat("w:7:s", written)
 	b.must(b.rdb.Set(t.Context(), "asynq:servers:{w:7:s}", protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 3), 0).Err())
 	r := b.repairer()
@@ -133,7 +133,7 @@ func TestReap_FetchedAhead(t *testing.T) {
 		}
 	}
 	slices.Sort(marked)
-	if want := []string{"extended", "release", "z198", "z199", "z200"}; !slices.Equal(marked, want) {
+	if want := []string{"extended", "release", "z199", "z200"}; !slices.Equal(marked, want) {
 		t.Errorf("suspects: %v; want %v", marked, want)
 	}
 	b.want(map[recovery.Repair]int{recovery.Requeued: 102})

@@ -1,0 +1,163 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// sight is what one look has seen of a queue.
+type sight struct {
+	hasExpired, hasOrphans, hasArchived, isPaused bool
+	isUnlisted                                    bool // asynq does not know the queue, and should
+}
+
+// look sees what each queue needs, all in one round trip, so that queues in which all is
+// well cost hardly anything. A queue that cannot be read needs everything: its
+// repairs tell what is wrong with it.
+func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
+	limited, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	type replies struct {
+		expired                        *redis.ZSliceCmd
+		active, leases, late           *redis.IntCmd
+		archived, paused, hasSomething *redis.IntCmd
+	}
+	seen := make([]replies, len(r.queues))
+	names := make([]any, len(r.queues))
+	var listed *redis.BoolSliceCmd
+	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
+		for i, q := range r.queues {
+			names[i] = q.name
+			lease := asynqx.LeaseKey(q.name)
+			seen[i] = replies{
+				expired: p.ZRangeByScoreWithScores(limited, lease, &redis.ZRangeBy{Min: "-inf", Max: r.expiredBefore(), Count: mostFetched}),
+				active:  p.LLen(limited, asynqx.ActiveKey(q.name)), leases: p.ZCard(limited, lease),
+				late:     p.ZCount(limited, lease, strconv.FormatInt(r.uptime.last.Add(tooLate).Unix(), 10), "+inf"),
+				archived: p.Exists(limited, asynqx.ArchivedKey(q.name)), paused: p.Exists(limited, asynqx.PausedKey(q.name)),
+				hasSomething: p.Exists(limited, asynqx.PendingKey(q.name), asynqx.ScheduledKey(q.name), asynqx.RetryKey(q.name)),
+			}
+		}
+		listed = p.SMIsMember(limited, asynqx.AllQueuesKey, names...)
+		return nil
+	})
+	if len(names) == 0 {
+		return nil, nil
+	}
+	if listed.Err() != nil {
+		return nil, fmt.Errorf("look into the queues: %w", err)
+	}
+	out := make(map[string]sight, len(r.queues))
+	var expired []redis.Z
+	for i, q := range r.queues {
+		s := seen[i]
+		isBroken := s.expired.Err() != nil || s.active.Err() != nil || s.leases.Err() != nil
+		_, lane := tasks.SplitQueue(q.name)
+		hasAny := s.hasSomething.Val()+s.active.Val()+s.archived.Val() > 0
+		out[q.name] = sight{
+			hasExpired:  isBroken || len(s.expired.Val()) > 0,
+			hasOrphans:  isBroken || s.active.Val() != s.leases.Val() || s.late.Val() > 0,
+			hasArchived: isBroken || s.archived.Err() != nil || s.archived.Val() > 0,
+			isPaused:    s.paused.Val() > 0,
+			isUnlisted:  !listed.Val()[i] && (lane == tasks.LaneSingle || hasAny), // a lane only if it is used
+		}
+		expired = append(expired, s.expired.Val()...)
+	}
+	r.noteFetched(expired)
+	return out, nil
+}
+
+// mostFetched is how many expired leases of a queue are looked at together. All that a worker
+// may have fetched and not begun are fewer.
+const mostFetched = 20_000
+
+// dead are processes that died together. They ran at most so many tasks at once.
+type dead struct {
+	begun int     // tasks that may have begun, so far
+	upTo  float64 // the lease of the latest of them
+}
+
+// noteFetched finds out which of the tasks with expired leases may have begun when their
+// workers died. Tasks begin in the order in which they were fetched, whatever their queues,
+// and their leases are in that order. So of those whose lease was never extended, as many
+// may have begun as the workers ran at once.
+func (r *Repairer) noteFetched(leases []redis.Z) {
+	slices.SortFunc(leases, func(a, b redis.Z) int { return int(math.Copysign(1, a.Score-b.Score)) })
+	for _, z := range leases {
+		if isExtended(z.Score) {
+			continue
+		}
+		died := r.servers.diedNear(leaseWritten(z.Score))
+		if len(died) == 0 {
+			continue
+		}
+		slots, isKnown := r.servers.slotsOf(died)
+		if len(r.dead) >= maxServers {
+			clear(r.dead) // of deaths that are long over
+		}
+		d := r.dead[nameOf(died)]
+		if z.Score > d.upTo && (!isKnown || d.begun < slots) {
+			r.dead[nameOf(died)] = dead{d.begun + 1, z.Score}
+		}
+	}
+}
+
+// mayHaveBegun reports whether a task may have begun when its workers died.
+func (r *Repairer) mayHaveBegun(died map[string]time.Time, lease float64) bool {
+	return isExtended(lease) || lease <= r.dead[nameOf(died)].upTo
+}
+
+// isExtended reports whether asynq has extended a lease since package fetch wrote it: asynq
+// writes whole seconds.
+func isExtended(lease float64) bool { return lease == math.Trunc(lease) }
+
+// nameOf names processes that died together.
+func nameOf(died map[string]time.Time) string {
+	var who []string
+	for _, process := range slices.Sorted(maps.Keys(died)) {
+		who = append(who, process, died[process].String())
+	}
+	return strings.Join(who, " ")
+}
+
+// register adds the queue to asynq's list of queues, which asynq's clients do only
+// once in their lives.
+func (r *Repairer) register(ctx context.Context, q queue) error {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	added, err := r.cfg.Redis.SAdd(ctx, asynqx.AllQueuesKey, q.name).Result()
+	if err != nil {
+		return fmt.Errorf("register the queue: %w", err)
+	}
+	if added > 0 {
+		r.cfg.OnRepair(q.name, Registered, 1)
+		r.log.Info("registered the queue", zap.String("queue", q.name))
+	}
+	return nil
+}
+
+// reportPause reports whether the queue is paused. The pause stays, since an operator has
+// paused the queue for a reason. Repairs continue meanwhile, since none of them runs a task.
+func (r *Repairer) reportPause(q queue, isPaused bool) {
+	if isPaused == r.paused[q.name] {
+		return
+	}
+	r.paused[q.name] = isPaused
+	if isPaused {
+		r.cfg.OnRepair(q.name, Paused, 1)
+		r.log.Warn("the queue is paused: its tasks wait until somebody lifts the pause", zap.String("queue", q.name))
+	} else {
+		r.log.Info("the queue is no longer paused", zap.String("queue", q.name))
+	}
+}
