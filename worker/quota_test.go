@@ -57,8 +57,8 @@ func TestWorker_UsesASilentQuota(t *testing.T) {
 	defer mu.Unlock()
 	share := float64(passed) / (perSecond * measured.Seconds())
 	t.Logf("%.1f %% of the quota, %.1f %% refused", 100*share, 100*float64(refused)/float64(passed+refused))
-	if share < 0.7 || refused > passed/20 {
-		t.Errorf("%d passed, %d refused; want at least 70 %% of the quota even on a busy machine, and at most 5 %% refused", passed, refused)
+	if share < 0.7 || refused > passed/10 {
+		t.Errorf("%d passed, %d refused; want at least 70 %% of the quota and at most 10 %% refused, even on a busy machine", passed, refused)
 	}
 }
 

@@ -209,8 +209,7 @@ func TestEnqueueFile_InterruptSaysHowToResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	redistest.Eventually(t, 10*time.Second, "two tasks", func() bool {
-		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
-		return err == nil && info.Pending == 2
+		return infoOf(t, inspector, tasks.QueueUnbind).Pending == 2
 	})
 	cancel() // while the command waits for another line
 	select {

@@ -17,13 +17,7 @@ func TestEnqueueFile_SaysThatRedisHasLostTasks(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	inspector := asynq.NewInspectorFromRedisClient(server.Client())
-	pending := func() int {
-		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
-		if err != nil {
-			return 0
-		}
-		return info.Pending
-	}
+	pending := func() int { return infoOf(t, inspector, tasks.QueueUnbind).Pending }
 	first := unbindsCSV(10)
 	second := strings.TrimPrefix(unbindsCSV(20), first)
 	stdin, in := io.Pipe()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,8 +193,7 @@ func awaitOutcomes(t *testing.T, rdb redis.UniversalClient, p *producer, l *fake
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
 	redistest.Eventually(t, within, "the queue is empty", func() bool {
-		info, err := inspector.GetQueueInfo(tasks.QueueUnbind)
-		return err == nil && info.Size == 0
+		return infoOf(t, inspector, tasks.QueueUnbind).Size == 0
 	})
 	dead := map[string]bool{}
 	for letter, err := range deadletter.NewStore(rdb).List(t.Context(), deadletter.Filter{}) {
@@ -227,16 +227,41 @@ func awaitOutcomes(t *testing.T, rdb redis.UniversalClient, p *producer, l *fake
 func chargedAttempts(t *testing.T, rdb redis.UniversalClient) (n int) {
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(rdb)
-	for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
-		inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListRetryTasks,
-	} {
-		infos, err := list(tasks.QueueUnbind, asynq.PageSize(100_000))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, info := range infos {
-			n += info.Retried
+	for _, lane := range lanesOf(t, inspector, tasks.QueueUnbind) {
+		for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
+			inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListRetryTasks,
+		} {
+			infos, err := list(lane, asynq.PageSize(100_000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, info := range infos {
+				n += info.Retried
+			}
 		}
 	}
 	return n
+}
+
+// lanesOf returns the lanes of a queue that asynq knows.
+func lanesOf(t *testing.T, inspector *asynq.Inspector, queue string) []string {
+	t.Helper()
+	names, err := inspector.Queues()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { of, _ := tasks.SplitQueue(name); return of != queue })
+}
+
+// infoOf adds up the tasks of all lanes of a queue.
+func infoOf(t *testing.T, inspector *asynq.Inspector, queue string) (sum asynq.QueueInfo) {
+	t.Helper()
+	for _, lane := range lanesOf(t, inspector, queue) {
+		info, err := inspector.GetQueueInfo(lane)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum.Size, sum.Pending, sum.Active = sum.Size+info.Size, sum.Pending+info.Pending, sum.Active+info.Active
+	}
+	return sum
 }

@@ -106,23 +106,16 @@ func (l *lockTable) enqueued(t *testing.T) int {
 	return len(l.tasks(t, tasks.QueueRelease))
 }
 
-// tasks returns the outstanding tasks of a queue. A task that moves meanwhile may be
+// tasks returns the outstanding tasks of a queue, in all of its lanes. A task that moves meanwhile may be
 // missing or appear twice.
 func (l *lockTable) tasks(t *testing.T, queue string) (all []*asynq.TaskInfo) {
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(l.redis.Client())
-	queues, err := inspector.Queues()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, each := range queues {
-		if each != queue {
-			continue
-		}
+	for _, lane := range lanesOf(t, inspector, queue) {
 		for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
 			inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListRetryTasks, inspector.ListScheduledTasks, inspector.ListArchivedTasks,
 		} {
-			some, err := list(queue, asynq.PageSize(100_000))
+			some, err := list(lane, asynq.PageSize(100_000))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,8 +128,11 @@ func (l *lockTable) tasks(t *testing.T, queue string) (all []*asynq.TaskInfo) {
 // runRetriesNow lets releases that wait for a retry run at once, as asynqmon's button does.
 func (l *lockTable) runRetriesNow(t *testing.T) {
 	t.Helper()
-	if _, err := asynq.NewInspectorFromRedisClient(l.redis.Client()).RunAllRetryTasks(tasks.QueueRelease); err != nil {
-		t.Fatal(err)
+	inspector := asynq.NewInspectorFromRedisClient(l.redis.Client())
+	for _, lane := range lanesOf(t, inspector, tasks.QueueRelease) {
+		if _, err := inspector.RunAllRetryTasks(lane); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

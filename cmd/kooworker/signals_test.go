@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
@@ -114,8 +117,10 @@ func TestWorker_SecondSignalShortensTheWait(t *testing.T) {
 			if code, took := p.cmd.ProcessState.ExitCode(), time.Since(began); code != exitDone || took > 8*time.Second {
 				t.Errorf("exit %d after %s; want exit 0 within 8s\n%s", code, took, p.log())
 			}
-			if leases, err := rdb.ZCard(t.Context(), "asynq:{unbind}:lease").Result(); err != nil || leases != 0 {
-				t.Errorf("%d leases are left, %v; want none", leases, err)
+			for _, lane := range lanesOf(t, asynq.NewInspectorFromRedisClient(rdb), tasks.QueueUnbind) {
+				if leases, err := rdb.ZCard(t.Context(), "asynq:{"+lane+"}:lease").Result(); err != nil || leases != 0 {
+					t.Errorf("%d leases are left in %s, %v; want none", leases, lane, err)
+				}
 			}
 			if n := chargedAttempts(t, rdb); n != 0 {
 				t.Errorf("%d attempts were charged; want none", n)

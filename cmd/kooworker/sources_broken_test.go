@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
@@ -231,7 +232,8 @@ func testKilledSweep(t *testing.T, d *sourcetest.Server, n int, endLease func(*l
 	stale := n / 2
 	l := newLockTable(t, d, n, stale)
 	rdb := l.redis.Client()
-	pending := func() int { return int(rdb.LLen(t.Context(), "asynq:{"+tasks.QueueRelease+"}:pending").Val()) }
+	inspector := asynq.NewInspectorFromRedisClient(rdb)
+	pending := func() int { return infoOf(t, inspector, tasks.QueueRelease).Pending }
 	victim := startProcess(t, nil, append([]string{"locks", "sweep", "--max-share", "1", "--redis-url", l.redis.URL()}, l.flags()...)...)
 	redistest.Eventually(t, time.Minute, "the sweep enqueues", func() bool { return pending() > 0 })
 	victim.end(t, syscall.SIGKILL)
