@@ -308,6 +308,7 @@ func (w *Worker) serverConfig() asynq.Config {
 	return asynq.Config{
 		Concurrency:              w.cfg.Concurrency,
 		Queues:                   tasks.QueueWeights(),
+		StrictPriority:           true, // package fetch takes turns; asynq would shuffle the queues for each task
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedCheckInterval,
 		ShutdownTimeout:          w.cfg.ShutdownTimeout,
