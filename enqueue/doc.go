@@ -41,6 +41,14 @@
 //	})
 //	stats, err := store.Wait(ctx, res.Batch, nil)
 //
+// # What waits for what
+//
+// Single tasks wait for single tasks, files without a batch for such files, and each batch
+// for itself while there are few of them: these are the lanes of a queue (see
+// [tasks.Lane]), and the workers take turns between them. [Urgent] goes before all of them. A
+// task is a duplicate only of one in the same lane: a single order for a device that waits
+// in a large file does not wait with it. Both run, and the second one finds nothing left to do.
+//
 // # What Redis promises
 //
 // A task is as safe as Redis is configured to make it. With appendfsync everysec a

@@ -7,15 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kooworker/kooworker/enqueue"
-	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/hibiken/asynq"
+
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 )
 
 // Files of unbinds wait, far more than KooDrive's quota carries. A release, an urgent unbind,
-// a single one and a small batch begin all the same, and so do the tasks that an older
-// version has left where single orders wait.
+// a single one and a small batch begin all the same.
 func TestWorker_NothingWaitsForABulk(t *testing.T) {
 	t.Parallel()
 	const perSecond = 200
@@ -39,42 +38,28 @@ func TestWorker_NothingWaitsForABulk(t *testing.T) {
 	})
 	b := setup(t, api.URL)
 	b.cfg.Concurrency = 64
-	client, err := enqueue.New(enqueue.Config{Redis: b.rdb})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ordered := make(map[string]time.Time)
-	unbind := func(what string, n int, spec *batch.Spec, opts ...enqueue.Option) {
-		t.Helper()
-		all := func(yield func(tasks.Task, error) bool) {
-			for i := range n {
-				if !yield(tasks.DeviceUnbind{UserID: fmt.Sprint("u-", i/3), DeviceID: fmt.Sprint(what, "-", i)}, nil) {
-					return
-				}
-			}
-		}
+	unbind := func(what string, n int, lane tasks.Lane) {
 		ordered[what] = time.Now()
-		if _, err := client.Bulk(t.Context(), all, enqueue.BulkOptions{Batch: spec, Options: opts}); err != nil {
-			t.Fatal(err)
+		for i := range n {
+			b.enqueue(tasks.DeviceUnbind{UserID: fmt.Sprint("u-", i/3), DeviceID: fmt.Sprint(what, "-", i)}, asynq.Queue(lane.Of(tasks.QueueUnbind)))
 		}
 	}
 	hasBegun := func(what string) bool { mu.Lock(); defer mu.Unlock(); return !begun[what].IsZero() }
-	unbind("bulk", 20_000, nil)
-	unbind("batch", 20_000, &batch.Spec{ID: "large"})
+	lanes := tasks.BatchLanes()
+	unbind("bulk", 4000, tasks.LaneBulk)
+	unbind("batch", 4000, lanes[0])
 	b.start()
 	redistest.Eventually(t, settleIn, "the bulk and the batch begin", func() bool { return hasBegun("bulk") && hasBegun("batch") })
 	<-time.After(3 * time.Second) // the quota is used
 
-	unbind("small", 10, &batch.Spec{ID: "small"})
-	unbind("urgent", 1, nil, enqueue.Urgent())
+	unbind("small", 10, lanes[1])
+	unbind("urgent", 1, tasks.LaneUrgent)
+	unbind("single", 1, tasks.LaneSingle)
+	ordered["release"] = time.Now()
 	for i := range 10 {
-		ordered["release"] = time.Now()
-		if _, err := client.Release(t.Context(), tasks.LockRelease{UserID: "u-1", LockID: fmt.Sprint("release-", i)}); err != nil {
-			t.Fatal(err)
-		}
+		b.enqueue(tasks.LockRelease{UserID: "u-1", LockID: fmt.Sprint("release-", i)})
 	}
-	ordered["single"] = time.Now()
-	b.enqueue(tasks.DeviceUnbind{UserID: "u-1", DeviceID: "single-1"})
 	for what, within := range map[string]time.Duration{"small": 5 * time.Second, "urgent": 2 * time.Second, "release": 2 * time.Second, "single": 2 * time.Second} {
 		redistest.Eventually(t, settleIn, what+" begins", func() bool { return hasBegun(what) })
 		mu.Lock()
@@ -82,7 +67,7 @@ func TestWorker_NothingWaitsForABulk(t *testing.T) {
 		mu.Unlock()
 		t.Logf("%s began after %s", what, took.Round(time.Millisecond))
 		if took > 2*within { // the machine may be busy
-			t.Errorf("%s began after %s, while 40,000 unbinds wait; want %s", what, took, within)
+			t.Errorf("%s began after %s, while thousands of unbinds wait; want %s", what, took, within)
 		}
 	}
 }

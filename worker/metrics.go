@@ -99,8 +99,9 @@ func (m *metrics) observeSweep(r locks.SweepReport) {
 	}
 }
 
-// countRepairs counts repairs.
+// countRepairs counts repairs. The lanes of a queue count together.
 func (m *metrics) countRepairs(queue string, repair recovery.Repair, n int) {
+	queue, _ = tasks.SplitQueue(queue)
 	m.repairs.WithLabelValues(queue, string(repair)).Add(float64(n))
 }
 

@@ -15,16 +15,17 @@
 // however long the calls take. A task that has waited for two seconds all the same is put
 // back.
 //
-// Each queue gets its share by weight. A queue that had no task lately is asked for few.
-// If nothing is found, all queues are asked again after a moment, in one round trip. A
-// queue that is paused, or that Config.Hold holds, gives none.
+// The queues that have tasks take turns, each by its weight, however few tasks are fetched
+// at a time. In the same round trip the other queues are asked whether they have some now;
+// if none has, all are asked again after a moment. A queue that is paused, or that
+// Config.Hold holds, gives none.
 //
 // # What happens when
 //
 //   - The process dies: the leases of the tasks that were fetched and not begun expire after
-//     30 s, and package recovery puts the tasks back, uncharged. The tasks of a queue begin in
-//     the order of their leases, so that it knows which of them cannot have begun, and does
-//     not suspect these of the death.
+//     30 s, and package recovery puts the tasks back, uncharged. Tasks begin in the order of
+//     their leases, whatever their queues, so that it knows which of them cannot have begun,
+//     and does not suspect these of the death.
 //   - The reply of Redis is lost: the same, though the process lives on.
 //   - The worker stops: [Fetcher.Close] puts back what is left. If Redis is away then, it is
 //     as if the process had died.
