@@ -76,6 +76,9 @@ type Config struct {
 
 	// Logger gets all log lines, those of asynq included. Default: none.
 	Logger *zap.Logger
+	// LogNoSuccesses: no line is logged for a task that is done, or was already.
+	// Default false.
+	LogNoSuccesses bool
 	// Registry holds the metrics, which /metrics serves. Default: a new one, with the
 	// metrics of Go and of the process.
 	Registry *prometheus.Registry

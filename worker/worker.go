@@ -98,7 +98,7 @@ func (w *Worker) build() (err error) {
 	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed)
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
-		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log,
+		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
 	})
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ type workerCmd struct {
 
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that run at a time (${default})."`
 	Pollers         int           `placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
+	LogSuccesses    bool          `name:"log-successes" default:"true" negatable:"" help:"Log a line for each task that is done; --log-successes=false leaves them out."`
 	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
 	MaxInFlight     int           `name:"max-in-flight" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
 	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
@@ -203,7 +204,7 @@ func (c *workerCmd) Run(e *env) error {
 	w, err := worker.New(worker.Config{
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
-		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry,
+		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry, LogNoSuccesses: !c.LogSuccesses,
 	})
 	if err != nil {
 		return usageError(err)

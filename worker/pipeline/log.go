@@ -17,8 +17,9 @@ const alarmEvery = 10 * time.Second
 // attemptLog writes a line for each attempt. If the reason of an attempt affects
 // every task alike, it writes an alarm now and then.
 type attemptLog struct {
-	log *zap.Logger
-	now func() time.Time
+	log         *zap.Logger
+	now         func() time.Time
+	noSuccesses bool
 
 	mu     sync.Mutex
 	alarms map[tasks.Reason]*alarm
@@ -29,8 +30,8 @@ type alarm struct {
 	suppressed int // attempts since the last alarm
 }
 
-func newAttemptLog(log *zap.Logger, now func() time.Time) *attemptLog {
-	return &attemptLog{log: log, now: now, alarms: make(map[tasks.Reason]*alarm)}
+func newAttemptLog(log *zap.Logger, now func() time.Time, noSuccesses bool) *attemptLog {
+	return &attemptLog{log: log, now: now, noSuccesses: noSuccesses, alarms: make(map[tasks.Reason]*alarm)}
 }
 
 // alarmMessages are constant, so that people can search and alert for them.
@@ -46,6 +47,9 @@ var alarmMessages = map[tasks.Reason]string{
 // write writes the line of an attempt.
 func (l *attemptLog) write(e Event, result Result) {
 	decision := e.Decision
+	if l.noSuccesses && decision.Action == Complete && decision.Outcome != tasks.Superseded {
+		return
+	}
 	fields := append(e.Delivery.fields(e.Task),
 		zap.Duration("took", e.Took),
 		zap.Int("attempts", decision.Attempt),

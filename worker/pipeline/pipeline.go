@@ -109,6 +109,8 @@ type Config struct {
 	Observe func(Event)
 	// Logger gets a line for each attempt. Default: none.
 	Logger *zap.Logger
+	// NoSuccesses: a task that is done, or was already, gets no line.
+	NoSuccesses bool
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -156,7 +158,7 @@ func New(cfg Config) (*Pipeline, error) {
 	if logger == nil {
 		logger = zap.NewNop()
 	}
-	p.log = newAttemptLog(logger, p.now)
+	p.log = newAttemptLog(logger, p.now, cfg.NoSuccesses)
 	return p, nil
 }
 

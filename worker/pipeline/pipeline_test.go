@@ -334,6 +334,19 @@ func TestProcess_CallEndsBeforeAsynqsDeadline(t *testing.T) {
 	b.Process(ctx, delivery(unbindPayload))
 }
 
+// Without the lines of successes, all others are written.
+func TestAttemptLog_NoSuccesses(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[tasks.Reason]int{tasks.OK: 0, tasks.Gone: 0, tasks.Outdated: 1, tasks.Forbidden: 1} {
+		b := setup(t, reason)
+		b.Pipeline.log.noSuccesses = true
+		b.Process(t.Context(), delivery(unbindPayload))
+		if n := b.logs.Len(); n != want {
+			t.Errorf("%s: %d lines; want %d: %v", reason, n, want, b.logs.All())
+		}
+	}
+}
+
 func TestAttemptLog_AlarmsAreWrittenNowAndThen(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Misrouted)
