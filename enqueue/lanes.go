@@ -15,8 +15,8 @@ const batchesKey = "kooworker:batches:lanes"
 
 // laneOfBatch returns the lane of a new batch: the one in which the fewest tasks wait, so
 // that it waits for no other batch while there is a lane for each. Batches that
-// are made at the same time, before they have any tasks, take turns. An urgent
-// batch has no choice.
+// are made at the same time, before they have any tasks, take turns. A lane whose node of a
+// cluster does not answer gets no batch. An urgent batch has no choice.
 func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane, error) {
 	if wanted == tasks.LaneUrgent {
 		return wanted, nil
@@ -33,19 +33,20 @@ func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane
 		}
 		return nil
 	})
-	if err != nil {
-		return "", fmt.Errorf("look which lane is free: %w", err)
-	}
-	best, fewest := 0, int64(-1)
+	best, fewest := -1, int64(0)
 	for i := range lanes {
 		at := int(turn.Val()+int64(i)) % len(lanes)
-		n := int64(0)
+		n, failed := int64(0), false
 		for _, cmd := range waiting[at] {
 			n += cmd.Val()
+			failed = failed || cmd.Err() != nil
 		}
-		if fewest < 0 || n < fewest {
+		if !failed && (best < 0 || n < fewest) {
 			best, fewest = at, n
 		}
+	}
+	if best < 0 {
+		return "", fmt.Errorf("look which lane is free: %w", err)
 	}
 	return lanes[best], nil
 }

@@ -149,8 +149,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 	}
 	if unknownScript && err == nil {
-		_, err = cancelable.Call(ctx, func() (struct{}, error) { return struct{}{}, w.capture.Load(ctx) })
-		if err == nil {
+		if err = w.capture.Load(ctx); err == nil {
 			err = errTryAgain
 		}
 	}

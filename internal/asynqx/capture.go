@@ -5,11 +5,14 @@ import (
 	"crypto/sha1" //nolint:gosec // Redis names scripts by it
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/cancelable"
 )
 
 // ScriptCapture captures the script that asynq would run to enqueue a task, so that
@@ -77,14 +80,18 @@ func (c *ScriptCapture) Capture(ctx context.Context, t *asynq.Task, opts ...asyn
 }
 
 // Load makes Redis know the scripts that were captured: after a start, a
-// failover or a flush it does not.
+// failover or a flush it does not. It ends with ctx.
 func (c *ScriptCapture) Load(ctx context.Context) error {
-	for _, source := range c.rec.sources {
-		if err := c.rec.ScriptLoad(ctx, source).Err(); err != nil {
-			return fmt.Errorf("load asynq's scripts: %w", err)
+	rdb, sources := c.rec.UniversalClient, slices.Collect(maps.Values(c.rec.sources))
+	_, err := cancelable.Call(ctx, func() (struct{}, error) {
+		for _, source := range sources {
+			if err := rdb.ScriptLoad(ctx, source).Err(); err != nil {
+				return struct{}{}, fmt.Errorf("load asynq's scripts: %w", err)
+			}
 		}
-	}
-	return nil
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // IsNoScript reports whether Redis does not know the script that was called.

@@ -272,8 +272,8 @@ func (f *Fetcher) measure() {
 	f.ended, f.endedAt = 0, now
 }
 
-// fetch takes n tasks in one round trip, and looks into the queues that were empty. It is
-// idle if it finds nothing. The end of ctx does not cut it short, since the tasks would be
+// fetch takes n tasks in one round trip, and looks into the queues that were empty. Each
+// lease is later than the one before it, whatever the queue. fetch is idle if it finds nothing. The end of ctx does not cut it short, since the tasks would be
 // lost until their leases expire.
 func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
@@ -282,7 +282,9 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	var from []*queue
 	var scripts []scriptCall
 	at := time.Now()
-	f.lease = max(f.lease, at.Add(asynqx.LeaseTTL).UnixMicro())
+	if first := at.Add(asynqx.LeaseTTL).UnixMicro(); f.lease < first || f.lease > first+time.Second.Microseconds() { // the clock was set back
+		f.lease = first
+	}
 	for _, q := range f.queues { // the urgent ones first
 		if take[q] > 0 {
 			from = append(from, q)
