@@ -266,8 +266,9 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // suspectsShare is the share of the slots in which suspects may wait in place for
-// their turn, for a second at most: one of eight.
-const suspectsShare = 8
+// their turn, for a second at most: one of two. After a kill there are as many suspects as
+// slots, and those that find no room come back a second later.
+const suspectsShare = 2
 
 // stopGrace is how long after ShutdownTimeout the stop ends whatever Redis does.
 // asynq's last calls to Redis have no common time limit. If Redis hangs, they could

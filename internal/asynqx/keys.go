@@ -1,6 +1,7 @@
 package asynqx
 
 import (
+	"hash/fnv"
 	"os"
 	"strconv"
 	"strings"
@@ -52,6 +53,20 @@ func ThisProcess() string {
 		host = "unknown-host" // as asynq calls it
 	}
 	return host + ":" + strconv.Itoa(os.Getpid())
+}
+
+// The leases that package fetch writes are LeaseStep apart, in µs. What is left of a lease
+// when it is divided by that is its process's LeaseTag: so package recovery can tell whose
+// a lease is, and in which order the tasks of a process begin. asynq writes whole seconds,
+// which have the tag 0.
+const LeaseStep = 32
+
+// LeaseTag returns the tag of a process, which ServerProcess or ThisProcess names: 1 to
+// LeaseStep-1. Several processes may have the same one.
+func LeaseTag(process string) int64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(process))
+	return 1 + int64(h.Sum32()%(LeaseStep-1))
 }
 
 // The fields of a task's hash that this program reads. asynq sets and deletes

@@ -55,7 +55,7 @@ type Config struct {
 type Fetcher struct {
 	cfg    Config
 	queues []*queue // the heaviest first; only Run uses what is in them
-	lease  int64    // the latest that was given out, in µs of Unix time; only Run uses it
+	lease  int64    // the next one, in µs of Unix time; only Run uses it
 
 	mu      sync.Mutex // guards what follows
 	ready   []fetched  // the first to be taken in front
@@ -283,13 +283,13 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	var scripts []scriptCall
 	at := time.Now()
 	if first := at.Add(asynqx.LeaseTTL).UnixMicro(); f.lease < first || f.lease > first+time.Second.Microseconds() { // the clock was set back
-		f.lease = first
+		f.lease = first - first%asynqx.LeaseStep + asynqx.LeaseTag(asynqx.ThisProcess())
 	}
 	for _, q := range f.queues { // the urgent ones first
 		if take[q] > 0 {
 			from = append(from, q)
-			scripts = append(scripts, dequeueCall(q.name, f.lease+1, take[q]))
-			f.lease += int64(take[q])
+			scripts = append(scripts, dequeueCall(q.name, f.lease, take[q]))
+			f.lease += asynqx.LeaseStep * int64(take[q])
 		}
 	}
 	pending := make([]*redis.IntCmd, len(look))
@@ -316,7 +316,7 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 		q.isEmpty = err == nil && len(messages) < take[q]
 		lease, _ := scripts[i].args[0].(int64)
 		for i, m := range messages {
-			f.ready = append(f.ready, fetched{q.name, m, lease + int64(i), at})
+			f.ready = append(f.ready, fetched{q.name, m, lease + asynqx.LeaseStep*int64(i), at})
 		}
 		arrived = arrived || len(messages) > 0
 	}

@@ -91,14 +91,11 @@ type dead struct {
 // noteFetched finds out which of the tasks with expired leases may have begun when their
 // workers died. Tasks begin in the order in which they were fetched, whatever their queues,
 // and their leases are in that order. So of those whose lease was never extended, as many
-// may have begun as the workers ran at once.
+// may have begun as the worker ran at once.
 func (r *Repairer) noteFetched(leases []redis.Z) {
 	slices.SortFunc(leases, func(a, b redis.Z) int { return int(math.Copysign(1, a.Score-b.Score)) })
 	for _, z := range leases {
-		if isExtended(z.Score) {
-			continue
-		}
-		died := r.servers.diedNear(leaseWritten(z.Score))
+		died := owners(r.servers.diedNear(leaseWritten(z.Score)), z.Score)
 		if len(died) == 0 {
 			continue
 		}
@@ -115,12 +112,22 @@ func (r *Repairer) noteFetched(leases []redis.Z) {
 
 // mayHaveBegun reports whether a task may have begun when its workers died.
 func (r *Repairer) mayHaveBegun(died map[string]time.Time, lease float64) bool {
-	return isExtended(lease) || lease <= r.dead[nameOf(died)].upTo
+	died = owners(died, lease)
+	return len(died) == 0 || lease <= r.dead[nameOf(died)].upTo
 }
 
-// isExtended reports whether asynq has extended a lease since package fetch wrote it: asynq
-// writes whole seconds.
-func isExtended(lease float64) bool { return lease == math.Trunc(lease) }
+// owners returns those of some processes of which a lease may be. It returns none if the
+// lease does not tell: asynq has written it, or an older version.
+func owners(died map[string]time.Time, lease float64) map[string]time.Time {
+	tag := int64(math.Round(lease*1e6)) % asynqx.LeaseStep
+	out := make(map[string]time.Time, 1)
+	for process, at := range died {
+		if asynqx.LeaseTag(process) == tag {
+			out[process] = at
+		}
+	}
+	return out
+}
 
 // nameOf names processes that died together.
 func nameOf(died map[string]time.Time) string {

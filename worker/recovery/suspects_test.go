@@ -100,28 +100,37 @@ func TestReap_WhatCounts(t *testing.T) {
 	}
 }
 
-// TestReap_FetchedAhead lets a worker of three slots die that had fetched more tasks. Those
-// that it cannot have begun are no suspects.
+// TestReap_FetchedAhead lets two workers of three slots die at once that had fetched more
+// tasks. Those that they cannot have begun are no suspects.
 func TestReap_FetchedAhead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	written := ago(60 * time.Second)
-	lease := func(queue, id string, after time.Duration) {
+	lease := func(process, queue, id string, nth int64) {
 		b.enqueue(queue, id)
 		b.take(queue, id, written)
-		b.must(b.rdb.ZAdd(t.Context(), key(queue, "lease"), redis.Z{Score: float64(written.Add(30*time.Second+after).UnixMicro()) / 1e6, Member: id}).Err())
+		ends := written.Add(30 * time.Second).UnixMicro()
+		if process != "" {
+			ends += nth*asynqx.LeaseStep - ends%asynqx.LeaseStep + asynqx.LeaseTag(process)
+		}
+		b.must(b.rdb.ZAdd(t.Context(), key(queue, "lease"), redis.Z{Score: float64(ends) / 1e6, Member: id}).Err())
 	}
 	written = time.Unix(written.Unix(), 0)
-	lease(unbind, "extended", 0)
-	for i := range 100 { // more than are reaped at once
-		lease(unbind, fmt.Sprintf("z%03d", 200-i), time.Duration(500+i)*time.Microsecond)
+	lease("", unbind, "extended", 0)
+	for i := range int64(100) { // more than are reaped at once
+		lease("w:7", unbind, fmt.Sprintf("z%03d", 200-i), 10+i)
 	}
-	lease(tasks.QueueRelease, "release", 400*time.Microsecond) // the queues count together
-	b.leaveHeartbeat("w:7:s", written)
-	b.must(b.rdb.Set(t.Context(), "asynq:servers:{w:7:s}", protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 3), 0).Err())
+	lease("w:7", tasks.QueueRelease, "release", 9) // the queues count together
+	for i := range int64(20) {                     // in the middle of those of the other worker
+		lease("v:9", unbind, fmt.Sprintf("v%02d", i), 50+i)
+	}
 	r := b.repairer()
+	for _, server := range []string{"w:7:s", "v:9:s"} {
+		b.leaveHeartbeat(server, written)
+		b.must(b.rdb.Set(t.Context(), "asynq:servers:{"+server+"}", protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 3), 0).Err())
+	}
 	b.must(r.Pass(t.Context()))
-	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w:7:s}").Err()) // it expires
+	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w:7:s}", "asynq:servers:{v:9:s}").Err()) // they expire
 	b.must(r.Pass(t.Context()))
 	var marked []string
 	for _, queue := range []string{unbind, tasks.QueueRelease} {
@@ -133,10 +142,10 @@ func TestReap_FetchedAhead(t *testing.T) {
 		}
 	}
 	slices.Sort(marked)
-	if want := []string{"extended", "release", "z199", "z200"}; !slices.Equal(marked, want) {
+	if want := []string{"extended", "release", "v00", "v01", "v02", "z199", "z200"}; !slices.Equal(marked, want) {
 		t.Errorf("suspects: %v; want %v", marked, want)
 	}
-	b.want(map[recovery.Repair]int{recovery.Requeued: 102})
+	b.want(map[recovery.Repair]int{recovery.Requeued: 122})
 }
 
 // TestReap_PoisonAmongOtherCrashes is dead in the end, though a worker dies every few
