@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,17 +97,20 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 	return nil
 }
 
-// slotsOf returns how many tasks these processes ran at once when they died. isKnown is
-// false if one of them did not tell.
+// slotsOf returns how many tasks these processes ran at once when they died. One that died
+// before anybody read how many counts with the most of any other; isKnown is false if
+// nobody has told.
 func (r serverRegistry) slotsOf(died map[string]time.Time) (slots int, isKnown bool) {
-	isKnown = true
+	most := 0
+	for _, s := range r {
+		most = max(most, s.slots)
+	}
 	for key, s := range r {
 		if at, ok := died[asynqx.ServerProcess(key)]; ok && s.heartbeat.Equal(at) {
-			slots += s.slots
-			isKnown = isKnown && s.slots > 0
+			slots += cmp.Or(s.slots, most)
 		}
 	}
-	return slots, isKnown
+	return slots, most > 0
 }
 
 // diedNear returns the processes that died at about the time when a lease was

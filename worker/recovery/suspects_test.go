@@ -127,10 +127,13 @@ func TestReap_FetchedAhead(t *testing.T) {
 	r := b.repairer()
 	for _, server := range []string{"w:7:s", "v:9:s"} {
 		b.leaveHeartbeat(server, written)
+		if server == "v:9:s" {
+			continue // it died before anybody could read its info
+		}
 		b.must(b.rdb.Set(t.Context(), "asynq:servers:{"+server+"}", protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 3), 0).Err())
 	}
 	b.must(r.Pass(t.Context()))
-	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w:7:s}", "asynq:servers:{v:9:s}").Err()) // they expire
+	b.must(b.rdb.Del(t.Context(), "asynq:servers:{w:7:s}").Err()) // it expires
 	b.must(r.Pass(t.Context()))
 	var marked []string
 	for _, queue := range []string{unbind, tasks.QueueRelease} {
