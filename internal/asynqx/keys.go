@@ -55,10 +55,10 @@ func ThisProcess() string {
 	return host + ":" + strconv.Itoa(os.Getpid())
 }
 
-// The leases that package fetch writes are LeaseStep apart, in µs. What is left of a lease
-// when it is divided by that is its process's LeaseTag: so package recovery can tell whose
-// a lease is, and in which order the tasks of a process begin. asynq writes whole seconds,
-// which have the tag 0.
+// LeaseStep is how far apart the leases are that package fetch writes, in µs. What is left
+// of a lease when it is divided by that is its process's LeaseTag: so package recovery can
+// tell whose a lease is, and in which order the tasks of a process begin. asynq writes whole
+// seconds, which have the tag 0.
 const LeaseStep = 32
 
 // LeaseTag returns the tag of a process, which ServerProcess or ThisProcess names: 1 to
