@@ -94,12 +94,14 @@
 // with it: all tasks in flight have lost their worker. Nobody can tell which of them
 // did it, so nothing is counted yet. The task becomes a suspect:
 //
-//  1. Script requeue marks it, unless it was only fetched and cannot have begun: tasks begin
-//     in the order of their leases, and no more of them at once than the process had slots.
+//  1. Script requeue marks it, unless it was only fetched and cannot have begun: the tasks of
+//     a process begin in the order of their leases, whatever their queues, and no more of
+//     them at once than it had slots. A lease tells of which process it is, see
+//     asynqx.LeaseStep; one of an older version does not, and its task is a suspect.
 //     The mark is a header in asynq's message, so that a
 //     worker sees it without asking Redis, and ordinary tasks cost nothing more.
 //  2. Suspects run one at a time in each process; see [Suspects]. Other tasks run
-//     beside them. A few wait in place for a second at most; the others are put back,
+//     beside them. Some wait in place for a second at most; the others are put back,
 //     uncharged, and come back about as fast as they can run.
 //  3. The worker writes into the hash that its process calls this task now, and takes
 //     that back when the call has ended. A suspect that waits at the gate is not
