@@ -10,8 +10,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// batchesKey counts the batches that were given a lane.
-const batchesKey = "kooworker:batches:lanes"
+// lanesKey counts the batches that were given a lane.
+const lanesKey = "kooworker:batches:lanes"
 
 // laneOfBatch returns the lane of a new batch: the one in which the fewest tasks wait, so
 // that it waits for no other batch while there is a lane for each. Batches that
@@ -25,7 +25,7 @@ func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane
 	waiting := make([][]*redis.IntCmd, len(lanes))
 	var turn *redis.IntCmd
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		turn = p.Incr(ctx, batchesKey)
+		turn = p.Incr(ctx, lanesKey)
 		for i, l := range lanes {
 			for _, queue := range []string{tasks.QueueUnbind, tasks.QueueRelease, tasks.QueueOffboard} {
 				waiting[i] = append(waiting[i], p.LLen(ctx, asynqx.PendingKey(l.Of(queue))))

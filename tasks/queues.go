@@ -46,11 +46,10 @@ var lanes = append([]Lane{LaneSingle, LaneUrgent, LaneBulk}, batchLanes...)
 // ParseLane returns the lane of a name. A lane that this version does not know is no
 // lane.
 func ParseLane(name string) (l Lane, ok bool) {
-	i := slices.Index(lanes, Lane(name))
-	if i < 0 {
-		return LaneSingle, false
+	if l = Lane(name); slices.Contains(lanes, l) {
+		return l, true
 	}
-	return lanes[i], true
+	return LaneSingle, false
 }
 
 // Of returns the name of the lane of a queue: "unbind-urgent", for example. A queue

@@ -59,9 +59,7 @@ func backlogKind(queue string) (gate.Kind, bool) {
 	if queue == tasks.QueueDeadLetter {
 		return gate.Unbind, true
 	}
-	name, _ := tasks.SplitQueue(queue)
-	kind, calls := callsOf[name]
-	return kind, calls
+	return callsOf(queue)
 }
 
 const (

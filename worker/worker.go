@@ -127,10 +127,19 @@ func (w *Worker) build() (err error) {
 	return nil
 }
 
-// callsOf are the calls that the tasks of a queue make, whatever their lane. Dead letters are not here:
-// those that have just arrived make none.
-var callsOf = map[string]gate.Kind{
-	tasks.QueueUnbind: gate.Unbind, tasks.QueueRelease: gate.Release, tasks.QueueOffboard: gate.List,
+// callsOf returns the calls that the tasks of a queue make, whatever their lane. Dead
+// letters have none: those that have just arrived make no call.
+func callsOf(queue string) (kind gate.Kind, ok bool) {
+	switch queue, _ := tasks.SplitQueue(queue); queue {
+	case tasks.QueueUnbind:
+		return gate.Unbind, true
+	case tasks.QueueRelease:
+		return gate.Release, true
+	case tasks.QueueOffboard:
+		return gate.List, true
+	default:
+		return "", false
+	}
 }
 
 // holds reports whether no more tasks of a queue may be taken: because the clock is
@@ -139,8 +148,7 @@ func (w *Worker) holds(queue string) bool {
 	if w.clock.Wrong() {
 		return true
 	}
-	name, _ := tasks.SplitQueue(queue)
-	kind, ok := callsOf[name]
+	kind, ok := callsOf(queue)
 	return ok && w.gate.Holds(kind)
 }
 

@@ -5,8 +5,8 @@
 //
 // It is called by packages enqueue and worker, by those below worker that use
 // asynq (deadletter, jobs, locks, recovery), and by the command line. It imports asynq
-// and its codec, go-redis, zap, and of ours package tasks and internal/groupcommit. It must
-// not import anything else of ours.
+// and its codec, go-redis, zap, and of ours the packages tasks, internal/cancelable and
+// internal/groupcommit. It must not import anything else of ours.
 //
 // asynq keeps most of this internal and may change it in any release. The tests
 // of this package compare it with what the linked asynq writes into a real Redis.

@@ -273,8 +273,9 @@ func (f *Fetcher) measure() {
 }
 
 // fetch takes n tasks in one round trip, and looks into the queues that were empty. Each
-// lease is later than the one before it, whatever the queue. fetch is idle if it finds nothing. The end of ctx does not cut it short, since the tasks would be
-// lost until their leases expire.
+// lease is later than the one before it, whatever the queue. It is idle if it finds nothing.
+// The end of ctx does not cut it short, since the tasks would be lost until their leases
+// expire.
 func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()

@@ -21,8 +21,8 @@ import (
 // ARGV -> when the first lease expires, in µs of Unix time; the prefix of the tasks' keys;
 // how many; how far apart the leases are, in µs.
 //
-// It returns the messages, and nil if the queue is paused. A task without a message stays in active, and package recovery
-// finds it.
+// It returns the messages, and nil if the queue is paused. A task without a message stays
+// in active, and package recovery finds it.
 var dequeueCmd = redis.NewScript(`
 local out = {}
 local from = tonumber(ARGV[1])

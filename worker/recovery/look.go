@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -69,7 +70,7 @@ func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
 			hasExpired:  isBroken || len(s.expired.Val()) > 0,
 			hasOrphans:  isBroken || s.active.Val() != s.leases.Val() || s.late.Val() > 0,
 			hasArchived: isBroken || s.archived.Err() != nil || s.archived.Val() > 0,
-			isPaused:    s.paused.Val() > 0,
+			isPaused:    s.paused.Val() > 0 || s.paused.Err() != nil && r.paused[q.name],
 			isUnlisted:  !listed.Val()[i] && (lane == tasks.LaneSingle || hasAny), // a lane only if it is used
 		}
 		expired = append(expired, s.expired.Val()...)
@@ -93,7 +94,7 @@ type dead struct {
 // and their leases are in that order. So of those whose lease was never extended, as many
 // may have begun as the worker ran at once.
 func (r *Repairer) noteFetched(leases []redis.Z) {
-	slices.SortFunc(leases, func(a, b redis.Z) int { return int(math.Copysign(1, a.Score-b.Score)) })
+	slices.SortFunc(leases, func(a, b redis.Z) int { return cmp.Compare(a.Score, b.Score) })
 	for _, z := range leases {
 		died := owners(r.servers.diedNear(leaseWritten(z.Score)), z.Score)
 		if len(died) == 0 {
