@@ -30,11 +30,12 @@ var _ asynq.Handler = dispatcher{}
 
 // ProcessTask implements asynq.Handler.
 func (h dispatcher) ProcessTask(ctx context.Context, t *asynq.Task) error {
-	defer h.fetcher.Ended()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.inFlight, cancel)()
 	d := pipeline.NewDelivery(ctx, t)
+	d.Attempted = h.fetcher.Begin(d.Suspect)
+	defer d.Attempted()
 	if d.Queue == tasks.QueueDeadLetter {
 		return h.processLetter(ctx, d)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,7 +20,7 @@ type backlog map[gate.Kind]load
 
 type load struct {
 	waiting int64 // for a worker; none while the queue is paused
-	running int64 // in all workers
+	running int64 // in all workers, as many as they have slots at most
 }
 
 // readBacklog reads how many tasks wait and run. That is one round trip of a hundred
@@ -28,7 +29,9 @@ type load struct {
 func (w *Worker) readBacklog(ctx context.Context) error {
 	type cmds struct{ pending, active, paused *redis.IntCmd }
 	queues := make(map[string]cmds)
+	var workers *redis.IntCmd
 	_, err := w.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		workers = p.ZCount(ctx, asynqx.AllServersKey, strconv.FormatInt(time.Now().Unix(), 10), "+inf")
 		for queue := range tasks.QueueWeights() {
 			if _, calls := backlogKind(queue); calls {
 				queues[queue] = cmds{p.LLen(ctx, asynqx.PendingKey(queue)), p.LLen(ctx, asynqx.ActiveKey(queue)), p.Exists(ctx, asynqx.PausedKey(queue))}
@@ -47,6 +50,11 @@ func (w *Worker) readBacklog(ctx context.Context) error {
 		if c.paused.Val() == 0 {
 			l.waiting += c.pending.Val()
 		}
+		b[kind] = l
+	}
+	slots := max(workers.Val(), 1) * int64(w.cfg.Concurrency)
+	for kind, l := range b { // the others are fetched, or their outcomes are being stored
+		l.running = min(l.running, slots)
 		b[kind] = l
 	}
 	w.backlog.Store(&b)

@@ -274,8 +274,8 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // suspectsShare is the share of the slots in which suspects may wait in place for
-// their turn, for a second at most: one of two. After a kill there are as many suspects as
-// slots, and those that find no room come back a second later.
+// their turn, for a second at most: one of two. Those that find no room come back a second
+// later.
 const suspectsShare = 2
 
 // stopGrace is how long after ShutdownTimeout the stop ends whatever Redis does.
@@ -313,9 +313,14 @@ func (w *Worker) stop(server *asynq.Server, cutShort func()) (stopped bool) {
 	}
 }
 
+// perSlot is how many tasks the asynq server has for each slot at most: one is worked on, and
+// the outcomes of two others are on their way to Redis. While Redis is far away, each outcome
+// takes longer than a fast call.
+const perSlot = 3
+
 func (w *Worker) serverConfig() asynq.Config {
 	return asynq.Config{
-		Concurrency:              w.cfg.Concurrency,
+		Concurrency:              perSlot * w.cfg.Concurrency,
 		Queues:                   tasks.QueueWeights(),
 		StrictPriority:           true, // package fetch takes turns; asynq would shuffle the queues for each task
 		TaskCheckInterval:        taskCheckInterval,

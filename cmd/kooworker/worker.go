@@ -36,7 +36,7 @@ type workerCmd struct {
 	Schedule      scheduleFlags `embed:""`
 	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 
-	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that run at a time (${default})."`
+	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that are worked on at a time (${default})."`
 	Pollers         int           `placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
 	LogSuccesses    bool          `name:"log-successes" default:"true" negatable:"" help:"Log a line for each task that is done; --log-successes=false leaves them out."`
 	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`

@@ -10,7 +10,11 @@
 //
 // # How many
 //
-// As many as there are free slots, and as many as end in a tenth of a second. So there is
+// A task takes a slot while it is worked on, and none while its outcome is being stored:
+// [Fetcher.Begin]. asynq has room for more tasks than there are slots, and is given no more
+// than there are slots for.
+//
+// As many are fetched as there are free slots, and as many as end in a tenth of a second. So there is
 // nearly always a task for a slot that becomes free, and none of them waits for long,
 // however long the calls take. A task that has waited for two seconds all the same is put
 // back.
@@ -20,12 +24,16 @@
 // if none has, all are asked again after a moment. A queue that is paused, or that
 // Config.Hold holds, gives none.
 //
+// Suspects of a crash run one at a time; see package recovery. They wait apart from the
+// others, so that they hold nobody up, and so that the next one is there when one ends.
+//
 // # What happens when
 //
 //   - The process dies: the leases of the tasks that were fetched and not begun expire after
 //     30 s, and package recovery puts the tasks back, uncharged. Tasks begin in the order of
 //     their leases, whatever their queues, so that it knows which of them cannot have begun,
-//     and does not suspect these of the death.
+//     and does not suspect these of the death. Those that are suspects already keep no order,
+//     and have leases that do not count there.
 //   - The reply of Redis is lost: the same, though the process lives on.
 //   - The worker stops: [Fetcher.Close] puts back what is left. If Redis is away then, it is
 //     as if the process had died.
@@ -35,6 +43,6 @@
 // # Boundaries
 //
 // Package worker gives the hook to the servers' client, and tells the Fetcher when a task
-// ends. The package imports internal/asynqx, and must not import another of its siblings
+// begins and ends. The package imports internal/asynqx, and must not import another of its siblings
 // below worker.
 package fetch

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,14 @@ const (
 	logEvery = 30 * time.Second
 	// askFor is how long asynq waits here for a task before it hears that there is none.
 	askFor = time.Second
+	// suspectsAtOnce is how many suspects are taken at a time: one runs, and one waits for it.
+	suspectsAtOnce = 2
+	// mostSuspects is how many suspects wait here at most. More than that run in the two
+	// seconds for which they may only if calls are fast.
+	mostSuspects = 1000
+	// beginsWithin is the time within which a task that was taken begins. asynq does not
+	// begin one whose deadline has passed.
+	beginsWithin = time.Second
 )
 
 // Config is what a Fetcher needs.
@@ -40,7 +49,7 @@ type Config struct {
 	Redis redis.UniversalClient
 	// Queues are the queues and their weights.
 	Queues map[string]int
-	// Slots is how many tasks run at once.
+	// Slots is how many tasks are worked on at once.
 	Slots int
 	// Poll is the time between two looks into queues that were empty.
 	Poll time.Duration
@@ -57,17 +66,28 @@ type Fetcher struct {
 	queues []*queue // the heaviest first; only Run uses what is in them
 	lease  int64    // the next one, in µs of Unix time; only Run uses it
 
-	mu      sync.Mutex // guards what follows
-	ready   []fetched  // the first to be taken in front
-	running int        // tasks that were taken and have not ended
-	ended   int        // since the latest look at it
-	endedAt time.Time
-	rate    float64 // tasks that end in a second
-	low     int     // with so few tasks here, more are fetched
-	closed  bool
-	arrived chan struct{} // closed when tasks arrive
-	changed chan struct{} // wakes Run
+	mu       sync.Mutex // guards what follows
+	ready    []fetched  // the first to be taken in front
+	suspects []fetched  // likewise; they wait apart, so that nothing waits for them
+	all      taken
+	marked   taken // those of them that are suspects
+	takenAt  time.Time
+	ended    int // tasks, since the latest look at it
+	endedAt  time.Time
+	rate     float64 // tasks that end in a second
+	low      int     // with so few tasks ready, more are fetched
+	closed   bool
+	asked    chan struct{} // wakes who asks for a task: there may be one to take
+	changed  chan struct{} // wakes Run
 }
+
+// taken is how many tasks were taken and have not ended.
+type taken struct {
+	waiting int // for asynq to begin them
+	running int
+}
+
+func (t taken) sum() int { return t.waiting + t.running }
 
 // queue is one of the queues.
 type queue struct {
@@ -86,6 +106,9 @@ type fetched struct {
 	at      time.Time
 }
 
+// isSuspect reports whether a task has the mark of a suspect. dequeueCmd looks for the same.
+func (t fetched) isSuspect() bool { return strings.Contains(t.message, asynqx.SuspectHeader) }
+
 // isOld reports whether a task has waited here for too long. Time in which the machine slept
 // counts, and so does a clock that was set back: another worker may have the task by now.
 func (t fetched) isOld() bool {
@@ -94,7 +117,7 @@ func (t fetched) isOld() bool {
 
 // New returns a Fetcher. Nothing is fetched until Run is called.
 func New(cfg Config) *Fetcher {
-	f := &Fetcher{cfg: cfg, endedAt: time.Now(), arrived: make(chan struct{}), changed: make(chan struct{}, 1)}
+	f := &Fetcher{cfg: cfg, endedAt: time.Now(), asked: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	for name, weight := range cfg.Queues {
 		f.queues = append(f.queues, &queue{name: name, weight: weight})
 	}
@@ -111,12 +134,13 @@ func (f *Fetcher) Hook() redis.Hook {
 	return asynqx.DequeueHook(serves, f.take)
 }
 
-// take returns the next task. If there is none it waits a moment for one.
+// take returns the next task. If there is none, or no slot is free, it waits a moment. asynq
+// asks from one goroutine.
 func (f *Fetcher) take() (message string, ok bool) {
 	var limit <-chan time.Time
 	for {
-		message, ok, arrived := f.next()
-		if ok || arrived == nil {
+		message, ok, isClosed := f.next()
+		if ok || isClosed {
 			return message, ok
 		}
 		if limit == nil {
@@ -125,48 +149,80 @@ func (f *Fetcher) take() (message string, ok bool) {
 			limit = timer.C
 		}
 		select {
-		case <-arrived:
+		case <-f.asked:
 		case <-limit:
 			return "", false
 		}
 	}
 }
 
-// next returns the next task if one is here. Otherwise it returns a channel that is closed
-// when tasks arrive, or nil if none will.
-func (f *Fetcher) next() (message string, ok bool, arrived <-chan struct{}) {
+// next returns the next task if one may be taken.
+func (f *Fetcher) next() (message string, ok, isClosed bool) {
 	isHalted := f.cfg.Halt()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return "", false, nil
+		return "", false, true
 	}
-	if len(f.ready) == 0 || isHalted || f.ready[0].isOld() {
-		f.running = min(f.running, f.cfg.Slots-1) // a slot is free, or asynq would not ask
-		f.wake()
-		return "", false, f.arrived
+	if time.Since(f.takenAt) > beginsWithin {
+		f.all.waiting, f.marked.waiting = 0, 0
 	}
-	message = f.ready[0].message
-	f.ready[0] = fetched{}
-	f.ready = f.ready[1:]
-	f.running++
+	if f.all.sum() >= f.cfg.Slots {
+		return "", false, false
+	}
+	list, isSuspect := &f.ready, false
+	if len(f.suspects) > 0 && f.marked.sum() < suspectsAtOnce {
+		list, isSuspect = &f.suspects, true
+	}
+	if len(*list) == 0 || isHalted || (*list)[0].isOld() {
+		wake(f.changed)
+		return "", false, false
+	}
+	message = (*list)[0].message
+	(*list)[0] = fetched{}
+	*list = (*list)[1:]
+	f.takenAt = time.Now()
+	f.all.waiting++
+	if isSuspect {
+		f.marked.waiting++
+	}
 	if len(f.ready) <= f.low {
-		f.wake()
+		wake(f.changed)
 	}
-	return message, true, nil
+	return message, true, false
 }
 
-// Ended tells that a task that was taken has ended, however.
-func (f *Fetcher) Ended() {
+// Begin tells that a task that was taken begins. It has one of the slots until the function
+// that Begin returns is called for the first time.
+func (f *Fetcher) Begin(isSuspect bool) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.running = max(f.running-1, 0)
+	f.all.waiting = max(f.all.waiting-1, 0)
+	f.all.running++
+	if isSuspect {
+		f.marked.waiting = max(f.marked.waiting-1, 0)
+		f.marked.running++
+	}
+	return sync.OnceFunc(func() { f.end(isSuspect) })
+}
+
+func (f *Fetcher) end(isSuspect bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if isSuspect || f.all.sum() == f.cfg.Slots {
+		wake(f.asked)
+	}
+	if isSuspect {
+		f.marked.running--
+	}
+	f.all.running--
 	f.ended++
 }
 
-func (f *Fetcher) wake() {
+// wake sends word through a channel with room for one, unless it is there already.
+func wake(c chan struct{}) {
 	select {
-	case f.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -218,7 +274,7 @@ func (f *Fetcher) wanted() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.measure()
-	target := max(f.cfg.Slots-f.running, 0) + int(f.rate*ahead.Seconds())
+	target := max(f.cfg.Slots-f.all.sum(), 0) + int(f.rate*ahead.Seconds())
 	f.low = target / 2
 	if len(f.ready) > f.low {
 		return 0
@@ -317,27 +373,44 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 		q.isEmpty = err == nil && len(messages) < take[q]
 		lease, _ := scripts[i].args[0].(int64)
 		for i, m := range messages {
-			f.ready = append(f.ready, fetched{q.name, m, lease + asynqx.LeaseStep*int64(i), at})
+			f.add(fetched{q.name, m, lease + asynqx.LeaseStep*int64(i), at})
 		}
 		arrived = arrived || len(messages) > 0
 	}
 	if arrived {
-		close(f.arrived)
-		f.arrived = make(chan struct{})
+		wake(f.asked)
 	}
 	return isIdle && !arrived, err
+}
+
+// add adds a task to those that are here. Suspects beyond mostSuspects are given to asynq as
+// they come, and package recovery makes them come back later. The caller holds the lock.
+func (f *Fetcher) add(t fetched) {
+	if !t.isSuspect() {
+		f.ready = append(f.ready, t)
+		return
+	}
+	t.lease -= t.lease % time.Second.Microseconds()
+	if len(f.suspects) < mostSuspects {
+		f.suspects = append(f.suspects, t)
+	} else {
+		f.ready = append(f.ready, t)
+	}
 }
 
 // putBackOld puts back what has waited for too long, or all if no task may be begun.
 func (f *Fetcher) putBackOld(ctx context.Context) {
 	isHalted := f.cfg.Halt()
 	f.mu.Lock()
-	n := 0
-	for n < len(f.ready) && (isHalted || f.ready[n].isOld()) {
-		n++
+	var old []fetched
+	for _, list := range []*[]fetched{&f.ready, &f.suspects} {
+		n := 0
+		for n < len(*list) && (isHalted || (*list)[n].isOld()) {
+			n++
+		}
+		old = append(old, (*list)[:n]...)
+		*list = (*list)[n:]
 	}
-	old := slices.Clone(f.ready[:n])
-	f.ready = f.ready[n:]
 	f.mu.Unlock()
 	f.putBack(ctx, old)
 }
@@ -346,8 +419,8 @@ func (f *Fetcher) putBackOld(ctx context.Context) {
 func (f *Fetcher) Close(ctx context.Context) {
 	f.Stop()
 	f.mu.Lock()
-	left := f.ready
-	f.ready = nil
+	left := slices.Concat(f.ready, f.suspects)
+	f.ready, f.suspects = nil, nil
 	f.mu.Unlock()
 	f.putBack(ctx, left)
 }
@@ -356,9 +429,6 @@ func (f *Fetcher) Close(ctx context.Context) {
 func (f *Fetcher) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.closed {
-		f.closed = true
-		close(f.arrived)
-		f.arrived = make(chan struct{})
-	}
+	f.closed = true
+	wake(f.asked)
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,6 +76,9 @@ func (b *bench) next() string {
 	}
 	return m.ID
 }
+
+// done begins and ends a task that was taken.
+func (b *bench) done() { b.Begin(false)() }
 
 func (b *bench) list(key string) []string { return b.rdb.LRange(b.t.Context(), key, 0, -1).Val() }
 
@@ -148,7 +152,7 @@ func TestHook_ServesAsynq(t *testing.T) {
 	runs := make(map[string]int)
 	srv := asynq.NewServerFromRedisClient(rdb, asynq.Config{Concurrency: 16, Queues: b.cfg.Queues, LogLevel: asynq.FatalLevel})
 	if err := srv.Start(asynq.HandlerFunc(func(ctx context.Context, _ *asynq.Task) error {
-		defer b.Ended()
+		defer b.done()
 		id, _ := asynq.GetTaskID(ctx)
 		mu.Lock()
 		defer mu.Unlock()
@@ -221,7 +225,7 @@ func TestFetch_LeavesQueuesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 4 {
-		b.Ended()
+		b.done()
 	}
 	got := []string{b.next(), b.next(), b.next()}
 	slices.Sort(got)
@@ -236,11 +240,12 @@ func TestFetch_WaitsForSlots(t *testing.T) {
 	b.run()
 	for range 8 {
 		b.next()
+		b.Begin(false)
 	}
 	redistest.Eventually(t, 10*time.Second, "no more than 8 tasks are active", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.ready) == 0 && b.running == 8
+		return len(b.ready) == 0 && b.all.sum() == 8
 	})
 	for range 20 {
 		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // no further task may be fetched in this time
@@ -248,7 +253,7 @@ func TestFetch_WaitsForSlots(t *testing.T) {
 			t.Fatalf("%d tasks are active while all 8 slots are taken; want 8", n)
 		}
 	}
-	b.Ended()
+	b.end(false)
 	b.want("the next task", b.next(), "a8")
 }
 
@@ -264,7 +269,7 @@ func TestFetch_AheadOfFastCalls(t *testing.T) {
 		if b.next() == "" {
 			t.Fatal("no task for a second; want 3,000 tasks")
 		}
-		b.Ended()
+		b.done()
 	}
 	if n := trips.Load(); n > 600 {
 		t.Errorf("%d round trips for 3,000 tasks; want far fewer", n)
@@ -324,9 +329,49 @@ func TestFetch_TasksWithoutAnEnd(t *testing.T) {
 	b := setup(t, 4, map[string]int{"a": 1})
 	b.enqueue("a", ids("a", 20)...)
 	b.run()
-	for i := range 20 {
-		b.want("the next task", b.next(), "a"+strconv.Itoa(i))
+	for i := range 8 {
+		id := b.next()
+		if id == "" { // after four that do not begin
+			id = b.next()
+		}
+		b.want("the next task", id, "a"+strconv.Itoa(i))
 	}
+}
+
+// Suspects of a crash run one after the other. Meanwhile all else passes them.
+func TestFetch_PassesSuspects(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 8, map[string]int{"a": 1})
+	suspects := ids("suspect", 4)
+	b.enqueue("a", suspects...)
+	for _, id := range suspects {
+		raw, err := asynqx.MarkSuspect([]byte(b.rdb.HGet(t.Context(), asynqx.TaskKey("a", id), asynqx.FieldMsg).Val()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.rdb.HSet(t.Context(), asynqx.TaskKey("a", id), asynqx.FieldMsg, raw)
+	}
+	b.enqueue("a", ids("a", 20)...)
+	stop := b.run()
+	redistest.Eventually(t, 10*time.Second, "all suspects and eight tasks here", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.suspects) == 4 && len(b.ready) >= 4
+	})
+	b.want("the first four tasks", []string{b.next(), b.next(), b.next(), b.next()}, []string{"suspect0", "suspect1", "a0", "a1"})
+	end := b.Begin(true)
+	b.want("the next task", b.next(), "a2")
+	end()
+	end() // the second time it does nothing
+	b.want("the next two, when the first suspect has ended", []string{b.next(), b.next()}, []string{"suspect2", "a3"})
+	for _, z := range b.rdb.ZRangeWithScores(t.Context(), asynqx.LeaseKey("a"), 0, -1).Val() {
+		if id, _ := z.Member.(string); (z.Score == math.Floor(z.Score)) != strings.HasPrefix(id, "suspect") {
+			t.Errorf("the lease of %s ends at %f; want whole seconds for suspects alone", id, z.Score)
+		}
+	}
+	stop()
+	b.Close(t.Context())
+	b.want("the last suspect is back", slices.Contains(b.list(asynqx.PendingKey("a")), "suspect3"), true)
 }
 
 // Every queue gets its share of the tasks, by its weight, however few are fetched at a time.
@@ -376,7 +421,7 @@ func TestFetch_TakesTurns(t *testing.T) {
 	begun := make(map[string]int)
 	for range 400 {
 		id := b.next()
-		b.Ended()
+		b.done()
 		begun[id[:len("lane-0")]]++
 	}
 	sum, squares := 0.0, 0.0
@@ -399,10 +444,10 @@ func TestFetch_OutlastsRedis(t *testing.T) {
 	b.run()
 	b.want("the first task", b.next(), "a0")
 	b.rdb.ScriptFlush(t.Context())
-	b.Ended()
+	b.done()
 	b.want("the task after the scripts are lost", b.next(), "a1")
 	server.Kill()
-	b.Ended()
+	b.done()
 	b.want("a task while Redis is away", b.next(), "")
 	server.Restart()
 	redistest.Eventually(t, 20*time.Second, "the third task", func() bool { return b.next() == "a2" })

@@ -15,11 +15,12 @@ import (
 //
 // The leases are in the order of the tasks, and tell of which process they are; see
 // asynqx.LeaseStep. So package recovery knows which of the tasks of a dead worker may have
-// begun: they begin in that order. When asynq extends a lease, it writes whole seconds.
+// begun: they begin in that order. Suspects do not, and have leases of whole seconds, as those
+// that asynq extends.
 //
 // KEYS -> pending, paused, active, lease
 // ARGV -> when the first lease expires, in µs of Unix time; the prefix of the tasks' keys;
-// how many; how far apart the leases are, in µs.
+// how many; how far apart the leases are, in µs; the mark of a suspect.
 //
 // It returns the messages, and nil if the queue is paused. A task without a message stays
 // in active, and package recovery finds it.
@@ -34,8 +35,9 @@ for i = 1, tonumber(ARGV[3]) do
   redis.call("HSET", key, "state", "active")
   redis.call("HDEL", key, "pending_since")
   local lease = from + #out * ARGV[4]
-  redis.call("ZADD", KEYS[4], string.format("%d.%06d", math.floor(lease / 1000000), lease % 1000000), id)
   local msg = redis.call("HGET", key, "msg")
+  if msg and string.find(msg, ARGV[5], 1, true) then lease = lease - lease % 1000000 end
+  redis.call("ZADD", KEYS[4], string.format("%d.%06d", math.floor(lease / 1000000), lease % 1000000), id)
   if msg then out[#out + 1] = msg end
 end
 return out`)
@@ -44,7 +46,7 @@ return out`)
 func dequeueCall(queue string, lease int64, n int) scriptCall {
 	return scriptCall{
 		[]string{asynqx.PendingKey(queue), asynqx.PausedKey(queue), asynqx.ActiveKey(queue), asynqx.LeaseKey(queue)},
-		[]any{lease, asynqx.TaskKeyPrefix(queue), n, asynqx.LeaseStep},
+		[]any{lease, asynqx.TaskKeyPrefix(queue), n, asynqx.LeaseStep, asynqx.SuspectHeader},
 	}
 }
 

@@ -33,6 +33,9 @@ type Delivery struct {
 	Suspect bool
 	// Calling is passed on to the job; see Job.
 	Calling func(ctx context.Context, calling bool) error
+	// Attempted is called when the job is over, and only the outcome is left to be
+	// stored. Nil: nobody asks.
+	Attempted func()
 }
 
 // order tells one order from another. The ID alone does not: the same item of a batch
@@ -175,6 +178,9 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		result = kept
 	} else if job.Task != nil {
 		result = p.attempt(ctx, job)
+	}
+	if d.Attempted != nil {
+		d.Attempted()
 	}
 	decision := p.decide(ctx, d, result)
 	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -131,5 +132,19 @@ func TestProcess_ReplayIsNoRepetition(t *testing.T) {
 	d.Replay, d.Retries = true, 1
 	if v := b.Process(t.Context(), d); v.Outcome != tasks.Succeeded || len(b.jobs.calls) != 2 {
 		t.Errorf("%+v after %d calls; want the replay to call", v, len(b.jobs.calls))
+	}
+}
+
+// While an outcome is stored, its task takes no slot.
+func TestProcess_AttemptIsOverBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":3}`)
+	var steps []string
+	b.jobs.do = func(context.Context, tasks.Task) Result { steps = append(steps, "job"); return Done(nil) }
+	d.Attempted = func() { steps = append(steps, fmt.Sprintf("attempted, receipts: %d", len(b.receipts.receipts))) }
+	b.Process(t.Context(), d)
+	if got, want := fmt.Sprint(steps, len(b.receipts.receipts)), "[job attempted, receipts: 0] 1"; got != want {
+		t.Errorf("%s; want %s", got, want)
 	}
 }

@@ -101,7 +101,8 @@
 //     The mark is a header in asynq's message, so that a
 //     worker sees it without asking Redis, and ordinary tasks cost nothing more.
 //  2. Suspects run one at a time in each process; see [Suspects]. Other tasks run
-//     beside them. Some wait in place for a second at most; the others are put back,
+//     beside them. Package fetch hands them out one by one. Of those that come otherwise,
+//     as replays do, some wait in place for a second at most; the others are put back,
 //     uncharged, and come back about as fast as they can run.
 //  3. The worker writes into the hash that its process calls this task now, and takes
 //     that back when the call has ended. A suspect that waits at the gate is not
