@@ -115,7 +115,7 @@ func (w *Worker) build() (err error) {
 	w.queues.AddHook(asynqx.HoldHook(w.holds))
 	w.queues.AddHook(asynqx.ForwardHook(w.queues, slices.Collect(maps.Keys(tasks.QueueWeights()))))
 	w.fetcher = fetch.New(fetch.Config{
-		Redis: w.queues, Queues: tasks.QueueWeights(), Slots: cfg.Concurrency, Poll: pollEvery, Hold: w.holds, Halt: w.clock.Wrong, Logger: w.log.Named("fetch"),
+		Redis: w.queues, Queues: tasks.QueueWeights(), Slots: cfg.Concurrency, Watch: singleQueues(), Poll: pollEvery, Hold: w.holds, Halt: w.clock.Wrong, Logger: w.log.Named("fetch"),
 	})
 	w.queues.AddHook(w.fetcher.Hook())
 	w.queues.AddHook(asynqx.CoalesceHook(w.queues))
@@ -125,6 +125,17 @@ func (w *Worker) build() (err error) {
 		})
 	}
 	return nil
+}
+
+// singleQueues are the queues of single orders, which should begin at once.
+func singleQueues() (names []string) {
+	for name := range tasks.QueueWeights() {
+		_, lane := tasks.SplitQueue(name)
+		if _, calls := callsOf(name); calls && (lane == tasks.LaneSingle || lane == tasks.LaneUrgent) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // callsOf returns the calls that the tasks of a queue make, whatever their lane. Dead

@@ -24,6 +24,12 @@
 // if none has, all are asked again after a moment. A queue that is paused, or that
 // Config.Hold holds, gives none.
 //
+// While all are empty, Redis tells of a task in one of Config.Watch at once, and the others
+// are looked into ten times a second. To watch a queue, BLMOVE moves a task from the end of
+// pending to the same end: Redis waits until there is one, and changes nothing. That is a
+// connection for each such queue, and a tenth of what it costs to ask all the time. Where
+// Redis refuses the command, the fetcher asks all the time.
+//
 // Suspects of a crash run one at a time; see package recovery. They wait apart from the
 // others, so that they hold nobody up, and so that the next one is there when one ends.
 //
@@ -43,6 +49,6 @@
 // # Boundaries
 //
 // Package worker gives the hook to the servers' client, and tells the Fetcher when a task
-// begins and ends. The package imports internal/asynqx, and must not import another of its siblings
+// begins and ends. The package imports internal/asynqx and internal/cancelable, and must not import another of its siblings
 // below worker.
 package fetch

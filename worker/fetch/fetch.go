@@ -45,13 +45,16 @@ const (
 
 // Config is what a Fetcher needs.
 type Config struct {
-	// Redis is the client to fetch with. It needs only one or two connections.
+	// Redis is the client to fetch with. It needs one or two connections, and one for each
+	// of Watch.
 	Redis redis.UniversalClient
 	// Queues are the queues and their weights.
 	Queues map[string]int
 	// Slots is how many tasks are worked on at once.
 	Slots int
-	// Poll is the time between two looks into queues that were empty.
+	// Watch are those of the queues whose tasks begin at once even if all queues were empty.
+	Watch []string
+	// Poll is the time between two looks into queues that were empty, if none is watched.
 	Poll time.Duration
 	// Hold reports whether no task of a queue may be taken now, and Halt whether none may
 	// be begun. They must not block.
@@ -62,9 +65,15 @@ type Config struct {
 
 // Fetcher fetches tasks. It is safe for concurrent use.
 type Fetcher struct {
-	cfg    Config
-	queues []*queue // the heaviest first; only Run uses what is in them
-	lease  int64    // the next one, in µs of Unix time; only Run uses it
+	cfg      Config
+	queues   []*queue // the heaviest first; only Run uses what is in them
+	tag      int64    // in all leases; see asynqx.LeaseTag
+	lease    int64    // the next one, in µs of Unix time; only Run uses it
+	watchers []*watcher
+	seen     chan *queue // a watcher has seen a task there
+	hasSeen  bool        // and none has been fetched since; only Run uses it
+	// lookCloser: one of the queues that were empty has tasks. Only Run uses it.
+	lookCloser bool
 
 	mu       sync.Mutex // guards what follows
 	ready    []fetched  // the first to be taken in front
@@ -117,9 +126,13 @@ func (t fetched) isOld() bool {
 
 // New returns a Fetcher. Nothing is fetched until Run is called.
 func New(cfg Config) *Fetcher {
-	f := &Fetcher{cfg: cfg, endedAt: time.Now(), asked: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	f := &Fetcher{cfg: cfg, tag: asynqx.LeaseTag(asynqx.ThisProcess()), endedAt: time.Now(), seen: make(chan *queue), asked: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	for name, weight := range cfg.Queues {
-		f.queues = append(f.queues, &queue{name: name, weight: weight})
+		q := &queue{name: name, weight: weight}
+		f.queues = append(f.queues, q)
+		if slices.Contains(cfg.Watch, name) {
+			f.watchers = append(f.watchers, &watcher{queue: q, begin: make(chan struct{}, 1)})
+		}
 	}
 	slices.SortFunc(f.queues, func(a, b *queue) int {
 		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.name, b.name))
@@ -229,6 +242,9 @@ func wake(c chan struct{}) {
 
 // Run fetches tasks until ctx ends.
 func (f *Fetcher) Run(ctx context.Context) {
+	for _, w := range f.watchers {
+		go w.run(ctx, f.cfg.Redis, f.seen)
+	}
 	var logged time.Time
 	for ctx.Err() == nil {
 		f.putBackOld(ctx)
@@ -245,7 +261,7 @@ func (f *Fetcher) Run(ctx context.Context) {
 			}
 			sleep(ctx, errorPause)
 		case isIdle:
-			sleep(ctx, f.cfg.Poll)
+			f.awaitTasks(ctx)
 		case n == 0:
 			select {
 			case <-f.changed:
@@ -289,9 +305,9 @@ func (f *Fetcher) share(n int) (take map[*queue]int, look []*queue) {
 	weights := 0
 	for _, q := range f.queues {
 		switch {
-		case f.cfg.Hold(q.name), time.Since(q.paused) < pausedFor:
 		case q.isEmpty:
 			look = append(look, q)
+		case f.cfg.Hold(q.name), time.Since(q.paused) < pausedFor:
 		default:
 			open = append(open, q)
 			weights += q.weight
@@ -340,7 +356,7 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 	var scripts []scriptCall
 	at := time.Now()
 	if first := at.Add(asynqx.LeaseTTL).UnixMicro(); f.lease < first || f.lease > first+time.Second.Microseconds() { // the clock was set back
-		f.lease = first - first%asynqx.LeaseStep + asynqx.LeaseTag(asynqx.ThisProcess())
+		f.lease = first - first%asynqx.LeaseStep + f.tag
 	}
 	for _, q := range f.queues { // the urgent ones first
 		if take[q] > 0 {
@@ -349,18 +365,10 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 			f.lease += asynqx.LeaseStep * int64(take[q])
 		}
 	}
-	pending := make([]*redis.IntCmd, len(look))
-	replies, err := runAll(ctx, f.cfg.Redis, dequeueCmd, scripts, func(p redis.Pipeliner) {
-		for i, q := range look {
-			pending[i] = p.Exists(ctx, asynqx.PendingKey(q.name))
-		}
-	})
-	isIdle = true
-	for i, q := range look {
-		q.isEmpty = pending[i].Val() == 0
-		isIdle = isIdle && q.isEmpty
-		err = cmp.Or(err, pending[i].Err())
-	}
+	var foundAny func() (bool, error)
+	replies, err := runAll(ctx, f.cfg.Redis, dequeueCmd, scripts, func(p redis.Pipeliner) { foundAny = f.lookInto(ctx, p, look) })
+	found, lookErr := foundAny()
+	isIdle, err = !found, cmp.Or(err, lookErr)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	arrived := false
@@ -378,6 +386,7 @@ func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
 		arrived = arrived || len(messages) > 0
 	}
 	if arrived {
+		f.hasSeen = false
 		wake(f.asked)
 	}
 	return isIdle && !arrived, err
@@ -395,6 +404,35 @@ func (f *Fetcher) add(t fetched) {
 		f.suspects = append(f.suspects, t)
 	} else {
 		f.ready = append(f.ready, t)
+	}
+}
+
+// lookInto asks whether queues that were empty have tasks. One question is about all of
+// them; if the answer is yes, the next is about each. In a cluster a question is about one
+// queue. The function that it returns reads the answers.
+func (f *Fetcher) lookInto(ctx context.Context, p redis.Pipeliner, look []*queue) (foundAny func() (bool, error)) {
+	together := max(len(look), 1)
+	if _, isCluster := f.cfg.Redis.(*redis.ClusterClient); isCluster || f.lookCloser {
+		together = 1
+	}
+	var answers []*redis.IntCmd
+	for group := range slices.Chunk(look, together) {
+		keys := make([]string, len(group))
+		for i, q := range group {
+			keys[i] = asynqx.PendingKey(q.name)
+		}
+		answers = append(answers, p.Exists(ctx, keys...))
+	}
+	return func() (found bool, err error) {
+		for i, answer := range answers {
+			hasTasks := answer.Val() > 0
+			if together == 1 {
+				look[i].isEmpty = !hasTasks
+			}
+			found, err = found || hasTasks, cmp.Or(err, answer.Err())
+		}
+		f.lookCloser = found && together > 1
+		return found, err
 	}
 }
 

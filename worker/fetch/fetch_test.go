@@ -27,15 +27,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bench is a Fetcher on a Redis of its own.
 type bench struct {
 	*Fetcher
-	t    *testing.T
-	rdb  *redis.Client
-	held atomic.Pointer[string]
-	halt atomic.Bool
+	t      *testing.T
+	server *redistest.Server
+	rdb    *redis.Client
+	held   atomic.Pointer[string]
+	halt   atomic.Bool
 }
 
-func setup(t *testing.T, slots int, queues map[string]int) *bench {
+func setup(t *testing.T, slots int, queues map[string]int, redisArgs ...string) *bench {
 	t.Helper()
-	b := &bench{t: t, rdb: redistest.Start(t).Client()}
+	b := &bench{t: t, server: redistest.Start(t, redisArgs...)}
+	b.rdb = b.server.Client()
 	b.Fetcher = New(Config{
 		Redis: b.rdb, Queues: queues, Slots: slots, Poll: 10 * time.Millisecond, Logger: zap.NewNop(),
 		Hold: func(queue string) bool { held := b.held.Load(); return held != nil && *held == queue }, Halt: b.halt.Load,

@@ -22,6 +22,7 @@ import (
 type sight struct {
 	hasExpired, hasOrphans, hasArchived, isPaused bool
 	isUnlisted                                    bool // asynq does not know the queue, and should
+	hasWaiting                                    bool // in pending, scheduled or retry
 }
 
 // look sees what each queue needs, all in one round trip, so that queues in which all is
@@ -31,9 +32,9 @@ func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	type replies struct {
-		expired                        *redis.ZSliceCmd
-		active, leases, late           *redis.IntCmd
-		archived, paused, hasSomething *redis.IntCmd
+		expired                   *redis.ZSliceCmd
+		active, leases, late      *redis.IntCmd
+		archived, paused, waiting *redis.IntCmd
 	}
 	seen := make([]replies, len(r.queues))
 	names := make([]any, len(r.queues))
@@ -47,7 +48,7 @@ func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
 				active:  p.LLen(limited, asynqx.ActiveKey(q.name)), leases: p.ZCard(limited, lease),
 				late:     p.ZCount(limited, lease, strconv.FormatInt(r.uptime.last.Add(tooLate).Unix(), 10), "+inf"),
 				archived: p.Exists(limited, asynqx.ArchivedKey(q.name)), paused: p.Exists(limited, asynqx.PausedKey(q.name)),
-				hasSomething: p.Exists(limited, asynqx.PendingKey(q.name), asynqx.ScheduledKey(q.name), asynqx.RetryKey(q.name)),
+				waiting: p.Exists(limited, asynqx.PendingKey(q.name), asynqx.ScheduledKey(q.name), asynqx.RetryKey(q.name)),
 			}
 		}
 		listed = p.SMIsMember(limited, asynqx.AllQueuesKey, names...)
@@ -65,12 +66,14 @@ func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
 		s := seen[i]
 		isBroken := s.expired.Err() != nil || s.active.Err() != nil || s.leases.Err() != nil
 		_, lane := tasks.SplitQueue(q.name)
-		hasAny := s.hasSomething.Val()+s.active.Val()+s.archived.Val() > 0
+		hasWaiting := s.waiting.Val() > 0 || s.waiting.Err() != nil
+		hasAny := hasWaiting || s.active.Val()+s.archived.Val() > 0
 		out[q.name] = sight{
 			hasExpired:  isBroken || len(s.expired.Val()) > 0,
 			hasOrphans:  isBroken || s.active.Val() != s.leases.Val() || s.late.Val() > 0,
 			hasArchived: isBroken || s.archived.Err() != nil || s.archived.Val() > 0,
 			isPaused:    s.paused.Val() > 0 || s.paused.Err() != nil && r.paused[q.name],
+			hasWaiting:  hasWaiting,
 			isUnlisted:  !listed.Val()[i] && (lane == tasks.LaneSingle || hasAny), // a lane only if it is used
 		}
 		expired = append(expired, s.expired.Val()...)

@@ -129,12 +129,7 @@ func (r *Repairer) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, step := range []func(context.Context) error{r.scanPages, r.prune} {
-		if err := step(ctx); err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return errors.Join(failed...)
+	return errors.Join(append(failed, r.scanPages(ctx, seen), r.prune(ctx))...)
 }
 
 // repair repairs one queue, as far as it needs it. It begins with the expired leases, which

@@ -40,7 +40,7 @@ const (
 // key at most once. After a failure it goes on in the next pass, with the next page: the
 // keys of one queue may be broken, and must not stop the scan of the others. What it
 // has not read so it reads in the next scan.
-func (r *Repairer) scanPages(ctx context.Context) error {
+func (r *Repairer) scanPages(ctx context.Context, seen map[string]sight) error {
 	if len(r.queues) == 0 {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (r *Repairer) scanPages(ctx context.Context) error {
 		if err := r.ensureLock(ctx); err != nil {
 			return err
 		}
-		if err := r.scanPage(ctx); err != nil {
+		if err := r.scanPage(ctx, seen); err != nil {
 			return fmt.Errorf("scan: %w", err)
 		}
 		if r.scan == (scanPosition{}) || time.Since(began) >= time.Duration(scanShare*float64(r.cfg.Interval)) {
@@ -57,23 +57,28 @@ func (r *Repairer) scanPages(ctx context.Context) error {
 	}
 }
 
-// scanPage scans the next page.
-func (r *Repairer) scanPage(ctx context.Context) error {
+// scanPage scans the next page. Queues in which nothing waits have none.
+func (r *Repairer) scanPage(ctx context.Context, seen map[string]sight) error {
 	at := &r.scan
 	if at.set == 0 {
 		return r.scanKeys(ctx)
 	}
-	q, in := r.queues[(at.set-1)/2], []setIndex{inScheduled, inRetry}[(at.set-1)%2]
-	next, err := r.scanIDs(ctx, q, in, at.cursor)
-	if at.cursor = next; next == 0 {
-		at.set++
+	for ; at.set <= 2*len(r.queues); at.set++ {
+		q, in := r.queues[(at.set-1)/2], []setIndex{inScheduled, inRetry}[(at.set-1)%2]
+		if !seen[q.name].hasWaiting {
+			at.cursor = 0
+			continue
+		}
+		next, err := r.scanIDs(ctx, q, in, at.cursor)
+		if err != nil {
+			err = fmt.Errorf("queue %s: %w", q.name, err)
+		}
+		if at.cursor = next; next == 0 {
+			at.set++
+		}
+		return err
 	}
-	if at.set > 2*len(r.queues) {
-		*at = scanPosition{}
-	}
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", q.name, err)
-	}
+	*at = scanPosition{}
 	return nil
 }
 
