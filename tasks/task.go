@@ -2,7 +2,7 @@ package tasks
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,10 +65,11 @@ func Identity(t Task) string {
 
 // BatchIdentity is the asynq task ID of a task of a batch: "<batch>:<hash of
 // kind, user and target>". Two batches that name one device both run, because
-// each owes its own receipt; the second finds it already gone.
+// each owes its own receipt; the second finds it already gone. Redis keeps an ID three times,
+// so the hash is in base64.
 func BatchIdentity(batch string, t Task) string {
 	sum := sha256.Sum256([]byte(string(t.Kind()) + "\x00" + t.User() + "\x00" + t.Target()))
-	return batch + ":" + hex.EncodeToString(sum[:16])
+	return batch + ":" + base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
 // DeviceUnbind removes the binding between a user and a device.
