@@ -17,6 +17,7 @@
 //     as well, and the whole of it when it is alone;
 //   - the order: a task that fails goes to the end of its lane, so that in the first part of a
 //     long queue fewer tasks are done per second than on average, and more in the last part;
+//   - that the calls for an attempt change: an unbind that is older than ten minutes needs two;
 //   - the end: the last tasks that fail wait for their backoff, which is 2 s after the first
 //     failure and 15 min at most, while the workers have nothing else to do;
 //   - the beginning: a quota that nobody has told the workers takes them some seconds to learn;
