@@ -13,34 +13,36 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// The model predicts how long a real worker takes, and so do the commands while it works. The
-// model is right to within a fifth, on a machine that runs other tests at the same time, and
-// the commands to within three tenths: they see the last 500 tasks. What counts is when 95 %
-// of the tasks are done: the model leaves out that the last ones that failed wait for their
-// backoff.
+// The model predicts how long a real worker takes, to within a fifth, on a machine that runs
+// other tests at the same time; and so do the commands while it works. What counts is when
+// 95 % of the tasks are done: the model leaves out that the last ones that failed wait for
+// their backoff.
 func TestDrainTime(t *testing.T) {
 	t.Parallel()
-	const tolerance, forecastTolerance, share = 0.2, 0.3, 0.95
+	const tolerance, share = 0.2, 0.95
 	for name, tc := range map[string]struct {
 		n      int
 		quota  string
 		faults []string
 		args   []string
 		model  draintime.Model
+		// missed is by how much of the whole time the forecast may be wrong when half is done.
+		missed float64
 	}{
 		"the quota limits": {
 			n: 2400, quota: "bucket:400/s,burst=20,tell=text", args: []string{"--concurrency", "64"},
-			model: draintime.Model{Quota: 400, Slots: 64, Latency: 2 * time.Millisecond},
+			model: draintime.Model{Quota: 400, Slots: 64, Latency: 2 * time.Millisecond}, missed: 0.2,
 		},
 		"the latency limits": {
 			n: 960, faults: []string{"slow,delay=100ms"}, args: []string{"--concurrency", "16"},
-			model: draintime.Model{Slots: 16, Latency: 100 * time.Millisecond},
+			model: draintime.Model{Slots: 16, Latency: 100 * time.Millisecond}, missed: 0.2,
 		},
-		// One attempt at four devices of ten fails: 14 attempts do 10 tasks.
+		// One attempt at every other device fails: three attempts do two tasks.
+		// The repeated attempts come after all others, so that the second half goes faster.
 		"attempts fail": {
-			n: 2600, quota: "bucket:400/s,burst=20,tell=text", faults: []string{"status=503,call=unbind,target=*[0369],times=1,per-target"},
+			n: 1300, quota: "bucket:200/s,burst=20,tell=text", faults: []string{"status=503,call=unbind,target=*[02468],times=1,per-target"},
 			args:  []string{"--concurrency", "64"},
-			model: draintime.Model{Quota: 400, Slots: 64, Latency: 2 * time.Millisecond, FailureShare: 4. / 14},
+			model: draintime.Model{Quota: 200, Slots: 64, Latency: 2 * time.Millisecond, FailureShare: 1. / 3}, missed: 0.4,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,8 +105,8 @@ func TestDrainTime(t *testing.T) {
 			if math.Abs(took-want) > tolerance*want {
 				t.Errorf("%d tasks took %.2f s; want %.2f s, as the model predicts", last, took, want)
 			}
-			if math.Abs(missed) > forecastTolerance*took {
-				t.Errorf("when half was done, the forecast of the end was wrong by %.2f s; want at most %.2f s", missed, forecastTolerance*took)
+			if math.Abs(missed) > tc.missed*took {
+				t.Errorf("when half was done, the forecast of the end was wrong by %.2f s; want at most %.2f s", missed, tc.missed*took)
 			}
 		})
 	}
