@@ -15,11 +15,12 @@ import (
 
 // The model predicts how long a real worker takes, to within a fifth, on a machine that runs
 // other tests at the same time; and so do the commands while it works. What counts is when
-// 95 % of the tasks are done: the model leaves out that the last ones that failed wait for
+// 90 % of the tasks are done: the model leaves out that the last ones that failed wait for
 // their backoff.
-func TestDrainTime(t *testing.T) {
-	t.Parallel()
-	const tolerance, share = 0.2, 0.95
+//
+// It does not run beside the other tests of this package, which start dozens of processes.
+func TestDrainTime(t *testing.T) { //nolint:tparallel // see above
+	const tolerance, share = 0.2, 0.9
 	for name, tc := range map[string]struct {
 		n      int
 		quota  string
@@ -30,8 +31,8 @@ func TestDrainTime(t *testing.T) {
 		missed float64
 	}{
 		"the quota limits": {
-			n: 2400, quota: "bucket:400/s,burst=20,tell=text", args: []string{"--concurrency", "64"},
-			model: draintime.Model{Quota: 400, Slots: 64, Latency: 2 * time.Millisecond}, missed: 0.2,
+			n: 1200, quota: "bucket:200/s,burst=20,tell=text", args: []string{"--concurrency", "64"},
+			model: draintime.Model{Quota: 200, Slots: 64, Latency: 2 * time.Millisecond}, missed: 0.2,
 		},
 		"the latency limits": {
 			n: 960, faults: []string{"slow,delay=100ms"}, args: []string{"--concurrency", "16"},
