@@ -15,7 +15,7 @@ import (
 
 type batchCmd struct {
 	List     batchListCmd     `cmd:"" help:"List batches, latest first."`
-	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and how long the rest takes at least if KooDrive's quota is known."`
+	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and about how long the rest takes."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
 	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
@@ -61,12 +61,12 @@ type batchShowCmd struct {
 }
 
 // Run implements the command.
-func (c *batchShowCmd) Run(e *env, store *batch.Store, limits *callLimits) error {
+func (c *batchShowCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
 	b, err := store.Show(e.ctx, c.ID)
 	if err != nil {
 		return redisError(err)
 	}
-	return printStats(e, limits.withTimeLeft(e.ctx, b), c.JSON)
+	return printStats(e, forecasts.withTimeLeft(e.ctx, b), c.JSON)
 }
 
 // printStats writes the counts of a batch, and last what is unusual about them.
@@ -107,8 +107,8 @@ func writeStats(out io.Writer, b batchLeft) {
 		}
 	}
 	table.Row("done", yesNo(b.Done))
-	if b.LeftSeconds > 0 {
-		table.Row("time left", b.timeLeft())
+	if left := b.timeLeft(); left != "" {
+		table.Row("time left", left)
 	}
 	_ = table.Close("") // nobody is left to be told if it fails
 }
@@ -134,8 +134,8 @@ type batchWatchCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWatchCmd) Run(e *env, store *batch.Store, limits *callLimits) error {
-	b, err := watchBatch(e, store, limits, c.ID, 0)
+func (c *batchWatchCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
+	b, err := watchBatch(e, store, forecasts, c.ID, 0)
 	return printWaited(e, b, c.JSON, err)
 }
 
@@ -152,15 +152,16 @@ func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 }
 
 // watchBatch waits until a batch is done, and shows the progress on stderr.
-func watchBatch(e *env, store *batch.Store, limits *callLimits, id string, timeout time.Duration) (tasks.BatchStats, error) {
+func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, timeout time.Duration) (tasks.BatchStats, error) {
 	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
 	defer progress.Finish()
 	started := false
-	var limitRead time.Time
+	var forecastAt time.Time
 	return waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
-		if b.Queued > 0 && time.Since(limitRead) >= readLimitEvery {
-			progress.SetFastest(limits.of(e.ctx, b.ID))
-			limitRead = time.Now()
+		if b.Queued > 0 && time.Since(forecastAt) >= forecastEvery {
+			next := forecasts.of(e.ctx, b.ID)
+			progress.SetSpeed(next.rate, next.fastest)
+			forecastAt = time.Now()
 		}
 		if !started {
 			started = true

@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/cancelable"
@@ -16,36 +17,85 @@ import (
 	"github.com/kooworker/kooworker/worker/gate"
 )
 
-// callLimits reads how many calls a second the workers may make.
-type callLimits struct{ rdb redis.UniversalClient }
+// forecaster says how fast the rest of a batch will be done, as far as Redis knows: it knows
+// KooDrive's quota, the receipts of the last minute, and whether a worker runs. It does not
+// know how long calls take.
+type forecaster struct{ rdb redis.UniversalClient }
 
-func newCallLimits(rdb redis.UniversalClient) *callLimits { return &callLimits{rdb} }
+func newForecaster(rdb redis.UniversalClient) *forecaster { return &forecaster{rdb} }
 
-// of returns how many calls a second all workers together may make for a batch, 0 if
-// that is not known. Its latest receipts say which calls its tasks make. An error counts as
-// not known, and so does a Redis that is slow: the command is about the batch, and goes on.
-func (l *callLimits) of(ctx context.Context, id string) float64 {
+// forecast is how fast the rest of a batch will be done, in tasks a second.
+type forecast struct {
+	rate       float64 // to expect; 0: not known
+	isMeasured bool    // the rate is that of the last minute, and not what the quota allows
+	fastest    float64 // that the quota allows; 0: not known
+	unknown    string  // why the rate is not known, for people; empty: there is nothing to say
+}
+
+// of returns the forecast of a batch. What cannot be read counts as not known, and so does
+// everything if Redis is slow: the command is about the batch, and goes on.
+func (f *forecaster) of(ctx context.Context, id string) forecast {
 	const patience = time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	limit, _ := cancelable.Call(ctx, func() (float64, error) {
-		quota, err := fleet.ReadQuota(ctx, l.rdb)
+	out, err := cancelable.Call(ctx, func() (forecast, error) {
+		if workers, err := fleet.CountWorkers(ctx, f.rdb); err == nil && workers == 0 {
+			return forecast{unknown: "no worker runs"}, nil
+		}
+		recent, err := batch.NewStore(f.rdb).Recent(ctx, id)
 		if err != nil {
-			return 0, err
+			recent = batch.Recent{}
 		}
-		latest, err := batch.NewStore(l.rdb).LatestKinds(ctx, id)
+		quota, err := fleet.ReadQuota(ctx, f.rdb)
 		if err != nil {
-			return 0, err
+			quota = fleet.Quota{}
 		}
-		var calls []gate.Kind
-		for _, kind := range latest {
-			if call := callOf(kind); call != "" {
-				calls = append(calls, call)
-			}
-		}
-		return quota.Limit(calls...), nil
+		return forecastOf(quota, recent), ctx.Err()
 	})
-	return limit
+	if err != nil {
+		return forecast{}
+	}
+	return out
+}
+
+// forecastOf prefers what was measured to what the model says, and believes no rate that
+// the quota does not allow: the quota may have changed a moment ago.
+func forecastOf(quota fleet.Quota, recent batch.Recent) forecast {
+	if recent.IsStalled {
+		return forecast{unknown: "nothing was done in the last minute"}
+	}
+	out := forecast{fastest: modelOf(quota, recent).Rate()}
+	if out.rate = recent.Rate(); out.rate == 0 {
+		out.rate = out.fastest
+		return out
+	}
+	out.isMeasured = true
+	if out.fastest > 0 && out.fastest < out.rate {
+		out.rate, out.isMeasured = out.fastest, false
+	}
+	return out
+}
+
+// modelOf returns the model of a batch. The latest receipts say which calls its tasks make,
+// and how many.
+func modelOf(quota fleet.Quota, recent batch.Recent) draintime.Model {
+	var calls []gate.Kind
+	for _, kind := range recent.Kinds {
+		if call := callOf(kind); call != "" {
+			calls = append(calls, call)
+		}
+	}
+	m := draintime.Model{Quota: quota.Limit(calls...)}
+	switch attempts, ended := float64(recent.Attempts), float64(recent.Tasks); {
+	case ended == 0: // each task counts as one call
+	case attempts == 0:
+		m.Quota = 0 // these tasks need no calls, so the quota does not limit them
+	case attempts > ended:
+		m.FailureShare = 1 - ended/attempts
+	default:
+		m.CallsPerAttempt = attempts / ended
+	}
+	return m
 }
 
 // callOf returns the call that a task makes once at least, "" if it need not make any.
@@ -65,28 +115,39 @@ func callOf(kind tasks.Kind) gate.Kind {
 // batchLeft is what is known of a batch.
 type batchLeft struct {
 	tasks.BatchStats
-	// LeftSeconds is how long the rest takes at least, if all calls that may be made are
-	// made for it; 0 if that is not known, and if nothing is left.
+	// LeftSeconds is about how long the rest takes: at the rate of the last minute or, if
+	// nothing was done yet, if all calls that may be made are made for it. It is 0 if that is
+	// not known, and if nothing is left.
 	LeftSeconds int64 `json:"left_seconds,omitempty"`
 
-	limit float64 // calls a second; 0 if not known
+	forecast forecast
 }
 
 // withTimeLeft adds the time that the rest of a batch takes.
-func (l *callLimits) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
+func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
 	out := batchLeft{BatchStats: b}
 	if b.Queued > 0 {
-		if out.limit = l.of(ctx, b.ID); out.limit > 0 {
-			out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.limit))
+		if out.forecast = f.of(ctx, b.ID); out.forecast.rate > 0 {
+			out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.forecast.rate))
 		}
 	}
 	return out
 }
 
-// timeLeft is for people.
+// timeLeft is for people. It is empty if there is nothing to say.
 func (b batchLeft) timeLeft() string {
-	return fmt.Sprintf("at least %s, at %s", terminal.HumanDuration(float64(b.LeftSeconds)), terminal.PerSecond(b.limit))
+	left, rate := terminal.HumanDuration(float64(b.LeftSeconds)), terminal.PerSecond(b.forecast.rate)
+	switch {
+	case b.LeftSeconds > 0 && b.forecast.isMeasured:
+		return fmt.Sprintf("about %s, at the present %s", left, rate)
+	case b.LeftSeconds > 0:
+		return fmt.Sprintf("at least %s, at the %s that the quota or --rate allows", left, rate)
+	case b.forecast.unknown != "":
+		return "unknown: " + b.forecast.unknown
+	default:
+		return ""
+	}
 }
 
-// readLimitEvery is the time between two readings while a command waits for a batch.
-const readLimitEvery = 5 * time.Second
+// forecastEvery is the time between two forecasts while a command waits for a batch.
+const forecastEvery = 5 * time.Second

@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}),
 		defaults(),
 		kong.BindToProvider(storeOf(batch.NewStore)),
-		kong.BindToProvider(storeOf(newCallLimits)),
+		kong.BindToProvider(storeOf(newForecaster)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
 	)

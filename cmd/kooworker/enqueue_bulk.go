@@ -110,7 +110,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 		if !c.JSON {
 			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
 		}
-		b, waitErr := watchBatch(e, batch.NewStore(rdb), newCallLimits(rdb), sum.Batch, c.Batch.WaitTimeout)
+		b, waitErr := watchBatch(e, batch.NewStore(rdb), newForecaster(rdb), sum.Batch, c.Batch.WaitTimeout)
 		sum.Balance, after = &b, waitErr
 	}
 	if printErr := c.printSummary(e, sum); after == nil {

@@ -1,6 +1,8 @@
 package batch_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,4 +82,40 @@ func TestStore_Memory(t *testing.T) {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	t.Logf("audit in %s; slowest PING meanwhile: %s", time.Since(start), auditing())
+}
+
+// docs/scale.md says how much memory receipts take.
+func TestReceipts_Memory(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 20_000
+	for name, tc := range map[string]struct {
+		device *tasks.Device
+		want   int64 // bytes at most
+	}{
+		"without a device": {nil, 100},
+		"with a device": {&tasks.Device{
+			DeviceID: "1775406005920779393", MachineCode: "m1775406005920779393", DeviceName: "a phone", DeviceOS: "android", CreateTime: time.Unix(1e9, 0),
+		}, 280},
+	} {
+		id, indexes := b.closedBatch(t, batch.Spec{}, n)
+		for chunk := range slices.Chunk(indexes, 1000) {
+			receipts := make([]tasks.Receipt, 0, len(chunk))
+			for _, index := range chunk {
+				receipts = append(receipts, tasks.Receipt{
+					BatchRef: tasks.BatchRef{Batch: id, Index: index}, Kind: tasks.KindDeviceUnbind, UserID: fmt.Sprint(2767695448066263931 + index/3),
+					Target: fmt.Sprint(1522152155618356877 + index), Outcome: tasks.Succeeded, Reason: tasks.OK, Attempts: 1, Device: tc.device,
+				})
+			}
+			b.recordOutcomes(t, receipts...)
+		}
+		used, err := b.rdb.MemoryUsage(t.Context(), "kooworker:{batch:"+id+"}:receipts", 0).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes for each receipt", name, used/n)
+		if each := used / n; each > tc.want || each < tc.want/2 {
+			t.Errorf("%s: %d bytes for each receipt; want %d at most, and half of that at least", name, each, tc.want)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,20 +133,14 @@ func (s *Store) receiptPage(ctx context.Context, id, from string, o ReceiptOptio
 	return kept, last, stats.Done, nil
 }
 
-// LatestKinds returns the kinds of the tasks that have ended last. There are none if no
-// task has ended yet, or if the batch has no receipts.
-func (s *Store) LatestKinds(ctx context.Context, id string) (kinds []tasks.Kind, err error) {
-	const few = 20
-	entries, err := s.rdb.XRevRangeN(ctx, keysOf(id).receipts, "+", "-", few).Result()
+// recordedAt returns the time in the ID of a receipt.
+func recordedAt(id string) (time.Time, error) {
+	ms, _, _ := strings.Cut(id, "-")
+	at, err := strconv.ParseInt(ms, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("batch %s: receipts: %w", id, err)
+		return time.Time{}, fmt.Errorf("its ID does not begin with a time: %w", err)
 	}
-	for _, e := range entries {
-		if kind, ok := e.Values["k"].(string); ok && !slices.Contains(kinds, tasks.Kind(kind)) {
-			kinds = append(kinds, tasks.Kind(kind))
-		}
-	}
-	return kinds, nil
+	return time.UnixMilli(at).UTC(), nil
 }
 
 func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {
@@ -156,12 +149,10 @@ func readReceipt(id string, e redis.XMessage) (tasks.Receipt, error) {
 		BatchRef: tasks.BatchRef{Batch: id}, Kind: tasks.Kind(text("k")), UserID: text("u"), Target: text("t"),
 		Outcome: tasks.Outcome(text("o")), Reason: tasks.Reason(text("r")),
 	}
-	ms, _, _ := strings.Cut(e.ID, "-")
-	at, err := strconv.ParseInt(ms, 10, 64)
-	if err != nil {
-		return r, fmt.Errorf("its ID does not begin with a time: %w", err)
+	var err error
+	if r.At, err = recordedAt(e.ID); err != nil {
+		return r, err
 	}
-	r.At = time.UnixMilli(at).UTC()
 	if r.Index, err = strconv.ParseInt(text("i"), 10, 64); err != nil {
 		return r, fmt.Errorf("index: %w", err)
 	}

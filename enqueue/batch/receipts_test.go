@@ -54,28 +54,6 @@ func TestReceipts_RoundTrip(t *testing.T) {
 	}
 }
 
-func TestLatestKinds(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	const n = 60
-	id, indexes := b.closedBatch(t, batch.Spec{}, n)
-	check := func(want ...tasks.Kind) {
-		t.Helper()
-		if got, err := b.store.LatestKinds(t.Context(), id); err != nil || !cmp.Equal(want, got) {
-			t.Errorf("%v, %v; want %v", got, err, want)
-		}
-	}
-	check()
-	for i, index := range indexes {
-		kind := []tasks.Kind{tasks.KindLockRelease, tasks.KindUserOffboard, tasks.KindDeviceUnbind}[i/20] // releases ended first
-		b.recordOutcomes(t, tasks.Receipt{BatchRef: tasks.BatchRef{Batch: id, Index: index}, Kind: kind, UserID: "u", Target: "t", Outcome: tasks.Succeeded, Reason: tasks.OK})
-		if i == 30 {
-			check(tasks.KindUserOffboard, tasks.KindLockRelease)
-		}
-	}
-	check(tasks.KindDeviceUnbind)
-}
-
 func TestReceipts_Pages(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 999, 1000, 1001, 2000, 2500} {

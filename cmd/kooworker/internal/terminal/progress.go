@@ -32,17 +32,18 @@ type Progress struct {
 	end  func()        // shows the last state, and stops the display
 	once sync.Once     // guards end
 
-	mu      sync.Mutex // guards the fields below
-	total   int64      // 0: not known
-	done    int64
-	before  int64   // the part of done that an earlier run did
-	share   float64 // the done share of the job, 0 to 1; 0: not known
-	fastest float64 // the speed that is possible, per second; 0: not known
-	detail  string
-	started time.Time
-	ended   time.Time // zero until Finish
-	counts  speed     // of done
-	shares  speed     // of share
+	mu       sync.Mutex // guards the fields below
+	total    int64      // 0: not known
+	done     int64
+	before   int64   // the part of done that an earlier run did
+	share    float64 // the done share of the job, 0 to 1; 0: not known
+	foreseen float64 // the speed to expect before one is measured, per second; 0: not known
+	fastest  float64 // the speed that is possible, per second; 0: not known
+	detail   string
+	started  time.Time
+	ended    time.Time // zero until Finish
+	counts   speed     // of done
+	shares   speed     // of share
 }
 
 // StartProgress shows the progress until Finish is called.
@@ -84,10 +85,12 @@ func (p *Progress) SetTotal(total int64) { p.update(func() { p.total = total }) 
 // not known.
 func (p *Progress) SetShare(share float64) { p.update(func() { p.share = share }) }
 
-// SetFastest sets the speed that is possible, per second, 0 if that is not known. The
-// remaining time is that of this speed until another one has been measured, and never
-// shorter.
-func (p *Progress) SetFastest(perSecond float64) { p.update(func() { p.fastest = perSecond }) }
+// SetSpeed sets the speed to expect and the fastest one that is possible, per second. Each
+// is 0 if it is not known. The remaining time is that of the first until a speed has been
+// measured, and never shorter than that of the second.
+func (p *Progress) SetSpeed(expected, fastest float64) {
+	p.update(func() { p.foreseen, p.fastest = expected, fastest })
+}
 
 // SetDetail sets the text at the end of the line, such as "12 rejected".
 func (p *Progress) SetDetail(text string) { p.update(func() { p.detail = text }) }
@@ -230,13 +233,14 @@ func (p *Progress) current() []string {
 }
 
 // expected returns the speed to expect, given the one that was measured. Before anything
-// was done it is the fastest; if that takes long, it is not known. The caller holds p.mu.
+// was done it is the one that was foreseen; if that takes long, it is not known. The caller
+// holds p.mu.
 func (p *Progress) expected(now time.Time, measured float64) float64 {
 	switch {
+	case measured == 0 && p.done == p.before && now.Sub(p.started) < speedWindow:
+		return p.foreseen
 	case p.fastest == 0:
 		return measured
-	case measured == 0 && p.done == p.before && now.Sub(p.started) < speedWindow:
-		return p.fastest
 	default:
 		return min(measured, p.fastest)
 	}

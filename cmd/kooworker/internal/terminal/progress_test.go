@@ -100,13 +100,13 @@ func TestProgress_Lines(t *testing.T) {
 			"9040 of 10008 tasks, 8.0/s, 2 min left", "9090 of 10018 tasks, 9.0/s, 103 s left", "9110 of 10022 tasks, 10/s, in 11.0 s",
 		}},
 		"with a speed that is possible": {ProgressOptions{Unit: "tasks", Total: 100_000}, func(p *Progress) {
-			p.SetFastest(200)
+			p.SetSpeed(200, 200)
 			p.StartAt(10_000)
 			during(7*time.Second, nothing) // no speed is measured yet
 			during(19*time.Second, func(elapsed time.Duration) {
 				p.Set(10_000 + int64(100*elapsed.Seconds())) // slower
 			})
-			p.SetFastest(50)
+			p.SetSpeed(40, 50)
 			during(5*time.Second, nothing)
 		}, []string{
 			"10000 of 100000 tasks, 0.0/s, 7 min left", "10275 of 100000 tasks, 28/s, 54 min left",
@@ -114,10 +114,19 @@ func TestProgress_Lines(t *testing.T) {
 			"11900 of 100000 tasks, 62/s, 29 min left", "11900 of 100000 tasks, 61/s, in 31.0 s",
 		}},
 		"with a speed that is possible, and that stalls": {ProgressOptions{Unit: "tasks", Total: 1000}, func(p *Progress) {
-			p.SetFastest(200)
+			p.SetSpeed(200, 200)
 			during(16*time.Second, nothing)
 		}, []string{
 			"0 of 1000 tasks, 0.0/s, 5 s left", "0 of 1000 tasks, 0.0/s", "0 of 1000 tasks, 0.0/s", "0 of 1000 tasks, 0.0/s, in 16.0 s",
+		}},
+		"with a speed to expect, and no other": {ProgressOptions{Unit: "tasks", Total: 100_000}, func(p *Progress) {
+			p.SetSpeed(100, 0)
+			during(7*time.Second, nothing) // no speed is measured yet
+			during(6*time.Second, func(elapsed time.Duration) {
+				p.Set(int64(1000 * elapsed.Seconds())) // faster
+			})
+		}, []string{
+			"0 of 100000 tasks, 0.0/s, 16 min left", "2750 of 100000 tasks, 275/s, 5 min left", "6000 of 100000 tasks, 462/s, in 13.0 s",
 		}},
 		"that shrinks": {ProgressOptions{Unit: "tasks", Total: 100}, func(p *Progress) {
 			p.StartAt(80)
