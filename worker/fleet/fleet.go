@@ -9,7 +9,8 @@
 // call to KooDrive has to ask Redis first.
 //
 // Package worker runs it, and gives it to package gate as its Fleet. Commands read the
-// quota with [ReadQuota], and how many workers live with [CountWorkers]. It imports gate for the types, and must not import asynq.
+// quota with [ReadQuota], and how many workers live with [CountWorkers]. It imports gate for
+// the types, and must not import asynq.
 package fleet
 
 import (
