@@ -57,6 +57,8 @@ func New(cfg Config) (*Client, error) {
 	writer := cfg.Redis
 	if replicas != nil {
 		writer = replicas
+	} else if cluster, ok := cfg.Redis.(*redis.ClusterClient); ok {
+		writer = clusterWriter{cluster}
 	}
 	c := &Client{
 		rdb:       cfg.Redis,

@@ -72,7 +72,7 @@ func (c *Client) schedule(ctx context.Context, t *asynq.Task, queue, id string, 
 	if err != nil {
 		return err
 	}
-	if err := c.rdb.SAdd(ctx, asynqx.AllQueuesKey, queue).Err(); err != nil {
+	if err := c.writer.SAdd(ctx, asynqx.AllQueuesKey, queue).Err(); err != nil {
 		return err
 	}
 	stored, err := script.Run(ctx, c.writer).Int()

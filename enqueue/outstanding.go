@@ -24,7 +24,7 @@ func (c *Client) outstanding(ctx context.Context, queue, id string) (*asynq.Task
 	if errors.Is(err, asynq.ErrQueueNotFound) {
 		// The task exists, but asynq does not list its queue: Redis was emptied, or
 		// the queue deleted, after this client had registered the queue.
-		return nil, c.rdb.SAdd(ctx, asynqx.AllQueuesKey, queue).Err()
+		return nil, c.writer.SAdd(ctx, asynqx.AllQueuesKey, queue).Err()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the outstanding task: %w", err)

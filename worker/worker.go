@@ -58,6 +58,8 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{cfg: cfg, log: cfg.Logger, rdb: cfg.Redis(), queues: cfg.Redis()}
+	asynqx.GuardNodes(w.rdb)
+	asynqx.GuardNodes(w.queues)
 	if err := w.build(); err != nil {
 		w.Close()
 		return nil, err

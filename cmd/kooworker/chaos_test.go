@@ -39,6 +39,13 @@ func TestChaos_Sources(t *testing.T) { testSourcesAtLength(t, 50_000) }
 
 func TestChaos_KeysLeft(t *testing.T) { testKeysLeft(t, 100_000, 1000, 1000, true) }
 
+// Each of the masters hangs for longer than a lease.
+func TestChaos_ClusterMasterHangs(t *testing.T) {
+	for which := range 3 {
+		t.Run(fmt.Sprint("master ", which), func(t *testing.T) { testHungMaster(t, which, 40*time.Second) })
+	}
+}
+
 func TestChaos_RedisKilled(t *testing.T) {
 	testKilledRedis(t, 10*time.Second, 100, func(worker *process) (stop func()) {
 		pid := worker.cmd.Process.Pid
@@ -139,18 +146,6 @@ func startSentinel(t *testing.T, host, port string) (addr string) {
 		return err == nil && len(replicas) == 1
 	})
 	return addr
-}
-
-// missing returns the acknowledged targets that were not done.
-func (p *producer) missing(l *fakeAPI) (out []string) {
-	for target := range p.acknowledged() {
-		l.mu.Lock()
-		if l.done[target] == 0 {
-			out = append(out, target)
-		}
-		l.mu.Unlock()
-	}
-	return out
 }
 
 // cpu returns the processor time that a process has used.

@@ -182,6 +182,18 @@ func (p *producer) acknowledged() map[string]bool {
 	return out
 }
 
+// missing returns the acknowledged targets that were not done.
+func (p *producer) missing(l *fakeAPI) (out []string) {
+	for target := range p.acknowledged() {
+		l.mu.Lock()
+		if l.done[target] == 0 {
+			out = append(out, target)
+		}
+		l.mu.Unlock()
+	}
+	return out
+}
+
 // outcomes says what became of the acknowledged tasks.
 type outcomes struct {
 	acknowledged, done, dead, lost, twice int

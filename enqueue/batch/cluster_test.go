@@ -5,9 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/redistest"
@@ -18,17 +15,9 @@ import (
 // refuses commands that touch keys of two slots.
 func setupCluster(t *testing.T) *bundle {
 	t.Helper()
-	server := redistest.Start(t, "--cluster-enabled", "yes")
-	node := server.Client()
-	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
-		t.Fatal(err)
-	}
-	redistest.Eventually(t, 20*time.Second, "the cluster is up", func() bool {
-		return strings.Contains(node.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
-	})
-	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}, ContextTimeoutEnabled: true})
-	t.Cleanup(func() { _ = rdb.Close() })
-	return &bundle{store: batch.NewStore(rdb), rdb: rdb, redis: server}
+	c := redistest.StartCluster(t, 1, false)
+	rdb := c.Client()
+	return &bundle{store: batch.NewStore(rdb), rdb: rdb, redis: c.Masters[0]}
 }
 
 func TestStore_InACluster(t *testing.T) {

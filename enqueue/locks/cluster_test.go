@@ -1,11 +1,8 @@
 package locks_test
 
 import (
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
@@ -16,17 +13,9 @@ import (
 // does.
 func TestStore_InACluster(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t, "--cluster-enabled", "yes")
-	node := server.Client()
-	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
-		t.Fatal(err)
-	}
-	redistest.Eventually(t, 20*time.Second, "the cluster is up", func() bool {
-		return strings.Contains(node.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
-	})
-	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}, ContextTimeoutEnabled: true})
-	t.Cleanup(func() { _ = rdb.Close() })
-	b := &bundle{store: locks.NewStore(rdb), rdb: rdb, redis: server, start: time.Now().Truncate(time.Millisecond).UTC()}
+	c := redistest.StartCluster(t, 1, false)
+	rdb := c.Client()
+	b := &bundle{store: locks.NewStore(rdb), rdb: rdb, redis: c.Masters[0], start: time.Now().Truncate(time.Millisecond).UTC()}
 
 	b.track(t, b.at(id(1), -h), b.at(id(2), -h), b.at(id(3), -h), b.at(id(4), h))
 	stale := collect(t, b.store.Stale(t.Context(), 0))

@@ -12,13 +12,15 @@ import (
 
 // CoalesceHook returns a go-redis hook for the Redis client of the asynq servers. Scripts
 // that many goroutines run at the same time go to Redis together: while one round trip is
-// under way, those that come meanwhile wait for the next. rdb is that client. The hook must
-// be the last one that is added, so that the others see single commands.
+// under way, those that come meanwhile wait for the next. Each master of a cluster has round
+// trips of its own, so that none waits for another. rdb is that client. The hook must be the
+// last one that is added, so that the others see single commands.
 //
 // A script that was sent is waited for, even if its context ends: asynq's scripts must not be
 // cut short. One whose deadline is over before it is sent is not sent.
 func CoalesceHook(rdb redis.UniversalClient) redis.Hook {
-	c := coalescer{rdb}
+	_, isCluster := rdb.(*redis.ClusterClient)
+	c := coalescer{rdb, isCluster}
 	group := groupcommit.New(mostTogether, c.roundTrip)
 	var turn atomic.Uint64
 	return commandHook(func(next redis.ProcessHook) redis.ProcessHook {
@@ -28,14 +30,34 @@ func CoalesceHook(rdb redis.UniversalClient) redis.Hook {
 			}
 			s := sending{cmd: cmd}
 			s.deadline, _ = ctx.Deadline()
-			_, _ = group.Do(context.WithoutCancel(ctx), turn.Add(1)%mostFlying, s)
+			to := route{MasterOf(ctx, rdb, firstKey(cmd)), turn.Add(1) % mostFlying}
+			_, _ = group.Do(context.WithoutCancel(ctx), to, s)
 			return cmd.Err()
 		}
 	})
 }
 
 // coalescer sends scripts.
-type coalescer struct{ rdb redis.UniversalClient }
+type coalescer struct {
+	rdb       redis.UniversalClient
+	isCluster bool
+}
+
+// route is one of the round trips that are under way.
+type route struct {
+	master string
+	turn   uint64
+}
+
+// firstKey returns the first key of a script, which says to which master it goes.
+func firstKey(cmd redis.Cmder) string {
+	const first = 3 // after the command, the script, and the number of keys
+	if args := cmd.Args(); len(args) > first {
+		key, _ := args[first].(string)
+		return key
+	}
+	return ""
+}
 
 // sending is a script on its way.
 type sending struct {
@@ -44,7 +66,7 @@ type sending struct {
 }
 
 const (
-	// mostFlying is how many round trips are under way at most. With fewer, scripts wait;
+	// mostFlying is how many round trips to a master are under way at most. With fewer, scripts wait;
 	// with more, fewer of them go together.
 	mostFlying = 2
 	// mostTogether bounds how many scripts go together.
@@ -54,7 +76,7 @@ const (
 )
 
 // roundTrip sends scripts. Each command has its own error, so it returns none.
-func (c coalescer) roundTrip(ctx context.Context, _ uint64, batch []sending) ([]struct{}, error) {
+func (c coalescer) roundTrip(ctx context.Context, _ route, batch []sending) ([]struct{}, error) {
 	now := time.Now()
 	until := now.Add(sendTimeout)
 	p := c.rdb.Pipeline()
@@ -67,7 +89,7 @@ func (c coalescer) roundTrip(ctx context.Context, _ uint64, batch []sending) ([]
 		case s.deadline.Before(until):
 			until = s.deadline
 		}
-		_ = p.Process(ctx, s.cmd) // it only collects
+		SendOnce(ctx, p, c.isCluster, s.cmd)
 	}
 	if p.Len() > 0 {
 		ctx, cancel := context.WithDeadline(ctx, until)

@@ -13,6 +13,9 @@ import (
 // round trips for a queue. The hook asks once for all of them whether there are any, and
 // answers in Redis' place where there are none. It looks with rdb, which may be the same
 // client.
+//
+// A queue whose master of a cluster does not answer counts as one that has none: the server
+// would end its round with the error, and not ask for the queues that come after it.
 func ForwardHook(rdb redis.UniversalClient, queues []string) redis.Hook {
 	f := &forwardLook{rdb: rdb, exists: make(map[string]bool)}
 	for _, q := range queues {
@@ -47,6 +50,9 @@ type forwardLook struct {
 // server, so that each round begins with a look of its own.
 const lookTTL = 500 * time.Millisecond
 
+// lookTimeout bounds a look. A server asks once a second.
+const lookTimeout = time.Second
+
 // isEmpty reports whether a set does not exist. Of a set that could not be looked at it says
 // no.
 func (f *forwardLook) isEmpty(ctx context.Context, key string) bool {
@@ -62,16 +68,24 @@ func (f *forwardLook) isEmpty(ctx context.Context, key string) bool {
 
 func (f *forwardLook) look(ctx context.Context) {
 	clear(f.exists)
-	replies := make([]*redis.IntCmd, len(f.keys))
-	_, _ = f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each reply has its error
-		for i, key := range f.keys {
-			replies[i] = p.Exists(ctx, key)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	_, isCluster := f.rdb.(*redis.ClusterClient)
+	var mu sync.Mutex
+	EachMaster(ctx, f.rdb, f.keys, func(key string) string { return key }, func(keys []string) {
+		replies := make([]*redis.IntCmd, len(keys))
+		_, _ = f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each reply has its error
+			for i, key := range keys {
+				replies[i] = p.Exists(ctx, key)
+			}
+			return nil
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		for i, reply := range replies {
+			if n, err := reply.Result(); err == nil || isCluster && IsUnavailable(err) {
+				f.exists[keys[i]] = n > 0
+			}
 		}
-		return nil
 	})
-	for i, reply := range replies {
-		if n, err := reply.Result(); err == nil {
-			f.exists[f.keys[i]] = n > 0
-		}
-	}
 }

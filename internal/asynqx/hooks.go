@@ -60,7 +60,10 @@ func syncerHook(next redis.ProcessHook) redis.ProcessHook {
 
 // serverErrors are the beginnings of the errors of a Redis that answers but cannot
 // serve.
-var serverErrors = []string{"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN "}
+var serverErrors = []string{
+	"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN ",
+	"ERR Script attempted to access a non local key", // in a cluster, while a slot moves
+}
 
 // IsUnavailable reports whether an error is about the connection to Redis, about the
 // time for the call, or about Redis as a whole. Then the same call may succeed later.
@@ -71,7 +74,7 @@ func IsUnavailable(err error) bool {
 	}
 	_, network := errors.AsType[net.Error](err)
 	return network || slices.ContainsFunc([]error{
-		io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, redis.ErrPoolTimeout, redis.ErrPoolExhausted, redis.ErrClosed,
+		io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, redis.ErrPoolTimeout, redis.ErrPoolExhausted, redis.ErrClosed, ErrNodeSilent,
 	}, func(target error) bool { return errors.Is(err, target) })
 }
 

@@ -31,6 +31,7 @@ type Server struct {
 	bin  string
 	dir  string
 	port int
+	bus  int // the port of a cluster's bus; 0 if the server is in no cluster
 	args []string
 
 	cmd    *exec.Cmd
@@ -42,6 +43,11 @@ type Server struct {
 // "--appendonly", "yes". Without any it persists nothing and does not evict.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
+	return start(tb, false, args)
+}
+
+func start(tb testing.TB, inCluster bool, args []string) *Server {
+	tb.Helper()
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
 		tb.Fatal("this test needs redis-server, and none is on PATH; `make test` installs it, or: apt-get install redis-server")
@@ -51,6 +57,9 @@ func Start(tb testing.TB, args ...string) *Server {
 	const tries = 5 // somebody else may take the port between our look and the server's
 	for range tries {
 		s.port = freePort(tb)
+		if inCluster {
+			s.bus = freePort(tb)
+		}
 		if err = s.launch(); err == nil {
 			return s
 		}
@@ -118,6 +127,9 @@ func (s *Server) launch() error {
 		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
 		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction",
 	}, s.args...)
+	if s.bus > 0 {
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.bus))
+	}
 	s.output = &Buffer{}
 	cmd := exec.Command(s.bin, args...) //nolint:gosec,noctx // a test's own server, ended by Kill
 	cmd.Stdout, cmd.Stderr = s.output, s.output

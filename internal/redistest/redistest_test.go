@@ -3,6 +3,7 @@ package redistest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -11,7 +12,10 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-redis continues to dial for a second after its client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 func TestStart_EachServerIsItsOwn(t *testing.T) {
 	t.Parallel()
@@ -54,4 +58,29 @@ func TestFreeze_HangsUntilThaw(t *testing.T) {
 	if err := c.Ping(t.Context()).Err(); err != nil {
 		t.Errorf("after the thaw: %v", err)
 	}
+}
+
+func TestStartCluster_FailsOver(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3, true, "--cluster-node-timeout", "1000")
+	rdb := c.Client()
+	for i := range 100 {
+		if err := rdb.Set(t.Context(), fmt.Sprint("k", i), "v", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, s := range c.Masters {
+		if n := s.Client().DBSize(t.Context()).Val(); n < 10 || n != c.Replicas[i].Client().DBSize(t.Context()).Val() {
+			t.Errorf("master %d holds %d keys; want at least 10, as many as its replica", i, n)
+		}
+	}
+	if c.MasterOf("k7").Client().Exists(t.Context(), "k7").Val() != 1 {
+		t.Error("MasterOf names a master without the key")
+	}
+	c.MasterOf("k7").Kill()
+	redistest.Eventually(t, 30*time.Second, "a replica answers for its master", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return rdb.Get(ctx, "k7").Val() == "v"
+	})
 }

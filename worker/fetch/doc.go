@@ -33,6 +33,15 @@
 // Suspects of a crash run one at a time; see package recovery. They wait apart from the
 // others, so that they hold nobody up, and so that the next one is there when one ends.
 //
+// # Clusters
+//
+// Each master of a cluster has round trips of its own, at the same time. A round waits a
+// quarter of a second for the slowest of them. A master that is later is not asked again
+// until it has answered, so that it delays only its own queues. The tasks of its answer are
+// put back, since others with later leases may have begun by then. From then on its leases
+// tell no order, and its answers may come when they like. It is the same when a master
+// hangs; asynqx.GuardNodes ends the calls to that one.
+//
 // # What happens when
 //
 //   - The process dies: the leases of the tasks that were fetched and not begun expire after

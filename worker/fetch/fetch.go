@@ -3,7 +3,6 @@ package fetch
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -74,6 +73,12 @@ type Fetcher struct {
 	hasSeen  bool        // and none has been fetched since; only Run uses it
 	// lookCloser: one of the queues that were empty has tasks. Only Run uses it.
 	lookCloser bool
+	logged     time.Time // the latest error
+
+	isCluster bool
+	masters   map[string]*master // of a cluster, by address; only Run uses it, and what is in them
+	answers   chan *roundTrip
+	flying    int // round trips that were not answered yet; only Run uses it
 
 	mu       sync.Mutex // guards what follows
 	ready    []fetched  // the first to be taken in front
@@ -102,6 +107,7 @@ func (t taken) sum() int { return t.waiting + t.running }
 type queue struct {
 	name    string
 	weight  int
+	master  *master
 	credit  int       // the queue with the most is the next to give a task
 	isEmpty bool      // it had no task at the latest look
 	paused  time.Time // when it was seen to be paused; zero if it is not
@@ -126,9 +132,14 @@ func (t fetched) isOld() bool {
 
 // New returns a Fetcher. Nothing is fetched until Run is called.
 func New(cfg Config) *Fetcher {
-	f := &Fetcher{cfg: cfg, tag: asynqx.LeaseTag(asynqx.ThisProcess()), endedAt: time.Now(), seen: make(chan *queue), asked: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	f := &Fetcher{
+		cfg: cfg, tag: asynqx.LeaseTag(asynqx.ThisProcess()), endedAt: time.Now(), seen: make(chan *queue), asked: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		masters: make(map[string]*master), answers: make(chan *roundTrip),
+	}
+	_, f.isCluster = cfg.Redis.(*redis.ClusterClient)
+	single := &master{}
 	for name, weight := range cfg.Queues {
-		q := &queue{name: name, weight: weight}
+		q := &queue{name: name, weight: weight, master: single}
 		f.queues = append(f.queues, q)
 		if slices.Contains(cfg.Watch, name) {
 			f.watchers = append(f.watchers, &watcher{queue: q, begin: make(chan struct{}, 1)})
@@ -245,8 +256,9 @@ func (f *Fetcher) Run(ctx context.Context) {
 	for _, w := range f.watchers {
 		go w.run(ctx, f.cfg.Redis, f.seen)
 	}
-	var logged time.Time
+	defer f.awaitAnswers()
 	for ctx.Err() == nil {
+		f.receiveLate()
 		f.putBackOld(ctx)
 		n := f.wanted()
 		isIdle, err := false, error(nil)
@@ -255,10 +267,7 @@ func (f *Fetcher) Run(ctx context.Context) {
 		}
 		switch {
 		case err != nil:
-			if ctx.Err() == nil && time.Since(logged) > logEvery {
-				logged = time.Now()
-				f.cfg.Logger.Warn("fetch tasks: Redis does not answer as it should; trying again", zap.Error(err))
-			}
+			f.logError(ctx, err)
 			sleep(ctx, errorPause)
 		case isIdle:
 			f.awaitTasks(ctx)
@@ -269,6 +278,13 @@ func (f *Fetcher) Run(ctx context.Context) {
 			case <-time.After(f.cfg.Poll):
 			}
 		}
+	}
+}
+
+func (f *Fetcher) logError(ctx context.Context, err error) {
+	if ctx.Err() == nil && time.Since(f.logged) > logEvery {
+		f.logged = time.Now()
+		f.cfg.Logger.Warn("fetch tasks: Redis does not answer as it should; trying again", zap.Error(err))
 	}
 }
 
@@ -305,6 +321,7 @@ func (f *Fetcher) share(n int) (take map[*queue]int, look []*queue) {
 	weights := 0
 	for _, q := range f.queues {
 		switch {
+		case !q.master.isReady():
 		case q.isEmpty:
 			look = append(look, q)
 		case f.cfg.Hold(q.name), time.Since(q.paused) < pausedFor:
@@ -344,54 +361,6 @@ func (f *Fetcher) measure() {
 	f.ended, f.endedAt = 0, now
 }
 
-// fetch takes n tasks in one round trip, and looks into the queues that were empty. Each
-// lease is later than the one before it, whatever the queue. It is idle if it finds nothing.
-// The end of ctx does not cut it short, since the tasks would be lost until their leases
-// expire.
-func (f *Fetcher) fetch(ctx context.Context, n int) (isIdle bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
-	defer cancel()
-	take, look := f.share(n)
-	var from []*queue
-	var scripts []scriptCall
-	at := time.Now()
-	if first := at.Add(asynqx.LeaseTTL).UnixMicro(); f.lease < first || f.lease > first+time.Second.Microseconds() { // the clock was set back
-		f.lease = first - first%asynqx.LeaseStep + f.tag
-	}
-	for _, q := range f.queues { // the urgent ones first
-		if take[q] > 0 {
-			from = append(from, q)
-			scripts = append(scripts, dequeueCall(q.name, f.lease, take[q]))
-			f.lease += asynqx.LeaseStep * int64(take[q])
-		}
-	}
-	var foundAny func() (bool, error)
-	replies, err := runAll(ctx, f.cfg.Redis, dequeueCmd, scripts, func(p redis.Pipeliner) { foundAny = f.lookInto(ctx, p, look) })
-	found, lookErr := foundAny()
-	isIdle, err = !found, cmp.Or(err, lookErr)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	arrived := false
-	for i, q := range from {
-		messages, err := replies[i].StringSlice()
-		q.paused = time.Time{}
-		if errors.Is(err, redis.Nil) {
-			q.paused = at
-		}
-		q.isEmpty = err == nil && len(messages) < take[q]
-		lease, _ := scripts[i].args[0].(int64)
-		for i, m := range messages {
-			f.add(fetched{q.name, m, lease + asynqx.LeaseStep*int64(i), at})
-		}
-		arrived = arrived || len(messages) > 0
-	}
-	if arrived {
-		f.hasSeen = false
-		wake(f.asked)
-	}
-	return isIdle && !arrived, err
-}
-
 // add adds a task to those that are here. Suspects beyond mostSuspects are given to asynq as
 // they come, and package recovery makes them come back later. The caller holds the lock.
 func (f *Fetcher) add(t fetched) {
@@ -404,35 +373,6 @@ func (f *Fetcher) add(t fetched) {
 		f.suspects = append(f.suspects, t)
 	} else {
 		f.ready = append(f.ready, t)
-	}
-}
-
-// lookInto asks whether queues that were empty have tasks. One question is about all of
-// them; if the answer is yes, the next is about each. In a cluster a question is about one
-// queue. The function that it returns reads the answers.
-func (f *Fetcher) lookInto(ctx context.Context, p redis.Pipeliner, look []*queue) (foundAny func() (bool, error)) {
-	together := max(len(look), 1)
-	if _, isCluster := f.cfg.Redis.(*redis.ClusterClient); isCluster || f.lookCloser {
-		together = 1
-	}
-	var answers []*redis.IntCmd
-	for group := range slices.Chunk(look, together) {
-		keys := make([]string, len(group))
-		for i, q := range group {
-			keys[i] = asynqx.PendingKey(q.name)
-		}
-		answers = append(answers, p.Exists(ctx, keys...))
-	}
-	return func() (found bool, err error) {
-		for i, answer := range answers {
-			hasTasks := answer.Val() > 0
-			if together == 1 {
-				look[i].isEmpty = !hasTasks
-			}
-			found, err = found || hasTasks, cmp.Or(err, answer.Err())
-		}
-		f.lookCloser = found && together > 1
-		return found, err
 	}
 }
 

@@ -42,11 +42,11 @@ for i = 1, tonumber(ARGV[3]) do
 end
 return out`)
 
-// dequeueCall takes n tasks from a queue.
-func dequeueCall(queue string, lease int64, n int) scriptCall {
+// dequeueCall takes n tasks from a queue. Their leases begin with lease and are a step apart.
+func dequeueCall(queue string, lease, step int64, n int) scriptCall {
 	return scriptCall{
 		[]string{asynqx.PendingKey(queue), asynqx.PausedKey(queue), asynqx.ActiveKey(queue), asynqx.LeaseKey(queue)},
-		[]any{lease, asynqx.TaskKeyPrefix(queue), n, asynqx.LeaseStep, asynqx.SuspectHeader},
+		[]any{lease, asynqx.TaskKeyPrefix(queue), n, step, asynqx.SuspectHeader},
 	}
 }
 
@@ -110,14 +110,24 @@ type scriptCall struct {
 	args []any
 }
 
+func (c scriptCall) evalSha(ctx context.Context, script *redis.Script) *redis.Cmd {
+	args := []any{"evalsha", script.Hash(), len(c.keys)}
+	for _, key := range c.keys {
+		args = append(args, key)
+	}
+	return redis.NewCmd(ctx, append(args, c.args...)...)
+}
+
 // runAll runs a script several times, and other commands, all in one round trip. The
 // keys may be on several nodes of a cluster, so that some replies may be errors while
 // others are not.
 func runAll(ctx context.Context, rdb redis.UniversalClient, script *redis.Script, calls []scriptCall, others func(redis.Pipeliner)) ([]*redis.Cmd, error) {
 	replies := make([]*redis.Cmd, len(calls))
+	_, isCluster := rdb.(*redis.ClusterClient)
 	p := rdb.Pipeline()
 	for i, c := range calls {
-		replies[i] = script.EvalSha(ctx, p, c.keys, c.args...)
+		replies[i] = c.evalSha(ctx, script)
+		asynqx.SendOnce(ctx, p, isCluster, replies[i])
 	}
 	others(p)
 	_, _ = p.Exec(ctx) // each reply has its error

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -48,13 +49,17 @@ func NewReceiptBatcher(store ReceiptStore, completed func(ids ...string)) *Recei
 }
 
 // Record implements Receipts. While Redis is away it tries until ctx ends, so that the
-// task need not call KooDrive again for its receipt. If it returns an error, the
-// receipt may have been written nevertheless.
+// task need not call KooDrive again for its receipt. It does not wait for a master of a
+// cluster that is known to be away: tasks of other batches need the slot. If it returns an
+// error, the receipt may have been written nevertheless.
 func (b *ReceiptBatcher) Record(ctx context.Context, r tasks.Receipt) error {
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	return backoff.Retry(func() error {
 		_, err := b.group.Do(ctx, r.Batch, r)
-		if err != nil && !asynqx.IsUnavailable(err) {
+		switch {
+		case err == nil:
+			return nil
+		case !asynqx.IsUnavailable(err), errors.Is(err, asynqx.ErrNodeSilent):
 			return backoff.Permanent(err)
 		}
 		return err

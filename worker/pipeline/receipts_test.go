@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -99,6 +100,20 @@ func TestReceiptBatcher_DoesNotRepeatWhatRedisRefuses(t *testing.T) {
 		b := NewReceiptBatcher(store, func(...string) {})
 		if err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}}); !errors.Is(err, store.failure) || store.exchanges != 1 {
 			t.Errorf("%v after %d exchanges; want the error after one", err, store.exchanges)
+		}
+	})
+}
+
+// A master of a cluster that is known to be away is not waited for. What is waited for holds
+// a place that other tasks need.
+func TestReceiptBatcher_SilentMaster(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{failures: 100, failure: fmt.Errorf("store receipts: %w", asynqx.ErrNodeSilent), recorded: map[tasks.BatchRef]int{}}
+		b := NewReceiptBatcher(store, func(...string) {})
+		err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}})
+		if !errors.Is(err, asynqx.ErrNodeSilent) || store.exchanges != 1 {
+			t.Errorf("%v after %d exchanges; want ErrNodeSilent after one", err, store.exchanges)
 		}
 	})
 }

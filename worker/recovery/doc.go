@@ -194,4 +194,9 @@
 // # Clusters
 //
 // Each script names all its keys, and all of them have one queue's hash tag.
+//
+// Masters fail one by one. The queues of one that does not answer are left out, and the
+// others are repaired. If asynq's list of servers is there, nothing is reaped, since nobody
+// knows who lives. If the lock is there, nothing is repaired. Afterwards a queue counts as
+// one after an outage of Redis if its master was away, and so do all if the list was.
 package recovery

@@ -25,61 +25,93 @@ type sight struct {
 	hasWaiting                                    bool // in pending, scheduled or retry
 }
 
-// look sees what each queue needs, all in one round trip, so that queues in which all is
-// well cost hardly anything. A queue that cannot be read needs everything: its
-// repairs tell what is wrong with it.
+// look sees what each queue needs, all in one round trip to each master, so that queues in
+// which all is well cost hardly anything. A queue that cannot be read needs everything: its
+// repairs tell what is wrong with it. A queue whose master does not answer needs nothing now.
+// They have no sight, and the error tells of them.
 func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
-	limited, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	type replies struct {
-		expired                   *redis.ZSliceCmd
-		active, leases, late      *redis.IntCmd
-		archived, paused, waiting *redis.IntCmd
-	}
-	seen := make([]replies, len(r.queues))
-	names := make([]any, len(r.queues))
-	var listed *redis.BoolSliceCmd
-	_, err := r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
-		for i, q := range r.queues {
-			names[i] = q.name
-			lease := asynqx.LeaseKey(q.name)
-			seen[i] = replies{
-				expired: p.ZRangeByScoreWithScores(limited, lease, &redis.ZRangeBy{Min: "-inf", Max: r.expiredBefore(), Count: mostFetched}),
-				active:  p.LLen(limited, asynqx.ActiveKey(q.name)), leases: p.ZCard(limited, lease),
-				late:     p.ZCount(limited, lease, strconv.FormatInt(r.uptime.last.Add(tooLate).Unix(), 10), "+inf"),
-				archived: p.Exists(limited, asynqx.ArchivedKey(q.name)), paused: p.Exists(limited, asynqx.PausedKey(q.name)),
-				waiting: p.Exists(limited, asynqx.PendingKey(q.name), asynqx.ScheduledKey(q.name), asynqx.RetryKey(q.name)),
-			}
-		}
-		listed = p.SMIsMember(limited, asynqx.AllQueuesKey, names...)
-		return nil
-	})
-	if len(names) == 0 {
+	if len(r.queues) == 0 {
 		return nil, nil
 	}
-	if listed.Err() != nil {
+	limited, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	names := make([]any, len(r.queues))
+	for i, q := range r.queues {
+		names[i] = q.name
+	}
+	var listed *redis.BoolSliceCmd
+	seen := make([]queueReplies, len(r.queues))
+	// The list of queues has a key of its own, and so perhaps another master.
+	questions := []question{{asynqx.AllQueuesKey, func(p redis.Pipeliner) { listed = p.SMIsMember(limited, asynqx.AllQueuesKey, names...) }}}
+	for i, q := range r.queues {
+		questions = append(questions, question{asynqx.LeaseKey(q.name), func(p redis.Pipeliner) { seen[i] = r.ask(limited, p, q) }})
+	}
+	asynqx.EachMaster(limited, r.cfg.Redis, questions, question.keyOf, func(questions []question) {
+		_, _ = r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error { // each reply has its error
+			for _, q := range questions {
+				q.ask(p)
+			}
+			return nil
+		})
+	})
+	if err := listed.Err(); err != nil && !r.isSilent(err) {
 		return nil, fmt.Errorf("look into the queues: %w", err)
 	}
 	out := make(map[string]sight, len(r.queues))
 	var expired []redis.Z
+	var silent error
 	for i, q := range r.queues {
-		s := seen[i]
-		isBroken := s.expired.Err() != nil || s.active.Err() != nil || s.leases.Err() != nil
-		_, lane := tasks.SplitQueue(q.name)
-		hasWaiting := s.waiting.Val() > 0 || s.waiting.Err() != nil
-		hasAny := hasWaiting || s.active.Val()+s.archived.Val() > 0
-		out[q.name] = sight{
-			hasExpired:  isBroken || len(s.expired.Val()) > 0,
-			hasOrphans:  isBroken || s.active.Val() != s.leases.Val() || s.late.Val() > 0,
-			hasArchived: isBroken || s.archived.Err() != nil || s.archived.Val() > 0,
-			isPaused:    s.paused.Val() > 0 || s.paused.Err() != nil && r.paused[q.name],
-			hasWaiting:  hasWaiting,
-			isUnlisted:  !listed.Val()[i] && (lane == tasks.LaneSingle || hasAny), // a lane only if it is used
+		if err := seen[i].active.Err(); r.isSilent(err) {
+			silent = fmt.Errorf("queue %s: %w", q.name, err)
+			continue
 		}
-		expired = append(expired, s.expired.Val()...)
+		r.reached(q.name)
+		out[q.name] = r.see(q, seen[i], listed.Err() != nil || listed.Val()[i])
+		expired = append(expired, seen[i].expired.Val()...)
 	}
 	r.noteFetched(expired)
-	return out, nil
+	return out, silent
+}
+
+// question is a part of a look, about a key.
+type question struct {
+	key string
+	ask func(redis.Pipeliner)
+}
+
+func (q question) keyOf() string { return q.key }
+
+// queueReplies are the answers about one queue.
+type queueReplies struct {
+	expired                   *redis.ZSliceCmd
+	active, leases, late      *redis.IntCmd
+	archived, paused, waiting *redis.IntCmd
+}
+
+func (r *Repairer) ask(ctx context.Context, p redis.Pipeliner, q queue) queueReplies {
+	lease := asynqx.LeaseKey(q.name)
+	return queueReplies{
+		expired: p.ZRangeByScoreWithScores(ctx, lease, &redis.ZRangeBy{Min: "-inf", Max: r.expiredBefore(), Count: mostFetched}),
+		active:  p.LLen(ctx, asynqx.ActiveKey(q.name)), leases: p.ZCard(ctx, lease),
+		late:     p.ZCount(ctx, lease, strconv.FormatInt(r.uptime.last.Add(tooLate).Unix(), 10), "+inf"),
+		archived: p.Exists(ctx, asynqx.ArchivedKey(q.name)), paused: p.Exists(ctx, asynqx.PausedKey(q.name)),
+		waiting: p.Exists(ctx, asynqx.PendingKey(q.name), asynqx.ScheduledKey(q.name), asynqx.RetryKey(q.name)),
+	}
+}
+
+func (r *Repairer) see(q queue, s queueReplies, isListed bool) sight {
+	isBroken := s.expired.Err() != nil || s.active.Err() != nil || s.leases.Err() != nil
+	_, lane := tasks.SplitQueue(q.name)
+	hasWaiting := s.waiting.Val() > 0 || s.waiting.Err() != nil
+	hasAny := hasWaiting || s.active.Val()+s.archived.Val() > 0
+	return sight{
+		hasExpired:  isBroken || len(s.expired.Val()) > 0,
+		hasOrphans:  isBroken || s.active.Val() != s.leases.Val() || s.late.Val() > 0,
+		hasArchived: isBroken || s.archived.Err() != nil || s.archived.Val() > 0,
+		isPaused:    s.paused.Val() > 0 || s.paused.Err() != nil && r.paused[q.name],
+		hasWaiting:  hasWaiting,
+		isUnlisted:  !isListed && (lane == tasks.LaneSingle || hasAny), // a lane only if it is used
+	}
 }
 
 // mostFetched is how many expired leases of a queue are looked at together. All that a worker

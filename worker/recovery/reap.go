@@ -25,7 +25,7 @@ const (
 // reap recovers the tasks whose leases have expired, chunk by chunk. There are at
 // most as many as there were tasks running.
 func (r *Repairer) reap(ctx context.Context, q queue) error {
-	if !r.uptime.upFor(r.cfg.MinUptime) {
+	if !r.knowsServers || !r.upFor(q, r.cfg.MinUptime) {
 		return nil // a living worker may not have had the time to send a heartbeat
 	}
 	stay := int64(0) // these are at the front of the list
@@ -77,7 +77,7 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 	var again, isolated []item
 	for _, it := range items {
 		written := leaseWritten(it.score)
-		if !r.uptime.downSince(written) {
+		if !r.downSince(q, written) {
 			it = r.judge(it, written)
 		}
 		if it.raw == nil || it.err != nil || it.counted && r.isPoison(it.crashes) {

@@ -10,8 +10,10 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -27,9 +29,13 @@ type Repairer struct {
 	holdsLock bool
 	renewed   time.Time // when the lock was last renewed, by the local clock
 	uptime    redisUptime
+	uptimes   map[string]redisUptime // of a cluster's masters, by what is there: a queue, or the list of servers
+	isCluster bool
 	servers   serverRegistry
-	owned     map[string]bool // tasks that living servers list, once this pass has read it
-	dead      map[string]dead // by nameOf
+	// knowsServers: this pass has read the list of servers.
+	knowsServers bool
+	owned        map[string]bool // tasks that living servers list, once this pass has read it
+	dead         map[string]dead // by nameOf
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
@@ -50,9 +56,10 @@ func New(cfg Config) (*Repairer, error) {
 	}
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
-		servers: make(serverRegistry), paused: make(map[string]bool), skip: make(map[string]int64),
+		servers: make(serverRegistry), uptimes: make(map[string]redisUptime), paused: make(map[string]bool), skip: make(map[string]int64),
 		refused: make(map[string]refusal), dead: make(map[string]dead),
 	}
+	_, r.isCluster = cfg.Redis.(*redis.ClusterClient)
 	for _, name := range cfg.Queues {
 		r.queues = append(r.queues, queue{name: name, dead: name == tasks.QueueDeadLetter})
 	}
@@ -108,17 +115,28 @@ func (r *Repairer) pass(ctx context.Context) error {
 	if err := r.renewLock(ctx); err != nil {
 		return err
 	}
-	if err := r.servers.refresh(ctx, r.cfg.Redis); err != nil {
+	r.owned, r.refusals = nil, 0
+	var failed []error
+	switch err := r.servers.refresh(ctx, r.cfg.Redis); {
+	case err == nil:
+		r.reached(asynqx.AllServersKey)
+		r.knowsServers = true
+	case r.isSilent(err):
+		r.knowsServers = false
+		failed = append(failed, err)
+	default:
 		return err
 	}
-	r.owned, r.refusals = nil, 0
 	maps.DeleteFunc(r.refused, func(_ string, x refusal) bool { return time.Since(x.until) > maxRefusalPause }) // those that are gone
 	seen, err := r.look(ctx)
-	if err != nil {
+	if seen == nil && err != nil {
 		return err
 	}
-	var failed []error
+	failed = append(failed, err)
 	for _, q := range r.queues {
+		if _, ok := seen[q.name]; !ok {
+			continue
+		}
 		// A queue may fail by itself, for example because a key has a wrong type.
 		// The failure must not stop the other queues. If Redis is away, the next
 		// renewal of the lock fails.

@@ -74,7 +74,8 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	_, isCluster := rdb.(*redis.ClusterClient) // there an info may be away while others are not
+	if err != nil && !errors.Is(err, redis.Nil) && !isCluster {
 		return fmt.Errorf("read the servers: %w", err)
 	}
 	for key, cmd := range infos {
@@ -86,6 +87,8 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 			s.closing, s.slots = asynqx.ParseServer(info)
 		case errors.Is(err, redis.Nil):
 			s.alive = false // what else was known of it still holds
+		default:
+			s.alive = true // its master of a cluster does not answer; nobody must be taken for dead
 		}
 		r[key] = s
 	}

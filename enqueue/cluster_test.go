@@ -1,0 +1,36 @@
+package enqueue_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// The master with asynq's list of queues hangs. Orders for queues of other masters are taken.
+func TestClient_ListOfQueuesHangs(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3, false, "--cluster-node-timeout", "60000")
+	list := c.MasterOf(asynqx.AllQueuesKey)
+	if list == c.MasterOf(asynqx.PendingKey(tasks.QueueUnbind)) {
+		t.Fatal("the queue is on the same master as the list; want another")
+	}
+	rdb := c.Client()
+	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb.Exists(t.Context(), "x") // the client knows the cluster
+	list.Freeze()
+	began := time.Now()
+	if r, err := client.Unbind(t.Context(), tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}); err != nil || r.Status != enqueue.Enqueued {
+		t.Errorf("%+v, %v; want it enqueued", r, err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s; want about a second", took)
+	}
+	list.Thaw()
+}
