@@ -40,9 +40,9 @@ type Config struct {
 	// Webhook announces each complete batch. Default: none.
 	Webhook *webhook.Sender
 
-	// Concurrency is the maximum number of tasks that are worked on at a time, and of calls
-	// in flight. Beside them as many outcomes may be on their way to Redis twice over.
-	// 1 to 10,000. Default 64.
+	// Concurrency is the maximum number of calls in flight, and of tasks that are worked on
+	// at a time, but for a few that get ready. Some outcomes may be on their way to Redis
+	// meanwhile. 1 to 10,000. Default 64.
 	Concurrency int
 	// Rate is the maximum of calls a second that all workers over this Redis make
 	// together. Default 0: no limit.

@@ -326,14 +326,17 @@ func (w *Worker) stop(server *asynq.Server, cutShort func()) (stopped bool) {
 	}
 }
 
-// perSlot is how many tasks the asynq server has for each slot at most: one is worked on, and
-// the outcomes of two others are on their way to Redis. While Redis is far away, each outcome
-// takes longer than a fast call.
-const perSlot = 3
+// handlers returns how many tasks the asynq server has at a time: as many as are worked on, and
+// some whose outcome is on its way to Redis. If Redis is far away, that takes longer than
+// a fast call.
+func handlers(concurrency int) int {
+	const enough = 128 // outcomes for thousands of tasks a second
+	return concurrency + min(2*concurrency, max(concurrency, enough))
+}
 
 func (w *Worker) serverConfig() asynq.Config {
 	return asynq.Config{
-		Concurrency:              perSlot * w.cfg.Concurrency,
+		Concurrency:              handlers(w.cfg.Concurrency),
 		Queues:                   tasks.QueueWeights(),
 		StrictPriority:           true, // package fetch takes turns; asynq would shuffle the queues for each task
 		TaskCheckInterval:        taskCheckInterval,

@@ -12,7 +12,7 @@
 //
 // A task takes a slot while it is worked on, and none while its outcome is being stored:
 // [Fetcher.Begin]. asynq has room for more tasks than there are slots, and is given no more
-// than there are slots for.
+// than there are slots for. If calls are short, some tasks more get ready for the next ones.
 //
 // As many are fetched as there are free slots, and as many as end in a tenth of a second. So there is
 // nearly always a task for a slot that becomes free, and none of them waits for long,

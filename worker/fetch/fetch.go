@@ -17,6 +17,9 @@ import (
 const (
 	// ahead is for what time tasks are fetched ahead.
 	ahead = 100 * time.Millisecond
+	// handover is how long it takes to end a task and begin another on a busy machine, without
+	// their calls.
+	handover = 8 * time.Millisecond
 	// mostWait is how long a task may wait here before it is put back.
 	mostWait = 2 * time.Second
 	// mostAtOnce is how many tasks are fetched at most in one round trip. Redis does
@@ -49,7 +52,7 @@ type Config struct {
 	Redis redis.UniversalClient
 	// Queues are the queues and their weights.
 	Queues map[string]int
-	// Slots is how many tasks are worked on at once.
+	// Slots is how many tasks are worked on at once, but for some that get ready.
 	Slots int
 	// Watch are those of the queues whose tasks begin at once even if all queues were empty.
 	Watch []string
@@ -91,17 +94,10 @@ type Fetcher struct {
 	rate     float64 // tasks that end in a second
 	low      int     // with so few tasks ready, more are fetched
 	closed   bool
+	isFull   bool          // who asks waits for a slot
 	asked    chan struct{} // wakes who asks for a task: there may be one to take
 	changed  chan struct{} // wakes Run
 }
-
-// taken is how many tasks were taken and have not ended.
-type taken struct {
-	waiting int // for asynq to begin them
-	running int
-}
-
-func (t taken) sum() int { return t.waiting + t.running }
 
 // queue is one of the queues.
 type queue struct {
@@ -149,98 +145,6 @@ func New(cfg Config) *Fetcher {
 		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.name, b.name))
 	})
 	return f
-}
-
-// Hook returns the hook for the Redis client of asynq's servers. It answers each question
-// for a task, whichever of the queues it is about: the message says where it comes from.
-func (f *Fetcher) Hook() redis.Hook {
-	serves := func(queue string) bool { _, ok := f.cfg.Queues[queue]; return ok }
-	return asynqx.DequeueHook(serves, f.take)
-}
-
-// take returns the next task. If there is none, or no slot is free, it waits a moment. asynq
-// asks from one goroutine.
-func (f *Fetcher) take() (message string, ok bool) {
-	var limit <-chan time.Time
-	for {
-		message, ok, isClosed := f.next()
-		if ok || isClosed {
-			return message, ok
-		}
-		if limit == nil {
-			timer := time.NewTimer(askFor)
-			defer timer.Stop()
-			limit = timer.C
-		}
-		select {
-		case <-f.asked:
-		case <-limit:
-			return "", false
-		}
-	}
-}
-
-// next returns the next task if one may be taken.
-func (f *Fetcher) next() (message string, ok, isClosed bool) {
-	isHalted := f.cfg.Halt()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return "", false, true
-	}
-	if time.Since(f.takenAt) > beginsWithin {
-		f.all.waiting, f.marked.waiting = 0, 0
-	}
-	if f.all.sum() >= f.cfg.Slots {
-		return "", false, false
-	}
-	list, isSuspect := &f.ready, false
-	if len(f.suspects) > 0 && f.marked.sum() < suspectsAtOnce {
-		list, isSuspect = &f.suspects, true
-	}
-	if len(*list) == 0 || isHalted || (*list)[0].isOld() {
-		wake(f.changed)
-		return "", false, false
-	}
-	message = (*list)[0].message
-	(*list)[0] = fetched{}
-	*list = (*list)[1:]
-	f.takenAt = time.Now()
-	f.all.waiting++
-	if isSuspect {
-		f.marked.waiting++
-	}
-	if len(f.ready) <= f.low {
-		wake(f.changed)
-	}
-	return message, true, false
-}
-
-// Begin tells that a task that was taken begins. It has one of the slots until the function
-// that Begin returns is called for the first time.
-func (f *Fetcher) Begin(isSuspect bool) (end func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.all.waiting = max(f.all.waiting-1, 0)
-	f.all.running++
-	if isSuspect {
-		f.marked.waiting = max(f.marked.waiting-1, 0)
-		f.marked.running++
-	}
-	return sync.OnceFunc(func() { f.end(isSuspect) })
-}
-
-func (f *Fetcher) end(isSuspect bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if isSuspect || f.all.sum() == f.cfg.Slots {
-		wake(f.asked)
-	}
-	if isSuspect {
-		f.marked.running--
-	}
-	f.all.running--
-	f.ended++
 }
 
 // wake sends word through a channel with room for one, unless it is there already.
@@ -306,7 +210,7 @@ func (f *Fetcher) wanted() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.measure()
-	target := max(f.cfg.Slots-f.all.sum(), 0) + int(f.rate*ahead.Seconds())
+	target := max(f.slots()-f.all.sum(), 0) + int(f.rate*ahead.Seconds())
 	f.low = target / 2
 	if len(f.ready) > f.low {
 		return 0

@@ -454,3 +454,21 @@ func TestFetch_OutlastsRedis(t *testing.T) {
 	server.Restart()
 	redistest.Eventually(t, 20*time.Second, "the third task", func() bool { return b.next() == "a2" })
 }
+
+// The more tasks end in a second, the more get ready for the next free slot. If calls are
+// long, none does.
+func TestFetch_GetsReadyForShortCalls(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[float64]int{0.8: 8, 100: 8, 5000: 48} {
+		b := setup(t, 8, map[string]int{"a": 1})
+		b.enqueue("a", ids("a", 60)...)
+		b.rate, b.endedAt = rate, time.Now().Add(time.Hour) // it is not measured again
+		b.run()
+		n := 0
+		for b.next() != "" {
+			b.Begin(false)
+			n++
+		}
+		b.want(fmt.Sprintf("tasks at once, at %v a second", rate), n, want)
+	}
+}
