@@ -66,8 +66,8 @@ type sending struct {
 }
 
 const (
-	// mostFlying is how many round trips to a master are under way at most. With fewer, scripts wait;
-	// with more, fewer of them go together.
+	// mostFlying is how many round trips to a master are under way at most. With fewer,
+	// scripts wait; with more, fewer of them go together.
 	mostFlying = 2
 	// mostTogether bounds how many scripts go together.
 	mostTogether = 200

@@ -268,12 +268,7 @@ func (f *Fetcher) measure() {
 // add adds a task to those that are here. Suspects beyond mostSuspects are given to asynq as
 // they come, and package recovery makes them come back later. The caller holds the lock.
 func (f *Fetcher) add(t fetched) {
-	if !t.isSuspect() {
-		f.ready = append(f.ready, t)
-		return
-	}
-	t.lease -= t.lease % time.Second.Microseconds()
-	if len(f.suspects) < mostSuspects {
+	if t.isSuspect() && len(f.suspects) < mostSuspects {
 		f.suspects = append(f.suspects, t)
 	} else {
 		f.ready = append(f.ready, t)

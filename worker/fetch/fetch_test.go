@@ -65,6 +65,17 @@ func (b *bench) enqueue(queue string, ids ...string) {
 	}
 }
 
+// suspect gives a task the mark of a suspect.
+func (b *bench) suspect(queue, id string) {
+	b.t.Helper()
+	key := asynqx.TaskKey(queue, id)
+	raw, err := asynqx.MarkSuspect([]byte(b.rdb.HGet(b.t.Context(), key, asynqx.FieldMsg).Val()))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.rdb.HSet(b.t.Context(), key, asynqx.FieldMsg, raw)
+}
+
 // next takes a task, and returns its ID.
 func (b *bench) next() string {
 	b.t.Helper()
@@ -347,11 +358,7 @@ func TestFetch_PassesSuspects(t *testing.T) {
 	suspects := ids("suspect", 4)
 	b.enqueue("a", suspects...)
 	for _, id := range suspects {
-		raw, err := asynqx.MarkSuspect([]byte(b.rdb.HGet(t.Context(), asynqx.TaskKey("a", id), asynqx.FieldMsg).Val()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.rdb.HSet(t.Context(), asynqx.TaskKey("a", id), asynqx.FieldMsg, raw)
+		b.suspect("a", id)
 	}
 	b.enqueue("a", ids("a", 20)...)
 	stop := b.run()

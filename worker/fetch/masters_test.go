@@ -97,3 +97,17 @@ func TestFetch_SlowMaster(t *testing.T) {
 		}
 	}
 }
+
+// What comes too late is put back, suspects too.
+func TestRoundTrip_PutsBackSuspects(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 4, map[string]int{"a": 1})
+	b.enqueue("a", "suspect", "other")
+	b.suspect("a", "suspect")
+	trips := b.roundTrips(map[*queue]int{b.queues[0]: 2}, nil)
+	b.send(t.Context(), trips[0])
+	b.want("active", b.list(asynqx.ActiveKey("a")), []string{"other", "suspect"})
+	b.putBack(t.Context(), trips[0].tasks())
+	b.want("active, when they are back", b.list(asynqx.ActiveKey("a")), []string{})
+	b.want("pending", b.list(asynqx.PendingKey("a")), []string{"other", "suspect"})
+}

@@ -139,7 +139,11 @@ func (r *roundTrip) tasks() (out []fetched) {
 			step = 0
 		}
 		for i, m := range messages {
-			out = append(out, fetched{q.name, m, first + step*int64(i), r.at})
+			t := fetched{q.name, m, first + step*int64(i), r.at}
+			if t.isSuspect() {
+				t.lease = wholeSecond(t.lease) // as dequeueCmd does
+			}
+			out = append(out, t)
 		}
 	}
 	return out
@@ -150,7 +154,7 @@ func (r *roundTrip) tasks() (out []fetched) {
 // queue. The function that it returns reads the answers.
 func (f *Fetcher) lookInto(ctx context.Context, p redis.Pipeliner, look []*queue) (foundAny func() (bool, error)) {
 	together := max(len(look), 1)
-	if _, isCluster := f.cfg.Redis.(*redis.ClusterClient); isCluster || f.lookCloser {
+	if f.isCluster || f.lookCloser {
 		together = 1
 	}
 	var answers []*redis.IntCmd
