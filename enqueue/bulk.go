@@ -85,9 +85,9 @@ func (r *BulkResult) count(s Status) {
 }
 
 const (
-	// writers is how many chunks are written at a time: while Redis works on one,
-	// the next is encoded, and the replies to the last one are read.
-	writers = 4
+	// writers is how many chunks are written at a time: while Redis works on some,
+	// others are encoded or marked. With four, Redis idles a fifth of its time.
+	writers = 12
 	// readAhead is how many items may be read before a writer takes them.
 	readAhead = 2 * batch.ChunkSize
 	// flushInterval is how long an item waits for others to fill its chunk.

@@ -18,7 +18,7 @@ import (
 // of every second script by an error, and that of every script after the last one.
 type halfway struct{ scripts atomic.Int64 }
 
-const lastScript = 1500
+const lastScript = 8 // a script stores a hundred tasks
 
 var errHalfway = errors.New("LOADING Redis is loading the dataset in memory")
 

@@ -135,17 +135,19 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		w.losses.add(x.bits)
 	}
 	unknownScript := false
-	for i, reply := range x.replies {
-		stored, replyErr := reply.Int()
+	for _, bundle := range x.bundles {
+		bundleErr := bundle.Each(func(i int, stored int64) {
+			if stored == 1 {
+				open[i].Status = Enqueued
+			} else {
+				conflicts = append(conflicts, open[i])
+			}
+		})
 		switch {
-		case asynqx.IsNoScript(replyErr):
+		case asynqx.IsNoScript(bundleErr):
 			unknownScript = true
-		case replyErr != nil:
-			err = replyErr // one of the errors is enough
-		case stored == 1:
-			open[i].Status = Enqueued
-		default:
-			conflicts = append(conflicts, open[i])
+		case bundleErr != nil:
+			err = bundleErr // one of the errors is enough
 		}
 	}
 	if unknownScript && err == nil {
@@ -158,9 +160,9 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 
 // exchange is what became of scripts that were run in one exchange.
 type exchange struct {
-	replies []*redis.Cmd // 1 if the task was stored, 0 if another task has its ID
-	token   string       // of the fence, if there is one
-	bits    []sentBit    // of the lossCheck, if there is no fence
+	bundles []*asynqx.Bundle // a script returns 1 if the task was stored, 0 if another task has its ID
+	token   string           // of the fence, if there is one
+	bits    []sentBit        // of the lossCheck, if there is no fence
 }
 
 // send runs scripts in one exchange. After them it writes a token of the fence,
@@ -170,13 +172,13 @@ type exchange struct {
 // An error leaves open which of the scripts have run. Without one, each of them
 // may still have failed by itself.
 func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues []any, fence *batch.Fence) (exchange, error) {
-	x := exchange{replies: make([]*redis.Cmd, len(scripts))}
+	x := exchange{bundles: w.capture.Bundle(scripts)}
 	var written []redis.Cmder
 	var wait *redis.Cmd
 	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
-		for i, script := range scripts {
-			x.replies[i] = script.EvalSha(ctx, p)
+		for _, bundle := range x.bundles {
+			bundle.EvalSha(ctx, p)
 		}
 		if fence != nil {
 			var set *redis.StatusCmd

@@ -26,7 +26,7 @@ type ScriptCapture struct {
 // NewScriptCapture returns a ScriptCapture. Capture sends nothing to Redis; Load
 // does.
 func NewScriptCapture(rdb redis.UniversalClient) *ScriptCapture {
-	rec := &recorder{UniversalClient: rdb, sources: make(map[string]string)}
+	rec := &recorder{UniversalClient: rdb, sources: make(map[string]string), bundles: make(map[string]string)}
 	return &ScriptCapture{client: asynq.NewClientFromRedisClient(rec), rec: rec}
 }
 
@@ -101,7 +101,8 @@ func IsNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
 // does not know in full, as Redis would.
 type recorder struct {
 	redis.UniversalClient
-	sources map[string]string // of asynq's scripts, by their SHA-1
+	sources map[string]string // of asynq's scripts and of bundles, by their SHA-1
+	bundles map[string]string // the SHA-1 of the bundle of a script, by the script's
 	last    Script
 }
 
@@ -129,10 +130,15 @@ func (r *recorder) EvalSha(ctx context.Context, sha string, keys []string, args 
 
 // Eval implements redis.UniversalClient.
 func (r *recorder) Eval(ctx context.Context, source string, keys []string, args ...any) *redis.Cmd {
-	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by it
-	sha := hex.EncodeToString(sum[:])
+	sha := sha1Of(source)
 	r.sources[sha] = source
 	return r.EvalSha(ctx, sha, keys, args...)
+}
+
+// sha1Of returns the name that Redis gives a script.
+func sha1Of(source string) string {
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by it
+	return hex.EncodeToString(sum[:])
 }
 
 // SAdd implements redis.UniversalClient. asynq adds the queue's name with it.
