@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 // Version is the payload version that this package writes. It reads no other.
@@ -59,7 +59,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	if len(p) > MaxPayload {
 		return nil, Intent{}, &FieldError{Field: "payload", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(p), MaxPayload)}
 	}
-	m, err := readObject(p, slices.Concat([]string{"v"}, names, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"}))
+	m, err := readObject(p, names)
 	if err != nil {
 		return nil, Intent{}, err
 	}
@@ -75,7 +75,7 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	case KindUserOffboard:
 		t = UserOffboard{UserID: m.text("user_id")}
 	case KindLockSweep:
-		t = LockSweep{Source: m.source(), Grace: m.duration("grace"), Max: m.integer("max"), MaxShare: number(m, "max_share", "a number", json.Number.Float64), Force: m.boolean("force")}
+		t = LockSweep{Source: m.source(), Grace: m.duration("grace"), Max: m.integer("max"), MaxShare: m.float("max_share"), Force: m.boolean("force")}
 	case KindBatchWebhook:
 		t = BatchWebhook{BatchID: m.text("batch_id")}
 	}
@@ -89,68 +89,123 @@ func Decode(kind Kind, p []byte) (Task, Intent, error) {
 	return t, in, nil
 }
 
-// memberNames are the names of the members that only this kind has.
+// memberNames are the names of the members that a kind may have.
 var memberNames = map[Kind][]string{
-	KindDeviceUnbind: {"user_id", "device_id", "listed"},
-	KindLockRelease:  {"user_id", "lock_id", "source", "expired_at"},
-	KindUserOffboard: {"user_id"},
-	KindLockSweep:    {"source", "grace", "max", "max_share", "force"},
-	KindBatchWebhook: {"batch_id"},
+	KindDeviceUnbind: namesWith("user_id", "device_id", "listed"),
+	KindLockRelease:  namesWith("user_id", "lock_id", "source", "expired_at"),
+	KindUserOffboard: namesWith("user_id"),
+	KindLockSweep:    namesWith("source", "grace", "max", "max_share", "force"),
+	KindBatchWebhook: namesWith("batch_id"),
+}
+
+// namesWith returns the names of a kind's own members among those of every kind.
+func namesWith(own ...string) []string {
+	return slices.Concat([]string{"v"}, own, []string{"batch", "index", "enqueued_at", "not_after", "no_guard"})
 }
 
 // readObject reads one flat JSON object that has only members of these names.
 // encoding/json alone would accept a member that is given twice, and names in
-// any case.
+// any case, and its tokens cost several times as much.
 func readObject(p []byte, names []string) (*members, error) {
-	dec := json.NewDecoder(bytes.NewReader(p))
-	dec.UseNumber()
-	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+	if !json.Valid(p) {
+		return nil, &FieldError{Field: "payload", Problem: fmt.Sprintf("is not a JSON object: %v", json.Unmarshal(p, new(any)))}
+	}
+	tok, rest := nextToken(p)
+	if tok[0] != '{' {
 		return nil, &FieldError{Field: "payload", Problem: "is not a JSON object"}
 	}
-	values := make(map[string]any, len(names))
-	for dec.More() {
-		tok, err := dec.Token()
-		if err != nil {
-			return nil, notJSON(err)
+	m := &members{all: make([]member, 0, len(names))}
+	for {
+		if tok, rest = nextToken(rest); tok[0] == '}' {
+			return m, nil
 		}
-		name, _ := tok.(string) // inside an object the decoder yields names as strings
+		name := unquote(tok)
 		if !slices.Contains(names, name) {
 			return nil, &FieldError{Field: excerpt(name), Problem: fmt.Sprintf("is not a member of this kind; want %v", names)}
 		}
-		if _, twice := values[name]; twice {
+		if m.has(name) {
 			return nil, &FieldError{Field: name, Problem: "is given twice"}
 		}
-		value, err := dec.Token()
-		if err != nil {
-			return nil, notJSON(err)
-		}
-		if _, nested := value.(json.Delim); nested {
+		if tok, rest = nextToken(rest); tok[0] == '{' || tok[0] == '[' {
 			return nil, &FieldError{Field: name, Problem: "is an object or a list; want a plain value"}
 		}
-		values[name] = value
+		m.all = append(m.all, member{name: name, json: tok})
 	}
-	if _, err := dec.Token(); err != nil { // the closing brace
-		return nil, notJSON(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, &FieldError{Field: "payload", Problem: "has more text after the JSON object"}
-	}
-	return &members{values: values}, nil
 }
 
-func notJSON(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &FieldError{Field: "payload", Problem: "ends in the middle of the JSON object"}
+// nextToken returns the next token of valid JSON but colons and commas, and what
+// follows it.
+func nextToken(p []byte) (tok, rest []byte) {
+	p = bytes.TrimLeft(p, " \t\r\n:,")
+	n := 1
+	switch p[0] {
+	case '{', '}', '[', ']':
+	case '"':
+		for ; p[n] != '"'; n++ {
+			if p[n] == '\\' {
+				n++
+			}
+		}
+		n++
+	default: // a number, true, false or null
+		if n = bytes.IndexAny(p, " \t\r\n,}]"); n < 0 {
+			n = len(p)
+		}
 	}
-	return &FieldError{Field: "payload", Problem: "is not JSON: " + err.Error()}
+	return p[:n], p[n:]
+}
+
+// unquote returns what a JSON string says. Bytes that are not UTF-8 become U+FFFD.
+func unquote(tok []byte) (s string) {
+	if plain := tok[1 : len(tok)-1]; bytes.IndexByte(plain, '\\') < 0 && utf8.Valid(plain) {
+		return string(plain)
+	}
+	_ = json.Unmarshal(tok, &s) // it is valid
+	return s
 }
 
 // members are the members of a JSON object. Each method reads one of them. The
 // first problem that they meet is kept in err. Except for text, a method returns
 // the zero value for a member that is not there.
 type members struct {
-	values map[string]any
-	err    error
+	all []member
+	err error
+}
+
+// member is a member whose value is plain.
+type member struct {
+	name string
+	json []byte // the value; nil if the member is not there
+}
+
+// kind returns the first byte of the value, '0' for any number, and 0 for no value.
+func (v member) kind() byte {
+	switch {
+	case v.json == nil:
+		return 0
+	case v.json[0] == '-' || '0' <= v.json[0] && v.json[0] <= '9':
+		return '0'
+	default:
+		return v.json[0]
+	}
+}
+
+// text returns what a string says, and the JSON of any other value.
+func (v member) text() string {
+	if v.kind() == '"' {
+		return unquote(v.json)
+	}
+	return string(v.json)
+}
+
+// get returns a member, or one without a value.
+func (m *members) get(name string) member {
+	for _, one := range m.all {
+		if one.name == name {
+			return one
+		}
+	}
+	return member{}
 }
 
 func (m *members) keep(err error) { m.err = cmp.Or(m.err, err) }
@@ -159,56 +214,62 @@ func (m *members) fail(name, format string, args ...any) {
 	m.keep(&FieldError{Field: name, Problem: fmt.Sprintf(format, args...)})
 }
 
-func (m *members) has(name string) bool {
-	_, there := m.values[name]
-	return there
-}
+func (m *members) has(name string) bool { return m.get(name).kind() != 0 }
 
 func (m *members) checkVersion() {
-	v, there := m.values["v"]
-	if !there {
+	switch v := m.get("v"); {
+	case v.kind() == 0:
 		m.fail("v", "is missing; want %d", Version)
-	} else if v != json.Number(strconv.Itoa(Version)) {
-		m.fail("v", "is %s; this version reads %d", excerpt(fmt.Sprint(v)), Version)
+	case v.kind() != '0' || v.text() != strconv.Itoa(Version):
+		m.fail("v", "is %s; this version reads %d", excerpt(v.text()), Version)
 	}
 }
 
 // text reads a string that must be there.
 func (m *members) text(name string) string {
-	v, there := m.values[name]
-	s, ok := v.(string)
-	switch {
-	case !there:
+	switch v := m.get(name); v.kind() {
+	case '"':
+		return v.text()
+	case 0:
 		m.fail(name, "is missing")
-	case !ok:
-		m.fail(name, "is %s; want a string", jsonType(v))
+	default:
+		m.fail(name, "is %s; want a string", jsonType(v.kind()))
 	}
-	return s
+	return ""
 }
 
 func (m *members) boolean(name string) bool {
-	b, ok := m.values[name].(bool)
-	if !ok && m.has(name) {
-		m.fail(name, "is %s; want true or false", jsonType(m.values[name]))
+	v := m.get(name)
+	switch v.kind() {
+	case 0, 't', 'f':
+	default:
+		m.fail(name, "is %s; want true or false", jsonType(v.kind()))
 	}
-	return b
+	return v.kind() == 't'
 }
 
 // number reads a number with parse, which accepts what want says.
-func number[T int64 | float64](m *members, name, want string, parse func(json.Number) (T, error)) T {
-	if !m.has(name) {
+func number[T int64 | float64](m *members, name, want string, parse func(string) (T, error)) (n T) {
+	v := m.get(name)
+	if v.kind() == 0 {
 		return 0
 	}
-	text, _ := m.values[name].(json.Number)
-	n, err := parse(text)
+	err := errors.ErrUnsupported
+	if v.kind() == '0' {
+		n, err = parse(v.text())
+	}
 	if err != nil {
-		m.fail(name, "is %s; want %s", excerpt(fmt.Sprint(m.values[name])), want)
+		m.fail(name, "is %s; want %s", excerpt(v.text()), want)
 	}
 	return n
 }
 
 func (m *members) integer(name string) int64 {
-	return number(m, name, "a whole number", json.Number.Int64)
+	return number(m, name, "a whole number", func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) })
+}
+
+func (m *members) float(name string) float64 {
+	return number(m, name, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
 }
 
 func (m *members) duration(name string) time.Duration {
@@ -271,13 +332,13 @@ func (r BatchRef) validate() error {
 	return nil
 }
 
-func jsonType(v any) string {
-	switch v.(type) {
-	case nil:
+func jsonType(kind byte) string {
+	switch kind {
+	case 'n':
 		return "null"
-	case bool:
+	case 't', 'f':
 		return "a boolean"
-	case json.Number:
+	case '0':
 		return "a number"
 	default:
 		return "a string"

@@ -1,6 +1,7 @@
 package tasks_test
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -193,6 +194,15 @@ func FuzzDecode(f *testing.F) {
 		task, intent, err := tasks.Decode(tasks.Kind(kind), payload)
 		if err != nil {
 			return
+		}
+		var members map[string]any
+		if err := json.Unmarshal(payload, &members); err != nil {
+			t.Fatalf("%s decodes to %+v, and encoding/json refuses it: %v", payload, task, err)
+		}
+		for name, got := range map[string]string{"user_id": task.User(), "batch": intent.BatchRef.Batch} {
+			if want, there := members[name]; there && want != got {
+				t.Errorf("%s has the %s %q; want %q", payload, name, got, want)
+			}
 		}
 		again, err := tasks.Encode(task, intent)
 		if err != nil {

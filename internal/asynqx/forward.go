@@ -27,7 +27,7 @@ func ForwardHook(rdb redis.UniversalClient, queues []string) redis.Hook {
 			if !ok {
 				return next(ctx, cmd)
 			}
-			if _, ok := s.forwards(); ok && f.isEmpty(ctx, s.keys[0]) {
+			if _, ok := s.forwards(); ok && f.isEmpty(ctx, s.key(0)) {
 				s.cmd.SetVal(int64(0)) // none was due
 				return nil
 			}

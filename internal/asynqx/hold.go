@@ -73,7 +73,7 @@ func RecovererHook() redis.Hook {
 // it.
 type scriptCall struct {
 	cmd  *redis.Cmd
-	keys []string
+	keys []any // strings
 	args int
 }
 
@@ -92,15 +92,14 @@ func scriptOf(cmd redis.Cmder) (s scriptCall, ok bool) {
 	if !ok || n > len(args)-before {
 		return s, false
 	}
-	for _, key := range args[before : before+n] {
-		text, ok := key.(string)
-		if !ok {
-			return s, false
-		}
-		s.keys = append(s.keys, text)
-	}
+	s.keys = args[before : before+n]
 	s.args = len(args) - before - n
 	return s, true
+}
+
+func (s scriptCall) key(i int) string {
+	key, _ := s.keys[i].(string)
+	return key
 }
 
 // is reports whether the script has these keys of one queue, whose name it returns.
@@ -109,12 +108,12 @@ func (s scriptCall) is(args int, keys ...string) (queue string, ok bool) {
 		return "", false
 	}
 	const begin = "asynq:{"
-	tag, _, found := strings.Cut(strings.TrimPrefix(s.keys[0], begin), "}:")
+	tag, _, found := strings.Cut(strings.TrimPrefix(s.key(0), begin), "}:")
 	if !found {
 		return "", false
 	}
 	for i, name := range keys {
-		if s.keys[i] != queueKey(tag, name) {
+		if s.key(i) != queueKey(tag, name) {
 			return "", false
 		}
 	}

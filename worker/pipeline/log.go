@@ -47,7 +47,7 @@ var alarmMessages = map[tasks.Reason]string{
 // write writes the line of an attempt.
 func (l *attemptLog) write(e Event, result Result) {
 	decision := e.Decision
-	if l.noSuccesses && decision.Action == Complete && decision.Outcome != tasks.Superseded {
+	if decision.Action == Complete && (l.noSuccesses && decision.Outcome != tasks.Superseded || !l.log.Core().Enabled(zap.InfoLevel)) {
 		return
 	}
 	fields := append(e.Delivery.fields(e.Task),
@@ -119,7 +119,8 @@ func (l *attemptLog) storeFailed(message string, d Delivery, err error) {
 // fields are the log fields of a delivery. The payload is not logged: bytes that
 // could not be decoded may hold a secret.
 func (d Delivery) fields(task tasks.Task) []zap.Field {
-	fields := []zap.Field{zap.String("id", d.ID), zap.String("queue", d.Queue), zap.String("kind", string(d.Kind))}
+	const most = 12 // with those that a line adds
+	fields := append(make([]zap.Field, 0, most), zap.String("id", d.ID), zap.String("queue", d.Queue), zap.String("kind", string(d.Kind)))
 	if task != nil {
 		fields = append(fields, zap.String("user_id", task.User()), zap.String("target", task.Target()))
 	}

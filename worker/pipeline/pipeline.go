@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -41,7 +42,9 @@ type Delivery struct {
 // order tells one order from another. The ID alone does not: the same item of a batch
 // that is deleted and made again has the same ID, and another enqueued_at. A replay is
 // an order of its own.
-func (d Delivery) order() string { return fmt.Sprint(d.Replay, d.ID, " ", string(d.Payload)) }
+func (d Delivery) order() string {
+	return strconv.FormatBool(d.Replay) + d.ID + " " + string(d.Payload)
+}
 
 // lane returns the lane of the delivery. Dead letters have none, and there may be many
 // of them.
