@@ -19,7 +19,9 @@ const (
 	ahead = 100 * time.Millisecond
 	// handover is how long it takes to end a task and begin another on a busy machine, without
 	// their calls.
-	handover = 8 * time.Millisecond
+	handover = 14 * time.Millisecond
+	// meanOver is over how many tasks the mean of their durations is taken.
+	meanOver = 64
 	// mostWait is how long a task may wait here before it is put back.
 	mostWait = 2 * time.Second
 	// mostAtOnce is how many tasks are fetched at most in one round trip. Redis does
@@ -91,8 +93,9 @@ type Fetcher struct {
 	takenAt  time.Time
 	ended    int // tasks, since the latest look at it
 	endedAt  time.Time
-	rate     float64 // tasks that end in a second
-	low      int     // with so few tasks ready, more are fetched
+	rate     float64       // tasks that end in a second
+	took     time.Duration // the mean of the latest tasks, from Begin to their end; zero: none has ended
+	low      int           // with so few tasks ready, more are fetched
 	closed   bool
 	isFull   bool          // who asks waits for a slot
 	asked    chan struct{} // wakes who asks for a task: there may be one to take

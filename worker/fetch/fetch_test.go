@@ -266,7 +266,7 @@ func TestFetch_WaitsForSlots(t *testing.T) {
 			t.Fatalf("%d tasks are active while all 8 slots are taken; want 8", n)
 		}
 	}
-	b.end(false)
+	b.end(false, time.Second)
 	b.want("the next task", b.next(), "a8")
 }
 
@@ -466,16 +466,43 @@ func TestFetch_OutlastsRedis(t *testing.T) {
 // long, none does.
 func TestFetch_GetsReadyForShortCalls(t *testing.T) {
 	t.Parallel()
-	for rate, want := range map[float64]int{0.8: 8, 100: 8, 5000: 48} {
+	for _, tc := range []struct {
+		rate float64 // at the moment
+		took time.Duration
+		want int
+	}{
+		{0.8, 10 * time.Second, 8},
+		{60, 130 * time.Millisecond, 8},
+		{5000, 1600 * time.Microsecond, 78},
+		{5000, 0, 78},                   // none has ended yet
+		{5000, 10 * time.Second, 8},     // many have ended at the same moment
+		{60, 500 * time.Microsecond, 8}, // there is not much to do
+	} {
 		b := setup(t, 8, map[string]int{"a": 1})
-		b.enqueue("a", ids("a", 60)...)
-		b.rate, b.endedAt = rate, time.Now().Add(time.Hour) // it is not measured again
+		b.enqueue("a", ids("a", 90)...)
+		b.rate, b.took, b.endedAt = tc.rate, tc.took, time.Now().Add(time.Hour) // the rate is not measured again
 		b.run()
 		n := 0
 		for b.next() != "" {
 			b.Begin(false)
 			n++
 		}
-		b.want(fmt.Sprintf("tasks at once, at %v a second", rate), n, want)
+		b.want(fmt.Sprintf("tasks at once, at %v a second that took %v", tc.rate, tc.took), n, tc.want)
+	}
+}
+
+// The mean follows the latest tasks.
+func TestEnd_MeasuresDurations(t *testing.T) {
+	t.Parallel()
+	f := New(Config{Queues: map[string]int{"a": 1}, Slots: 8})
+	f.end(false, 10*time.Second)
+	if f.took != 10*time.Second {
+		t.Errorf("after the first task: %v; want its 10s", f.took)
+	}
+	for range 1000 {
+		f.end(false, 10*time.Millisecond)
+	}
+	if f.took < 9*time.Millisecond || f.took > 15*time.Millisecond {
+		t.Errorf("after 1,000 tasks of 10 ms: %v; want about 10ms", f.took)
 	}
 }

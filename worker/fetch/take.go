@@ -84,12 +84,20 @@ func (f *Fetcher) next() (message string, ok, isClosed bool) {
 
 // slots is how many tasks may be worked on at once. If calls are short, it is some more than
 // Config.Slots: as many as end during a handover. They are ready when a call ends. Package
-// koodrive bounds the calls. The caller holds the lock.
-func (f *Fetcher) slots() int { return f.cfg.Slots + int(f.rate*handover.Seconds()) }
+// koodrive bounds the calls. If many long calls end at the same moment, that is no reason for
+// more: it takes long until others do. The caller holds the lock.
+func (f *Fetcher) slots() int {
+	steady := f.rate
+	if f.took > 0 {
+		steady = min(steady, float64(f.cfg.Slots)/f.took.Seconds())
+	}
+	return f.cfg.Slots + int(steady*handover.Seconds())
+}
 
 // Begin tells that a task that was taken begins. It has one of the slots until the function
 // that Begin returns is called for the first time.
 func (f *Fetcher) Begin(isSuspect bool) (end func()) {
+	begun := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.all.waiting = max(f.all.waiting-1, 0)
@@ -98,10 +106,10 @@ func (f *Fetcher) Begin(isSuspect bool) (end func()) {
 		f.marked.waiting = max(f.marked.waiting-1, 0)
 		f.marked.running++
 	}
-	return sync.OnceFunc(func() { f.end(isSuspect) })
+	return sync.OnceFunc(func() { f.end(isSuspect, time.Since(begun)) })
 }
 
-func (f *Fetcher) end(isSuspect bool) {
+func (f *Fetcher) end(isSuspect bool, took time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if isSuspect || f.isFull {
@@ -113,4 +121,8 @@ func (f *Fetcher) end(isSuspect bool) {
 	}
 	f.all.running--
 	f.ended++
+	if f.took == 0 {
+		f.took = took
+	}
+	f.took += (took - f.took) / meanOver
 }
