@@ -87,7 +87,7 @@ func TestBulk_Restore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range []int{3, 599} {
-		if err := b.inspector.DeleteTask(lanesOf(t, b.inspector, tasks.QueueUnbind)[0], tasks.BatchIdentity("b-1", unbindOf(i))); err != nil {
+		if err := b.inspector.DeleteTask(unbindLanes(t, b.inspector)[0], tasks.BatchIdentity("b-1", unbindOf(i))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -51,7 +51,7 @@ func (b *bundle) stats(t *testing.T, id string) tasks.BatchStats {
 func (b *bundle) queued(t *testing.T) map[string][]*asynq.TaskInfo {
 	t.Helper()
 	out := map[string][]*asynq.TaskInfo{}
-	for _, lane := range lanesOf(t, b.inspector, tasks.QueueUnbind) {
+	for _, lane := range unbindLanes(t, b.inspector) {
 		infos, err := b.inspector.ListPendingTasks(lane, asynq.PageSize(1_000_000))
 		if err != nil {
 			t.Fatal(err)
@@ -67,14 +67,14 @@ func (b *bundle) queued(t *testing.T) map[string][]*asynq.TaskInfo {
 	return out
 }
 
-// lanesOf returns the lanes of a queue that asynq knows.
-func lanesOf(t *testing.T, inspector *asynq.Inspector, queue string) []string {
+// unbindLanes returns the lanes of the unbinds that asynq knows.
+func unbindLanes(t *testing.T, inspector *asynq.Inspector) []string {
 	t.Helper()
 	names, err := inspector.Queues()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { of, _ := tasks.SplitQueue(name); return of != queue })
+	return slices.DeleteFunc(names, func(name string) bool { of, _ := tasks.SplitQueue(name); return of != tasks.QueueUnbind })
 }
 
 func TestBulk_Batch(t *testing.T) {

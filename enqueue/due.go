@@ -47,7 +47,7 @@ func (c *redisClock) now(ctx context.Context) (time.Time, error) {
 	return told.Add(time.Since(at)), nil
 }
 
-// buildOptions builds options whose delay begins now by Redis' clock, since this
+// buildOptions builds options whose times go by Redis' clock, since this
 // machine's clock may be wrong.
 func (c *Client) buildOptions(ctx context.Context, opts []Option) (options, error) {
 	var wanted options
@@ -55,7 +55,7 @@ func (c *Client) buildOptions(ctx context.Context, opts []Option) (options, erro
 		opt(&wanted)
 	}
 	now := c.now()
-	if wanted.delay > 0 {
+	if wanted.delay > 0 || !wanted.at.IsZero() {
 		var err error
 		if now, err = c.clock.now(ctx); err != nil {
 			return options{}, err

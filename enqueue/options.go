@@ -2,6 +2,7 @@ package enqueue
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -15,6 +16,7 @@ type options struct {
 	deadline time.Time
 	noGuard  bool
 	delay    time.Duration
+	at       time.Time
 	anyID    bool
 	lane     tasks.Lane
 }
@@ -23,6 +25,11 @@ type options struct {
 // second later, since asynq keeps whole seconds. The delay goes by Redis' clock, which
 // is asked once a minute at most. A negative delay is refused.
 func In(d time.Duration) Option { return func(o *options) { o.delay = d } }
+
+// At lets the task run no earlier than t by Redis' clock, and up to a second later. If t has
+// passed, the task runs at once, so that a bulk can be resumed after it. The zero time is no
+// time. A time of more than 290 years ahead, and one beside In, are refused.
+func At(t time.Time) Option { return func(o *options) { o.at = t } }
 
 // Deadline sets the time after which the task is not carried out any more. It is
 // then dead with the reason "expired". Without it a task never expires.
@@ -44,20 +51,38 @@ func Urgent() Option { return inLane(tasks.LaneUrgent) }
 // inLane puts the task into a lane of its queue.
 func inLane(l tasks.Lane) Option { return func(o *options) { o.lane = l } }
 
+// OptionError says what is wrong with the options of a task.
+type OptionError struct{ Problem string }
+
+// Error implements error.
+func (e *OptionError) Error() string { return "enqueue: " + e.Problem }
+
+func optionErrorf(format string, args ...any) error {
+	return &OptionError{fmt.Sprintf(format, args...)}
+}
+
 func buildOptions(now time.Time, opts []Option) (options, error) {
 	var o options
 	for _, opt := range opts {
 		opt(&o)
 	}
 	if o.delay < 0 {
-		return options{}, fmt.Errorf("enqueue: the delay is %s; want 0 or more", o.delay)
+		return options{}, optionErrorf("the delay is %s; want 0 or more", o.delay)
+	}
+	if !o.at.IsZero() {
+		if o.delay > 0 {
+			return options{}, optionErrorf("both a delay, %s, and a time, %s; want one of them", o.delay, o.at.Format(time.RFC3339))
+		}
+		if o.delay = max(o.at.Sub(now), 0); o.delay == math.MaxInt64 {
+			return options{}, optionErrorf("the time is %s; want one in less than 290 years", o.at.Format(time.RFC3339))
+		}
 	}
 	o.runAt = now.Add(o.delay)
 	if full := o.runAt.Truncate(time.Second); o.delay > 0 && full.Before(o.runAt) {
 		o.runAt = full.Add(time.Second) // asynq cuts off the fraction, so the task would run too early
 	}
 	if !o.deadline.IsZero() && !o.deadline.After(o.runAt) {
-		return options{}, fmt.Errorf("enqueue: the deadline is %s; want a time after %s, before which the task cannot run",
+		return options{}, optionErrorf("the deadline is %s; want a time after %s, before which the task cannot run",
 			o.deadline.Format(time.RFC3339), o.runAt.Format(time.RFC3339))
 	}
 	return o, nil

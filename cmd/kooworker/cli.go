@@ -59,6 +59,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			{Key: "filter", Title: "Which dead letters:"},
 		}),
 		defaults(),
+		durations(),
+		instants(),
 		kong.BindToProvider(storeOf(batch.NewStore)),
 		kong.BindToProvider(storeOf(newForecaster)),
 		kong.BindToProvider(storeOf(locks.NewStore)),

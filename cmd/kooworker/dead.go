@@ -35,7 +35,7 @@ type deadFilter struct {
 	Reason    []tasks.Reason `group:"filter" placeholder:"REASON" help:"For example forbidden."`
 	UserID    string         `name:"user-id" group:"filter" placeholder:"ID" help:"KooDrive user."`
 	Batch     string         `group:"filter" placeholder:"ID" help:"Batch."`
-	OlderThan time.Duration  `name:"older-than" group:"filter" placeholder:"DURATION" help:"Dead for longer than this, for example 24h."`
+	OlderThan time.Duration  `name:"older-than" group:"filter" placeholder:"DURATION" help:"Dead for longer than this, for example 24h or 7d."`
 	NewerThan time.Duration  `name:"newer-than" group:"filter" placeholder:"DURATION" help:"Dead for less than this."`
 	Limit     int            `group:"filter" placeholder:"N" help:"At most so many."`
 }

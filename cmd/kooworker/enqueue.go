@@ -21,7 +21,9 @@ type enqueueCmd struct {
 // enqueueFlags are common to all kinds of tasks.
 type enqueueFlags struct {
 	UserID         string        `name:"user-id" placeholder:"ID" help:"KooDrive user the target belongs to."`
-	In             time.Duration `placeholder:"DURATION" help:"Do not run before this time has passed, for example 10m."`
+	In             time.Duration `placeholder:"DURATION" help:"Do not run before this time has passed, for example 10m or 30d."`
+	At             time.Time     `placeholder:"TIME" help:"Do not run before this time, for example 2026-12-01T00:00:00Z; at once if it has passed."`
+	NotAfter       time.Time     `name:"not-after" placeholder:"TIME" help:"Do not run after this time: the task is then dead, with the reason expired."`
 	File           fileFlags     `embed:""`
 	Batch          batchFlags    `embed:""`
 	Urgent         bool          `help:"Go first: wait only for other urgent tasks. A batch that exists keeps its place."`
@@ -98,7 +100,7 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
 	res, err := client.Enqueue(ctx, t, c.options()...)
-	if is[*tasks.FieldError](err) {
+	if isUsage(err) {
 		return usageError(err)
 	}
 	if err != nil {
@@ -107,14 +109,28 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	if c.JSON {
 		return writeJSON(e.stdout, map[string]any{
 			"id": res.ID, "kind": t.Kind(), "queue": res.Queue, "user_id": t.User(), "target": t.Target(), "status": res.Status,
+			"run_at": noZeroTime(res.RunAt),
 		})
 	}
+	when := ""
+	if time.Until(res.RunAt) > time.Second {
+		when = "; it runs from " + res.RunAt.UTC().Format(time.RFC3339) + " on"
+	}
 	if res.Status == enqueue.Duplicate {
-		fmt.Fprintf(e.stdout, "duplicate: %s is outstanding already\n", res.ID)
+		fmt.Fprintf(e.stdout, "duplicate: %s is outstanding already%s\n", res.ID, when)
 		return nil
 	}
-	fmt.Fprintf(e.stdout, "enqueued %s\n", res.ID)
+	fmt.Fprintf(e.stdout, "enqueued %s%s\n", res.ID, when)
 	return nil
+}
+
+// noZeroTime returns a time for JSON, and null for none.
+func noZeroTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
 }
 
 // single is an input of one task.
@@ -123,7 +139,7 @@ func single(t tasks.Task) iter.Seq2[tasks.Task, error] {
 }
 
 func (c *enqueueFlags) options() []enqueue.Option {
-	opts := []enqueue.Option{enqueue.In(c.In)}
+	opts := []enqueue.Option{enqueue.In(c.In), enqueue.At(c.At), enqueue.Deadline(c.NotAfter)}
 	if c.Urgent {
 		opts = append(opts, enqueue.Urgent())
 	}
@@ -140,6 +156,9 @@ func (c *enqueueFlags) options() []enqueue.Option {
 func (c *enqueueFlags) client(e *env, poolSize int) (redis.UniversalClient, *enqueue.Client, error) {
 	if c.In < 0 {
 		return nil, nil, usagef("--in: %s is negative; want a time such as 10m", c.In)
+	}
+	if c.In > 0 && !c.At.IsZero() {
+		return nil, nil, usagef("--in and --at: want one of them")
 	}
 	if c.Timeout <= 0 {
 		return nil, nil, usagef("--timeout: %s; want more than 0, such as 10s", c.Timeout)

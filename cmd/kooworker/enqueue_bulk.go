@@ -22,7 +22,7 @@ type batchFlags struct {
 	WaitTimeout time.Duration `name:"wait-timeout" placeholder:"DURATION" help:"Wait no longer than this; exit code 4."`
 	Restore     bool          `help:"When resuming: also enqueue again tasks that the batch counts as queued although no queue holds them, because somebody deleted them there or Redis lost them."`
 	NoReceipts  bool          `name:"no-receipts" help:"Count the outcomes of the batch, and keep no receipts."`
-	Keep        time.Duration `default:"720h" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
+	Keep        time.Duration `default:"30d" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
 }
 
 func (f batchFlags) wanted() bool { return f.Batch != "" || f.Wait }
@@ -64,6 +64,7 @@ type bulkSummary struct {
 	Rejected  int64             `json:"rejected"`
 	Skipped   int64             `json:"skipped"`
 	Seconds   float64           `json:"seconds"`
+	RunAt     *time.Time        `json:"run_at,omitempty"`  // with --at
 	Balance   *tasks.BatchStats `json:"balance,omitempty"` // with --wait
 }
 
@@ -73,7 +74,11 @@ func (s bulkSummary) String() string {
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
-	return text + fmt.Sprintf(", in %.1f s", s.Seconds)
+	text += fmt.Sprintf(", in %.1f s", s.Seconds)
+	if s.RunAt != nil && s.Enqueued > 0 {
+		text += "; they run from " + s.RunAt.Format(time.RFC3339) + " on"
+	}
+	return text
 }
 
 // bulkPool is the number of connections of a bulk: for its exchanges, and for
@@ -164,6 +169,7 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	return bulkSummary{
 		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
 		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
+		RunAt: noZeroTime(c.At),
 	}, err
 }
 
@@ -183,11 +189,13 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 	}
 }
 
-// isUsage reports whether an error is about the input or the batch, not about Redis.
+// isUsage reports whether an error is about the input, the options or the batch, not
+// about Redis.
 func isUsage(err error) bool {
 	known, ok := errors.AsType[commandError](err)
 	return ok && known.code == exitUsage ||
-		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*tasks.FieldError](err)
+		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*tasks.FieldError](err) ||
+		is[*enqueue.OptionError](err)
 }
 
 // resumableError says how to resume after an error, if the same command would

@@ -49,7 +49,7 @@ type locksSweepCmd struct {
 	Source sourceFlags   `embed:"" group:"source"`
 	Force  bool          `group:"sweep" help:"Release all stale locks, whatever --max and --max-share say."`
 	DryRun bool          `name:"dry-run" help:"Only list the locks that would be released."`
-	Keep   time.Duration `name:"ledger-keep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
+	Keep   time.Duration `name:"ledger-keep" default:"30d" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 	JSON   bool          `help:"Print one JSON object."`
 }
 

@@ -34,7 +34,7 @@ type workerCmd struct {
 
 	WithScheduler bool          `name:"with-scheduler" group:"sweep" help:"Run the scheduler of sweeps in this process as well."`
 	Schedule      scheduleFlags `embed:""`
-	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"720h" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
+	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"30d" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 
 	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that are worked on at a time (${default})."`
 	Pollers         int           `placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
