@@ -46,7 +46,7 @@ func testQuota(t *testing.T, quota string, workers int, share, refused float64) 
 		t.Fatal(err)
 	}
 	cfg.Quotas = append(cfg.Quotas, q)
-	_, url := serveSimulator(t, cfg)
+	sim, url := serveSimulator(t, cfg)
 	server := redistest.Start(t)
 	if r := kooworker(t, unbindsCSV(n), "enqueue", "unbind", "--file", "-", "--redis-url", server.URL()); r.code != exitDone {
 		t.Fatalf("exit %d: %s", r.code, r.stderr)
@@ -55,9 +55,10 @@ func testQuota(t *testing.T, quota string, workers int, share, refused float64) 
 		startProcess(t, []string{"KOODRIVE_TOKEN=t0ken"}, "worker", "--redis-url", server.URL(), "--koodrive-url", url, "--concurrency", "64")
 	}
 	counts := func() (granted, refused float64) {
-		var quotas []struct{ Granted, Refused float64 }
-		getJSON(t, url+"/_sim/quotas", &quotas)
-		return quotas[0].Granted, quotas[0].Refused
+		for _, q := range sim.Stats().Quotas { // there is one
+			granted, refused = float64(q.Granted), float64(q.Refused)
+		}
+		return granted, refused
 	}
 	redistest.Eventually(t, time.Minute, "calls are made", func() bool { granted, _ := counts(); return granted > 0 })
 	letTimePass(warmUp)
