@@ -48,7 +48,7 @@ func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 		{"enqueue unbind", "want --user-id and --device-id"},
 		{"enqueue unbind --user-id u", "want --user-id and --device-id"},
 		{"enqueue unbind --user-id u --device-id ..", "device_id"},
-		{"enqueue unbind --user-id u --device-id d --in 5", `invalid duration|missing unit`},
+		{"enqueue unbind --user-id u --device-id d --in 5", `--in: "5" is not a duration; want for example 90s, 1h30m, 30d or 2w`},
 		{"enqueue unbind --user-id u --device-id d --in=-5m", "negative"},
 		{"enqueue unbind --user-id u --device-id d --format csv", "only with --file"},
 		{"enqueue unbind --user-id u --file x", "leave out --user-id"},

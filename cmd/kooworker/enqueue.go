@@ -106,14 +106,18 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	if err != nil {
 		return redisError(err)
 	}
+	isLater := time.Until(res.RunAt) > time.Second
 	if c.JSON {
-		return writeJSON(e.stdout, map[string]any{
+		out := map[string]any{
 			"id": res.ID, "kind": t.Kind(), "queue": res.Queue, "user_id": t.User(), "target": t.Target(), "status": res.Status,
-			"run_at": noZeroTime(res.RunAt),
-		})
+		}
+		if isLater {
+			out["run_at"] = jsonTime(res.RunAt)
+		}
+		return writeJSON(e.stdout, out)
 	}
 	when := ""
-	if time.Until(res.RunAt) > time.Second {
+	if isLater {
 		when = "; it runs from " + res.RunAt.UTC().Format(time.RFC3339) + " on"
 	}
 	if res.Status == enqueue.Duplicate {
@@ -124,8 +128,8 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	return nil
 }
 
-// noZeroTime returns a time for JSON, and null for none.
-func noZeroTime(t time.Time) *time.Time {
+// jsonTime returns a time for JSON in whole seconds of UTC, and nil for the zero time.
+func jsonTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

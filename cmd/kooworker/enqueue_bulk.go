@@ -169,7 +169,7 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	return bulkSummary{
 		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
 		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
-		RunAt: noZeroTime(c.At),
+		RunAt: jsonTime(c.At),
 	}, err
 }
 

@@ -55,7 +55,7 @@ func TestEnqueue_At(t *testing.T) {
 		sim.Bind(fmt.Sprint("user-", i/3), simulator.Device{DeviceID: fmt.Sprint("device-", i)})
 	}
 	w := startWorker(t, server, url)
-	at := time.Now().Add(6 * time.Second).Truncate(time.Second)
+	at := time.Now().Add(10 * time.Second).Truncate(time.Second)
 	redis := []string{"--redis-url", server.URL(), "--at", at.Format(time.RFC3339)}
 	runs := "; it runs from " + at.UTC().Format(time.RFC3339) + " on\n"
 
@@ -94,7 +94,7 @@ func TestEnqueue_NotAfter(t *testing.T) {
 	server := redistest.Start(t)
 	sim, url := startSimulator(t)
 	sim.Bind("u", simulator.Device{DeviceID: "d"})
-	limit := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	limit := time.Now().Add(4 * time.Second).Truncate(time.Second)
 	args := []string{"enqueue", "unbind", "--user-id", "u", "--device-id", "d", "--redis-url", server.URL(), "--not-after", limit.Format(time.RFC3339)}
 	if r := kooworker(t, "", args...); r.code != exitDone {
 		t.Fatalf("%+v; want exit code 0", r)
