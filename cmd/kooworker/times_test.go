@@ -115,8 +115,8 @@ func TestEnqueue_NotAfter(t *testing.T) {
 	}
 }
 
-// Every flag and every environment variable that is a duration takes days.
-func TestDurations_InFlags(t *testing.T) {
+// A flag that is a duration takes weeks and days, and says what would be right.
+func TestEnqueue_InWeeks(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
 	args := []string{"enqueue", "unbind", "--user-id", "u", "--device-id", "d", "--redis-url", r.URL(), "--in"}
