@@ -86,6 +86,11 @@ func (b *bundle) passes(n int) {
 	b.t.Helper()
 	r := b.repairer()
 	defer r.ReleaseLock(b.t.Context())
+	b.passesOf(r, n)
+}
+
+func (b *bundle) passesOf(r *recovery.Repairer, n int) {
+	b.t.Helper()
 	for range n {
 		if err := r.Pass(b.t.Context()); err != nil {
 			b.t.Fatal(err)

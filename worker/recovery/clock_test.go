@@ -55,6 +55,23 @@ func TestReap_OwnerLives(t *testing.T) {
 	b.want(map[recovery.Repair]int{recovery.Requeued: 2, recovery.Crashed: 1})
 }
 
+// TestReap_ServerThatHasJustStarted looks at a server whose clock is behind between the two
+// writes of its first heartbeat: it is on the list, and its info is not there yet.
+func TestReap_ServerThatHasJustStarted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	behind := ago(40 * time.Second)
+	b.leaveHeartbeat("w:7:5ca1ab1e", behind)
+	r := b.repairer()
+	b.passesOf(r, 1)
+	b.setStatus("w:7:5ca1ab1e", "active")
+	b.enqueue(unbind, "just taken")
+	b.take(unbind, "just taken", behind.Add(asynqx.LeaseTTL))
+	b.passesOf(r, 2)
+	b.wantAt(unbind, "just taken", "active", "lease", "hash")
+	b.want(map[recovery.Repair]int{})
+}
+
 // TestReap_OwnersDoNotHoldUpOthers has more tasks with living owners than a chunk.
 func TestReap_OwnersDoNotHoldUpOthers(t *testing.T) {
 	t.Parallel()

@@ -36,6 +36,7 @@ type serverRegistry map[string]server
 
 type server struct {
 	heartbeat  time.Time // the last one, by the server's clock
+	heardAt    time.Time // when we first saw that heartbeat, by our clock
 	lastListed time.Time // when it was last on the list, by ours
 	closing    bool      // it was shutting down at that heartbeat
 	slots      int       // how many tasks it ran at once; 0 if that is not known
@@ -52,7 +53,7 @@ func (s server) fits(written time.Time) bool {
 func (s server) died() bool { return !s.alive && !s.closing }
 
 // refresh reads the list, and the info of each server that was alive or has sent a
-// heartbeat since the last refresh.
+// heartbeat lately. A server puts itself on the list first, and writes its info then.
 func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
@@ -67,7 +68,10 @@ func (r serverRegistry) refresh(ctx context.Context, rdb redis.UniversalClient) 
 			old, known := r[key]
 			s := old
 			s.heartbeat, s.lastListed = time.Unix(int64(z.Score), 0).Add(-asynqx.HeartbeatTTL), now
-			if !known || old.alive || !old.heartbeat.Equal(s.heartbeat) {
+			if !known || !old.heartbeat.Equal(s.heartbeat) {
+				s.heardAt = now
+			}
+			if old.alive || now.Sub(s.heardAt) < asynqx.HeartbeatTTL {
 				infos[key] = p.Get(ctx, key)
 			}
 			r[key] = s
