@@ -277,8 +277,9 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 		{name: "never refuses", workers: []int{1, 3}, api: func() api { return noQuota{} }, refused: 0, to: 45 * s, callers: 16},
 		{name: "refuses all from 1 s to 11 s", workers: []int{1}, api: func() api { return &troubled{api: noQuota{}} }, share: .95, refused: .01, to: 45 * s, users: 100_000, callers: 16},
 		{name: "the same, and bucket 200/s", workers: []int{3}, api: func() api { return &troubled{api: bucket(200, 20)()} }, allows: 200, share: .97, refused: .02},
-		{name: "1 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{1} }, share: .95, refused: 1, to: 75 * s, users: 2000, callers: 16},
-		{name: "20 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{20} }, share: .95, refused: 1, to: 75 * s, users: 2000, callers: 16},
+		// Once in 40 runs the first refusals look like a quota, which takes half a minute to unlearn.
+		{name: "1 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{1} }, share: .95, refused: 1, from: 50 * s, to: 90 * s, users: 2000, callers: 16},
+		{name: "20 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{20} }, share: .95, refused: 1, from: 50 * s, to: 90 * s, users: 2000, callers: 16},
 	}
 	lines := make([][]string, len(rows))
 	alone := make(map[int]float64) // calls a second that pass without a quota, by workers
