@@ -35,8 +35,8 @@ func ValidateBatchID(id string) error {
 		"1 to 64 letters, digits, dots, hyphens or underscores, the first of them a letter or digit")
 }
 
-// BatchStats are the counts of a batch. Total is always the sum of the eight
-// counts that follow it.
+// BatchStats are the counts of a batch. Total is always the sum of the nine counts
+// that follow it.
 type BatchStats struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"`
@@ -47,6 +47,7 @@ type BatchStats struct {
 	Succeeded   int64 `json:"succeeded"`
 	AlreadyGone int64 `json:"already_gone"`
 	Superseded  int64 `json:"superseded"`
+	Cancelled   int64 `json:"cancelled"`
 	Dead        int64 `json:"dead"`
 	Discarded   int64 `json:"discarded"`
 	Duplicate   int64 `json:"duplicate"` // this batch has queued the same target before
@@ -59,7 +60,7 @@ type BatchStats struct {
 
 // Failed is the number of tasks and lines that were not carried out and are not
 // under way any more.
-func (b BatchStats) Failed() int64 { return b.Dead + b.Discarded + b.Rejected }
+func (b BatchStats) Failed() int64 { return b.Cancelled + b.Dead + b.Discarded + b.Rejected }
 
 // GoneWarning asks whether the ids are right, if most of the tasks that have ended well,
 // and at least 20 have, found nothing to do. Otherwise it is empty. So many are usual if
@@ -79,7 +80,8 @@ type Receipt struct {
 	Kind   Kind   `json:"kind"`
 	UserID string `json:"user_id"`
 	Target string `json:"target"`
-	// Outcome is what became of the task, and Reason says why.
+	// Outcome is what became of the task, and Reason says why. The reason of a task that
+	// was cancelled is followed by what the operator said: "cancelled: wrong file".
 	Outcome Outcome `json:"outcome"`
 	Reason  Reason  `json:"reason"`
 	// Attempts counts KooDrive's answers about this task, the last one included.

@@ -25,7 +25,7 @@ const (
 // bounds its size. It also reads how many tasks wait.
 func (w *Worker) housekeep(ctx context.Context) {
 	var letters deadletter.IndexPosition
-	var batches batch.ListPosition
+	var batches, cancelled batch.ListPosition
 	store := batch.NewStore(w.rdb)
 	tick := time.NewTicker(housekeepEvery)
 	defer tick.Stop()
@@ -37,6 +37,7 @@ func (w *Worker) housekeep(ctx context.Context) {
 		for _, step := range []func() (int64, error){
 			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
 			func() (int64, error) { return store.PruneList(limited, &batches) },
+			func() (int64, error) { return store.PruneCancelled(limited, &cancelled) },
 		} {
 			if _, err := step(); err != nil && ctx.Err() == nil {
 				w.log.Warn("cannot remove entries whose subject is gone; trying again", zap.Error(err))

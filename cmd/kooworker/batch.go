@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
@@ -20,6 +22,7 @@ type batchCmd struct {
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
 	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
 	Receipts batchReceiptsCmd `cmd:"" help:"Write the receipts of a batch as JSON lines: what became of each task."`
+	Cancel   batchCancelCmd   `cmd:"" help:"Cancel what waits of a batch: it never runs, and its receipts say so. What is in flight finishes."`
 	Delete   batchDeleteCmd   `cmd:"" help:"Delete a batch and its receipts."`
 }
 
@@ -99,7 +102,7 @@ func writeStats(out io.Writer, b batchLeft) {
 		always bool // otherwise only if it is not 0
 	}{
 		{"queued", b.Queued, true}, {"succeeded", b.Succeeded, true}, {"already gone", b.AlreadyGone, true}, {"superseded", b.Superseded, false},
-		{"dead", b.Dead, true}, {"discarded", b.Discarded, false}, {"duplicate", b.Duplicate, false}, {"rejected", b.Rejected, false},
+		{"cancelled", b.Cancelled, false}, {"dead", b.Dead, true}, {"discarded", b.Discarded, false}, {"duplicate", b.Duplicate, false}, {"rejected", b.Rejected, false},
 		{"total", b.Total, true},
 	} {
 		if row.always || row.n > 0 {
@@ -251,16 +254,28 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 
 type batchDeleteCmd struct {
 	batchID
-	Force bool `help:"Delete it even if it is not done. Its tasks run nevertheless, and leave no receipt."`
+	Force bool `help:"If it is not done, cancel it first."`
 }
 
 // Run implements the command.
-func (c *batchDeleteCmd) Run(e *env, store *batch.Store) error {
-	err := store.Delete(e.ctx, c.ID, c.Force)
+func (c *batchDeleteCmd) Run(e *env, store *batch.Store, rdb redis.UniversalClient) error {
+	err := store.Delete(e.ctx, c.ID, false)
 	if is[*batch.NotDoneError](err) {
-		return usagef("%w; want --force", err)
-	}
-	if err != nil {
+		if !c.Force {
+			return usagef("%w; cancel it first with kooworker batch cancel %s, or let --force do both", err, c.ID)
+		}
+		res, err := cancelBatch(e, rdb, batch.Cancellation{Batch: c.ID, Reason: "deleted"})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(e.stdout, cancelSummary(res))
+		if res.InFlight > 0 {
+			fmt.Fprintln(e.stdout, "their outcomes are in the log of the workers")
+		}
+		if err := store.Delete(e.ctx, c.ID, true); err != nil {
+			return redisError(err)
+		}
+	} else if err != nil {
 		return redisError(err)
 	}
 	fmt.Fprintf(e.stdout, "deleted %s\n", c.ID)

@@ -2,13 +2,10 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -243,7 +240,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 	res, err := store.Discard(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate,
 		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
-			_, err := batches.RecordOutcomes(ctx, receipts)
+			_, _, err := batches.RecordOutcomes(ctx, receipts)
 			return err
 		},
 	})
@@ -255,15 +252,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 
 // audit logs who discarded what, whatever the log level.
 func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
-	who := "unknown"
-	if u, err := user.Current(); err == nil {
-		who = u.Username
-	}
-	host, _ := os.Hostname()
-	log := e.flags.Log
-	log.LogLevel = "info"
-	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
-		zap.String("by", who), zap.String("host", cmp.Or(host, "unknown")), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
+	e.audit("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.

@@ -194,7 +194,7 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 func isUsage(err error) bool {
 	known, ok := errors.AsType[commandError](err)
 	return ok && known.code == exitUsage ||
-		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*tasks.FieldError](err) ||
+		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*batch.CancelledError](err) || is[*tasks.FieldError](err) ||
 		is[*enqueue.OptionError](err)
 }
 
