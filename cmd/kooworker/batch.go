@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,7 +19,7 @@ type batchCmd struct {
 	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and about how long the rest takes."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
-	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
+	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters, its receipts and the queues. Exit code 1: they disagree."`
 	Receipts batchReceiptsCmd `cmd:"" help:"Write the receipts of a batch as JSON lines: what became of each task."`
 	Cancel   batchCancelCmd   `cmd:"" help:"Cancel what waits of a batch: it never runs, and its receipts say so. What is in flight finishes."`
 	Delete   batchDeleteCmd   `cmd:"" help:"Delete a batch and its receipts."`
@@ -197,39 +196,6 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
 	return b, redisError(err)
-}
-
-type batchAuditCmd struct {
-	batchID
-	JSON bool `help:"Print one JSON object."`
-}
-
-// Run implements the command.
-func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
-	audit, err := store.Audit(e.ctx, c.ID)
-	if err != nil {
-		return redisError(err)
-	}
-	if c.JSON {
-		report := struct {
-			ID    string `json:"id"`
-			Clean bool   `json:"clean"`
-			batch.Audit
-		}{c.ID, audit.Clean(), audit}
-		if err := writeJSON(e.stdout, report); err != nil {
-			return err
-		}
-	} else if audit.Clean() {
-		fmt.Fprintf(e.stdout, "clean: %d tasks, whose states were counted again", audit.Stats.Total)
-		if audit.Receipts >= 0 {
-			fmt.Fprintf(e.stdout, "; %d receipts", audit.Receipts)
-		}
-		fmt.Fprintln(e.stdout)
-	}
-	if !audit.Clean() {
-		return fmt.Errorf("batch %s does not balance: %s", c.ID, strings.Join(audit.Problems, "; "))
-	}
-	return nil
 }
 
 type batchReceiptsCmd struct {

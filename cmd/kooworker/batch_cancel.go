@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/cancel"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
@@ -62,7 +62,7 @@ func checkReason(text string) error {
 }
 
 // cancelSummary is for people.
-func cancelSummary(res cancel.Result) string {
+func cancelSummary(res batches.CancelResult) string {
 	text := fmt.Sprintf("%d cancelled", res.Cancelled)
 	if res.InFlight > 0 {
 		text += fmt.Sprintf("; %d are in flight and end by themselves", res.InFlight)
@@ -74,17 +74,17 @@ func cancelSummary(res cancel.Result) string {
 }
 
 // cancelBatch cancels tasks of a batch, and shows the progress.
-func cancelBatch(e *env, rdb redis.UniversalClient, c batch.Cancellation) (cancel.Result, error) {
+func cancelBatch(e *env, rdb redis.UniversalClient, c batch.Cancellation) (batches.CancelResult, error) {
 	c.By = operator()
 	stats, err := batch.NewStore(rdb).Show(e.ctx, c.Batch)
 	if err != nil {
-		return cancel.Result{}, err
+		return batches.CancelResult{}, err
 	}
 	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
 	if c.IsWhole() {
 		progress.SetTotal(stats.Queued + stats.Dead)
 	}
-	res, err := cancel.Batch(e.ctx, rdb, c, progress.Set)
+	res, err := batches.Cancel(e.ctx, rdb, c, progress.Set)
 	progress.Finish()
 	if is[*batch.NotFoundError](err) {
 		return res, err

@@ -39,6 +39,8 @@ type Query struct {
 	// IDPrefixes are what the IDs begin with, any of them. Empty: any ID. Only the
 	// tasks with these IDs are read, which makes the search faster.
 	IDPrefixes []string
+	// Decode reads a task of asynq's. Default: tasks.Decode.
+	Decode func(kind string, payload []byte) (tasks.Task, tasks.Intent, error)
 	// Matches is asked about each of those. Nil: all match. A task that cannot be
 	// decoded does not match.
 	Matches func(Task) bool
@@ -98,7 +100,7 @@ func (s *Store) read(ctx context.Context, q Query, queue string, ids []string) (
 	}
 	var out []Task
 	for i, id := range ids {
-		if t, ok := readTask(queue, id, messages[i].Val()); ok && (q.Matches == nil || q.Matches(t)) {
+		if t, ok := q.readTask(queue, id, messages[i].Val()); ok && (q.Matches == nil || q.Matches(t)) {
 			out = append(out, t)
 		}
 	}
@@ -106,12 +108,18 @@ func (s *Store) read(ctx context.Context, q Query, queue string, ids []string) (
 }
 
 // readTask decodes a message of asynq's.
-func readTask(queue, id, message string) (t Task, ok bool) {
+func (q Query) readTask(queue, id, message string) (t Task, ok bool) {
 	m, err := asynqx.ParseMessage([]byte(message))
 	if err != nil || message == "" {
 		return t, false
 	}
-	task, intent, err := tasks.Decode(tasks.Kind(m.Kind), m.Payload)
+	decode := q.Decode
+	if decode == nil {
+		decode = func(kind string, payload []byte) (tasks.Task, tasks.Intent, error) {
+			return tasks.Decode(tasks.Kind(kind), payload)
+		}
+	}
+	task, intent, err := decode(m.Kind, m.Payload)
 	return Task{ID: id, Queue: queue, Task: task, Intent: intent, Attempts: int(m.Retried)}, err == nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
-
 	"github.com/kooworker/kooworker/tasks"
 )
 

@@ -1,21 +1,4 @@
-// Package cancel cancels a batch: it joins the ledger of batches, the queues and the
-// dead letters, none of which knows the others.
-//
-// # What holds, whatever dies
-//
-// The cancellation is recorded first (batch.Store.Cancel). From then on no worker
-// begins a task of the batch: a worker that comes to one records it as cancelled. So
-// all that follows only makes it faster, and Batch may die between any two of its
-// steps, or lose its connection. Running it again finishes it.
-//
-// A task that is taken out of its queue is recorded before it is deleted; see package
-// waiting. A task that a worker has in hand at that time goes on, and its own outcome
-// is recorded.
-//
-// When nothing of the batch is in any queue, what the ledger still counts as queued or
-// dead is lost: somebody has deleted it, or an off-boarding was cancelled before
-// it had enqueued its children. These are recorded as cancelled last.
-package cancel
+package batches
 
 import (
 	"cmp"
@@ -32,13 +15,13 @@ import (
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
-// Result is what Batch did.
-type Result struct {
-	// Cancelled is how many tasks were cancelled meanwhile, by Batch and by workers.
+// CancelResult is what Cancel did.
+type CancelResult struct {
+	// Cancelled is how many tasks were cancelled meanwhile, by Cancel and by workers.
 	Cancelled int64 `json:"cancelled"`
 	// InFlight is how many tasks workers still have in hand. They end by themselves.
 	InFlight int64 `json:"in_flight"`
-	// Left is how many tasks are queued and not in flight. If it is not 0, Batch was
+	// Left is how many tasks are queued and not in flight. If it is not 0, Cancel was
 	// interrupted, and running it again cancels them.
 	Left int64 `json:"left"`
 }
@@ -46,25 +29,25 @@ type Result struct {
 const (
 	// learnt is how long it takes until every worker knows of a cancellation.
 	learnt = 2 * time.Second
-	// patience is how long Batch waits for tasks in flight to end.
+	// patience is how long Cancel waits for tasks in flight to end.
 	patience = 20 * time.Second
 	// pause is the time between two looks at the queues.
 	pause = 200 * time.Millisecond
 )
 
-// Batch cancels the tasks of a batch that c selects. It returns when nothing of them waits and
+// Cancel cancels the tasks of a batch that c selects. It returns when nothing of them waits and
 // nothing is in flight, or if what is in flight takes long. progress is called with
 // the number of tasks that were cancelled so far. The result holds even with an error.
-func Batch(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation, progress func(cancelled int64)) (Result, error) {
+func Cancel(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation, progress func(cancelled int64)) (CancelResult, error) {
 	j := &job{Cancellation: c, progress: progress, ledger: batch.NewStore(rdb), queues: waiting.NewStore(rdb), letters: deadletter.NewStore(rdb)}
 	before, err := j.ledger.Show(ctx, c.Batch)
 	if err != nil {
-		return Result{}, err
+		return CancelResult{}, err
 	}
 	j.before = before.Cancelled
 	lane, err := j.ledger.Lane(ctx, c.Batch)
 	if err != nil {
-		return Result{}, err
+		return CancelResult{}, err
 	}
 	j.query = waiting.OfBatch(c.Batch, lane, func(t waiting.Task) bool { return c.Covers(t.Intent.BatchRef, t.Task) })
 	inFlight, cancelErr := j.run(ctx)
@@ -74,9 +57,9 @@ func Batch(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation,
 	defer stop()
 	after, err := j.ledger.Show(ctx, c.Batch)
 	if err != nil {
-		return Result{}, cmp.Or(cancelErr, err)
+		return CancelResult{}, cmp.Or(cancelErr, err)
 	}
-	res := Result{Cancelled: after.Cancelled - j.before, InFlight: int64(inFlight)}
+	res := CancelResult{Cancelled: after.Cancelled - j.before, InFlight: int64(inFlight)}
 	progress(res.Cancelled)
 	if c.IsWhole() || cancelErr != nil { // otherwise the others of the batch are queued
 		res.Left = max(after.Queued-res.InFlight, 0)
@@ -84,7 +67,7 @@ func Batch(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation,
 	return res, cancelErr
 }
 
-// job is one call of Batch.
+// job is one call of Cancel.
 type job struct {
 	batch.Cancellation
 
