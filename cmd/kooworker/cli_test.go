@@ -57,6 +57,7 @@ func TestRun_WrongUsageSaysWhatIsRight(t *testing.T) {
 		{"dead replay", "want a filter"},
 		{"dead replay --all --rate=-1", "negative"},
 		{"dead list --reason bored", "want one of"},
+		{"dead list --kind device:unbindx", "want one of [device:unbind lock:release user:offboard lock:sweep batch:webhook], or unknown"},
 		{"dead list --limit=-1", "no negative"},
 		{"dead discard --all", "want --yes"},
 		{"demo --tasks 1", "want 60 to"},

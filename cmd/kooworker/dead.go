@@ -31,7 +31,7 @@ type deadCmd struct {
 
 type deadFilter struct {
 	ID        []string       `group:"filter" placeholder:"ID" help:"Task ID; may be given several times."`
-	Kind      []tasks.Kind   `group:"filter" placeholder:"KIND" help:"For example device:unbind."`
+	Kind      []tasks.Kind   `group:"filter" placeholder:"KIND" help:"For example device:unbind; unknown stands for all kinds that this version does not know."`
 	Reason    []tasks.Reason `group:"filter" placeholder:"REASON" help:"For example forbidden."`
 	UserID    string         `name:"user-id" group:"filter" placeholder:"ID" help:"KooDrive user."`
 	Batch     string         `group:"filter" placeholder:"ID" help:"Batch."`
@@ -48,6 +48,11 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 	for _, reason := range f.Reason {
 		if !reason.Known() {
 			return out, usagef("--reason: %q is not a reason; want one of %v", reason, tasks.Reasons())
+		}
+	}
+	for _, kind := range f.Kind {
+		if kind != deadletter.KindUnknown && !slices.Contains(tasks.Kinds(), kind) {
+			return out, usagef("--kind: %q is not a kind; want one of %v, or %s, which stands for all others", kind, tasks.Kinds(), deadletter.KindUnknown)
 		}
 	}
 	now := time.Now()
