@@ -14,7 +14,7 @@ import (
 )
 
 type batchCmd struct {
-	List     batchListCmd     `cmd:"" help:"List batches, latest first."`
+	List     batchListCmd     `cmd:"" help:"List batches, latest first. OK: succeeded; GONE: already gone; FAILED: dead, discarded or rejected; OTHER: superseded, or a duplicate."`
 	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and about how long the rest takes."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
@@ -37,15 +37,24 @@ func (c *batchListCmd) Run(e *env, store *batch.Store) error {
 	if c.JSON {
 		return writeJSONLines(e.stdout, false, store.List(e.ctx), func(b tasks.BatchStats) any { return b }, redisError)
 	}
-	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", "QUEUED", "SUCCEEDED", "ALREADY GONE", "SUPERSEDED", "DEAD", "DISCARDED", "DUPLICATE", "REJECTED", "DONE")
+	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", terminal.Optional("QUEUED"), "OK", terminal.Optional("GONE"),
+		terminal.Optional("FAILED"), terminal.Optional("OTHER"), "DONE")
 	for b, err := range store.List(e.ctx) {
 		if err != nil {
 			return redisError(err)
 		}
-		table.Row(b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
-			b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected, yesNo(b.Done))
+		table.Row(minutes(b.CreatedAt), terminal.ID(b.ID), b.Total, b.Queued,
+			b.Succeeded, b.AlreadyGone, b.Failed(), b.Superseded+b.Duplicate, yesNo(b.Done))
 	}
 	return table.Close("No batches.\n")
+}
+
+// minutes writes a time for a table; a time that is not known is empty.
+func minutes(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04")
 }
 
 func yesNo(b bool) string {
@@ -91,7 +100,7 @@ func warnGone(w io.Writer, b tasks.BatchStats) {
 // writeStats writes the counts of a batch for people.
 func writeStats(out io.Writer, b batchLeft) {
 	table := terminal.NewTable(out)
-	table.Row("batch", b.ID)
+	table.Row("batch", terminal.ID(b.ID))
 	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
 	for _, row := range []struct {
 		name   string
