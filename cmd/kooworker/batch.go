@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,6 +126,7 @@ func writeStats(out io.Writer, b batchLeft) {
 type batchWaitCmd struct {
 	batchID
 	Timeout time.Duration `env:"KOOWORKER_WAIT_TIMEOUT" placeholder:"DURATION" help:"Wait no longer than this."`
+	MaxGone *float64      `name:"max-already-gone" env:"KOOWORKER_WAIT_MAX_ALREADY_GONE" placeholder:"F" help:"Exit code 3 if more than this share, 0 to 1, of the tasks that ended well was already gone: then the ids may be wrong."`
 	JSON    bool          `help:"Print one JSON object."`
 }
 
@@ -133,8 +135,31 @@ func (c *batchWaitCmd) Run(e *env, store *batch.Store) error {
 	if c.Timeout < 0 {
 		return usagef("--timeout: %s is negative; want a time such as 10m", c.Timeout)
 	}
+	if err := checkMaxGone(c.MaxGone); err != nil {
+		return err
+	}
 	b, err := waitForBatch(e, store, c.ID, c.Timeout, nil)
-	return printWaited(e, b, c.JSON, err)
+	return printWaited(e, b, c.JSON, cmp.Or(err, tooManyGone(b, c.MaxGone)))
+}
+
+// checkMaxGone checks the flag --max-already-gone, which is nil if it is not given.
+func checkMaxGone(most *float64) error {
+	if most != nil && !(*most >= 0 && *most <= 1) { // which NaN is not
+		return usagef("--max-already-gone: %g is no share; want 0 to 1", *most)
+	}
+	return nil
+}
+
+// tooManyGone returns an error if a batch that is done has more tasks that were already
+// gone than --max-already-gone allows.
+func tooManyGone(b tasks.BatchStats, most *float64) error {
+	if most == nil || !b.Done {
+		return nil
+	}
+	if err := b.CheckGone(*most); err != nil {
+		return commandError{err, exitPartial, ""}
+	}
+	return nil
 }
 
 type batchWatchCmd struct {
