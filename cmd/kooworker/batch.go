@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
 
@@ -265,13 +266,14 @@ func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
 
 type batchReceiptsCmd struct {
 	batchID
-	Follow  bool `help:"Continue with receipts that are written meanwhile, until the batch is done."`
-	History bool `help:"All receipts of a task that was replayed, not only the last."`
+	UserID  string `name:"user-id" placeholder:"ID" help:"Only the receipts of this user."`
+	Follow  bool   `help:"Continue with receipts that are written meanwhile, until the batch is done."`
+	History bool   `help:"All receipts of a task that was replayed, not only the last."`
 }
 
 // Run implements the command.
 func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
-	receipts := store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow})
+	receipts := ofUser(c.UserID, store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow}))
 	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
 		if e.ctx.Err() != nil {
 			return errors.New("interrupted: not all receipts were written")
@@ -281,6 +283,17 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 		}
 		return redisError(err)
 	})
+}
+
+// ofUser leaves out the receipts of other users, unless the user is empty.
+func ofUser(user string, receipts iter.Seq2[tasks.Receipt, error]) iter.Seq2[tasks.Receipt, error] {
+	return func(yield func(tasks.Receipt, error) bool) {
+		for r, err := range receipts {
+			if wanted := err != nil || user == "" || r.UserID == user; wanted && !yield(r, err) {
+				return
+			}
+		}
+	}
 }
 
 type batchDeleteCmd struct {
