@@ -144,16 +144,10 @@ type layout struct {
 // writeBlock writes the rows that wait.
 func (t *Table) writeBlock() {
 	l := t.layout()
-	switch {
-	case l.isCards:
+	if l.isCards {
 		t.writeCards(l)
-	default:
-		if t.above == nil || t.above.isCards || !slices.Equal(l.columns, t.above.columns) {
-			t.writeHeader(l)
-		}
-		for _, row := range t.rows {
-			t.writeRow(l, row)
-		}
+	} else {
+		t.writeColumns(l)
 	}
 	t.above, t.rows = &l, t.rows[:0]
 }
@@ -193,10 +187,17 @@ func (t *Table) columnWidth(i int) (width, least int) {
 	return width, least
 }
 
-func (t *Table) writeHeader(l layout) {
-	if t.isList {
-		return
+func (t *Table) writeColumns(l layout) {
+	isLikeAbove := t.above != nil && !t.above.isCards && slices.Equal(l.columns, t.above.columns)
+	if !t.isList && !isLikeAbove {
+		t.writeHeader(l)
 	}
+	for _, row := range t.rows {
+		t.writeRow(l, row)
+	}
+}
+
+func (t *Table) writeHeader(l layout) {
 	if t.above != nil {
 		t.writeLine("")
 	}
