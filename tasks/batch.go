@@ -67,12 +67,26 @@ func (b BatchStats) Failed() int64 { return b.Cancelled + b.Dead + b.Discarded +
 // the same tasks ran before; but KooDrive says the same of ids that it does not know.
 func (b BatchStats) GoneWarning() string {
 	const few = 20
-	ended := b.Succeeded + b.AlreadyGone + b.Superseded
+	ended := b.endedWell()
 	if ended < few || 2*b.AlreadyGone <= ended {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d tasks were already gone: are the ids right? KooDrive says the same of ids that it does not know", b.AlreadyGone, ended)
+	return fmt.Sprintf("%d of %d tasks were already gone: %s", b.AlreadyGone, ended, areIDsRight)
 }
+
+const areIDsRight = "are the ids right? KooDrive says the same of ids that it does not know"
+
+// CheckGone returns an error that asks the same if more than a share, 0 to 1, of the tasks
+// that have ended well found nothing to do.
+func (b BatchStats) CheckGone(most float64) error {
+	ended := b.endedWell()
+	if ended == 0 || float64(b.AlreadyGone)/float64(ended) <= most {
+		return nil
+	}
+	return fmt.Errorf("%d of %d tasks were already gone, which is more than a share of %g: %s", b.AlreadyGone, ended, most, areIDsRight)
+}
+
+func (b BatchStats) endedWell() int64 { return b.Succeeded + b.AlreadyGone + b.Superseded }
 
 // Receipt is the record of what became of one task of a batch.
 type Receipt struct {

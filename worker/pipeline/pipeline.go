@@ -221,11 +221,10 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	switch {
 	case errors.Is(err, tasks.ErrUnknownKind):
 		return Job{}, Failed(Problem{
-			Reason: tasks.UnknownKind, Detail: err.Error(),
-			Hint: "a newer producer may have written it: upgrade the workers, then replay",
+			Reason: tasks.UnknownKind, Detail: err.Error(), Hint: tasks.UnknownKind.Hint(),
 		})
 	case err != nil:
-		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error()})
+		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error(), Hint: tasks.Undecodable.Hint()})
 	}
 	return Job{ID: d.ID, Task: task, Intent: intent, Lane: d.lane(), Calling: d.Calling}, Result{}
 }
@@ -236,14 +235,14 @@ func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
 		if x := recover(); x != nil {
 			p.log.panicked(job.Task, x, debug.Stack())
-			result = Failed(Problem{Reason: tasks.Panicked, Detail: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"})
+			result = Failed(Problem{Reason: tasks.Panicked, Detail: "the worker's own code failed", Hint: tasks.Panicked.Hint()})
 		}
 	}()
 	if why, ok := p.cancelled(job.Intent.BatchRef, job.Task); ok {
 		return Cancelled(why)
 	}
 	if limit := job.Intent.NotAfter; !limit.IsZero() && p.now().After(limit) {
-		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed"})
+		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed", Hint: tasks.Expired.Hint()})
 	}
 	ctx, cancel := withDeadlineMargin(ctx, p.now())
 	defer cancel()
