@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 // Search finds out which tasks a batch counts as queued or dead although nobody
@@ -120,4 +124,46 @@ func (m inputMap) item(index int64) int64 {
 		return 0
 	}
 	return int64(n)*ChunkSize + index - m[n].first + 1
+}
+
+// Stalled is a batch to which nothing happens although it has tasks.
+type Stalled struct {
+	ID     string
+	Queued int64
+	Lane   tasks.Lane
+}
+
+// Stalled returns the open batches that have queued tasks and to which nothing has happened
+// for so long.
+func (s *Store) Stalled(ctx context.Context, idle time.Duration) (stalled []Stalled, err error) {
+	now, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read Redis' clock: %w", err)
+	}
+	ids, err := s.rdb.SMembers(ctx, openKey).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list the open batches: %w", err)
+	}
+	for page := range slices.Chunk(ids, listPage) {
+		cmds := make([]*redis.SliceCmd, len(page))
+		_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, id := range page {
+				cmds[i] = p.HMGet(ctx, keysOf(id).meta, "queued", "changed_at", "lane")
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the open batches: %w", err)
+		}
+		for i, cmd := range cmds {
+			text := func(field int) string { t, _ := cmd.Val()[field].(string); return t }
+			queued, _ := strconv.ParseInt(text(0), 10, 64) // what is not a number has no tasks
+			changed, err := strconv.ParseInt(text(1), 10, 64)
+			lane, known := tasks.ParseLane(text(2))
+			if queued > 0 && err == nil && known && time.UnixMilli(changed).Before(now.Add(-idle)) {
+				stalled = append(stalled, Stalled{page[i], queued, lane})
+			}
+		}
+	}
+	return stalled, nil
 }

@@ -46,24 +46,10 @@ type Query struct {
 	Matches func(Task) bool
 }
 
-// BatchQueues returns the queues where the tasks of a batch may be: in its lane and,
-// if they were found by an off-boarding that was replayed, in that of files.
-func BatchQueues(l tasks.Lane) []string {
-	var out []string
-	for _, lane := range []tasks.Lane{l, tasks.LaneBulk} {
-		for _, queue := range []string{tasks.QueueUnbind, tasks.QueueRelease, tasks.QueueOffboard} {
-			if name := lane.Of(queue); !slices.Contains(out, name) {
-				out = append(out, name)
-			}
-		}
-	}
-	return out
-}
-
 // OfBatch looks for the tasks of a batch, whose lane is l. matches may be nil.
 func OfBatch(id string, l tasks.Lane, matches func(Task) bool) Query {
 	return Query{
-		Queues: BatchQueues(l), IDPrefixes: []string{id + ":"}, // see tasks.BatchIdentity
+		Queues: tasks.BatchQueues(l), IDPrefixes: []string{id + ":"}, // see tasks.BatchIdentity
 		Matches: func(t Task) bool { return t.Intent.BatchRef.Batch == id && (matches == nil || matches(t)) },
 	}
 }
