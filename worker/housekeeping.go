@@ -25,7 +25,7 @@ const (
 // bounds its size. It also reads how many tasks wait, and warns of those that are missing.
 func (w *Worker) housekeep(ctx context.Context) {
 	var letters deadletter.IndexPosition
-	var batches, cancelled batch.ListPosition
+	var batches, stops batch.ListPosition
 	store := batch.NewStore(w.rdb)
 	missing := missingWatch{rdb: w.rdb, log: w.log, warned: make(map[string]bool)}
 	tick := time.NewTicker(housekeepEvery)
@@ -41,7 +41,7 @@ func (w *Worker) housekeep(ctx context.Context) {
 		for _, step := range []func() (int64, error){
 			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
 			func() (int64, error) { return store.PruneList(limited, &batches) },
-			func() (int64, error) { return store.PruneCancelled(limited, &cancelled) },
+			func() (int64, error) { return store.PruneStops(limited, &stops) },
 		} {
 			if _, err := step(); err != nil && ctx.Err() == nil {
 				w.log.Warn("cannot remove entries whose subject is gone; trying again", zap.Error(err))

@@ -47,9 +47,8 @@ type Worker struct {
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
 	admin    *admin.Server
-	backlog  atomic.Pointer[backlog] // nil until it was read
-	// cancelled is which batches are; see followCancellations.
-	cancelled atomic.Pointer[batch.Cancellations]
+	backlog  atomic.Pointer[backlog]     // nil until it was read
+	stops    atomic.Pointer[batch.Stops] // see followStops
 }
 
 // New checks a configuration and builds a worker. It connects to nothing and starts
@@ -103,7 +102,7 @@ func (w *Worker) build() (err error) {
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
-		Cancelled: w.isCancelled,
+		Cancelled: w.isCancelled, Held: w.isHeld,
 	})
 	if err != nil {
 		return err
@@ -208,8 +207,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
-	w.readCancellations(ctx) // before the first task is taken
-	wg.Go(func() { w.followCancellations(background) })
+	w.readStops(ctx)         // before the first task is taken
+	wg.Go(func() { w.followStops(background) })
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { w.gate.Pace(background) })

@@ -24,6 +24,8 @@ type batchCmd struct {
 	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters, its receipts and the queues. Exit code 1: they disagree."`
 	Receipts batchReceiptsCmd `cmd:"" help:"Write the receipts of a batch as JSON lines: what became of each task."`
 	Cancel   batchCancelCmd   `cmd:"" help:"Cancel what waits of a batch: it never runs, and its receipts say so. What is in flight finishes."`
+	Hold     batchHoldCmd     `cmd:"" help:"Hold a batch: nothing more of it begins until it is released, or until a time."`
+	Release  batchReleaseCmd  `cmd:"" help:"Release a batch that is held."`
 	Delete   batchDeleteCmd   `cmd:"" help:"Delete a batch and its receipts."`
 }
 
@@ -120,6 +122,9 @@ func writeStats(out io.Writer, b batchLeft) {
 		}
 	}
 	table.Row("done", yesNo(b.Done))
+	if b.Held != nil {
+		table.Row("held", heldText(*b.Held))
+	}
 	if left := b.timeLeft(); left != "" {
 		table.Row("time left", left)
 	}

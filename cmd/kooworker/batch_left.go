@@ -32,10 +32,12 @@ type forecast struct {
 	unknown    string  // why the rate is not known, for people; empty: there is nothing to say
 }
 
+// patience is how long the forecast of a batch may take.
+const patience = time.Second
+
 // of returns the forecast of a batch. What cannot be read counts as not known, and so does
 // everything if Redis is slow: the command is about the batch, and goes on.
 func (f *forecaster) of(ctx context.Context, id string) forecast {
-	const patience = time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	out, err := cancelable.Call(ctx, func() (forecast, error) {
@@ -119,13 +121,39 @@ type batchLeft struct {
 	// nothing was done yet, if all calls that may be made are made for it. It is 0 if that is
 	// not known, and if nothing is left.
 	LeftSeconds int64 `json:"left_seconds,omitempty"`
+	// Held says that nothing of it runs for now; nil if it may run.
+	Held *batch.Hold `json:"held,omitempty"`
 
 	forecast forecast
+}
+
+// holdOf returns the hold of a batch, if it is held. Nobody knows if Redis is slow.
+func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	all, err := cancelable.Call(ctx, func() (*batch.Stops, error) { return batch.NewStore(f.rdb).Stops(ctx, nil) })
+	if err != nil {
+		return h, false
+	}
+	return all.Held(tasks.BatchRef{Batch: id}, time.Now())
+}
+
+// heldText says for people that a batch is held.
+func heldText(h batch.Hold) string {
+	text := "until " + untilText(h.Until, "kooworker batch release") + ", by " + h.By
+	if h.Reason != "" {
+		text += ": " + h.Reason
+	}
+	return text
 }
 
 // withTimeLeft adds the time that the rest of a batch takes.
 func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
 	out := batchLeft{BatchStats: b}
+	if h, ok := f.holdOf(ctx, b.ID); ok {
+		out.Held = &h
+		return out
+	}
 	if b.Queued > 0 {
 		if out.forecast = f.of(ctx, b.ID); out.forecast.rate > 0 {
 			out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.forecast.rate))

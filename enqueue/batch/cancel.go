@@ -2,9 +2,7 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -53,31 +51,6 @@ func (e *CancelledError) Hint() string {
 	return "nothing more of it runs; put what is to run after all into another batch"
 }
 
-// cancelledKey is the key of the cancellations: a hash whose fields are those of
-// Cancellation.field, and one that counts the changes. Workers read it every second.
-const (
-	cancelledKey   = "kooworker:batches:cancelled"
-	changesOfField = "changes"
-)
-
-// field is the name of a cancellation's field. No part contains a space.
-func (c Cancellation) field() string {
-	return c.Batch + " " + string(c.Kind) + " " + c.UserID
-}
-
-// cancelCmd adds a cancellation.
-//
-// KEYS[1] -> kooworker:batches:cancelled
-// --
-// ARGV[1] -> field
-// ARGV[2] -> who, a line feed and why
-//
-// Returns how often the hash was changed.
-var cancelCmd = redis.NewScript(`
-redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
-return redis.call("HINCRBY", KEYS[1], "` + changesOfField + `", 1)
-`)
-
 // Cancel records that tasks of a batch must not run. Workers learn it within a second or two, and
 // record such a task as cancelled instead of running it. If the whole batch is
 // cancelled, producers that still feed it get a *CancelledError.
@@ -91,10 +64,7 @@ func (s *Store) Cancel(ctx context.Context, c Cancellation) error {
 	if _, err := s.Show(ctx, c.Batch); err != nil {
 		return err
 	}
-	if strings.ContainsAny(c.Reason+c.By, "\n") {
-		return fmt.Errorf("batch %s: the reason has several lines; want one", c.Batch)
-	}
-	if err := cancelCmd.Run(ctx, s.rdb, []string{cancelledKey}, c.field(), c.By+"\n"+c.Reason).Err(); err != nil {
+	if err := s.stop(ctx, c.field(), c.By, c.Reason); err != nil {
 		return fmt.Errorf("batch %s: cancel: %w", c.Batch, err)
 	}
 	if !c.IsWhole() {
@@ -120,113 +90,6 @@ if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
 redis.call("HSET", KEYS[1], "cancelled_whole", 1)
 return 1
 `)
-
-// Cancellations are those that a worker knows. The zero value knows none.
-type Cancellations struct {
-	changes string
-	byBatch map[string][]Cancellation
-}
-
-// Of returns the cancellation that covers a task, if there is one.
-func (all *Cancellations) Of(ref tasks.BatchRef, t tasks.Task) (c Cancellation, ok bool) {
-	if all == nil || !ref.IsSet() {
-		return c, false
-	}
-	for _, c := range all.byBatch[ref.Batch] {
-		if c.Covers(ref, t) {
-			return c, true
-		}
-	}
-	return c, false
-}
-
-// readCancelledCmd reads the cancellations unless they are known.
-//
-// KEYS[1] -> kooworker:batches:cancelled
-// --
-// ARGV[1] -> how often the hash was changed when it was last read; "" at first
-//
-// Returns the hash, or nothing if it has not changed.
-var readCancelledCmd = redis.NewScript(`
-if (redis.call("HGET", KEYS[1], "` + changesOfField + `") or "") == ARGV[1] then return false end
-return redis.call("HGETALL", KEYS[1])
-`)
-
-// Cancellations reads those of all batches. It returns known, which it may be nil, if
-// nothing has changed since that was read.
-func (s *Store) Cancellations(ctx context.Context, known *Cancellations) (*Cancellations, error) {
-	if known == nil {
-		known = &Cancellations{}
-	}
-	pairs, err := readCancelledCmd.Run(ctx, s.rdb, []string{cancelledKey}, known.changes).StringSlice()
-	if errors.Is(err, redis.Nil) {
-		return known, nil
-	}
-	if err != nil {
-		return known, fmt.Errorf("read which batches are cancelled: %w", err)
-	}
-	out := &Cancellations{byBatch: make(map[string][]Cancellation)}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i] == changesOfField {
-			out.changes = pairs[i+1]
-			continue
-		}
-		if c, ok := readCancellation(pairs[i], pairs[i+1]); ok {
-			out.byBatch[c.Batch] = append(out.byBatch[c.Batch], c)
-		}
-	}
-	return out, nil
-}
-
-// readCancellation reads a field of the hash. It passes over one that is not of this
-// version.
-func readCancellation(field, value string) (c Cancellation, ok bool) {
-	parts := strings.Split(field, " ")
-	if len(parts) != 3 || tasks.ValidateBatchID(parts[0]) != nil {
-		return c, false
-	}
-	by, reason, _ := strings.Cut(value, "\n")
-	return Cancellation{Batch: parts[0], Kind: tasks.Kind(parts[1]), UserID: parts[2], Reason: reason, By: by}, true
-}
-
-// PruneCancelled removes the cancellations of a page whose batch's name may be used
-// again, and moves the position to the next page. Until then a task of the batch
-// may turn up, and must not run.
-func (s *Store) PruneCancelled(ctx context.Context, at *ListPosition) (removed int64, err error) {
-	pairs, next, err := s.rdb.HScan(ctx, cancelledKey, at.cursor, "", listPage).Result()
-	if err != nil {
-		return 0, fmt.Errorf("list the cancelled batches: %w", err)
-	}
-	used := make(map[string]*redis.IntCmd) // by field
-	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i := 0; i < len(pairs); i += 2 { // a field is followed by its value
-			if c, ok := readCancellation(pairs[i], pairs[i+1]); ok {
-				used[pairs[i]] = p.Exists(ctx, keysOf(c.Batch).used)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("list the cancelled batches: %w", err)
-	}
-	var free []string
-	for field, cmd := range used {
-		if cmd.Val() == 0 {
-			free = append(free, field)
-		}
-	}
-	at.cursor = next
-	if len(free) == 0 {
-		return 0, nil
-	}
-	if removed, err = s.rdb.HDel(ctx, cancelledKey, free...).Result(); err == nil {
-		err = s.rdb.HIncrBy(ctx, cancelledKey, changesOfField, 1).Err()
-	}
-	if err != nil {
-		return removed, fmt.Errorf("forget cancelled batches: %w", err)
-	}
-	return removed, nil
-}
 
 // cancelRestCmd records tasks as cancelled that no queue holds.
 //

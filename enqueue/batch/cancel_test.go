@@ -16,9 +16,9 @@ func (b *bundle) cancel(tb testing.TB, c batch.Cancellation) {
 	}
 }
 
-func (b *bundle) cancellations(tb testing.TB, known *batch.Cancellations) *batch.Cancellations {
+func (b *bundle) stops(tb testing.TB, known *batch.Stops) *batch.Stops {
 	tb.Helper()
-	all, err := b.store.Cancellations(tb.Context(), known)
+	all, err := b.store.Stops(tb.Context(), known)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -29,11 +29,11 @@ func TestCancel_WorkersAreTold(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	one, two := b.open(t, batch.Spec{ID: "one"}), b.open(t, batch.Spec{ID: "two"})
-	none := b.cancellations(t, nil)
+	none := b.stops(t, nil)
 	b.cancel(t, batch.Cancellation{Batch: one, Reason: "wrong file", By: "ann@ops"})
 	b.cancel(t, batch.Cancellation{Batch: two, UserID: "u:1", Kind: tasks.KindLockRelease})
 	b.cancel(t, batch.Cancellation{Batch: two, UserID: "v"})
-	all := b.cancellations(t, none)
+	all := b.stops(t, none)
 	unbind := func(user string) tasks.Task { return tasks.DeviceUnbind{UserID: user, DeviceID: "d"} }
 	release := func(user string) tasks.Task { return tasks.LockRelease{UserID: user, LockID: "l"} }
 	for _, tc := range []struct {
@@ -46,21 +46,21 @@ func TestCancel_WorkersAreTold(t *testing.T) {
 		{two, unbind("v"), true}, {two, release("v"), true}, {"three", unbind("v"), false}, {"", unbind("v"), false},
 	} {
 		ref := tasks.BatchRef{Batch: tc.batch}
-		if _, got := all.Of(ref, tc.task); got != tc.want {
+		if _, got := all.Cancelled(ref, tc.task); got != tc.want {
 			t.Errorf("%s in batch %q is cancelled: %t; want %t", tasks.Identity(tc.task), tc.batch, got, tc.want)
 		}
-		if _, before := none.Of(ref, tc.task); before {
+		if _, before := none.Cancelled(ref, tc.task); before {
 			t.Errorf("%s in batch %q was cancelled before", tasks.Identity(tc.task), tc.batch)
 		}
 	}
-	if c, _ := all.Of(tasks.BatchRef{Batch: one}, unbind("u")); c.Reason != "wrong file" || c.By != "ann@ops" || c.ReceiptReason() != "cancelled: wrong file" {
+	if c, _ := all.Cancelled(tasks.BatchRef{Batch: one}, unbind("u")); c.Reason != "wrong file" || c.By != "ann@ops" || c.ReceiptReason() != "cancelled: wrong file" {
 		t.Errorf("%+v, %q; want who and why", c, c.ReceiptReason())
 	}
-	if again := b.cancellations(t, all); again != all {
+	if again := b.stops(t, all); again != all {
 		t.Error("nothing has changed; want what was known")
 	}
 	b.rdb.FlushAll(t.Context())
-	if _, still := b.cancellations(t, all).Of(tasks.BatchRef{Batch: one}, unbind("u")); still {
+	if _, still := b.stops(t, all).Cancelled(tasks.BatchRef{Batch: one}, unbind("u")); still {
 		t.Error("Redis was emptied; want nothing cancelled")
 	}
 }
@@ -124,7 +124,7 @@ func TestCancelRest_RecordsWhatIsLost(t *testing.T) {
 	}
 }
 
-func TestPruneCancelled_KeepsWhileTheNameIsReserved(t *testing.T) {
+func TestPruneStops_KeepsWhileTheNameIsReserved(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id, indexes := b.closedBatch(t, batch.Spec{ID: "b"}, 1)
@@ -134,20 +134,20 @@ func TestPruneCancelled_KeepsWhileTheNameIsReserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref, task := tasks.BatchRef{Batch: id}, tasks.DeviceUnbind{UserID: "u", DeviceID: "d"}
-	known := b.cancellations(t, nil)
-	prune := func() *batch.Cancellations {
+	known := b.stops(t, nil)
+	prune := func() *batch.Stops {
 		t.Helper()
 		var at batch.ListPosition
-		if _, err := b.store.PruneCancelled(t.Context(), &at); err != nil {
+		if _, err := b.store.PruneStops(t.Context(), &at); err != nil {
 			t.Fatal(err)
 		}
-		return b.cancellations(t, known)
+		return b.stops(t, known)
 	}
-	if _, ok := prune().Of(ref, task); !ok {
+	if _, ok := prune().Cancelled(ref, task); !ok {
 		t.Error("a task of a batch that was deleted may turn up; want it cancelled")
 	}
 	b.rdb.Del(t.Context(), "kooworker:{batch:b}:used")
-	if _, ok := prune().Of(ref, task); ok {
+	if _, ok := prune().Cancelled(ref, task); ok {
 		t.Error("the name may be used again; want no cancellation")
 	}
 }

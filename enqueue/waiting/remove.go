@@ -73,7 +73,7 @@ return claimed
 
 func (r remover) sets(ctx context.Context) error {
 	for _, key := range sets(r.queue) {
-		for ids, err := range r.setPages(ctx, key, r.mark) {
+		for ids, err := range r.setPages(ctx, key, r.isNotMine) {
 			if err != nil {
 				return err
 			}
@@ -99,20 +99,20 @@ func (r remover) sets(ctx context.Context) error {
 	return nil
 }
 
-// claimListedCmd claims tasks at the end of a list, and moves the others there to its
-// beginning. It stops at a task that the caller has not seen.
+// moveListedCmd moves tasks at the end of a list to scheduled, and the others there to the
+// list's beginning. It stops at a task that the caller has not seen.
 //
 // KEYS[1] -> asynq:{<queue>}:pending
 // KEYS[2] -> asynq:{<queue>}:scheduled
 // --
-// ARGV[1] -> when the claim ends, in Unix seconds
+// ARGV[1] -> when they are due, in Unix seconds
 // ARGV[2] -> prefix of the tasks' keys
-// ARGV[3] -> for each ID that follows: 1 if it is to be claimed, else 0
+// ARGV[3] -> for each ID that follows: 1 if it is to be moved, else 0
 // ARGV[4..] -> IDs
 //
-// Returns how many tasks it has come to, and then the IDs that it has claimed. The
+// Returns how many tasks it has come to, and then the IDs that it has moved. The
 // list is written last, and by commands that cannot fail.
-var claimListedCmd = redis.NewScript(`
+var moveListedCmd = redis.NewScript(`
 local seen = {}
 for i = 4, #ARGV do
 	seen[ARGV[i]] = string.sub(ARGV[3], i - 3, i - 3)
@@ -141,19 +141,27 @@ end
 return out
 `)
 
-// pending turns the list of pending tasks once.
+// pending removes pending tasks.
 func (r remover) pending(ctx context.Context) error {
-	key := asynqx.PendingKey(r.queue)
-	left, err := r.rdb.LLen(ctx, key).Result()
+	return r.turn(ctx, r.query, r.queue, r.mark.end, func(found []Task, claimed []string, until float64) {
+		r.finishing.Go(func() error { return r.finish(ctx, found, claimed, until) })
+	})
+}
+
+// turn turns the list of pending tasks once. It moves those that match to scheduled, to be
+// due at that time, and passes them on.
+func (s *Store) turn(ctx context.Context, q Query, queue string, due func() float64, moved func(found []Task, ids []string, due float64)) error {
+	key := asynqx.PendingKey(queue)
+	left, err := s.rdb.LLen(ctx, key).Result()
 	if err != nil {
 		return fmt.Errorf("list the tasks: %w", err)
 	}
 	for left > 0 {
-		ids, err := r.rdb.LRange(ctx, key, -min(left, pageSize), -1).Result()
+		ids, err := s.rdb.LRange(ctx, key, -min(left, pageSize), -1).Result()
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		found, err := r.read(ctx, r.query, r.queue, ids)
+		found, err := s.read(ctx, q, queue, ids)
 		if err != nil {
 			return err
 		}
@@ -161,9 +169,9 @@ func (r remover) pending(ctx context.Context) error {
 		for _, t := range found {
 			wanted[t.ID] = true
 		}
-		until := r.mark.end()
+		until := due()
 		flags := make([]byte, len(ids))
-		args := []any{until, asynqx.TaskKeyPrefix(r.queue), flags}
+		args := []any{until, asynqx.TaskKeyPrefix(queue), flags}
 		for i, id := range ids {
 			flags[i] = '0'
 			if wanted[id] {
@@ -171,19 +179,19 @@ func (r remover) pending(ctx context.Context) error {
 			}
 			args = append(args, id)
 		}
-		reply, err := claimListedCmd.Run(ctx, r.rdb, []string{key, asynqx.ScheduledKey(r.queue)}, args...).Slice()
+		reply, err := moveListedCmd.Run(ctx, s.rdb, []string{key, asynqx.ScheduledKey(queue)}, args...).Slice()
 		if err != nil {
-			return fmt.Errorf("claim tasks: %w", err)
+			return fmt.Errorf("take tasks out of the list: %w", err)
 		}
 		n, _ := reply[0].(int64)
 		left -= max(n, 1) // workers may have taken all of them
-		claimed := make([]string, 0, len(reply)-1)
+		taken := make([]string, 0, len(reply)-1)
 		for _, id := range reply[1:] {
 			text, _ := id.(string)
-			claimed = append(claimed, text)
+			taken = append(taken, text)
 		}
-		if len(claimed) > 0 {
-			r.finishing.Go(func() error { return r.finish(ctx, found, claimed, until) })
+		if len(taken) > 0 {
+			moved(found, taken, until)
 		}
 	}
 	return nil
@@ -206,6 +214,9 @@ func newMark() claimMark { return claimMark(1 + rand.IntN(marks-1)) } //nolint:g
 func (m claimMark) end() float64 {
 	return float64(time.Now().Add(claimFor).Unix()) + float64(m)/marks
 }
+
+// isNotMine reports whether the score is not that of a claim of this Remove.
+func (r remover) isNotMine(score float64) bool { return markOf(score) != r.mark }
 
 // markOf returns the mark of the claim that ends then, 0 if that is not a claim.
 func markOf(end float64) claimMark {

@@ -138,7 +138,7 @@ func (s *Store) Each(ctx context.Context, q Query) iter.Seq2[Task, error] {
 func (s *Store) pages(ctx context.Context, queue string) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		for _, key := range sets(queue) {
-			for ids, err := range s.setPages(ctx, key, 0) {
+			for ids, err := range s.setPages(ctx, key, all) {
 				if !yield(ids, err) || err != nil {
 					return
 				}
@@ -170,8 +170,11 @@ func sets(queue string) []string {
 	return []string{asynqx.ScheduledKey(queue), asynqx.RetryKey(queue), asynqx.ArchivedKey(queue)}
 }
 
-// setPages yields the IDs in a sorted set, but for those with a claim of this mark.
-func (s *Store) setPages(ctx context.Context, key string, mark claimMark) iter.Seq2[[]string, error] {
+// all is for setPages.
+func all(float64) bool { return true }
+
+// setPages yields the IDs in a sorted set whose scores are wanted.
+func (s *Store) setPages(ctx context.Context, key string, wanted func(score float64) bool) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		for cursor := uint64(0); ; {
 			pairs, next, err := s.rdb.ZScan(ctx, key, cursor, "", pageSize).Result()
@@ -181,7 +184,7 @@ func (s *Store) setPages(ctx context.Context, key string, mark claimMark) iter.S
 			}
 			ids := make([]string, 0, len(pairs)/2)
 			for i := 0; i < len(pairs); i += 2 { // a member is followed by its score
-				if score, err := strconv.ParseFloat(pairs[i+1], 64); err != nil || mark == 0 || markOf(score) != mark {
+				if score, err := strconv.ParseFloat(pairs[i+1], 64); err != nil || wanted(score) {
 					ids = append(ids, pairs[i])
 				}
 			}

@@ -112,6 +112,9 @@ type Config struct {
 	// operator says. It is asked before each attempt, and must not block. Default: none
 	// is.
 	Cancelled func(ref tasks.BatchRef, t tasks.Task) (why string, ok bool)
+	// Held reports whether an operator holds a batch, until when, and what the operator
+	// says. It is asked like Cancelled. Default: none is.
+	Held func(ref tasks.BatchRef) (until time.Time, why string, ok bool)
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
 	// Observe is called with each attempt, after its decision. It must not block.
@@ -132,8 +135,9 @@ type Pipeline struct {
 	requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
 	waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	receipts Receipts
-	// cancelled is Config.Cancelled.
+	// cancelled and held are those of Config.
 	cancelled func(ref tasks.BatchRef, t tasks.Task) (why string, ok bool)
+	held      func(ref tasks.BatchRef) (until time.Time, why string, ok bool)
 	policy    Policy
 	observe   func(Event)
 	// unrecorded has the results of tasks whose receipts could not be written yet, by
@@ -154,7 +158,7 @@ func New(cfg Config) (*Pipeline, error) {
 		return nil, err
 	}
 	p := &Pipeline{
-		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts, cancelled: cfg.Cancelled,
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts, cancelled: cfg.Cancelled, held: cfg.Held,
 		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
@@ -168,6 +172,9 @@ func New(cfg Config) (*Pipeline, error) {
 	}
 	if p.cancelled == nil {
 		p.cancelled = func(tasks.BatchRef, tasks.Task) (string, bool) { return "", false }
+	}
+	if p.held == nil {
+		p.held = func(tasks.BatchRef) (time.Time, string, bool) { return time.Time{}, "", false }
 	}
 	logger := cfg.Logger
 	if logger == nil {
@@ -229,7 +236,7 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	return Job{ID: d.ID, Task: task, Intent: intent, Lane: d.lane(), Calling: d.Calling}, Result{}
 }
 
-// attempt lets the job do the work, unless the task is cancelled or has expired. A panic becomes a
+// attempt lets the job do the work, unless the task is cancelled or held, or has expired. A panic becomes a
 // Failed result: the stack goes to the log, and the task is tried again.
 func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
@@ -240,6 +247,9 @@ func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	}()
 	if why, ok := p.cancelled(job.Intent.BatchRef, job.Task); ok {
 		return Cancelled(why)
+	}
+	if until, why, ok := p.held(job.Intent.BatchRef); ok {
+		return Snooze(Problem{Reason: tasks.Waiting, Detail: "its batch is held: " + why, RetryAfter: until.Sub(p.now())})
 	}
 	if limit := job.Intent.NotAfter; !limit.IsZero() && p.now().After(limit) {
 		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed", Hint: tasks.Expired.Hint()})
