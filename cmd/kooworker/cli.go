@@ -52,8 +52,11 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.Exit(exit),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Help(printHelp),
+		kong.PostBuild(addExamples),
 		kong.Vars{"version": build().String()},
 		kong.ExplicitGroups([]kong.Group{
+			{Key: "tasks", Title: "Tasks:"},
 			{Key: "redis", Title: "Redis:"},
 			{Key: "log", Title: "Logging (to stderr):"},
 			{Key: "koodrive", Title: "KooDrive:", Description: credentialsHelp},

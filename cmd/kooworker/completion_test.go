@@ -76,6 +76,7 @@ var completions = map[string][]string{
 	"kooworker enqueue unbind --rejects=dev":       {"devices 1.csv"},
 	"kooworker enqueue unbind --device-id dev":     nil,
 	"kooworker man":                                nil, // man is hidden
+	"kooworker worker --poll":                      nil, // and so is --pollers
 	"kooworker enqueue unbind --format json --use": {"--user-id"},
 }
 
