@@ -190,7 +190,7 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	case e.ctx.Err() != nil:
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
-		err = fmt.Errorf("batch %s is not done after %s: %d of %d tasks are queued", b.ID, terminal.Duration(timeout), b.Queued, b.Total)
+		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, terminal.Duration(timeout), b.Queued, terminal.Count(b.Total, "tasks"), terminal.Plural(b.Queued, "is", "are"))
 		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
 	return b, redisError(err)
@@ -217,9 +217,9 @@ func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
 			return err
 		}
 	} else if audit.Clean() {
-		fmt.Fprintf(e.stdout, "clean: %d tasks, whose states were counted again", audit.Stats.Total)
+		fmt.Fprintf(e.stdout, "clean: %s, whose states were counted again", terminal.Count(audit.Stats.Total, "tasks"))
 		if audit.Receipts >= 0 {
-			fmt.Fprintf(e.stdout, "; %d receipts", audit.Receipts)
+			fmt.Fprintf(e.stdout, "; %s", terminal.Count(audit.Receipts, "receipts"))
 		}
 		fmt.Fprintln(e.stdout)
 	}

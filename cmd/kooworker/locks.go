@@ -158,7 +158,7 @@ func (c *lockFlags) runFile(e *env, change lockChange) error {
 	if c.JSON {
 		err = writeJSON(e.stdout, sum)
 	} else {
-		fmt.Fprintf(e.stdout, "%d lines: %s\n", sum.Total, &sum)
+		fmt.Fprintf(e.stdout, "%s: %s\n", terminal.Count(sum.Total, "lines"), &sum)
 		shown := sum.Refused[:min(len(sum.Refused), 10)]
 		for _, line := range shown {
 			line.printRefusal(e.stderr)

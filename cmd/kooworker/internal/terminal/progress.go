@@ -190,9 +190,9 @@ func (p *Progress) doneShare() (share float64, known bool) {
 func (p *Progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	count := fmt.Sprintf("%d %s", p.done, p.unit)
+	count := Count(p.done, p.unit)
 	if p.total > 0 {
-		count = fmt.Sprintf("%d of %d %s", p.done, p.total, p.unit)
+		count = fmt.Sprintf("%d of %s", p.done, Count(p.total, p.unit))
 	}
 	parts := []string{count}
 	if p.ended.IsZero() {

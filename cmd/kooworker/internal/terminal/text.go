@@ -41,6 +41,20 @@ func HumanDuration(seconds float64) string {
 	}
 }
 
+// Count writes a number with its noun, such as 1 line or 2 lines. The noun is given in the
+// plural, which ends with an s.
+func Count[N int | int64](n N, nouns string) string {
+	return fmt.Sprintf("%d %s", n, Plural(n, strings.TrimSuffix(nouns, "s"), nouns))
+}
+
+// Plural returns the word that goes with a number: one for 1, many for all others.
+func Plural[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
 // PerSecond writes a rate, such as 200/s.
 func PerSecond(rate float64) string {
 	if rate < 10 {
