@@ -240,7 +240,7 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 	receipts := store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow})
 	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
 		if e.ctx.Err() != nil {
-			return errors.New("interrupted: not all receipts were written")
+			return errors.New("interrupted: not all receipts were written; the same command writes all of them")
 		}
 		if is[*batch.NoReceiptsError](err) {
 			return usageError(err)

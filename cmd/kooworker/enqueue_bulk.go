@@ -141,8 +141,12 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	}
 	progress := terminal.StartProgress(out, terminal.ProgressOptions{Unit: "lines"})
 	defer progress.Finish()
+	notes := e.stderr
+	if in != nil {
+		notes = progress // above the bar
+	}
 	if rejects != nil {
-		rejects.stderr = progress // above the bar
+		rejects.stderr = progress
 		input = teeRejects(rejects, input)
 	}
 	start, lines := time.Now(), int64(0)
@@ -150,9 +154,9 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		OnStart: func(id string, resumed bool) {
 			if resumed {
-				fmt.Fprintf(e.stderr, "resuming batch %s\n", id)
+				fmt.Fprintf(notes, "resuming batch %s\n", id)
 			} else {
-				fmt.Fprintf(e.stderr, "batch %s\n", id)
+				fmt.Fprintf(notes, "batch %s\n", id)
 			}
 		},
 		OnItem: func(enqueue.Item) {

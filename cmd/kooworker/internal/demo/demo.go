@@ -244,6 +244,7 @@ Try, in another terminal:
 Press Ctrl-C to end it.
 `, server.Addr, d.url, d.redis.addr)
 	<-ctx.Done()
+	fmt.Fprintln(d.out, "Stopped.")
 	return nil
 }
 

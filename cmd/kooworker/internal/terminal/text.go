@@ -16,6 +16,23 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// isDumb reports whether the terminal cannot move its cursor.
+func isDumb() bool { return os.Getenv("TERM") == "dumb" }
+
+// EraseInterrupt erases the ^C that a terminal shows when Ctrl-C is pressed, so that what is
+// written next begins a line. It does nothing if the stream is no terminal.
+func EraseInterrupt(stream *os.File) {
+	switch {
+	case !IsTerminal(stream):
+	case isDumb():
+		fmt.Fprintln(stream)
+	default:
+		// The kernel sends the signal first, and shows ^C a moment later.
+		<-time.After(10 * time.Millisecond)
+		fmt.Fprint(stream, "\r\x1b[K")
+	}
+}
+
 // Duration writes a duration without zero units at its end: 10m, not 10m0s.
 func Duration(d time.Duration) string {
 	s := d.String()
