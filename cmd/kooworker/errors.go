@@ -54,8 +54,9 @@ var redisHints = map[string]string{
 	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
 }
 
-// errInterrupted is for commands that an interrupt leaves nothing to say about.
-var errInterrupted = errors.New("interrupted")
+// errInterrupted is for commands that can be run again, whether or not Redis has carried
+// them out: those that read, enqueue one task, change one lock, or delete a batch.
+var errInterrupted = errors.New("interrupted; it is safe to run the same command again")
 
 // redisError adds to an error of Redis a hint what to do about it. After an interrupt there
 // is nothing wrong with Redis.

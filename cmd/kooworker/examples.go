@@ -14,13 +14,13 @@ var examples = map[string][]string{
 		"kooworker demo --tasks 5000 --stay  # look around in the dashboard",
 	},
 	"worker": {
-		"KOODRIVE_TOKEN_FILE=/run/secrets/koodrive-token kooworker worker --koodrive-url https://koodrive.example.com",
-		"kooworker worker --admin-addr 127.0.0.1:8080 --rate 150  # with KOODRIVE_URL and a credential in the environment",
+		"KOODRIVE_TOKEN_FILE=token kooworker worker --koodrive-url https://koodrive.example.com",
+		"kooworker worker --admin-addr 127.0.0.1:8080 --rate 150  # with KOODRIVE_URL in the environment",
 	},
 	"enqueue unbind": {
 		"kooworker enqueue unbind --user-id u-1 --device-id 1775406005920779393",
 		"kooworker enqueue unbind --file devices.csv --batch deletions-2026-11 --rejects bad.csv",
-		"psql -c 'COPY (SELECT user_id, device_id FROM gone) TO STDOUT CSV HEADER' | kooworker enqueue unbind --file - --wait",
+		"psql -c 'COPY devices TO STDOUT CSV HEADER' | kooworker enqueue unbind --file - --wait",
 	},
 	"enqueue release": {
 		"kooworker enqueue release --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
@@ -53,8 +53,8 @@ var examples = map[string][]string{
 	},
 	"batch delete": {"kooworker batch delete deletions-2026-11"},
 	"locks track": {
-		"kooworker locks track --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102 --expires-in 30m",
-		"kooworker locks track --file locks.csv --rejects bad.csv",
+		"kooworker locks track --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
+		"kooworker locks track --file locks.csv --expires-in 30m --rejects bad.csv",
 	},
 	"locks renew": {
 		"kooworker locks renew --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
@@ -96,7 +96,7 @@ var examples = map[string][]string{
 	"dead export": {"kooworker dead export --batch deletions-2026-11 > dead.jsonl"},
 	"simulator": {
 		"kooworker simulator --users 100",
-		"kooworker simulator --users 100 --quota 'bucket:200/s,burst=20' --fault throttled,retry-after=1s,rate=0.1",
+		"kooworker simulator --users 100 --quota 'bucket:200/s,burst=20' --fault throttled,rate=0.1",
 	},
 	"version": {"kooworker version --json"},
 	"help": {

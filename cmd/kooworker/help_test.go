@@ -114,6 +114,10 @@ func TestExamples(t *testing.T) {
 			if help := kooworker(t, "", append(strings.Fields(name), "--help")...).stdout; !strings.Contains(help, "    "+example+"\n") {
 				t.Errorf("the help of %s does not show %s; want it\n%s", name, example, help)
 			}
+			const width = 100 - 4 // of the help without its indent; lines of code are not wrapped
+			if len(example) > width {
+				t.Errorf("%s is %d characters long; want at most %d", example, len(example), width)
+			}
 			testExample(t, name, example)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,13 +35,13 @@ func TestOutput_Singular(t *testing.T) {
 func TestOutput_CountsThroughTheHelper(t *testing.T) {
 	t.Parallel()
 	plural := regexp.MustCompile(`%d (?:[a-z]+ )?(?:batch|device|entr|event|letter|line|lock|order|queue|receipt|record|release|task|unbind|user|worker)(?:s|es|ies)\b`)
-	files := 0
-	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+	sources, files := os.DirFS("."), 0
+	err := fs.WalkDir(sources, ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		files++
-		text, err := os.ReadFile(path)
+		text, err := fs.ReadFile(sources, path)
 		for _, found := range plural.FindAllString(string(text), -1) {
 			t.Errorf("%s: %q; want terminal.Count, which knows the singular", path, found)
 		}

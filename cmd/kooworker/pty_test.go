@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -235,5 +236,23 @@ func TestInterrupt_LeavesACleanTerminal(t *testing.T) {
 				t.Errorf("%d lines of progress; want one at most:\n%s", bars, s.text())
 			}
 		})
+	}
+}
+
+// After an interrupt nothing is wrong with Redis.
+func TestInterrupt_OfAShortCommand(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range []string{
+		"batch list", "batch list --json", "batch show b", "batch audit b", "batch delete b", "dead list", "dead stats", "dead export",
+		"enqueue unbind --user-id u --device-id d", "locks renew --user-id u --lock-id 1@102", "locks list",
+	} {
+		var stderr redistest.Buffer
+		code := run(ctx, append(strings.Fields(args), "--redis-url", server.URL()), strings.NewReader(""), io.Discard, &stderr)
+		if want := "kooworker: interrupted; it is safe to run the same command again\n"; code != exitFailed || stderr.String() != want {
+			t.Errorf("%s: exit %d, %q; want exit 1 and %q", args, code, stderr.String(), want)
+		}
 	}
 }
