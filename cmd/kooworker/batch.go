@@ -232,7 +232,7 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	case e.ctx.Err() != nil:
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
-		err = fmt.Errorf("batch %s is not done after %s: %d of %d tasks are queued", b.ID, terminal.Duration(timeout), b.Queued, b.Total)
+		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, terminal.Duration(timeout), b.Queued, terminal.Count(b.Total, "tasks"), terminal.Plural(b.Queued, "is", "are"))
 		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
 	return b, redisError(err)
@@ -250,7 +250,7 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 	receipts := ofUser(c.UserID, store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow}))
 	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
 		if e.ctx.Err() != nil {
-			return errors.New("interrupted: not all receipts were written")
+			return errors.New("interrupted: not all receipts were written; the same command writes all of them")
 		}
 		if is[*batch.NoReceiptsError](err) {
 			return usageError(err)

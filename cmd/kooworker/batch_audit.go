@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 )
 
@@ -55,9 +56,9 @@ func (c *batchAuditCmd) Run(e *env, store *batch.Store, rdb redis.UniversalClien
 		return missingError(c.ID, missing)
 	}
 	if !c.JSON {
-		fmt.Fprintf(e.stdout, "clean: %d tasks, whose states were counted again", audit.Stats.Total)
+		fmt.Fprintf(e.stdout, "clean: %s, whose states were counted again", terminal.Count(audit.Stats.Total, "tasks"))
 		if audit.Receipts >= 0 {
-			fmt.Fprintf(e.stdout, "; %d receipts", audit.Receipts)
+			fmt.Fprintf(e.stdout, "; %s", terminal.Count(audit.Receipts, "receipts"))
 		}
 		fmt.Fprintln(e.stdout)
 	}

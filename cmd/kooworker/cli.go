@@ -30,26 +30,34 @@ type cli struct {
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
+
+	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
+	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes command lines."`
+	Man        manCmd        `cmd:"" hidden:"" help:"Print the manual page, kooworker.1."`
+
+	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print version, commit and Go version, and exit."`
 }
 
 const description = `Unbinds devices and releases backup locks at Huawei Cloud KooDrive, reliably and in bulk.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but something was rejected or is dead; 4 timed out waiting.`
 
-// run is main without the process, so that tests can call it.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var flags cli
-	environment := tidyEnvironment()
-	exited := false
-	parser, err := kong.New(&flags,
+// newParser returns the parser of the command line. It calls exit after --help and
+// --version.
+func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	return kong.New(flags,
 		kong.Name("kooworker"),
 		kong.Description(description),
 		kong.Writers(stdout, stderr),
 		kong.DefaultEnvars("KOOWORKER"),
-		kong.Exit(func(int) { exited = true }), // after --help
+		kong.Exit(exit),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Help(printHelp),
+		kong.PostBuild(addExamples),
+		kong.Vars{"version": build().String()},
 		kong.ExplicitGroups([]kong.Group{
+			{Key: "tasks", Title: "Tasks:"},
 			{Key: "redis", Title: "Redis:"},
 			{Key: "log", Title: "Logging (to stderr):"},
 			{Key: "koodrive", Title: "KooDrive:", Description: credentialsHelp},
@@ -68,6 +76,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
 	)
+}
+
+// run is main without the process, so that tests can call it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var flags cli
+	environment := tidyEnvironment()
+	exited := false // after --help and --version
+	parser, err := newParser(&flags, stdout, stderr, func(int) { exited = true })
 	if err != nil {
 		return report(stderr, fmt.Errorf("command line: %w", err))
 	}

@@ -208,12 +208,15 @@ func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err e
 			return printErr
 		}
 	case f.DryRun:
-		fmt.Fprintf(e.stdout, "%d dead letters would be %s\n", res.Matched, verb)
+		fmt.Fprintf(e.stdout, "%s would be %s\n", terminal.Count(res.Matched, "dead letters"), verb)
 	default:
-		fmt.Fprintf(e.stdout, "%d of %d dead letters %s\n", res.Done, res.Matched, verb)
+		fmt.Fprintf(e.stdout, "%d of %s %s\n", res.Done, terminal.Count(res.Matched, "dead letters"), verb)
 		if res.Skipped > 0 {
-			fmt.Fprintf(e.stdout, "%d were skipped: they are just becoming dead letters, or somebody else has taken them; try again\n", res.Skipped)
+			fmt.Fprintf(e.stdout, "%s skipped: just becoming dead letters, or taken by somebody else; try again\n", terminal.Count(res.Skipped, "tasks"))
 		}
+	}
+	if err != nil && e.ctx.Err() != nil {
+		return fmt.Errorf("interrupted; what was not %s is dead as before", verb)
 	}
 	if err != nil {
 		return redisError(fmt.Errorf("interrupted: %w; what was not %s is dead as before", err, verb))
@@ -267,7 +270,11 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 		if err != nil {
 			return redisError(err)
 		}
-		if !confirm(e, res.Matched) {
+		isYes := confirm(e, res.Matched)
+		if e.ctx.Err() != nil {
+			return errors.New("interrupted: nothing was discarded")
+		}
+		if !isYes {
 			fmt.Fprintln(e.stdout, "Nothing was discarded.")
 			return nil
 		}
@@ -292,8 +299,8 @@ func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
 
 // confirm asks on the terminal.
 func confirm(e *env, n int) bool {
-	fmt.Fprintf(e.stdout, "Discard %d dead letters for good? They will never be carried out. [y/N] ", n)
-	line, _ := bufio.NewReader(e.stdin).ReadString('\n')
+	fmt.Fprintf(e.stdout, "Discard %s for good? Discarded tasks are never carried out. [y/N] ", terminal.Count(n, "dead letters"))
+	line, _ := bufio.NewReader(cancelableReader{e.ctx, e.stdin}).ReadString('\n')
 	word := strings.ToLower(strings.TrimSpace(line))
 	return word == "y" || word == "yes"
 }

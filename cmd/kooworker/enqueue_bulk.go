@@ -73,13 +73,13 @@ type bulkSummary struct {
 
 // String returns the summary for people.
 func (s bulkSummary) String() string {
-	text := fmt.Sprintf("%d lines: %d enqueued, %d duplicate, %d rejected", s.Total, s.Enqueued, s.Duplicate, s.Rejected)
+	text := fmt.Sprintf("%s: %d enqueued, %d duplicate, %d rejected", terminal.Count(s.Total, "lines"), s.Enqueued, s.Duplicate, s.Rejected)
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
 	text += fmt.Sprintf(", in %.1f s", s.Seconds)
 	if s.RunAt != nil && s.Enqueued > 0 {
-		text += "; they run from " + s.RunAt.Format(time.RFC3339) + " on"
+		text += "; " + terminal.Plural(s.Enqueued, "it runs", "they run") + " from " + s.RunAt.Format(time.RFC3339) + " on"
 	}
 	return text
 }
@@ -144,8 +144,12 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	}
 	progress := terminal.StartProgress(out, terminal.ProgressOptions{Unit: "lines"})
 	defer progress.Finish()
+	notes := e.stderr
+	if in != nil {
+		notes = progress // above the bar
+	}
 	if rejects != nil {
-		rejects.stderr = progress // above the bar
+		rejects.stderr = progress
 		input = teeRejects(rejects, input)
 	}
 	start, lines := time.Now(), int64(0)
@@ -153,9 +157,9 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		OnStart: func(id string, resumed bool) {
 			if resumed {
-				fmt.Fprintf(e.stderr, "resuming batch %s\n", id)
+				fmt.Fprintf(notes, "resuming batch %s\n", id)
 			} else {
-				fmt.Fprintf(e.stderr, "batch %s\n", id)
+				fmt.Fprintf(notes, "batch %s\n", id)
 			}
 		},
 		OnItem: func(enqueue.Item) {
@@ -204,16 +208,16 @@ func isUsage(err error) bool {
 // resumableError says how to resume after an error, if the same command would
 // succeed.
 func resumableError(err error, sum bulkSummary) error {
-	resume := "run the same command again to resume; outstanding tasks count as duplicates"
+	lines, resume := terminal.Count(sum.Total, "lines"), "run the same command again to resume; outstanding tasks count as duplicates"
 	if sum.Batch != "" {
 		resume = "run the same command again with --batch " + sum.Batch + " to enqueue what is missing"
 	}
 	switch {
 	case isUsage(err):
-		return usageError(fmt.Errorf("stopped after %d lines: %w", sum.Total, err))
+		return usageError(fmt.Errorf("stopped after %s: %w", lines, err))
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("interrupted after %d lines; %s", sum.Total, resume)
+		return fmt.Errorf("interrupted after %s; %s", lines, resume)
 	default:
-		return fmt.Errorf("stopped after %d lines: %w; %s", sum.Total, redisError(err), resume)
+		return fmt.Errorf("stopped after %s: %w; %s", lines, redisError(err), resume)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 )
 
 // env is what a command works with.
@@ -96,12 +97,12 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// writeJSONLines writes a line for each item, at once or through a buffer; line makes
-// what it holds. After an error of items, the lines before it are written, and explain
+// writeJSONLines writes a line for each item, through a buffer or at once; it is always at
+// once on a terminal, where an interrupt must not leave half a line. line makes what it holds. After an error of items, the lines before it are written, and explain
 // makes the error to return.
 func writeJSONLines[T any](w io.Writer, atOnce bool, items iter.Seq2[T, error], line func(T) any, explain func(error) error) error {
 	buffer := bufio.NewWriter(w)
-	if !atOnce {
+	if !atOnce && !terminal.IsTerminal(w) {
 		w = buffer
 	}
 	for item, err := range items {

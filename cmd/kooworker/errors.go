@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -53,8 +54,16 @@ var redisHints = map[string]string{
 	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
 }
 
-// redisError adds to an error of Redis a hint what to do about it.
+// errInterrupted is for commands that can be run again, whether or not Redis has carried
+// them out: those that read, enqueue one task, change one lock, or delete a batch.
+var errInterrupted = errors.New("interrupted; it is safe to run the same command again")
+
+// redisError adds to an error of Redis a hint what to do about it. After an interrupt there
+// is nothing wrong with Redis.
 func redisError(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errInterrupted
+	}
 	for prefix, hint := range redisHints {
 		if strings.Contains(err.Error(), prefix) {
 			return commandError{err, exitFailed, hint}

@@ -14,7 +14,7 @@ KOODRIVE_TOKEN; or KOODRIVE_TOKEN_FILE, which is read again when it changes; or 
 // koodriveFlags say where KooDrive is and how it is called.
 type koodriveFlags struct {
 	URL          string        `name:"koodrive-url" env:"KOODRIVE_URL" placeholder:"URL" help:"Scheme and host, such as https://koodrive.example.com."`
-	Auth         string        `env:"KOODRIVE_AUTH" enum:"token,app" default:"token" help:"${enum} (${default})."`
+	Auth         string        `env:"KOODRIVE_AUTH" enum:"token,app" default:"token" help:"How calls are authorized: ${enum} (${default})."`
 	TokenFormat  string        `name:"token-format" env:"KOODRIVE_TOKEN_FORMAT" default:"Bearer+{token}" placeholder:"FORMAT" help:"Authorization header (${default})."`
 	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" default:"30s" help:"Time-out of one call (${default})."`
 	Rate         float64       `env:"KOODRIVE_RATE" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`

@@ -158,7 +158,7 @@ func (c *lockFlags) runFile(e *env, change lockChange) error {
 	if c.JSON {
 		err = writeJSON(e.stdout, sum)
 	} else {
-		fmt.Fprintf(e.stdout, "%d lines: %s\n", sum.Total, &sum)
+		fmt.Fprintf(e.stdout, "%s: %s\n", terminal.Count(sum.Total, "lines"), &sum)
 		shown := sum.Refused[:min(len(sum.Refused), 10)]
 		for _, line := range shown {
 			line.printRefusal(e.stderr)
@@ -188,7 +188,10 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 			}
 		}
 		page = page[:0]
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return sum.interrupted()
+		case err != nil:
 			return fmt.Errorf("stopped; so far %s: %w; it is safe to run the same command again", sum, redisError(err))
 		}
 		return nil
@@ -198,6 +201,9 @@ func (c lockChange) applyAll(ctx context.Context, input iter.Seq2[tasks.Lock, er
 			sum.Total++
 			sum.Rejected++
 			continue
+		}
+		if err != nil && ctx.Err() != nil {
+			return sum.interrupted()
 		}
 		if err != nil {
 			return usagef("--file: %w", err)
@@ -220,6 +226,11 @@ type lockSummary struct {
 	ByStatus map[locks.Status]int64 `json:"by_status"`
 	// Refused lists the changes that did not take effect.
 	Refused []lockLine `json:"refused"`
+}
+
+// interrupted is the error after Ctrl-C.
+func (s *lockSummary) interrupted() error {
+	return fmt.Errorf("interrupted; so far %s; it is safe to run the same command again", s)
 }
 
 // String returns the summary for people: "3 tracked, 1 renewed, 0 rejected".

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -176,5 +178,16 @@ func TestLocksRenew_ExpiriesFromFile(t *testing.T) {
 	// With two columns of the name it is unclear which one counts.
 	if r := command("user_id,lock_id,expires_at,expires_at\n", "track", "--file", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "names expires_at twice") {
 		t.Errorf("%+v; want exit 2 and 'names expires_at twice'", r)
+	}
+}
+
+func TestLocksFile_InterruptIsNoWrongUsage(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stderr redistest.Buffer
+	code := run(ctx, []string{"locks", "track", "--file", "-", "--redis-url", "redis://127.0.0.1:1"}, strings.NewReader("user_id,lock_id\n"), io.Discard, &stderr)
+	if want := "kooworker: interrupted; so far 0 rejected; it is safe to run the same command again\n"; code != exitFailed || stderr.String() != want {
+		t.Errorf("exit %d, %q; want exit 1 and %q", code, stderr.String(), want)
 	}
 }

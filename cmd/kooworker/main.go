@@ -15,13 +15,27 @@ import (
 	_ "time/tzdata" // time zones for systems that have none, such as a container
 
 	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	interrupted, stopInterrupts := signal.NotifyContext(context.Background(), os.Interrupt)
+	terminated, stopTerms := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		stop() // the first signal asks; the second one ends all commands but a worker at once
+		asked := interrupted
+		select {
+		case <-interrupted.Done():
+		case <-terminated.Done():
+			asked = terminated
+		}
+		stopInterrupts() // the first signal asks; the second one ends all commands but a worker at once
+		stopTerms()
+		if asked == interrupted {
+			terminal.EraseInterrupt(os.Stderr) // before any command says something
+		}
+		cancel(context.Cause(asked))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -39,8 +53,13 @@ func workerSignals(log *zap.Logger, renew func()) (hurry <-chan struct{}, stop f
 			if sig == syscall.SIGHUP {
 				renew()
 				log.Info("SIGHUP: files of secrets are read again when they are next needed")
-			} else if stops++; stops == 2 {
+				continue
+			}
+			if stops++; stops == 2 {
 				close(hurried)
+			}
+			if stops >= 2 && sig == os.Interrupt {
+				terminal.EraseInterrupt(os.Stderr)
 			}
 		}
 	}()

@@ -31,11 +31,13 @@ func (c *schedulerCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	ended, err := c.start(e.ctx, rdb, e.flags.Log.logger(e.stderr))
+	log := e.flags.Log.logger(e.stderr)
+	ended, err := c.start(e.ctx, rdb, log)
 	if err != nil {
 		return err
 	}
 	<-ended
+	log.Info("scheduler stopped")
 	return nil
 }
 

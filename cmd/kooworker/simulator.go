@@ -67,7 +67,9 @@ func (c *simulatorCmd) Run(e *env) error {
 	}
 	fmt.Fprintf(e.stdout, "The KooDrive simulator listens on http://%[1]s (--koodrive-url). Its state, faults, quotas and requests are under http://%[1]s/_sim/\n", listener.Addr())
 	log.Info("simulator listens")
-	return serveHTTP(e.ctx, listener, mux)
+	err = serveHTTP(e.ctx, listener, mux)
+	log.Info("simulator stopped")
+	return err
 }
 
 // serveHTTP serves until ctx ends. Requests in flight have 2 s to end then.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 )
 
 // version is set by the release build with -ldflags "-X main.version=v1.2.3".
@@ -18,10 +19,12 @@ type buildInfo struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit"`
 	Go      string `json:"go"`
+
+	Time time.Time `json:"-"` // of the commit; today if it is not known
 }
 
 func build() buildInfo {
-	b := buildInfo{Version: version, Commit: "unknown", Go: runtime.Version()}
+	b := buildInfo{Version: version, Commit: "unknown", Go: runtime.Version(), Time: time.Now()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		settings := map[string]string{}
 		for _, s := range info.Settings {
@@ -29,6 +32,9 @@ func build() buildInfo {
 		}
 		b.Version = cmp.Or(b.Version, info.Main.Version)
 		b.Commit = cmp.Or(settings["vcs.revision"], b.Commit)
+		if at, err := time.Parse(time.RFC3339, settings["vcs.time"]); err == nil {
+			b.Time = at
+		}
 		if settings["vcs.modified"] == "true" {
 			b.Commit += "-modified"
 		}
@@ -39,12 +45,16 @@ func build() buildInfo {
 	return b
 }
 
+// String returns the line for people.
+func (b buildInfo) String() string {
+	return fmt.Sprintf("kooworker %s, commit %s, %s", b.Version, b.Commit, b.Go)
+}
+
 // Run implements the command.
 func (c *versionCmd) Run(e *env) error {
-	b := build()
 	if c.JSON {
-		return writeJSON(e.stdout, b)
+		return writeJSON(e.stdout, build())
 	}
-	fmt.Fprintf(e.stdout, "kooworker %s, commit %s, %s\n", b.Version, b.Commit, b.Go)
+	fmt.Fprintln(e.stdout, build())
 	return nil
 }

@@ -36,16 +36,16 @@ type workerCmd struct {
 	Schedule      scheduleFlags `embed:""`
 	LedgerKeep    time.Duration `name:"ledger-keep" group:"sweep" default:"30d" placeholder:"DURATION" help:"Remember swept locks for this long (${default})."`
 
-	Concurrency     int           `default:"${concurrency}" placeholder:"N" help:"Tasks that are worked on at a time (${default})."`
-	Pollers         int           `placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
-	LogSuccesses    bool          `name:"log-successes" default:"true" negatable:"" help:"Log a line for each task that is done; --log-successes=false leaves them out."`
-	AdminAddr       string        `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
-	MaxInFlight     int           `name:"max-in-flight" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
-	MaxCrashes      int           `name:"max-crashes" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
-	GuardAfter      time.Duration `name:"guard-after" default:"${guard_after}" help:"Before an unbind older than this, check whether its user has bound the device again (${default})."`
-	StrictRedis     bool          `name:"strict-redis" help:"Refuse to start on a Redis that evicts keys, does not persist its data, is older than 6.2, or does not tell: its user must be allowed INFO and CONFIG GET. Default: only the log says so."`
-	StartupTimeout  time.Duration `name:"startup-timeout" default:"${startup_timeout}" help:"Wait this long for Redis at the start (${default})."`
-	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"${shutdown_timeout}" help:"Let tasks in flight run this long after SIGTERM, and 2s after a second one; the others are put back, uncharged (${default})."`
+	Concurrency     int           `group:"tasks" default:"${concurrency}" placeholder:"N" help:"Tasks that are worked on at a time (${default})."`
+	Pollers         int           `hidden:"" placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
+	LogSuccesses    bool          `name:"log-successes" group:"log" default:"true" negatable:"" help:"Log a line for each task that is done; --log-successes=false leaves them out."`
+	AdminAddr       string        `name:"admin-addr" group:"tasks" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
+	MaxInFlight     int           `name:"max-in-flight" group:"koodrive" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
+	MaxCrashes      int           `name:"max-crashes" group:"tasks" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
+	GuardAfter      time.Duration `name:"guard-after" group:"tasks" default:"${guard_after}" help:"Before an unbind older than this, check whether its user has bound the device again (${default})."`
+	StrictRedis     bool          `name:"strict-redis" group:"redis" help:"Refuse to start on a Redis that evicts keys, does not persist its data, is older than 6.2, or does not tell: its user must be allowed INFO and CONFIG GET. Default: only the log says so."`
+	StartupTimeout  time.Duration `name:"startup-timeout" group:"redis" default:"${startup_timeout}" help:"Wait this long for Redis at the start (${default})."`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" group:"tasks" default:"${shutdown_timeout}" help:"Let tasks in flight run this long after SIGTERM, and 2s after a second one; the others are put back, uncharged (${default})."`
 }
 
 // retryFlags make up the policy.

@@ -84,7 +84,11 @@ func (t *csvTable) parse(line []byte) (rec record, err error) {
 	}
 	// Spreadsheets leave commas at the end for columns that were emptied.
 	if len(fields) < t.width || strings.Join(fields[t.width:], "") != "" {
-		return rec, fmt.Errorf("has %d columns; the header has %d", len(fields), t.width)
+		columns := "columns"
+		if len(fields) == 1 {
+			columns = "column"
+		}
+		return rec, fmt.Errorf("has %d %s; the header has %d", len(fields), columns, t.width)
 	}
 	for i := range t.names {
 		rec.ids[i] = fields[t.columns[i]]

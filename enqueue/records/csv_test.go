@@ -60,7 +60,7 @@ func TestTasksCSV_LineErrors(t *testing.T) {
 		device = "; want 1 to 64 letters, digits, hyphens or underscores"
 	)
 	for line, want := range map[string]string{
-		"u-1":                    "has 1 columns; the header has 2",
+		"u-1":                    "has 1 column; the header has 2",
 		"u-1,d-1,d-2":            "has 3 columns; the header has 2",
 		"u-1,d\"1":               `bare " in non-quoted-field`,
 		"u-1,\"d-1":              `extraneous or missing " in quoted-field`,
@@ -75,12 +75,12 @@ func TestTasksCSV_LineErrors(t *testing.T) {
 		"u\r1,d-1":               "user_id has the character 0x0d at byte 1" + user,
 		"u-1,d\x7f":              `device_id is "d\x7f"` + device,
 		"u-1\x00,d-1":            "user_id has the character 0x00 at byte 3" + user,
-		"\x00\x00\x00":           "has 1 columns; the header has 2",
+		"\x00\x00\x00":           "has 1 column; the header has 2",
 		"ü-1,d-1":                "user_id has the character 0xc3 at byte 0" + user,
 		"u-1,d-\u0661":           `device_id is "d-\u0661"` + device,
 		"u\xff,d-1":              "user_id has the character 0xff at byte 1" + user,
 		"u-1,\xc3\x28":           `device_id is "\xc3("` + device,
-		"u-1;d-1":                "has 1 columns; the header has 2",
+		"u-1;d-1":                "has 1 column; the header has 2",
 		over("u", 128) + ",d-1":  "user_id is 129 bytes long" + user,
 		"u-1," + over("d", 64):   `device_id is "` + over("d", 64) + `"` + device,
 		"u-1," + over("x", 7e4):  "is longer than 65536 bytes",

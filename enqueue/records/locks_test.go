@@ -210,7 +210,7 @@ func TestLocks_CheckExpiry(t *testing.T) {
 		"user_id,lock_id,expires_at\nu,l,2026-01-31T08:30:00Z\nu,l2,0001-01-01T00:00:00Z\nu,l3,\nu,l4,soon\n,l5,\nu\n": {
 			"u/l", "u/l2 expires_at is too old", "u/l3 expires_at is empty",
 			`u/l4 expires_at is "soon"; want RFC 3339 with a time zone, such as 2026-01-31T08:30:00Z`,
-			"/ user_id is empty; want 1 to 128 visible ASCII characters", "/ has 1 columns; the header has 3",
+			"/ user_id is empty; want 1 to 128 visible ASCII characters", "/ has 1 column; the header has 3",
 		},
 		"user_id,lock_id\nu,l\n":                            {`header: the first line must be a header with user_id, lock_id and expires_at; it is "user_id,lock_id"`},
 		"user_id,lock_id,expires_at,expires_at\n":           {"header: the header names expires_at twice; want it once"},

@@ -97,8 +97,8 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
-	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s, which allows %d calls a second of each kind\nWorker     %d tasks at a time, in this process\n\n",
-		d.redis.kind, d.url, allowed, worker.DefaultConcurrency)
+	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s, which allows %d calls a second of each kind\nWorker     %s at a time, in this process\n\n",
+		d.redis.kind, d.url, allowed, terminal.Count(worker.DefaultConcurrency, "tasks"))
 
 	// The end of ctx ends what the demo plays. The worker and what it needs outlive
 	// it, and are stopped in order.
@@ -119,7 +119,7 @@ func (d *demo) play(ctx context.Context, o Options, unbinds, releases int) error
 	if err := d.enqueue(limited, unbinds, releases); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "Enqueued %d unbinds and %d releases in %.1f s.\n", unbinds, releases, time.Since(start).Seconds())
+	fmt.Fprintf(d.out, "Enqueued %s and %s in %.1f s.\n", terminal.Count(unbinds, "unbinds"), terminal.Count(releases, "releases"), time.Since(start).Seconds())
 	if err := d.await(limited, o.Tasks); err != nil {
 		return fmt.Errorf("the demo did not finish: %w", err)
 	}
@@ -145,13 +145,14 @@ func (d *demo) summarize(ctx context.Context, start time.Time) error {
 	if err := report.writeTable(d.out); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "\nThe simulator counted %d unbound devices and %d released locks. Redis holds %d dead letters.\n", sim.Unbound, sim.Released, stats.Total)
+	fmt.Fprintf(d.out, "\nThe simulator counted %s and %s. Redis holds %s.\n",
+		terminal.Count(sim.Unbound, "unbound devices"), terminal.Count(sim.Released, "released locks"), terminal.Count(stats.Total, "dead letters"))
 	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", sim.Throttled, time.Since(start).Seconds())
 	for l, err := range letters.List(ctx, deadletter.Filter{Limit: 1}) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "\nOne of the dead letters:\n  %s\n  %s (after %d attempt)\n", l.ID, l.Error, l.Attempts)
+		fmt.Fprintf(d.out, "\nOne of the dead letters:\n  %s\n  %s (after %s)\n", l.ID, l.Error, terminal.Count(l.Attempts, "attempts"))
 	}
 	agree := sim.Unbound+sim.Released == report.count("", tasks.Succeeded) && stats.Total == report.count("", tasks.Dead)
 	for kind, n := range report.Enqueued {
@@ -246,6 +247,7 @@ Try, in another terminal:
 Press Ctrl-C to end it.
 `, server.Addr, d.url, d.redis.addr)
 	<-ctx.Done()
+	fmt.Fprintln(d.out, "Stopped.")
 	return nil
 }
 

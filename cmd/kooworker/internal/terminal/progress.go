@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -49,7 +48,7 @@ type Progress struct {
 // StartProgress shows the progress until Finish is called.
 func StartProgress(out io.Writer, o ProgressOptions) *Progress {
 	p := newProgress(o)
-	if IsTerminal(out) && os.Getenv("TERM") != "dumb" {
+	if IsTerminal(out) && !isDumb() {
 		p.drawBar(out)
 	} else {
 		p.writeLines(out, cmp.Or(o.Every, 5*time.Second))
@@ -105,8 +104,8 @@ func (p *Progress) update(change func()) {
 // that are written to the same terminal in another way damage the bar.
 func (p *Progress) Write(lines []byte) (int, error) {
 	if p.bar != nil {
-		if n, err := p.bar.Write(lines); !errors.Is(err, mpb.ErrDone) {
-			return n, err
+		if n, err := p.bar.Write(append([]byte("\r"), lines...)); !errors.Is(err, mpb.ErrDone) {
+			return max(0, n-1), err
 		}
 	}
 	return p.out.Write(lines)
@@ -160,6 +159,10 @@ func (p *Progress) drawBar(out io.Writer, more ...mpb.ContainerOption) {
 		p.mu.Lock()
 		share, known := p.doneShare()
 		p.mu.Unlock()
+		// The cursor is not at the start of the line if somebody has typed meanwhile.
+		if _, err := io.WriteString(w, "\r"); err != nil {
+			return err
+		}
 		if !known {
 			s.RequestedWidth = 1
 			return spinner.Fill(w, s)
@@ -190,9 +193,9 @@ func (p *Progress) doneShare() (share float64, known bool) {
 func (p *Progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	count := fmt.Sprintf("%d %s", p.done, p.unit)
+	count := Count(p.done, p.unit)
 	if p.total > 0 {
-		count = fmt.Sprintf("%d of %d %s", p.done, p.total, p.unit)
+		count = fmt.Sprintf("%d of %s", p.done, Count(p.total, p.unit))
 	}
 	parts := []string{count}
 	if p.ended.IsZero() {

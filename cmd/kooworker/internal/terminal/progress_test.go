@@ -174,9 +174,9 @@ func TestProgress_Bar(t *testing.T) {
 		fmt.Fprintln(p, "below the bar")
 		frames := strings.Split(out.String(), "\x1b[1A\x1b[J") // up one line, and clear
 		for _, want := range []string{
-			"⠙ 25 tasks, 83/s, after 0 s\n",
-			"above the bar\n[===>------------------------] 125 of 800 tasks, 93/s, 7 s left, 1 rejected\n",
-			"[=============>--------------] 400 of 800 tasks, 200/s, in 2.0 s, 1 rejected\n",
+			"\r⠙ 25 tasks, 83/s, after 0 s\n",
+			"\rabove the bar\n\r[===>------------------------] 125 of 800 tasks, 93/s, 7 s left, 1 rejected\n",
+			"\r[=============>--------------] 400 of 800 tasks, 200/s, in 2.0 s, 1 rejected\n",
 		} {
 			if !slices.Contains(frames, want) {
 				t.Errorf("frames %q; want one of them to be %q", frames, want)

@@ -124,3 +124,15 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0 dead letters", 1: "1 dead letter", 2: "2 dead letters", 11: "11 dead letters", -1: "-1 dead letters"} {
+		if got := Count(n, "dead letters"); got != want {
+			t.Errorf("Count(%d) is %q; want %q", n, got, want)
+		}
+	}
+	if got := Count(int64(1), "done"); got != "1 done" {
+		t.Errorf("%q; want 1 done, which has no plural", got)
+	}
+}

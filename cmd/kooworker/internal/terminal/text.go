@@ -16,6 +16,23 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// isDumb reports whether the terminal cannot move its cursor.
+func isDumb() bool { return os.Getenv("TERM") == "dumb" }
+
+// EraseInterrupt erases the ^C that a terminal shows when Ctrl-C is pressed, so that what is
+// written next begins a line. It does nothing if the stream is no terminal.
+func EraseInterrupt(stream *os.File) {
+	switch {
+	case !IsTerminal(stream):
+	case isDumb():
+		fmt.Fprintln(stream)
+	default:
+		// The kernel sends the signal first, and shows ^C a moment later.
+		<-time.After(10 * time.Millisecond)
+		fmt.Fprint(stream, "\r\x1b[K")
+	}
+}
+
 // Duration writes a duration without zero units at its end: 10m, not 10m0s.
 func Duration(d time.Duration) string {
 	s := d.String()
@@ -39,6 +56,20 @@ func HumanDuration(seconds float64) string {
 	default:
 		return fmt.Sprintf("%d h %d min", s/3600, s%3600/60)
 	}
+}
+
+// Count writes a number with its noun, such as 1 line or 2 lines. The noun is given in the
+// plural, which ends with an s.
+func Count[N int | int64](n N, nouns string) string {
+	return fmt.Sprintf("%d %s", n, Plural(n, strings.TrimSuffix(nouns, "s"), nouns))
+}
+
+// Plural returns the word that goes with a number: one for 1, many for all others.
+func Plural[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // PerSecond writes a rate, such as 200/s.
