@@ -246,3 +246,47 @@ func TestCountActive(t *testing.T) {
 		t.Errorf("%d, %v; want 7", n, err)
 	}
 }
+
+// What is held is due at the end of the hold, and what is released is pending in its old order.
+// Tasks that are scheduled for the same time stay scheduled.
+func TestHoldAndRelease(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 600
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	queue := lane.Of(tasks.QueueUnbind)
+	later := b.enqueue("mine", n, asynq.ProcessAt(end))
+	retry := b.enqueue("mine", n+1)
+	b.rdb.LRem(t.Context(), asynqx.PendingKey(queue), 0, retry)
+	b.rdb.ZAdd(t.Context(), asynqx.RetryKey(queue), redis.Z{Score: float64(end.Unix() + 1), Member: retry}) // by a worker
+	for i := range n {
+		b.enqueue("mine", i)
+		b.enqueue("other", i)
+	}
+	before := b.pending()
+	query := waiting.OfBatch("mine", lane, nil)
+	if moved, err := b.queues.Hold(t.Context(), query, end, func(int64) {}); err != nil || moved != n {
+		t.Errorf("%d held, %v; want %d", moved, err, n)
+	}
+	if info := b.size(); info.Pending != n || info.Scheduled != n+1 || info.Retry != 1 {
+		t.Errorf("%+v; want the others pending", info)
+	}
+	if released, err := b.queues.Release(t.Context(), query, end.Add(-time.Minute), func(int64) {}); err != nil || released != 0 {
+		t.Errorf("%d released, %v; want none of another time", released, err)
+	}
+	if released, err := b.queues.Release(t.Context(), query, end, func(int64) {}); err != nil || released != n+1 {
+		t.Errorf("%d released, %v; want %d", released, err, n+1)
+	}
+	if info := b.size(); info.Pending != 2*n+1 || info.Scheduled != 1 || info.Retry != 0 {
+		t.Errorf("%+v; want all pending but the one that is scheduled", info)
+	}
+	after := b.pending()
+	slices.Sort(before)
+	slices.Sort(after)
+	if diff := cmp.Diff(before, slices.DeleteFunc(after, func(id string) bool { return id == retry })); diff != "" {
+		t.Errorf("pending (-before +after):\n%s", diff)
+	}
+	if info, err := asynq.NewInspectorFromRedisClient(b.rdb).GetTaskInfo(queue, later); err != nil || info.State != asynq.TaskStateScheduled || !info.NextProcessAt.Equal(end) {
+		t.Errorf("%+v, %v; want it due at %s", info, err, end)
+	}
+}

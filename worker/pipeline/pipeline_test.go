@@ -174,6 +174,21 @@ func TestProcess_CancelledTaskDoesNotRun(t *testing.T) {
 	}
 }
 
+// A task of a batch that is held is put back until the hold ends, uncharged.
+func TestProcess_HeldTaskIsPutBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t, tasks.OK)
+	b.held = func(ref tasks.BatchRef) (time.Time, string, bool) { return b.now.Add(time.Hour), "legal hold", ref.Batch == "b" }
+	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":7}`)
+	decision := b.Process(t.Context(), d)
+	if decision.Action != Retry || decision.CountsAsAttempt || decision.Delay != time.Hour || !strings.Contains(decision.Error, "legal hold") || len(b.jobs.calls) != 0 {
+		t.Errorf("%+v, %d calls; want it put back for an hour, uncharged", decision, len(b.jobs.calls))
+	}
+	if decision := b.Process(t.Context(), delivery(unbindPayload)); decision.Action != Complete {
+		t.Errorf("%+v; want a single order to run", decision)
+	}
+}
+
 func TestProcess_DeadTaskIsParkedBeforeItIsRemoved(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)

@@ -80,6 +80,9 @@ func Hold(ctx context.Context, rdb redis.UniversalClient, h batch.Hold, progress
 // finishes it. If there is no hold, it does nothing.
 func Release(ctx context.Context, rdb redis.UniversalClient, id string, progress func(released int64)) (res HoldResult, err error) {
 	ledger, queues := batch.NewStore(rdb), waiting.NewStore(rdb)
+	if _, err := ledger.Show(ctx, id); err != nil {
+		return res, err
+	}
 	lane, err := ledger.Lane(ctx, id)
 	if err != nil {
 		return res, err
