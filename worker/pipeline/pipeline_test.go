@@ -178,7 +178,9 @@ func TestProcess_CancelledTaskDoesNotRun(t *testing.T) {
 func TestProcess_HeldTaskIsPutBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.OK)
-	b.held = func(ref tasks.BatchRef) (time.Time, string, bool) { return b.now.Add(time.Hour), "legal hold", ref.Batch == "b" }
+	b.held = func(ref tasks.BatchRef) (time.Time, string, bool) {
+		return b.now.Add(time.Hour), "legal hold", ref.Batch == "b"
+	}
 	d := delivery(`{"v":1,"user_id":"u","device_id":"d","batch":"b","index":7}`)
 	decision := b.Process(t.Context(), d)
 	if decision.Action != Retry || decision.CountsAsAttempt || decision.Delay != time.Hour || !strings.Contains(decision.Error, "legal hold") || len(b.jobs.calls) != 0 {
