@@ -46,6 +46,7 @@ type Worker struct {
 	notifier *jobs.BatchNotifier
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
+	pauses   *pauseWatch
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog] // nil until it was read
 }
@@ -71,6 +72,7 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) build() (err error) {
 	cfg := w.cfg
 	w.clock = clock.New(w.rdb, w.log)
+	w.pauses = newPauseWatch(w.rdb, w.log)
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -206,6 +208,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer func() { stopBackground(); wg.Wait() }()
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
 	wg.Go(func() { w.clock.Run(background) })
+	wg.Go(func() { w.pauses.run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { w.gate.Pace(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
@@ -234,7 +237,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		serverStopped = w.stop(server, cutShort)
 		<-fetched
 	}()
-	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight, w.fetcher}
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight, w.fetcher, w.pauses}
 	if err := server.Start(handler); err != nil {
 		return fmt.Errorf("start the asynq server: %w", err)
 	}
