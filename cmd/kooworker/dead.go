@@ -2,13 +2,10 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -196,7 +193,7 @@ type deadReplayCmd struct {
 }
 
 // Run implements the command.
-func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
+func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, queues queueStore) error {
 	filter, err := c.check()
 	if err != nil {
 		return err
@@ -204,6 +201,7 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
 	if c.Canary < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 {
 		return usagef("--canary, --min-success: want 0 or more letters, and a share from 0 to 1")
 	}
+	queues.warnPaused(e)
 	res, err := store.Replay(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
 	})
@@ -255,15 +253,11 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 
 // audit logs who discarded what, whatever the log level.
 func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
-	who := "unknown"
-	if u, err := user.Current(); err == nil {
-		who = u.Username
-	}
-	host, _ := os.Hostname()
+	who, host := whoAmI()
 	log := e.flags.Log
 	log.LogLevel = "info"
 	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
-		zap.String("by", who), zap.String("host", cmp.Or(host, "unknown")), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
+		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.
