@@ -303,7 +303,7 @@ func (b *bulk) withRetry(ctx context.Context, f func(context.Context) error) err
 func isPermanent(err error) bool {
 	return hasType[*tasks.FieldError](err) || hasType[*batch.NotFoundError](err) || hasType[*batch.InputError](err) ||
 		hasType[*batch.FullError](err) || hasType[*batch.DataLossError](err) || hasType[*batch.SpecError](err) ||
-		hasType[*batch.NameReservedError](err) || hasType[*NotReplicatedError](err)
+		hasType[*batch.NameReservedError](err) || hasType[*batch.CancelledError](err) || hasType[*NotReplicatedError](err)
 }
 
 func hasType[E error](err error) bool {

@@ -35,8 +35,8 @@ func ValidateBatchID(id string) error {
 		"1 to 64 letters, digits, dots, hyphens or underscores, the first of them a letter or digit")
 }
 
-// BatchStats are the counts of a batch. Total is always the sum of the eight
-// counts that follow it.
+// BatchStats are the counts of a batch. Total is always the sum of the nine counts
+// that follow it.
 type BatchStats struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"`
@@ -47,6 +47,7 @@ type BatchStats struct {
 	Succeeded   int64 `json:"succeeded"`
 	AlreadyGone int64 `json:"already_gone"`
 	Superseded  int64 `json:"superseded"`
+	Cancelled   int64 `json:"cancelled"`
 	Dead        int64 `json:"dead"`
 	Discarded   int64 `json:"discarded"`
 	Duplicate   int64 `json:"duplicate"` // this batch has queued the same target before
@@ -59,19 +60,33 @@ type BatchStats struct {
 
 // Failed is the number of tasks and lines that were not carried out and are not
 // under way any more.
-func (b BatchStats) Failed() int64 { return b.Dead + b.Discarded + b.Rejected }
+func (b BatchStats) Failed() int64 { return b.Cancelled + b.Dead + b.Discarded + b.Rejected }
 
 // GoneWarning asks whether the ids are right, if most of the tasks that have ended well,
 // and at least 20 have, found nothing to do. Otherwise it is empty. So many are usual if
 // the same tasks ran before; but KooDrive says the same of ids that it does not know.
 func (b BatchStats) GoneWarning() string {
 	const few = 20
-	ended := b.Succeeded + b.AlreadyGone + b.Superseded
+	ended := b.endedWell()
 	if ended < few || 2*b.AlreadyGone <= ended {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d tasks were already gone: are the ids right? KooDrive says the same of ids that it does not know", b.AlreadyGone, ended)
+	return fmt.Sprintf("%d of %d tasks were already gone: %s", b.AlreadyGone, ended, areIDsRight)
 }
+
+const areIDsRight = "are the ids right? KooDrive says the same of ids that it does not know"
+
+// CheckGone returns an error that asks the same if more than a share, 0 to 1, of the tasks
+// that have ended well found nothing to do.
+func (b BatchStats) CheckGone(most float64) error {
+	ended := b.endedWell()
+	if ended == 0 || float64(b.AlreadyGone)/float64(ended) <= most {
+		return nil
+	}
+	return fmt.Errorf("%d of %d tasks were already gone, which is more than a share of %g: %s", b.AlreadyGone, ended, most, areIDsRight)
+}
+
+func (b BatchStats) endedWell() int64 { return b.Succeeded + b.AlreadyGone + b.Superseded }
 
 // Receipt is the record of what became of one task of a batch.
 type Receipt struct {
@@ -79,7 +94,8 @@ type Receipt struct {
 	Kind   Kind   `json:"kind"`
 	UserID string `json:"user_id"`
 	Target string `json:"target"`
-	// Outcome is what became of the task, and Reason says why.
+	// Outcome is what became of the task, and Reason says why. The reason of a task that
+	// was cancelled is followed by what the operator said: "cancelled: wrong file".
 	Outcome Outcome `json:"outcome"`
 	Reason  Reason  `json:"reason"`
 	// Attempts counts KooDrive's answers about this task, the last one included.

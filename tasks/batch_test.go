@@ -25,3 +25,27 @@ func TestBatchStats_GoneWarning(t *testing.T) {
 		}
 	}
 }
+
+func TestBatchStats_CheckGone(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		stats tasks.BatchStats
+		most  float64
+		want  string
+	}{
+		{tasks.BatchStats{Succeeded: 6, Superseded: 1, AlreadyGone: 3, Dead: 90}, 0.29, "3 of 10 tasks were already gone, which is more than a share of 0.29: are the ids right? KooDrive says the same of ids that it does not know"},
+		{tasks.BatchStats{Succeeded: 6, Superseded: 1, AlreadyGone: 3}, 0.3, ""},
+		{tasks.BatchStats{AlreadyGone: 1}, 0, "1 of 1 tasks were already gone, which is more than a share of 0: are the ids right? KooDrive says the same of ids that it does not know"},
+		{tasks.BatchStats{AlreadyGone: 1}, 1, ""},
+		{tasks.BatchStats{Succeeded: 1}, 0, ""},
+		{tasks.BatchStats{Dead: 1}, 0, ""},
+	} {
+		got := ""
+		if err := tc.stats.CheckGone(tc.most); err != nil {
+			got = err.Error()
+		}
+		if got != tc.want {
+			t.Errorf("%+v, %g: %q; want %q", tc.stats, tc.most, got, tc.want)
+		}
+	}
+}

@@ -14,6 +14,9 @@ const (
 	// Superseded: the intent was stale, so nothing was done. The user has bound the
 	// device again, or the holder has renewed the lock, since the task was enqueued.
 	Superseded Outcome = "superseded"
+	// Cancelled: an operator has cancelled the task, alone or with its batch, before it
+	// was carried out.
+	Cancelled Outcome = "cancelled"
 	// Dead: the task failed for good and is in the dead-letter queue.
 	Dead Outcome = "dead"
 	// Discarded: an operator has discarded the dead task. It will never be carried
@@ -53,6 +56,7 @@ const (
 	Waiting     Reason = "waiting"      // the task waits, or has waited for too long, for something other than KooDrive
 	Unlisted    Reason = "unlisted"     // the source of a sweep did not list its locks
 	Outdated    Reason = "superseded"   // the intent is stale, there is a newer one
+	CalledOff   Reason = "cancelled"    // an operator has cancelled the task
 )
 
 // Reasons lists every reason.
@@ -60,7 +64,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Gone, Invalid, Forbidden, Unauthorized, Throttled, Upstream, TimedOut,
 		Network, Protocol, Misrouted, Rejected,
-		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting, Unlisted, Outdated,
+		Undecodable, UnknownKind, Expired, Panicked, Crashed, Archived, StillBound, Waiting, Unlisted, Outdated, CalledOff,
 	}
 }
 

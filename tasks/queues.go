@@ -65,6 +65,20 @@ func hasLanes(queue string) bool {
 	return queue == QueueRelease || queue == QueueUnbind || queue == QueueOffboard
 }
 
+// BatchQueues returns the queues where the tasks of a batch may be: in its lane and,
+// if they were found by an off-boarding that was replayed, in that of files.
+func BatchQueues(l Lane) []string {
+	var out []string
+	for _, lane := range []Lane{l, LaneBulk} {
+		for _, queue := range []string{QueueUnbind, QueueRelease, QueueOffboard} {
+			if name := lane.Of(queue); !slices.Contains(out, name) {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
 // SplitQueue returns the queue and the lane of a name that [Lane.Of] has made.
 func SplitQueue(name string) (queue string, l Lane) {
 	queue, rest, found := strings.Cut(name, "-")

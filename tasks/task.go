@@ -26,6 +26,9 @@ func Kinds() []Kind {
 	return []Kind{KindDeviceUnbind, KindLockRelease, KindUserOffboard, KindLockSweep, KindBatchWebhook}
 }
 
+// Known reports whether k is one of Kinds.
+func (k Kind) Known() bool { return slices.Contains(Kinds(), k) }
+
 // MaxRetry is the retry limit that a producer gives to asynq. It is far above
 // the worker's own limit, because the worker must decide when to give up: asynq
 // archives a task that reaches the limit, and deletes archived tasks beyond 9,999.

@@ -22,11 +22,12 @@ const (
 // housekeep removes entries of lists when what they name is gone, until ctx ends. It
 // is for what nobody removes at once: dead letters that somebody deletes in asynqmon,
 // and batches that Redis lets expire. docs/redis-keys.md names every key, and what
-// bounds its size. It also reads how many tasks wait.
+// bounds its size. It also reads how many tasks wait, and warns of those that are missing.
 func (w *Worker) housekeep(ctx context.Context) {
 	var letters deadletter.IndexPosition
-	var batches batch.ListPosition
+	var batches, cancelled batch.ListPosition
 	store := batch.NewStore(w.rdb)
+	missing := missingWatch{rdb: w.rdb, log: w.log, warned: make(map[string]bool)}
 	tick := time.NewTicker(housekeepEvery)
 	defer tick.Stop()
 	for {
@@ -34,9 +35,13 @@ func (w *Worker) housekeep(ctx context.Context) {
 		if err := w.readBacklog(limited); err != nil && ctx.Err() == nil {
 			w.log.Warn("cannot read how many tasks wait: the metric kooworker_workers_wanted is out of date; trying again", zap.Error(err))
 		}
+		if err := missing.look(limited); err != nil && ctx.Err() == nil {
+			w.log.Warn("cannot look for tasks that are missing; trying again", zap.Error(err))
+		}
 		for _, step := range []func() (int64, error){
 			func() (int64, error) { return w.letters.PruneIndex(limited, &letters) },
 			func() (int64, error) { return store.PruneList(limited, &batches) },
+			func() (int64, error) { return store.PruneCancelled(limited, &cancelled) },
 		} {
 			if _, err := step(); err != nil && ctx.Err() == nil {
 				w.log.Warn("cannot remove entries whose subject is gone; trying again", zap.Error(err))

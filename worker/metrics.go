@@ -67,7 +67,7 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status, workersWante
 	// rate() does not see the first event of a counter that did not exist before. So
 	// the counters start at zero.
 	for _, kind := range tasks.Kinds() {
-		for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead} {
+		for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Cancelled, tasks.Dead} {
 			m.finished.WithLabelValues(string(kind), string(outcome))
 		}
 	}

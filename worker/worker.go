@@ -49,6 +49,8 @@ type Worker struct {
 	pauses   *pauseWatch
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog] // nil until it was read
+	// cancelled is which batches are; see followCancellations.
+	cancelled atomic.Pointer[batch.Cancellations]
 }
 
 // New checks a configuration and builds a worker. It connects to nothing and starts
@@ -99,10 +101,11 @@ func (w *Worker) build() (err error) {
 	}
 	w.letters = deadletter.NewStore(w.rdb)
 	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
-	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed)
+	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed, w.log)
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
+		Cancelled: w.isCancelled,
 	})
 	if err != nil {
 		return err
@@ -207,6 +210,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
+	w.readCancellations(ctx) // before the first task is taken
+	wg.Go(func() { w.followCancellations(background) })
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.pauses.run(background) })
 	wg.Go(func() { w.fleet.Run(background) })

@@ -58,3 +58,58 @@ func TestBatch_MostlyAlreadyGoneAsksWhetherTheIDsAreRight(t *testing.T) {
 		return strings.Contains(w.log(), "most tasks of the batch were already gone: are the ids right?")
 	})
 }
+
+// Above the share that the caller allows, ids that KooDrive does not know are no success.
+func TestBatch_MaxAlreadyGone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	sim, url := startSimulator(t)
+	for i := range 6 {
+		sim.Bind(fmt.Sprint("user-", i/3), simulator.Device{DeviceID: fmt.Sprint("device-", i)})
+	}
+	startWorker(t, server, url)
+	const question = "kooworker: 4 of 10 tasks were already gone, which is more than a share of "
+	for _, tc := range []struct {
+		args string
+		code int
+		want string // the beginning of the last line on stderr; "" if there is no such line
+	}{
+		{"enqueue unbind --file - --wait --batch b-1 --max-already-gone 0.3", exitPartial, question + "0.3: are the ids right?"},
+		{"batch wait b-1", exitDone, ""},
+		{"batch wait b-1 --max-already-gone 0.4", exitDone, ""},
+		{"batch wait b-1 --max-already-gone 1", exitDone, ""},
+		{"batch wait b-1 --max-already-gone 0.39", exitPartial, question + "0.39: are the ids right?"},
+		{"batch wait b-1 --max-already-gone 0", exitPartial, question + "0: are the ids right?"},
+	} {
+		args := append(strings.Fields(tc.args), "--redis-url", server.URL())
+		for _, asJSON := range []bool{false, true} {
+			if asJSON {
+				args = append(args, "--json")
+			}
+			r := kooworker(t, unbindsCSV(10), args...)
+			asked := strings.HasPrefix(lastLine(r.stderr), tc.want) && (tc.want != "") == strings.Contains(r.stderr, "are the ids right")
+			if r.code != tc.code || !asked || strings.Contains(r.stdout, "are the ids right") {
+				t.Errorf("%s, JSON %t: %+v; want exit %d and %q on stderr", tc.args, asJSON, r, tc.code, tc.want)
+			}
+			if !asJSON {
+				continue
+			}
+			stats := r.object(t)
+			if balance, ok := stats["balance"].(map[string]any); ok {
+				stats = balance
+			}
+			if stats["already_gone"] != 4.0 || stats["done"] != true {
+				t.Errorf("%s: %+v; want the counts on stdout", tc.args, r)
+			}
+		}
+	}
+	r := kooworker(t, "", "batch", "wait", "no-such-batch", "--max-already-gone", "0.5", "--redis-url", server.URL())
+	if r.code != exitFailed {
+		t.Errorf("no such batch: %+v; want exit 1", r)
+	}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
@@ -14,12 +18,13 @@ import (
 )
 
 type batchCmd struct {
-	List     batchListCmd     `cmd:"" help:"List batches, latest first."`
+	List     batchListCmd     `cmd:"" help:"List batches, latest first. OK: succeeded; GONE: already gone; FAILED: dead, discarded or rejected; OTHER: superseded, cancelled, or a duplicate."`
 	Show     batchShowCmd     `cmd:"" help:"Show the counts of a batch, and about how long the rest takes."`
 	Watch    batchWatchCmd    `cmd:"" help:"Show the progress of a batch until it is done."`
 	Wait     batchWaitCmd     `cmd:"" help:"Wait until a batch is done. Exit code 3: something is dead, discarded or rejected; 4: timed out."`
-	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters and receipts. Exit code 1: they disagree."`
+	Audit    batchAuditCmd    `cmd:"" help:"Count the states of a batch again, and compare them with its counters, its receipts and the queues. Exit code 1: they disagree."`
 	Receipts batchReceiptsCmd `cmd:"" help:"Write the receipts of a batch as JSON lines: what became of each task."`
+	Cancel   batchCancelCmd   `cmd:"" help:"Cancel what waits of a batch: it never runs, and its receipts say so. What is in flight finishes."`
 	Delete   batchDeleteCmd   `cmd:"" help:"Delete a batch and its receipts."`
 }
 
@@ -37,15 +42,24 @@ func (c *batchListCmd) Run(e *env, store *batch.Store) error {
 	if c.JSON {
 		return writeJSONLines(e.stdout, false, store.List(e.ctx), func(b tasks.BatchStats) any { return b }, redisError)
 	}
-	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", "QUEUED", "SUCCEEDED", "ALREADY GONE", "SUPERSEDED", "DEAD", "DISCARDED", "DUPLICATE", "REJECTED", "DONE")
+	table := terminal.NewTable(e.stdout, "CREATED", "ID", "TOTAL", terminal.Optional("QUEUED"), "OK", terminal.Optional("GONE"),
+		terminal.Optional("FAILED"), terminal.Optional("OTHER"), "DONE")
 	for b, err := range store.List(e.ctx) {
 		if err != nil {
 			return redisError(err)
 		}
-		table.Row(b.CreatedAt.Local().Format(time.DateTime), b.ID, b.Total, b.Queued,
-			b.Succeeded, b.AlreadyGone, b.Superseded, b.Dead, b.Discarded, b.Duplicate, b.Rejected, yesNo(b.Done))
+		table.Row(minutes(b.CreatedAt), terminal.ID(b.ID), b.Total, b.Queued,
+			b.Succeeded, b.AlreadyGone, b.Dead+b.Discarded+b.Rejected, b.Superseded+b.Cancelled+b.Duplicate, yesNo(b.Done))
 	}
 	return table.Close("No batches.\n")
+}
+
+// minutes writes a time for a table; a time that is not known is empty.
+func minutes(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04")
 }
 
 func yesNo(b bool) string {
@@ -91,7 +105,7 @@ func warnGone(w io.Writer, b tasks.BatchStats) {
 // writeStats writes the counts of a batch for people.
 func writeStats(out io.Writer, b batchLeft) {
 	table := terminal.NewTable(out)
-	table.Row("batch", b.ID)
+	table.Row("batch", terminal.ID(b.ID))
 	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
 	for _, row := range []struct {
 		name   string
@@ -99,7 +113,7 @@ func writeStats(out io.Writer, b batchLeft) {
 		always bool // otherwise only if it is not 0
 	}{
 		{"queued", b.Queued, true}, {"succeeded", b.Succeeded, true}, {"already gone", b.AlreadyGone, true}, {"superseded", b.Superseded, false},
-		{"dead", b.Dead, true}, {"discarded", b.Discarded, false}, {"duplicate", b.Duplicate, false}, {"rejected", b.Rejected, false},
+		{"cancelled", b.Cancelled, false}, {"dead", b.Dead, true}, {"discarded", b.Discarded, false}, {"duplicate", b.Duplicate, false}, {"rejected", b.Rejected, false},
 		{"total", b.Total, true},
 	} {
 		if row.always || row.n > 0 {
@@ -116,6 +130,7 @@ func writeStats(out io.Writer, b batchLeft) {
 type batchWaitCmd struct {
 	batchID
 	Timeout time.Duration `env:"KOOWORKER_WAIT_TIMEOUT" placeholder:"DURATION" help:"Wait no longer than this."`
+	MaxGone *float64      `name:"max-already-gone" env:"KOOWORKER_WAIT_MAX_ALREADY_GONE" placeholder:"F" help:"Exit code 3 if more than this share, 0 to 1, of the tasks that ended well was already gone: then the ids may be wrong."`
 	JSON    bool          `help:"Print one JSON object."`
 }
 
@@ -124,9 +139,32 @@ func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecaster) er
 	if c.Timeout < 0 {
 		return usagef("--timeout: %s is negative; want a time such as 10m", c.Timeout)
 	}
+	if err := checkMaxGone(c.MaxGone); err != nil {
+		return err
+	}
 	var notice pauseNotice
 	b, err := waitForBatch(e, store, c.ID, c.Timeout, func(b tasks.BatchStats) { notice.look(e, forecasts, b) })
-	return printWaited(e, b, c.JSON, err)
+	return printWaited(e, b, c.JSON, cmp.Or(err, tooManyGone(b, c.MaxGone)))
+}
+
+// checkMaxGone checks the flag --max-already-gone, which is nil if it is not given.
+func checkMaxGone(most *float64) error {
+	if most != nil && !(*most >= 0 && *most <= 1) { // which NaN is not
+		return usagef("--max-already-gone: %g is no share; want 0 to 1", *most)
+	}
+	return nil
+}
+
+// tooManyGone returns an error if a batch that is done has more tasks that were already
+// gone than --max-already-gone allows.
+func tooManyGone(b tasks.BatchStats, most *float64) error {
+	if most == nil || !b.Done {
+		return nil
+	}
+	if err := b.CheckGone(*most); err != nil {
+		return commandError{err, exitPartial, ""}
+	}
+	return nil
 }
 
 type batchWatchCmd struct {
@@ -208,48 +246,16 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	return b, redisError(err)
 }
 
-type batchAuditCmd struct {
-	batchID
-	JSON bool `help:"Print one JSON object."`
-}
-
-// Run implements the command.
-func (c *batchAuditCmd) Run(e *env, store *batch.Store) error {
-	audit, err := store.Audit(e.ctx, c.ID)
-	if err != nil {
-		return redisError(err)
-	}
-	if c.JSON {
-		report := struct {
-			ID    string `json:"id"`
-			Clean bool   `json:"clean"`
-			batch.Audit
-		}{c.ID, audit.Clean(), audit}
-		if err := writeJSON(e.stdout, report); err != nil {
-			return err
-		}
-	} else if audit.Clean() {
-		fmt.Fprintf(e.stdout, "clean: %d tasks, whose states were counted again", audit.Stats.Total)
-		if audit.Receipts >= 0 {
-			fmt.Fprintf(e.stdout, "; %d receipts", audit.Receipts)
-		}
-		fmt.Fprintln(e.stdout)
-	}
-	if !audit.Clean() {
-		return fmt.Errorf("batch %s does not balance: %s", c.ID, strings.Join(audit.Problems, "; "))
-	}
-	return nil
-}
-
 type batchReceiptsCmd struct {
 	batchID
-	Follow  bool `help:"Continue with receipts that are written meanwhile, until the batch is done."`
-	History bool `help:"All receipts of a task that was replayed, not only the last."`
+	UserID  string `name:"user-id" placeholder:"ID" help:"Only the receipts of this user."`
+	Follow  bool   `help:"Continue with receipts that are written meanwhile, until the batch is done."`
+	History bool   `help:"All receipts of a task that was replayed, not only the last."`
 }
 
 // Run implements the command.
 func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
-	receipts := store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow})
+	receipts := ofUser(c.UserID, store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow}))
 	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
 		if e.ctx.Err() != nil {
 			return errors.New("interrupted: not all receipts were written")
@@ -261,18 +267,41 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 	})
 }
 
+// ofUser leaves out the receipts of other users, unless the user is empty.
+func ofUser(user string, receipts iter.Seq2[tasks.Receipt, error]) iter.Seq2[tasks.Receipt, error] {
+	return func(yield func(tasks.Receipt, error) bool) {
+		for r, err := range receipts {
+			if wanted := err != nil || user == "" || r.UserID == user; wanted && !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
 type batchDeleteCmd struct {
 	batchID
-	Force bool `help:"Delete it even if it is not done. Its tasks run nevertheless, and leave no receipt."`
+	Force bool `help:"If it is not done, cancel it first."`
 }
 
 // Run implements the command.
-func (c *batchDeleteCmd) Run(e *env, store *batch.Store) error {
-	err := store.Delete(e.ctx, c.ID, c.Force)
+func (c *batchDeleteCmd) Run(e *env, store *batch.Store, rdb redis.UniversalClient) error {
+	err := store.Delete(e.ctx, c.ID, false)
 	if is[*batch.NotDoneError](err) {
-		return usagef("%w; want --force", err)
-	}
-	if err != nil {
+		if !c.Force {
+			return usagef("%w; cancel it first with kooworker batch cancel %s, or let --force do both", err, c.ID)
+		}
+		res, err := cancelBatch(e, rdb, batch.Cancellation{Batch: c.ID, Reason: "deleted"})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(e.stdout, cancelSummary(res))
+		if res.InFlight > 0 {
+			fmt.Fprintln(e.stdout, "their outcomes are in the log of the workers")
+		}
+		if err := store.Delete(e.ctx, c.ID, true); err != nil {
+			return redisError(err)
+		}
+	} else if err != nil {
 		return redisError(err)
 	}
 	fmt.Fprintf(e.stdout, "deleted %s\n", c.ID)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +97,21 @@ func TestBatch_FromFileToReceipts(t *testing.T) {
 	}
 	if len(outcomes) != 30 || outcomes["device-0"] != "0 succeeded ok 1" || outcomes["device-5"] != "5 already_gone already_gone 1" || outcomes["device-7"] != "7 dead forbidden 1" {
 		t.Errorf("%d receipts: %v; want 30, with device-5 already gone and device-7 dead", len(outcomes), outcomes)
+	}
+
+	var ofOne []string
+	for _, r := range receipts("--user-id", "user-2") {
+		ofOne = append(ofOne, fmt.Sprint(r["user_id"], " ", r["target"]))
+	}
+	slices.Sort(ofOne)
+	if diff := cmp.Diff([]string{"user-2 device-6", "user-2 device-7", "user-2 device-8"}, ofOne); diff != "" {
+		t.Errorf("--user-id (-want +got):\n%s", diff)
+	}
+	if n := len(receipts("--user-id", "user-2", "--follow")); n != 3 {
+		t.Errorf("--user-id --follow: %d receipts; want 3", n)
+	}
+	if n := len(receipts("--user-id", "user-222")); n != 0 {
+		t.Errorf("--user-id of nobody: %d receipts; want none", n)
 	}
 
 	// The dead task is replayed, so its receipt changes.

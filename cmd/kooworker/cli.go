@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/locks"
@@ -62,6 +63,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		defaults(),
 		durations(),
 		instants(),
+		kong.BindToProvider(storeOf(func(rdb redis.UniversalClient) redis.UniversalClient { return rdb })),
 		kong.BindToProvider(storeOf(batch.NewStore)),
 		kong.BindToProvider(storeOf(newForecaster)),
 		kong.BindToProvider(storeOf(locks.NewStore)),

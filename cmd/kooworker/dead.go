@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ type deadCmd struct {
 
 type deadFilter struct {
 	ID        []string       `group:"filter" placeholder:"ID" help:"Task ID; may be given several times."`
-	Kind      []tasks.Kind   `group:"filter" placeholder:"KIND" help:"For example device:unbind."`
+	Kind      []tasks.Kind   `group:"filter" placeholder:"KIND" help:"For example device:unbind; unknown stands for all kinds that this version does not know."`
 	Reason    []tasks.Reason `group:"filter" placeholder:"REASON" help:"For example forbidden."`
 	UserID    string         `name:"user-id" group:"filter" placeholder:"ID" help:"KooDrive user."`
 	Batch     string         `group:"filter" placeholder:"ID" help:"Batch."`
@@ -45,6 +46,11 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 	for _, reason := range f.Reason {
 		if !reason.Known() {
 			return out, usagef("--reason: %q is not a reason; want one of %v", reason, tasks.Reasons())
+		}
+	}
+	for _, kind := range f.Kind {
+		if kind != deadletter.KindUnknown && !slices.Contains(tasks.Kinds(), kind) {
+			return out, usagef("--kind: %q is not a kind; want one of %v, or %s, which stands for all others", kind, tasks.Kinds(), deadletter.KindUnknown)
 		}
 	}
 	now := time.Now()
@@ -71,12 +77,20 @@ func (c *deadListCmd) Run(e *env, store *deadletter.Store) error {
 	if err != nil {
 		return err
 	}
-	table := terminal.NewTable(e.stdout, "DEAD SINCE", "ATTEMPTS", "ID", "ERROR")
+	table := terminal.NewTable(e.stdout, "DEAD SINCE", "ATTEMPTS", terminal.Optional("USER"), terminal.Optional("DEVICE"), terminal.Optional("LOCK"), "ID", "ERROR")
 	for l, err := range store.List(e.ctx, filter) {
 		if err != nil {
 			return redisError(err)
 		}
-		table.Row(l.DeadAt.Local().Format(time.DateTime), l.Attempts, l.ID, l.Error)
+		device, lock := "", ""
+		switch l.Kind {
+		case tasks.KindDeviceUnbind:
+			device = l.Target
+		case tasks.KindLockRelease:
+			lock = l.Target
+		default: // the ID or the error names what else there is
+		}
+		table.Row(minutes(l.DeadAt), l.Attempts, terminal.ID(l.UserID), terminal.ID(device), terminal.ID(lock), terminal.ID(l.ID), l.Error)
 	}
 	return table.Close("No dead letters.\n")
 }
@@ -131,15 +145,36 @@ func (c *deadStatsCmd) Run(e *env, store *deadletter.Store) error {
 	if c.JSON {
 		return writeJSON(e.stdout, stats)
 	}
-	table := terminal.NewTable(e.stdout)
+	return writeDeadStats(e.stdout, stats)
+}
+
+// writeDeadStats writes the counts of dead letters for people, and what to do about them.
+func writeDeadStats(out io.Writer, stats deadletter.Stats) error {
+	if stats.Total == 0 {
+		_, err := fmt.Fprintln(out, "No dead letters.")
+		return err
+	}
+	reasons := terminal.NewTable(out, "REASON", "DEAD", terminal.Optional("HINT"))
 	for _, reason := range slices.Sorted(maps.Keys(stats.ByReason)) {
-		table.Row("reason", reason, stats.ByReason[reason])
+		reasons.Row(reason, stats.ByReason[reason], reason.Hint())
 	}
+	kinds := terminal.NewTable(out, "KIND", "DEAD", terminal.Optional("HINT"))
 	for _, kind := range slices.Sorted(maps.Keys(stats.ByKind)) {
-		table.Row("kind", kind, stats.ByKind[kind])
+		hint := ""
+		if kind == tasks.KindBatchWebhook {
+			hint = "the hints above are about KooDrive; a webhook's error says what its receiver answers"
+		}
+		kinds.Row(kind, stats.ByKind[kind], hint)
 	}
-	table.Row("total", "", stats.Total)
-	return table.Close("")
+	if err := reasons.Close(""); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	if err := kinds.Close(""); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\nTotal: %d\n", stats.Total)
+	return err
 }
 
 // bulkFlags are common to the commands that change dead letters.
@@ -241,7 +276,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 	res, err := store.Discard(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate,
 		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
-			_, err := batches.RecordOutcomes(ctx, receipts)
+			_, _, err := batches.RecordOutcomes(ctx, receipts)
 			return err
 		},
 	})
@@ -253,11 +288,7 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 
 // audit logs who discarded what, whatever the log level.
 func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
-	who, host := whoAmI()
-	log := e.flags.Log
-	log.LogLevel = "info"
-	log.logger(e.stderr).Named("audit").Warn("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched),
-		zap.String("by", who), zap.String("host", host), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
+	e.audit("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.

@@ -20,6 +20,7 @@ type batchFlags struct {
 	Batch       string        `env:"KOOWORKER_ENQUEUE_BATCH" placeholder:"ID" help:"Put the tasks into this batch, which records the outcome of each. The same command again enqueues what is missing."`
 	Wait        bool          `help:"Wait until each task has its outcome. Without --batch, a new batch is created."`
 	WaitTimeout time.Duration `name:"wait-timeout" placeholder:"DURATION" help:"Wait no longer than this; exit code 4."`
+	MaxGone     *float64      `name:"max-already-gone" env:"KOOWORKER_ENQUEUE_MAX_ALREADY_GONE" placeholder:"F" help:"With --wait: exit code 3 if more than this share, 0 to 1, of the tasks that ended well was already gone: then the ids may be wrong."`
 	Restore     bool          `help:"When resuming: also enqueue again tasks that the batch counts as queued although no queue holds them, because somebody deleted them there or Redis lost them."`
 	NoReceipts  bool          `name:"no-receipts" help:"Count the outcomes of the batch, and keep no receipts."`
 	Keep        time.Duration `default:"30d" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
@@ -40,12 +41,14 @@ func (f batchFlags) check() error {
 		return usagef("--restore: only with --batch")
 	case f.WaitTimeout != 0 && !f.Wait:
 		return usagef("--wait-timeout: only with --wait")
+	case f.MaxGone != nil && !f.Wait:
+		return usagef("--max-already-gone: only with --wait")
 	case f.WaitTimeout < 0:
 		return usagef("--wait-timeout: %s is negative; want a time such as 10m", f.WaitTimeout)
 	case f.Keep < time.Minute:
 		return usagef("--keep: %s; want 1m or more", f.Keep)
 	}
-	return nil
+	return checkMaxGone(f.MaxGone)
 }
 
 func (f batchFlags) spec() *batch.Spec {
@@ -116,7 +119,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
 		}
 		b, waitErr := watchBatch(e, batch.NewStore(rdb), newForecaster(rdb), sum.Batch, c.Batch.WaitTimeout)
-		sum.Balance, after = &b, waitErr
+		sum.Balance, after = &b, cmp.Or(waitErr, tooManyGone(b, c.Batch.MaxGone))
 	}
 	if printErr := c.printSummary(e, sum); after == nil {
 		after = printErr
@@ -194,7 +197,7 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 func isUsage(err error) bool {
 	known, ok := errors.AsType[commandError](err)
 	return ok && known.code == exitUsage ||
-		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*tasks.FieldError](err) ||
+		is[*batch.InputError](err) || is[*batch.SpecError](err) || is[*batch.NameReservedError](err) || is[*batch.CancelledError](err) || is[*tasks.FieldError](err) ||
 		is[*enqueue.OptionError](err)
 }
 

@@ -82,6 +82,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	k.limits = map[string]int64{
 		"queues": int64(len(tasks.QueueWeights())), "servers": int64(4 * (deaths + 2)), "schedulers": 2, "schedules": 1, "workers": int64(deaths + 2),
 		"tasks": int64(2*n + sweeps*3), "dead letters": int64(n), "batches": int64(batches), "open batches": int64(batches), "locks": int64(sweeps + fileLocks), "sweeps": 1,
+		"cancellations":               1 + 1,       // and the number of changes
 		"devices and locks of a user": devices + 4, // and four fields of the record's own
 	}
 
@@ -290,6 +291,9 @@ func (k *keysLeft) enqueue(n, devices int) {
 			list = append(list, task(fmt.Sprint("batch-", b), i))
 		}
 		bulk(&batch.Spec{ID: fmt.Sprint("batch-", b)}, append(list, list[1])...)
+	}
+	if err := k.ledger.Cancel(k.t.Context(), batch.Cancellation{Batch: "no-receipts", UserID: "nobody"}); err != nil {
+		k.t.Fatal(err)
 	}
 	// The producer of this batch dies.
 	if _, _, err := k.ledger.Open(k.t.Context(), batch.Spec{ID: "never-closed"}); err != nil {

@@ -260,7 +260,7 @@ func (c *locksListCmd) Run(e *env, store *locks.Store) error {
 		if err != nil {
 			return redisError(err)
 		}
-		table.Row(l.ExpiresAt.Local().Format(time.DateTime), l.UserID, l.LockID, yesNo(l.Swept))
+		table.Row(minutes(l.ExpiresAt), terminal.ID(l.UserID), terminal.ID(l.LockID), yesNo(l.Swept))
 	}
 	return table.Close("No locks.\n")
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"os"
-	"os/user"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -70,8 +68,7 @@ func (c *queuePauseCmd) Run(e *env, queues queueStore) error {
 	if err != nil {
 		return err
 	}
-	name, host := whoAmI()
-	order := pauses.Order{By: name + "@" + host, Reason: c.Reason, For: c.For}
+	order := pauses.Order{By: operator(), Reason: c.Reason, For: c.For}
 	if err := pauses.Set(e.ctx, queues.rdb, names, order); err != nil {
 		return redisError(err)
 	}
@@ -128,15 +125,6 @@ func (s queueStore) warnPaused(e *env) {
 	}
 }
 
-// whoAmI names the user and the machine.
-func whoAmI() (name, host string) {
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	host, _ = os.Hostname()
-	return cmp.Or(name, "unknown"), cmp.Or(host, "unknown")
-}
-
 type queueListCmd struct {
 	Lanes bool `help:"A row for each lane of a queue. In Redis and in asynqmon it is a queue of its own."`
 	JSON  bool `help:"Print JSON lines."`
@@ -158,10 +146,32 @@ func (c *queueListCmd) Run(e *env, queues queueStore) error {
 	if err := table.Close(""); err != nil {
 		return err
 	}
-	for _, pause := range paused.Groups() {
-		fmt.Fprintln(e.stdout, pause)
+	return writePauses(e.stdout, paused.Groups())
+}
+
+// writePauses writes who has paused what, and why.
+func writePauses(out io.Writer, groups []pauses.Group) error {
+	if len(groups) == 0 {
+		return nil
 	}
-	return nil
+	fmt.Fprintln(out)
+	table := terminal.NewTable(out, "PAUSED", "BY", "SINCE", "UNTIL", terminal.Optional("REASON"))
+	for _, g := range groups {
+		what := g.Queue
+		if !g.IsWhole() {
+			what = fmt.Sprintf("%d of %d lanes of %s", len(g.Lanes), len(tasks.LanesOf(g.Queue)), g.Queue)
+		}
+		until := "resumed"
+		if !g.Until.IsZero() {
+			until = g.Until.Local().Format(time.DateTime)
+		}
+		since := ""
+		if !g.Since.IsZero() {
+			since = g.Since.Local().Format(time.DateTime)
+		}
+		table.Row(what, g.Maker(), since, until, g.Reason)
+	}
+	return table.Close("")
 }
 
 // pausedText is the cell for people.

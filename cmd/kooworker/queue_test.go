@@ -107,9 +107,8 @@ func TestQueuePauseAndResume(t *testing.T) {
 	if rows["unbind"]["reason"] != "" || rows["unbind"]["until"] != nil {
 		t.Errorf("%v after a pause without reason and end; want none", rows["unbind"])
 	}
-	name, host := whoAmI()
 	r := kooworker(t, "", "queue", "list", "--redis-url", server.URL())
-	for _, want := range []string{"queue unbind is paused by " + name + "@" + host + " since 2", ", until somebody resumes it\n", ", until 2", ": the wrong file\n"} {
+	for _, want := range []string{"PAUSED", operator(), "resumed", "the wrong file\n"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("%s\nwant %q", r.stdout, want)
 		}
@@ -125,10 +124,10 @@ func TestQueuePauseAndResume(t *testing.T) {
 	if err := asynq.NewInspectorFromRedisClient(server.Client()).UnpauseQueue("release-bulk"); err != nil {
 		t.Fatal(err)
 	}
-	if r := kooworker(t, "", "queue", "list", "--redis-url", server.URL()); !strings.Contains(r.stdout, "10 of 11 lanes\n") {
+	if r := kooworker(t, "", "queue", "list", "--redis-url", server.URL()); !strings.Contains(r.stdout, "10 of 11 lanes") {
 		t.Errorf("%s\nwant 10 of 11 lanes of release", r.stdout)
 	}
-	if r := kooworker(t, "", "queue", "list", "--lanes", "--redis-url", server.URL()); strings.Count(r.stdout, "are paused by") != 1 {
+	if r := kooworker(t, "", "queue", "list", "--lanes", "--redis-url", server.URL()); strings.Count(r.stdout, "10 of 11 lanes of release") != 1 {
 		t.Errorf("%s\nwant one line about the ten lanes of release", r.stdout)
 	}
 	if none := paused(queues(t, server, "resume", "--all")); none != "" {
@@ -172,8 +171,7 @@ func TestBatch_SaysThatItsQueueIsPaused(t *testing.T) {
 	if r := kooworker(t, unbindsCSV(20), "enqueue", "unbind", "--file", "-", "--batch", "b-1", "--redis-url", server.URL()); r.code != exitDone {
 		t.Fatalf("%+v; want exit 0", r)
 	}
-	name, host := whoAmI()
-	paused := "queue unbind is paused by " + name + "@" + host + " since 2"
+	paused := "queue unbind is paused by " + operator() + " since 2"
 	r := kooworker(t, "", "batch", "show", "b-1", "--redis-url", server.URL())
 	if !strings.Contains(r.stdout, "unknown: "+paused) || !strings.Contains(r.stdout, ", until 2") || !strings.Contains(r.stdout, ": the wrong file") || strings.Contains(r.stdout, "queue release") {
 		t.Errorf("%+v; want that its queue is paused", r)

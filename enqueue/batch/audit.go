@@ -79,7 +79,7 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		a.Receipts = -1
 		return a, nil
 	}
-	outcomes, revisions := sum(counts[Succeeded:Discarded+1]), meta["revisions"]
+	outcomes, revisions := sum(counts[Succeeded:Discarded+1])+counts[Cancelled], meta["revisions"]
 	if want := outcomes + revisions; a.Receipts != want {
 		a.addProblem("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, outcomes, revisions)
 	}

@@ -14,25 +14,25 @@ func TestAudit_CountsStates(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.open(t, batch.Spec{})
-	c := b.claim(t, id, 0, digests(input("", 9)))
+	c := b.claim(t, id, 0, digests(input("", 10)))
 	b.mark(t, id, batch.Queued, c.Index(0))
 	b.mark(t, id, batch.Duplicate, c.Index(1))
-	b.mark(t, id, batch.Rejected, c.Index(2), c.Index(8))
-	for i, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Discarded} {
+	b.mark(t, id, batch.Rejected, c.Index(2), c.Index(9))
+	for i, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Discarded, tasks.Cancelled} {
 		b.recordOutcomes(t, receipt(id, c.Index(3+i), outcome))
 	}
 	audit, err := b.store.Audit(t.Context(), id)
-	if err != nil || !audit.Clean() || audit.Problems == nil || audit.Receipts != 5 {
-		t.Errorf("%+v, %v; want it clean, with 5 receipts", audit, err)
+	if err != nil || !audit.Clean() || audit.Problems == nil || audit.Receipts != 6 {
+		t.Errorf("%+v, %v; want it clean, with 6 receipts", audit, err)
 	}
 	want := map[string]int64{
-		"queued": 1, "duplicate": 1, "rejected": 2, "succeeded": 1, "already_gone": 1, "superseded": 1, "dead": 1, "discarded": 1,
+		"queued": 1, "duplicate": 1, "rejected": 2, "succeeded": 1, "already_gone": 1, "superseded": 1, "dead": 1, "discarded": 1, "cancelled": 1,
 	}
 	if !maps.Equal(audit.Counted, want) {
 		t.Errorf("counted %v; want %v", audit.Counted, want)
 	}
 	if got, want := counts(audit.Stats), (tasks.BatchStats{
-		Total: 9, Queued: 1, Duplicate: 1, Rejected: 2, Succeeded: 1, AlreadyGone: 1, Superseded: 1, Dead: 1, Discarded: 1,
+		Total: 10, Queued: 1, Duplicate: 1, Rejected: 2, Succeeded: 1, AlreadyGone: 1, Superseded: 1, Dead: 1, Discarded: 1, Cancelled: 1,
 	}); got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}
@@ -75,8 +75,8 @@ func TestAudit_FindsChanges(t *testing.T) {
 			[]string{"the counter of queued is 1, but the states add up to 0", "1 indexes have the unknown state 15"},
 		},
 		"an additional state": {
-			[]any{"BITFIELD", "SET", "u4", "#100", 9}, "states",
-			[]string{"the counter of total is 6, but the states add up to 7", "1 indexes have the unknown state 9"},
+			[]any{"BITFIELD", "SET", "u4", "#100", 10}, "states",
+			[]string{"the counter of total is 6, but the states add up to 7", "1 indexes have the unknown state 10"},
 		},
 		"all states": {
 			[]any{"UNLINK"}, "states",

@@ -167,7 +167,7 @@ func receipt(id string, index int64, outcome tasks.Outcome) tasks.Receipt {
 
 func (b *bundle) recordOutcomes(tb testing.TB, receipts ...tasks.Receipt) (completed []string) {
 	tb.Helper()
-	completed, err := b.store.RecordOutcomes(tb.Context(), receipts)
+	completed, _, err := b.store.RecordOutcomes(tb.Context(), receipts)
 	if err != nil {
 		tb.Fatal(err)
 	}

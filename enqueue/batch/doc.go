@@ -31,16 +31,17 @@
 // the time of their creation, and kooworker:batches:open, the set of those whose
 // completion is waited for, or was not reported yet. PruneList takes batches that have
 // expired off both. A third one, kooworker:batches:webhook, exists while a worker runs
-// that posts webhooks; it expires after minutes.
+// that posts webhooks; it expires after minutes. A fourth one, kooworker:batches:cancelled,
+// says which batches are cancelled; see Cancel. Workers read it every second.
 //
 // Ten million tasks take 5 MB of states and 0.5 MB of slots. A receipt takes 75
 // to 90 bytes, or about 245 with a device.
 //
 // # States
 //
-//	absent ──▶ queued ──▶ succeeded, already_gone, superseded
+//	absent ──▶ queued ──▶ succeeded, already_gone, superseded, cancelled
 //	   │         └──────▶ dead ◀──▶ discarded
-//	   │                    └─────────┴──▶ succeeded, already_gone, superseded
+//	   │                    └─────────┴──▶ succeeded, already_gone, superseded, cancelled
 //	   └──▶ duplicate, rejected, or any outcome at once
 //
 // A counter changes only in the script that changes a state. So the total is the

@@ -30,7 +30,7 @@ func fill(ctx context.Context, store *batch.Store, id string) error {
 	_, claimed := store.ClaimChunk(ctx, id, 0, []batch.Digest{rolling.Digest()})
 	marked := store.Mark(ctx, id, []batch.Mark{{Index: 0, State: batch.Queued}}, nil)
 	closed := store.CloseInput(ctx, id, 1)
-	_, recorded := store.RecordOutcomes(ctx, []tasks.Receipt{{
+	_, _, recorded := store.RecordOutcomes(ctx, []tasks.Receipt{{
 		BatchRef: tasks.BatchRef{Batch: id, Index: 0}, Kind: unbind.Kind(), UserID: unbind.UserID, Target: unbind.DeviceID,
 		Outcome: tasks.Succeeded, Reason: tasks.OK, Attempts: 1,
 	}})

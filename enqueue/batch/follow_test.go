@@ -34,7 +34,7 @@ func (b *bundle) work(t *testing.T, id string, indexes []int64, recorded *atomic
 		for _, i := range indexes {
 			receipts = append(receipts, receipt(id, i, outcome))
 		}
-		if _, err := b.store.RecordOutcomes(t.Context(), receipts); err != nil {
+		if _, _, err := b.store.RecordOutcomes(t.Context(), receipts); err != nil {
 			t.Error(err)
 		}
 	}

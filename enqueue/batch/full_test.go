@@ -26,7 +26,7 @@ func TestStore_RedisIsFull(t *testing.T) {
 	all := digests(input("", 3+batch.ChunkSize))
 	_, _, opened := b.store.Open(t.Context(), batch.Spec{})
 	_, claimed := b.store.ClaimChunk(t.Context(), id, 0, all[:4])
-	_, recorded := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Discarded), receipt(id, indexes[1], tasks.Succeeded)})
+	_, _, recorded := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Discarded), receipt(id, indexes[1], tasks.Succeeded)})
 	closed := b.store.CloseInput(t.Context(), id, 3)
 	for step, err := range map[string]error{
 		"open": opened, "claim": claimed, "record": recorded, "close": closed,

@@ -136,11 +136,14 @@ end
 // Returns a word first. "ok" is followed by the index of the chunk's first item and
 // the states from there on. "compare" means that more, fewer or other items are
 // known, which the caller must compare first; it is followed by their number and
-// their digest. "gone", "lost" (the chunk before this one), "sealed" and "full"
-// stand alone.
+// their digest. "gone", "cancelled", "lost" (the chunk before this one), "sealed" and
+// "full" stand alone.
 var claimCmd = redis.NewScript(slotLua + `
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return {"gone"}
+end
+if redis.call("HEXISTS", KEYS[1], "cancelled_whole") == 1 then
+	return {"cancelled"}
 end
 local at = ARGV[1] * 16
 if redis.call("STRLEN", KEYS[3]) < at then
@@ -220,6 +223,8 @@ func (s *Store) ClaimChunk(ctx context.Context, id string, n int64, digests []Di
 		switch word, _ := reply[0].(string); {
 		case word == "gone":
 			return Chunk{}, &NotFoundError{ID: id}
+		case word == "cancelled":
+			return Chunk{}, &CancelledError{ID: id}
 		case word == "lost":
 			return Chunk{}, &DataLossError{ID: id}
 		case word == "full":

@@ -89,7 +89,7 @@ func (m *model) record(receipts []tasks.Receipt) bool {
 }
 
 func stateOf(o tasks.Outcome) batch.State {
-	for s := batch.Succeeded; s <= batch.Discarded; s++ {
+	for s := batch.Succeeded; s <= batch.Cancelled; s++ {
 		if s.String() == string(o) {
 			return s
 		}
@@ -151,7 +151,7 @@ func (m *model) stats() tasks.BatchStats {
 	var b tasks.BatchStats
 	counters := map[batch.State]*int64{
 		batch.Queued: &b.Queued, batch.Succeeded: &b.Succeeded, batch.AlreadyGone: &b.AlreadyGone, batch.Superseded: &b.Superseded,
-		batch.Dead: &b.Dead, batch.Discarded: &b.Discarded, batch.Duplicate: &b.Duplicate, batch.Rejected: &b.Rejected,
+		batch.Dead: &b.Dead, batch.Discarded: &b.Discarded, batch.Duplicate: &b.Duplicate, batch.Rejected: &b.Rejected, batch.Cancelled: &b.Cancelled,
 	}
 	for _, state := range m.states {
 		*counters[state]++

@@ -26,11 +26,11 @@ import (
 // ARGV[2..] -> ten values for each receipt: index, state, kind, user, target,
 // outcome, reason, attempts, device, and 1 if the task is dead again, else 0
 //
-// Returns 1 if this completes the batch, else 0.
+// Returns 1 if this completes the batch, else 0; -1 if there is no such batch.
 var recordCmd = redis.NewScript(ledgerLua + `
 local m = redis.call("HMGET", KEYS[1], "next", "with_receipts")
 if not m[1] then
-	return 0
+	return -1
 end
 local next = tonumber(m[1])
 preload(2, 10)
@@ -55,12 +55,12 @@ return completeIfDone(ARGV[1])
 `)
 
 // RecordOutcomes records what became of tasks of batches. It returns the IDs of
-// the batches that this completes.
+// the batches that this completes, and of those that are gone.
 //
 // A nil error means that each outcome is stored, was stored before, or belongs to a
 // batch that is gone. Recording an outcome twice has the effect of recording it once.
 // A receipt that is not valid is an error; the others are recorded all the same.
-func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
+func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed, gone []string, err error) {
 	var ids []string
 	args := make(map[string][]any) // by the batch
 	var failed error
@@ -77,15 +77,17 @@ func (s *Store) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (c
 		args[r.Batch] = append(args[r.Batch], row...)
 	}
 	for _, id := range ids {
-		isComplete, err := recordCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Bool()
+		n, err := recordCmd.Run(ctx, s.rdb, keysOf(id).ledger(), args[id]...).Int()
 		switch {
 		case err != nil:
 			failed = errors.Join(failed, fmt.Errorf("batch %s: record outcomes: %w", id, err))
-		case isComplete:
+		case n < 0:
+			gone = append(gone, id)
+		case n == 1:
 			completed = append(completed, id)
 		}
 	}
-	return completed, failed
+	return completed, gone, failed
 }
 
 // recordArgs returns the arguments of recordCmd for one receipt.

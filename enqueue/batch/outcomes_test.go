@@ -81,7 +81,7 @@ func TestRecordOutcomes_Twice(t *testing.T) {
 func TestRecordOutcomes_Revisions(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	all := []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Discarded}
+	all := []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Cancelled, tasks.Dead, tasks.Discarded}
 	id, indexes := b.closedBatch(t, batch.Spec{}, len(all)*len(all))
 	for i, first := range all {
 		for j, second := range all {
@@ -244,7 +244,7 @@ func TestRecordOutcomes_InvalidReceipt(t *testing.T) {
 	} {
 		bad := good
 		spoil(&bad)
-		if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{bad, good}); err == nil {
+		if _, _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{bad, good}); err == nil {
 			t.Errorf("%s: recorded; want an error", name)
 		}
 	}

@@ -141,7 +141,7 @@ func (m *machine) recordOutcomes(rt *rapid.T) {
 	var order []*model
 	of := map[*model][]tasks.Receipt{}
 	all := []tasks.Receipt{receipt("gone", 1, tasks.Dead)}
-	outcome := rapid.SampledFrom([]tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Dead, tasks.Discarded})
+	outcome := rapid.SampledFrom([]tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Dead, tasks.Dead, tasks.Discarded, tasks.Cancelled})
 	add := func(one *model, r tasks.Receipt) {
 		if of[one] == nil {
 			order = append(order, one)
@@ -164,7 +164,7 @@ func (m *machine) recordOutcomes(rt *rapid.T) {
 		}
 	}
 	for range 2 {
-		completed, err := m.store.RecordOutcomes(m.tb.Context(), all)
+		completed, _, err := m.store.RecordOutcomes(m.tb.Context(), all)
 		var want []string
 		for _, one := range order {
 			if one.record(of[one]) {

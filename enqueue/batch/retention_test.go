@@ -126,7 +126,7 @@ func TestRecordOutcomes_BatchGone(t *testing.T) {
 	id, indexes := b.closedBatch(t, batch.Spec{}, 2)
 	b.recordAll(t, id, indexes, tasks.Dead)
 	b.expire(t, id)
-	if got, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Succeeded), receipt("never", 7, tasks.Dead)}); err != nil || len(got) != 0 {
+	if got, _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Succeeded), receipt("never", 7, tasks.Dead)}); err != nil || len(got) != 0 {
 		t.Errorf("completed %q, %v; want nothing", got, err)
 	}
 	if got := append(slices.Collect(maps.Keys(b.ttls(t, id))), slices.Collect(maps.Keys(b.ttls(t, "never")))...); len(got) != 0 {

@@ -50,7 +50,7 @@ func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, erro
 	}
 	stats := tasks.BatchStats{
 		ID: id, CreatedAt: time.UnixMilli(n["created_at"]).UTC(), Total: n["total"], Queued: n["queued"],
-		Succeeded: n["succeeded"], AlreadyGone: n["already_gone"], Superseded: n["superseded"], Dead: n["dead"],
+		Succeeded: n["succeeded"], AlreadyGone: n["already_gone"], Superseded: n["superseded"], Cancelled: n["cancelled"], Dead: n["dead"],
 		Discarded: n["discarded"], Duplicate: n["duplicate"], Rejected: n["rejected"],
 	}
 	_, closed := n["sealed"]

@@ -20,12 +20,13 @@ const (
 	Discarded
 	Duplicate
 	Rejected
+	Cancelled
 
 	numStates = iota
 )
 
 var stateNames = [numStates]string{
-	"absent", "queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected",
+	"absent", "queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected", "cancelled",
 }
 
 // String returns the state's name.
@@ -37,7 +38,7 @@ func (s State) String() string {
 }
 
 func stateOf(o tasks.Outcome) (State, error) {
-	for _, s := range []State{Succeeded, AlreadyGone, Superseded, Dead, Discarded} {
+	for _, s := range []State{Succeeded, AlreadyGone, Superseded, Cancelled, Dead, Discarded} {
 		if s.String() == string(o) {
 			return s, nil
 		}
@@ -50,8 +51,8 @@ func stateOf(o tasks.Outcome) (State, error) {
 //
 // A script calls preload and setState, then save, and completeIfDone last.
 const ledgerLua = `
-local ABSENT, QUEUED, DEAD, DISCARDED = 0, 1, 5, 6
-local stateNames = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected"}
+local ABSENT, QUEUED, DEAD, DISCARDED, CANCELLED = 0, 1, 5, 6, 9
+local stateNames = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected", "cancelled"}
 
 -- The changes of the counters by state, and the number of indexes that had no
 -- state before.

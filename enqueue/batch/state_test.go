@@ -51,20 +51,20 @@ func TestState_NumbersAndNames(t *testing.T) {
 	t.Parallel()
 	for state, name := range map[State]string{
 		0: "absent", 1: "queued", 2: "succeeded", 3: "already_gone", 4: "superseded", 5: "dead", 6: "discarded", 7: "duplicate", 8: "rejected",
-		9: "state 9", 15: "state 15", 255: "state 255",
+		9: "cancelled", 10: "state 10", 15: "state 15", 255: "state 255",
 	} {
 		if got := state.String(); got != name {
 			t.Errorf("state %d is called %q; want %q", state, got, name)
 		}
 	}
 	for state, outcome := range map[State]tasks.Outcome{
-		Succeeded: tasks.Succeeded, AlreadyGone: tasks.AlreadyGone, Superseded: tasks.Superseded, Dead: tasks.Dead, Discarded: tasks.Discarded,
+		Succeeded: tasks.Succeeded, AlreadyGone: tasks.AlreadyGone, Superseded: tasks.Superseded, Dead: tasks.Dead, Discarded: tasks.Discarded, Cancelled: tasks.Cancelled,
 	} {
 		if got, err := stateOf(outcome); got != state || err != nil {
 			t.Errorf("the state of outcome %s is %s, %v; want %s", outcome, got, err, state)
 		}
 	}
-	for _, outcome := range []tasks.Outcome{"", "absent", "queued", "duplicate", "rejected", "state 9", "Dead"} {
+	for _, outcome := range []tasks.Outcome{"", "absent", "queued", "duplicate", "rejected", "state 10", "Dead"} {
 		if got, err := stateOf(outcome); err == nil {
 			t.Errorf("the state of %q is %s; want an error", outcome, got)
 		}

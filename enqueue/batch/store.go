@@ -231,7 +231,7 @@ func (e *NotDoneError) Error() string {
 
 // Delete removes a batch with its receipts. A batch that is not done is a
 // *NotDoneError, unless forced. The tasks of a deleted batch are still carried
-// out, but get no receipt.
+// out, but get no receipt: cancel it before; see Store.Cancel.
 func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	stats, err := s.Show(ctx, id)
 	if err != nil {

@@ -190,7 +190,7 @@ func TestWait_RedisRestarts(t *testing.T) {
 		server.Kill()
 		restarting.Go(func() {
 			server.Restart()
-			if _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Succeeded)}); err != nil {
+			if _, _, err := b.store.RecordOutcomes(t.Context(), []tasks.Receipt{receipt(id, indexes[0], tasks.Succeeded)}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -7,11 +7,15 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
+// KindUnknown in Filter.Kinds selects the letters of all kinds that this version does not
+// know. It is also the kind of letters that have come without one.
+const KindUnknown tasks.Kind = "unknown"
+
 // Filter selects letters. The zero value selects all. A letter must match every
 // field that is set.
 type Filter struct {
 	IDs     []string       // any of these
-	Kinds   []tasks.Kind   // any of these
+	Kinds   []tasks.Kind   // any of these, which may be KindUnknown
 	Reasons []tasks.Reason // any of these
 	UserID  string
 	Batch   string
@@ -31,7 +35,7 @@ func (f Filter) Empty() bool {
 func (f Filter) matches(l Letter) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.ID),
-		len(f.Kinds) > 0 && !slices.Contains(f.Kinds, l.Kind),
+		len(f.Kinds) > 0 && !slices.Contains(f.Kinds, l.Kind) && !(slices.Contains(f.Kinds, KindUnknown) && !slices.Contains(tasks.Kinds(), l.Kind)),
 		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, l.Reason),
 		f.UserID != "" && f.UserID != l.UserID,
 		f.Batch != "" && f.Batch != l.Batch,

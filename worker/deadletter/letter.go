@@ -2,6 +2,7 @@ package deadletter
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -24,8 +25,8 @@ type Letter struct {
 	Queue string
 	// Payload is the task's payload, byte for byte.
 	Payload []byte
-	// UserID and Target name the user and the device or lock. Both are empty if the
-	// payload could not be decoded.
+	// UserID and Target name the user and the device or lock. If the payload could not be
+	// decoded, the target is empty, and the user is the one that the payload seems to name.
 	UserID, Target string
 	// Reason and Error say why it died, at the latest attempt. Error is one line
 	// that begins with the reason.
@@ -112,14 +113,35 @@ func Decode(id, kind string, data []byte) Letter {
 	payload, ok := e.payload()
 	if err != nil || e.Version != envelopeVersion || !ok {
 		return Letter{
-			ID: id, Kind: tasks.Kind(kind), Queue: tasks.QueueDeadLetter, Payload: data, Reason: tasks.Undecodable,
+			ID: id, Kind: tasks.Kind(kind), Queue: tasks.QueueDeadLetter, Payload: data, UserID: userIn(data), Reason: tasks.Undecodable,
 			Error: string(tasks.Undecodable) + ": not a dead letter's envelope",
 		}
 	}
 	return Letter{
-		ID: id, Kind: tasks.Kind(kind), Queue: e.Queue, Payload: payload, UserID: e.UserID, Target: e.Target, Batch: e.Batch,
+		ID: id, Kind: tasks.Kind(kind), Queue: e.Queue, Payload: payload, UserID: cmp.Or(e.UserID, userIn(payload)), Target: e.Target, Batch: e.Batch,
 		Reason: e.Reason, Error: e.Error, Attempts: e.Attempts, EnqueuedAt: e.EnqueuedAt, DeadAt: e.DeadAt,
 	}
+}
+
+// userIn returns the user that a payload names which may be no task: a JSON object whose
+// user_id is a string or a number. It is "" if there is none.
+func userIn(payload []byte) string {
+	var object struct {
+		UserID json.RawMessage `json:"user_id"`
+	}
+	if json.Unmarshal(payload, &object) != nil || len(object.UserID) == 0 {
+		return ""
+	}
+	var text string
+	var number json.Number
+	if json.Unmarshal(object.UserID, &text) != nil && json.Unmarshal(object.UserID, &number) != nil {
+		return ""
+	}
+	const most = 256 // bytes; a user's id has at most half as many
+	if text = strings.TrimSpace(cmp.Or(text, number.String())); len(text) > most {
+		return ""
+	}
+	return text
 }
 
 // payload returns the dead task's own payload. It is not ok unless the envelope

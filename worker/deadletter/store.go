@@ -47,7 +47,7 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 		l.ID = strconv.QuoteToASCII(l.ID)
 	}
 	if strings.TrimSpace(string(l.Kind)) == "" {
-		l.Kind = "unknown" // asynq takes no task without a type
+		l.Kind = KindUnknown // asynq takes no task without a type
 	}
 	const tries = 5 // each further one means that somebody else has just moved the copy
 	for range tries {

@@ -209,6 +209,66 @@ func TestList_Filters(t *testing.T) {
 	}
 }
 
+// The user of a payload that is no task is found, as far as the payload names one.
+func TestList_UserOfAnUndecodablePayload(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return nil })
+	n := 0
+	park := func(kind tasks.Kind, payload string) {
+		t.Helper()
+		l := deadletter.Letter{ID: fmt.Sprint("l-", n), Kind: kind, Queue: tasks.QueueUnbind, Payload: []byte(payload), Reason: tasks.Undecodable, Error: "undecodable: x"}
+		if err := b.store.Park(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	named := []string{
+		`{"v":1,"user_id":"u-7","device":"d"}`, `{"v":9,"user_id":" u-7\n"}`, `{"user_id":"u-7","user":{"id":"u-1"},"device_id":[7]}`,
+	}
+	for _, payload := range named {
+		park(tasks.KindDeviceUnbind, payload)
+	}
+	park("device:wipe", `{"user_id":"u-7"}`)
+	park(tasks.KindDeviceUnbind, `{"user_id":77,"device_id":"d"}`)
+	for _, payload := range []string{
+		``, `{`, `[]`, `"u-7"`, `u-7`, `null`, `{}`, `{"user_id":null}`, `{"user_id":["u-7"]}`, `{"user_id":true}`, `{"userId":"u-7"}`,
+		`{"user_id":"u-7"`, `{"user_id":"` + strings.Repeat("u", 300) + `"}`, "\xff\xfe",
+	} {
+		park(tasks.KindDeviceUnbind, payload)
+	}
+	b.awaitParked(t, n)
+	for user, want := range map[string]int{"u-7": len(named) + 1, "77": 1, "": n} {
+		if got := len(b.list(t, deadletter.Filter{UserID: user})); got != want {
+			t.Errorf("user %q: %d letters; want %d", user, got, want)
+		}
+	}
+	// A task that was put into the queue by hand has no envelope.
+	if l := deadletter.Decode("x", "device:unbind", []byte(`{"user_id":"u-7"}`)); l.UserID != "u-7" || l.Reason != tasks.Undecodable {
+		t.Errorf("%+v; want it undecodable, of u-7", l)
+	}
+}
+
+func TestList_UnknownKinds(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(t, func(deadletter.Letter) error { return nil })
+	kinds := []tasks.Kind{"device:wipe", "", deadletter.KindUnknown, "device:unbindx", tasks.KindDeviceUnbind, tasks.KindUserOffboard}
+	for i, kind := range kinds {
+		if err := b.store.Park(t.Context(), deadletter.Letter{ID: fmt.Sprint("l-", i), Kind: kind, Payload: []byte("x"), Reason: tasks.Archived, Error: "archived"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitParked(t, len(kinds))
+	for want, filter := range map[int][]tasks.Kind{
+		4: {deadletter.KindUnknown}, 5: {deadletter.KindUnknown, tasks.KindDeviceUnbind}, 1: {"device:wipe"},
+	} {
+		if got := len(b.list(t, deadletter.Filter{Kinds: filter})); got != want {
+			t.Errorf("%v: %d letters; want %d", filter, got, want)
+		}
+	}
+}
+
 func TestList_AllPages(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -99,7 +99,7 @@ func (n *BatchNotifier) notify(ctx context.Context, ids ...string) {
 	}
 	for _, b := range notified {
 		n.log.Info("batch complete", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("succeeded", b.Succeeded),
-			zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("dead", b.Dead),
+			zap.Int64("already_gone", b.AlreadyGone), zap.Int64("superseded", b.Superseded), zap.Int64("cancelled", b.Cancelled), zap.Int64("dead", b.Dead),
 			zap.Int64("discarded", b.Discarded), zap.Int64("duplicate", b.Duplicate), zap.Int64("rejected", b.Rejected))
 		if b.GoneWarning() != "" {
 			n.log.Warn("most tasks of the batch were already gone: are the ids right?", zap.String("batch", b.ID), zap.Int64("total", b.Total), zap.Int64("already_gone", b.AlreadyGone))

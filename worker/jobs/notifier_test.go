@@ -55,7 +55,7 @@ func TestBatchNotifier_CompletionReadsItsBatchOnly(t *testing.T) {
 		if err := store.CloseInput(t.Context(), id, 1); err != nil {
 			t.Fatal(err)
 		}
-		done, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
+		done, _, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
 		if err != nil || len(done) != 1 {
 			t.Fatalf("completed %v, %v; want %s", done, err, id)
 		}
@@ -78,7 +78,7 @@ func TestBatchNotifier_LeavesABatchToAWorkerWithAWebhook(t *testing.T) {
 		if err := store.CloseInput(t.Context(), id, 1); err != nil {
 			t.Fatal(err)
 		}
-		_, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
+		_, _, err := store.RecordOutcomes(t.Context(), []tasks.Receipt{{BatchRef: ref, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,8 +79,7 @@ func (j *Jobs) offboard(ctx context.Context, t tasks.UserOffboard, ref tasks.Bat
 			detail += fmt.Sprintf(", %d of them with an id that cannot be sent: %.200s", len(unsendable), strings.Join(unsendable, " "))
 		}
 		return pipeline.Failed(pipeline.Problem{
-			Reason: tasks.StillBound, Detail: detail,
-			Hint: "see why the unbinds and releases of this user are dead, repair the cause, and replay this task: it removes what is bound and held at that time",
+			Reason: tasks.StillBound, Detail: detail, Hint: tasks.StillBound.Hint(),
 		})
 	case status.Round == 0:
 		return pipeline.AlreadyGone()

@@ -79,23 +79,5 @@ func (a Answer) RefusedWithoutCall() bool {
 	return a.Status == 0 && (a.Reason == tasks.Invalid || a.Reason == tasks.Forbidden)
 }
 
-// Hint tells an operator what to do next. It is "" if there is nothing to do but
-// to wait.
-func (a Answer) Hint() string { return hints[a.Reason] }
-
-var hints = map[tasks.Reason]string{
-	tasks.Misrouted: "the answer is not KooDrive's: check the KooDrive URL (scheme, host, port and prefix, " +
-		"without " + apiPath + ") and any proxy or firewall on the way, and ask the gateway's owner whether the API is published " +
-		"there, and open to this credential and address",
-	tasks.Unauthorized: "no credential was accepted: check the token, its file or broker, or the app id and secret, and " +
-		"the token format; then whether the clocks differ by more than 15 minutes",
-	tasks.Forbidden: "the credential is valid but not for this user: check that the user id is KooDrive's and that the " +
-		"token or app may act for it; the broker may have no token for it",
-	tasks.Network: "no connection, or it broke: check name resolution, firewall, proxy settings (HTTPS_PROXY, NO_PROXY) and " +
-		"the server's certificate from this very machine",
-	tasks.TimedOut:  "no answer in time: if this continues, check the network path and raise the call timeout",
-	tasks.Throttled: "the workers call at the rate that KooDrive allows; if that is too slow, have the quota raised",
-	tasks.Invalid:   "KooDrive refuses these parameters: check the user id and the device or lock id",
-	tasks.Protocol:  "the answer makes no sense: look at what a proxy or gateway on the way does to it",
-	tasks.Rejected:  "the table of codes does not know this code: look it up, and add it to the deployment's reasons if it means something else",
-}
+// Hint tells an operator what to do next. It is "" if the work is done.
+func (a Answer) Hint() string { return a.Reason.Hint() }

@@ -79,12 +79,12 @@ func TestAnswer_ErrorIsOneLine(t *testing.T) {
 
 func TestAnswer_Hint(t *testing.T) {
 	t.Parallel()
-	for _, r := range []tasks.Reason{tasks.Misrouted, tasks.Unauthorized, tasks.Forbidden, tasks.Network, tasks.TimedOut} {
+	for _, r := range []tasks.Reason{tasks.Misrouted, tasks.Unauthorized, tasks.Forbidden, tasks.Network, tasks.TimedOut, tasks.Upstream} {
 		if (Answer{Reason: r}).Hint() == "" {
 			t.Errorf("%s has no hint, want one", r)
 		}
 	}
-	for _, r := range []tasks.Reason{tasks.OK, tasks.Gone, tasks.Upstream} {
+	for _, r := range []tasks.Reason{tasks.OK, tasks.Gone} {
 		if hint := (Answer{Reason: r}).Hint(); hint != "" {
 			t.Errorf("%s has the hint %q, want none", r, hint)
 		}

@@ -47,7 +47,7 @@ var alarmMessages = map[tasks.Reason]string{
 // write writes the line of an attempt.
 func (l *attemptLog) write(e Event, result Result) {
 	decision := e.Decision
-	if decision.Action == Complete && (l.noSuccesses && decision.Outcome != tasks.Superseded || !l.log.Core().Enabled(zap.InfoLevel)) {
+	if decision.Action == Complete && (l.noSuccesses && result.Succeeded() || !l.log.Core().Enabled(zap.InfoLevel)) {
 		return
 	}
 	fields := append(e.Delivery.fields(e.Task),
@@ -57,6 +57,8 @@ func (l *attemptLog) write(e Event, result Result) {
 	switch {
 	case decision.Outcome == tasks.Superseded:
 		l.log.Info("superseded", append(fields, zap.String("detail", result.Detail))...)
+	case decision.Outcome == tasks.Cancelled:
+		l.log.Info("cancelled", append(fields, zap.String("detail", result.Detail))...)
 	case decision.Action == Complete && decision.Outcome == tasks.AlreadyGone:
 		l.log.Info("already gone", append(fields, zap.String("outcome", string(decision.Outcome)))...)
 	case decision.Action == Complete:

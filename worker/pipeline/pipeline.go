@@ -108,6 +108,10 @@ type Config struct {
 	// so long. See NewWaited.
 	Waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	Receipts Receipts
+	// Cancelled reports whether an operator has cancelled a task of a batch, and what the
+	// operator says. It is asked before each attempt, and must not block. Default: none
+	// is.
+	Cancelled func(ref tasks.BatchRef, t tasks.Task) (why string, ok bool)
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
 	// Observe is called with each attempt, after its decision. It must not block.
@@ -128,8 +132,10 @@ type Pipeline struct {
 	requeue  func(ctx context.Context, d Delivery, delay time.Duration) error
 	waited   func(ctx context.Context, d Delivery, most time.Duration) (tooLong bool, err error)
 	receipts Receipts
-	policy   Policy
-	observe  func(Event)
+	// cancelled is Config.Cancelled.
+	cancelled func(ref tasks.BatchRef, t tasks.Task) (why string, ok bool)
+	policy    Policy
+	observe   func(Event)
 	// unrecorded has the results of tasks whose receipts could not be written yet, by
 	// Delivery.order.
 	unrecorded *lru.Cache[string, Result]
@@ -148,7 +154,7 @@ func New(cfg Config) (*Pipeline, error) {
 		return nil, err
 	}
 	p := &Pipeline{
-		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts,
+		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts, cancelled: cfg.Cancelled,
 		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
@@ -159,6 +165,9 @@ func New(cfg Config) (*Pipeline, error) {
 	}
 	if p.now == nil {
 		p.now = time.Now
+	}
+	if p.cancelled == nil {
+		p.cancelled = func(tasks.BatchRef, tasks.Task) (string, bool) { return "", false }
 	}
 	logger := cfg.Logger
 	if logger == nil {
@@ -212,26 +221,28 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	switch {
 	case errors.Is(err, tasks.ErrUnknownKind):
 		return Job{}, Failed(Problem{
-			Reason: tasks.UnknownKind, Detail: err.Error(),
-			Hint: "a newer producer may have written it: upgrade the workers, then replay",
+			Reason: tasks.UnknownKind, Detail: err.Error(), Hint: tasks.UnknownKind.Hint(),
 		})
 	case err != nil:
-		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error()})
+		return Job{}, Failed(Problem{Reason: tasks.Undecodable, Detail: err.Error(), Hint: tasks.Undecodable.Hint()})
 	}
 	return Job{ID: d.ID, Task: task, Intent: intent, Lane: d.lane(), Calling: d.Calling}, Result{}
 }
 
-// attempt lets the job do the work, unless the task has expired. A panic becomes a
+// attempt lets the job do the work, unless the task is cancelled or has expired. A panic becomes a
 // Failed result: the stack goes to the log, and the task is tried again.
 func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
 		if x := recover(); x != nil {
 			p.log.panicked(job.Task, x, debug.Stack())
-			result = Failed(Problem{Reason: tasks.Panicked, Detail: "the worker's own code failed", Hint: "a bug in kooworker: the stack is in the log"})
+			result = Failed(Problem{Reason: tasks.Panicked, Detail: "the worker's own code failed", Hint: tasks.Panicked.Hint()})
 		}
 	}()
+	if why, ok := p.cancelled(job.Intent.BatchRef, job.Task); ok {
+		return Cancelled(why)
+	}
 	if limit := job.Intent.NotAfter; !limit.IsZero() && p.now().After(limit) {
-		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed"})
+		return Failed(Problem{Reason: tasks.Expired, Detail: "its not_after, " + limit.Format(time.RFC3339) + ", has passed", Hint: tasks.Expired.Hint()})
 	}
 	ctx, cancel := withDeadlineMargin(ctx, p.now())
 	defer cancel()
@@ -242,6 +253,8 @@ func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 	interrupted := ctx.Err() != nil && !r.Succeeded()
 	switch {
+	case r.Kind == IsCancelled:
+		return Decision{Action: Complete, Outcome: tasks.Cancelled, Reason: r.Reason, Attempt: d.Attempts}
 	case r.Kind == IsSuperseded:
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
 	case interrupted:
@@ -349,7 +362,12 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: result.Device,
 		Again: d.Replay && decision.Action == Park,
 	}
-	if decision.Action == Complete {
+	switch {
+	case decision.Outcome == tasks.Cancelled:
+		if result.Detail != "" {
+			r.Reason += ": " + tasks.Reason(result.Detail)
+		}
+	case decision.Action == Complete:
 		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
 	}
 	if err := p.receipts.Record(ctx, r); err != nil {

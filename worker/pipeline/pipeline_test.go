@@ -135,6 +135,45 @@ func TestProcess_SuccessIsComplete(t *testing.T) {
 	}
 }
 
+// A task of a batch that is cancelled makes no call, and its receipt says why. One that
+// was done before keeps its outcome, whose receipt is still owed.
+func TestProcess_CancelledTaskDoesNotRun(t *testing.T) {
+	t.Parallel()
+	const payload = `{"v":1,"user_id":"u","device_id":"d","batch":"b","index":7}`
+	for why, reason := range map[string]tasks.Reason{"": "cancelled", "wrong file": "cancelled: wrong file"} {
+		for _, replay := range []bool{false, true} {
+			b := setup(t, tasks.OK)
+			b.cancelled = func(ref tasks.BatchRef, task tasks.Task) (string, bool) {
+				return why, ref.Batch == "b" && task.User() == "u"
+			}
+			d := delivery(payload)
+			d.Attempts, d.Replay = 3, replay
+			decision := b.Process(t.Context(), d)
+			if decision.Action != Complete || decision.Outcome != tasks.Cancelled || decision.Reason != tasks.CalledOff || ToAsynqError(d, decision) != nil {
+				t.Errorf("%+v; want it complete as cancelled", decision)
+			}
+			want := tasks.Receipt{
+				BatchRef: tasks.BatchRef{Batch: "b", Index: 7}, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d",
+				Outcome: tasks.Cancelled, Reason: reason, Attempts: 3,
+			}
+			if diff := cmp.Diff([]tasks.Receipt{want}, b.receipts.receipts); diff != "" || len(b.jobs.calls) != 0 || len(b.store.parked) != 0 {
+				t.Errorf("%d calls, %d parked; want none; receipts (-want +got):\n%s", len(b.jobs.calls), len(b.store.parked), diff)
+			}
+			if b.logs.FilterMessage("cancelled").Len() != 1 {
+				t.Errorf("the log has %v; want a line that it is cancelled", b.logs.All())
+			}
+		}
+	}
+	b := setup(t, tasks.OK)
+	b.receipts.err = errors.New("wrong type")
+	b.Process(t.Context(), delivery(payload))
+	b.cancelled = func(tasks.BatchRef, tasks.Task) (string, bool) { return "", true }
+	b.receipts.err = nil
+	if decision := b.Process(t.Context(), delivery(payload)); decision.Outcome != tasks.Succeeded || len(b.jobs.calls) != 1 {
+		t.Errorf("%+v after %d calls; want it succeeded, as it did before it was cancelled", decision, len(b.jobs.calls))
+	}
+}
+
 func TestProcess_DeadTaskIsParkedBeforeItIsRemoved(t *testing.T) {
 	t.Parallel()
 	b := setup(t, tasks.Forbidden)

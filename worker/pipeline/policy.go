@@ -74,7 +74,7 @@ type Action int
 
 // The actions.
 const (
-	// Complete: the task is done or superseded; remove it.
+	// Complete: the task is done, superseded or cancelled; remove it.
 	Complete Action = iota
 	// Retry: put the task back and run it after Delay.
 	Retry

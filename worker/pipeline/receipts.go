@@ -3,9 +3,11 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/groupcommit"
@@ -14,9 +16,10 @@ import (
 
 // ReceiptStore stores receipts. *batch.Store is one.
 type ReceiptStore interface {
-	// RecordOutcomes stores the receipts of tasks, and returns the batches that this
-	// has completed. A receipt that is stored already changes nothing.
-	RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error)
+	// RecordOutcomes stores the receipts of tasks. It returns the batches that this has
+	// completed, and those that are gone, so that their receipts are not stored. A
+	// receipt that is stored already changes nothing.
+	RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed, gone []string, err error)
 }
 
 // ReceiptBatcher writes the receipts of concurrent tasks together: while one
@@ -34,14 +37,21 @@ const (
 )
 
 // NewReceiptBatcher returns a ReceiptBatcher over a store. It calls completed with
-// the batches that receipts have completed; completed must not block.
-func NewReceiptBatcher(store ReceiptStore, completed func(ids ...string)) *ReceiptBatcher {
+// the batches that receipts have completed; completed must not block. A receipt whose
+// batch is gone is written to the log: nothing else says what became of the task.
+func NewReceiptBatcher(store ReceiptStore, completed func(ids ...string), log *zap.Logger) *ReceiptBatcher {
 	commit := func(ctx context.Context, _ string, receipts []tasks.Receipt) ([]struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 		defer cancel()
-		batches, err := store.RecordOutcomes(ctx, receipts)
+		batches, gone, err := store.RecordOutcomes(ctx, receipts)
 		if len(batches) > 0 {
 			completed(batches...)
+		}
+		for _, r := range receipts {
+			if slices.Contains(gone, r.Batch) {
+				log.Warn("no receipt: the batch was deleted or has expired", zap.String("batch", r.Batch), zap.Int64("index", r.Index), zap.String("kind", string(r.Kind)),
+					zap.String("user_id", r.UserID), zap.String("target", r.Target), zap.String("outcome", string(r.Outcome)), zap.String("reason", string(r.Reason)))
+			}
 		}
 		return make([]struct{}, len(receipts)), err
 	}

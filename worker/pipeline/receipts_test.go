@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -27,23 +30,23 @@ type slowStore struct {
 	recorded  map[tasks.BatchRef]int
 }
 
-func (s *slowStore) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed []string, err error) {
+func (s *slowStore) RecordOutcomes(ctx context.Context, receipts []tasks.Receipt) (completed, gone []string, err error) {
 	select {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.exchanges++
 	if s.failures > 0 {
 		s.failures--
-		return nil, cmp.Or(s.failure, errAway)
+		return nil, nil, cmp.Or(s.failure, errAway)
 	}
 	for _, r := range receipts {
 		s.recorded[r.BatchRef]++
 	}
-	return []string{receipts[0].Batch}, nil
+	return []string{receipts[0].Batch}, nil, nil
 }
 
 func TestReceiptBatcher_WritesConcurrentReceiptsTogether(t *testing.T) {
@@ -52,7 +55,7 @@ func TestReceiptBatcher_WritesConcurrentReceiptsTogether(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			store := &slowStore{failures: failures, recorded: map[tasks.BatchRef]int{}}
 			completed := 0
-			b := NewReceiptBatcher(store, func(...string) { store.mu.Lock(); completed++; store.mu.Unlock() })
+			b := NewReceiptBatcher(store, func(...string) { store.mu.Lock(); completed++; store.mu.Unlock() }, zap.NewNop())
 			var wg sync.WaitGroup
 			const n = 200
 			for i := range n {
@@ -78,7 +81,7 @@ func TestReceiptBatcher_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 1 << 30, recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {})
+		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begin := time.Now()
@@ -97,7 +100,7 @@ func TestReceiptBatcher_DoesNotRepeatWhatRedisRefuses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 1 << 30, failure: errors.New("hash value is not an integer"), recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {})
+		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
 		if err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}}); !errors.Is(err, store.failure) || store.exchanges != 1 {
 			t.Errorf("%v after %d exchanges; want the error after one", err, store.exchanges)
 		}
@@ -110,10 +113,32 @@ func TestReceiptBatcher_SilentMaster(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 100, failure: fmt.Errorf("store receipts: %w", asynqx.ErrNodeSilent), recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {})
+		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
 		err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}})
 		if !errors.Is(err, asynqx.ErrNodeSilent) || store.exchanges != 1 {
 			t.Errorf("%v after %d exchanges; want ErrNodeSilent after one", err, store.exchanges)
 		}
 	})
+}
+
+// goneStore has no batch.
+type goneStore struct{}
+
+func (goneStore) RecordOutcomes(_ context.Context, receipts []tasks.Receipt) (completed, gone []string, err error) {
+	return nil, []string{receipts[0].Batch}, nil
+}
+
+// If the batch was deleted, the log alone says what became of its tasks.
+func TestReceiptBatcher_LogsWhatHasNoReceipt(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.WarnLevel)
+	b := NewReceiptBatcher(goneStore{}, func(...string) {}, zap.New(core))
+	r := tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b", Index: 7}, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}
+	if err := b.Record(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	lines := logs.FilterMessageSnippet("no receipt").All()
+	if len(lines) != 1 || lines[0].ContextMap()["target"] != "d" || lines[0].ContextMap()["outcome"] != "succeeded" || lines[0].ContextMap()["batch"] != "b" {
+		t.Errorf("%v; want one line that says what became of the device", lines)
+	}
 }

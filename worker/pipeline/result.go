@@ -7,7 +7,7 @@ import (
 )
 
 // Result is what a job returns for one attempt. Make one with Done, AlreadyGone,
-// Superseded, Snooze, Wait, Outage or Failed.
+// Superseded, Cancelled, Snooze, Wait, Outage or Failed.
 type Result struct {
 	Kind ResultKind
 	// Problem says why the work is not done. Its Reason is OK or Gone if it is done.
@@ -24,6 +24,7 @@ const (
 	IsDone ResultKind = iota + 1
 	IsAlreadyGone
 	IsSuperseded
+	IsCancelled
 	IsSnooze
 	IsWait
 	IsOutage
@@ -52,6 +53,12 @@ func AlreadyGone() Result {
 // Superseded says that the task is out of date, so that its work must not be done.
 func Superseded(why string) Result {
 	return Result{Kind: IsSuperseded, Problem: Problem{Reason: tasks.Outdated, Detail: why}}
+}
+
+// Cancelled says that an operator has cancelled the task, so that its work must not be
+// done. why is what the operator says, and may be empty.
+func Cancelled(why string) Result {
+	return Result{Kind: IsCancelled, Problem: Problem{Reason: tasks.CalledOff, Detail: why}}
 }
 
 // Snooze says that the task must wait for KooDrive, for Redis, or for its own

@@ -141,7 +141,10 @@ func (d *demo) summarize(ctx context.Context, start time.Time) error {
 		return err
 	}
 	report, sim := d.observer.snapshot(), d.sim.Stats()
-	report.writeTable(d.out)
+	fmt.Fprintln(d.out)
+	if err := report.writeTable(d.out); err != nil {
+		return err
+	}
 	fmt.Fprintf(d.out, "\nThe simulator counted %d unbound devices and %d released locks. Redis holds %d dead letters.\n", sim.Unbound, sim.Released, stats.Total)
 	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", sim.Throttled, time.Since(start).Seconds())
 	for l, err := range letters.List(ctx, deadletter.Filter{Limit: 1}) {

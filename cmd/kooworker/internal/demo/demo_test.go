@@ -58,7 +58,7 @@ func countsAgree(t *testing.T, redis string) {
 		t.Errorf("took %s; want less than 1m:\n%s", took, out.String())
 	}
 	for _, want := range []string{
-		redis, "allows 200 calls a second", "240 of 240 done", "sum       200         40     240", "enqueued       200         40     240", "forbidden: HTTP 403",
+		redis, "allows 200 calls a second", "240 of 240 done", "sum                           200        40    240", "enqueued                      200        40    240", "forbidden: HTTP 403",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output has no %q:\n%s", want, out.String())

@@ -1,12 +1,11 @@
 package demo
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"sync"
-	"text/tabwriter"
 
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 )
@@ -36,16 +35,15 @@ func (r Report) count(kind tasks.Kind, outcome tasks.Outcome) (n int) {
 }
 
 // writeTable writes the closing table.
-func (r Report) writeTable(out io.Writer) {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
+func (r Report) writeTable(out io.Writer) error {
+	table := terminal.NewTable(out, "", "UNBINDS", "RELEASES", "TOTAL")
 	row := func(name string, number func(tasks.Kind) int) {
 		unbinds, releases := number(tasks.KindDeviceUnbind), number(tasks.KindLockRelease)
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t\n", name, unbinds, releases, unbinds+releases)
+		table.Row(name, unbinds, releases, unbinds+releases)
 	}
 	result := func(outcome tasks.Outcome, retried bool) func(tasks.Kind) int {
 		return func(kind tasks.Kind) int { return r.Finished[Result{kind, outcome, retried}] }
 	}
-	fmt.Fprint(w, "\n\tunbinds\treleases\ttotal\t\n")
 	row("succeeded at once", result(tasks.Succeeded, false))
 	row("succeeded after failures", result(tasks.Succeeded, true))
 	row("already gone", result(tasks.AlreadyGone, false))
@@ -53,7 +51,7 @@ func (r Report) writeTable(out io.Writer) {
 	row("dead", result(tasks.Dead, false))
 	row("sum", func(kind tasks.Kind) int { return r.count(kind, "") })
 	row("enqueued", func(kind tasks.Kind) int { return r.Enqueued[kind] })
-	_ = w.Flush() // nobody is left to be told if it fails
+	return table.Close("")
 }
 
 // observer counts what the worker reports.

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+type batchCancelCmd struct {
+	batchID
+	UserID string     `name:"user-id" placeholder:"ID" help:"Only the tasks about this user."`
+	Kind   tasks.Kind `placeholder:"KIND" help:"Only the tasks of this kind, for example device:unbind."`
+	Reason string     `placeholder:"TEXT" help:"Why; it is written into the receipts."`
+	JSON   bool       `help:"Print one JSON object."`
+}
+
+// Run implements the command.
+func (c *batchCancelCmd) Run(e *env, rdb redis.UniversalClient) error {
+	if c.Kind != "" && !c.Kind.Known() {
+		return usagef("--kind: %q is not a kind; want one of %v", c.Kind, tasks.Kinds())
+	}
+	if err := checkReason(c.Reason); err != nil {
+		return err
+	}
+	res, err := cancelBatch(e, rdb, batch.Cancellation{Batch: c.ID, UserID: c.UserID, Kind: c.Kind, Reason: c.Reason})
+	if is[*batch.NotFoundError](err) {
+		return redisError(err)
+	}
+	if c.JSON {
+		if printErr := writeJSON(e.stdout, res); err == nil {
+			err = printErr
+		}
+	} else {
+		fmt.Fprintln(e.stdout, cancelSummary(res))
+	}
+	return err
+}
+
+// checkReason checks what an operator gives as the reason of something.
+func checkReason(text string) error {
+	const most = 200 // bytes
+	switch {
+	case len(text) > most:
+		return usagef("--reason: it has %d bytes; want at most %d", len(text), most)
+	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return usagef("--reason: want one line of printable text")
+	}
+	return nil
+}
+
+// cancelSummary is for people.
+func cancelSummary(res batches.CancelResult) string {
+	text := fmt.Sprintf("%d cancelled", res.Cancelled)
+	if res.InFlight > 0 {
+		text += fmt.Sprintf("; %d are in flight and end by themselves", res.InFlight)
+	}
+	if res.Left > 0 {
+		text += fmt.Sprintf("; %d are left", res.Left)
+	}
+	return text
+}
+
+// cancelBatch cancels tasks of a batch, and shows the progress.
+func cancelBatch(e *env, rdb redis.UniversalClient, c batch.Cancellation) (batches.CancelResult, error) {
+	c.By = operator()
+	stats, err := batch.NewStore(rdb).Show(e.ctx, c.Batch)
+	if err != nil {
+		return batches.CancelResult{}, err
+	}
+	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
+	if c.IsWhole() {
+		progress.SetTotal(stats.Queued + stats.Dead)
+	}
+	res, err := batches.Cancel(e.ctx, rdb, c, progress.Set)
+	progress.Finish()
+	if is[*batch.NotFoundError](err) {
+		return res, err
+	}
+	e.audit("batch cancelled", zap.String("batch", c.Batch), zap.String("user_id", c.UserID), zap.String("kind", string(c.Kind)), zap.String("reason", c.Reason),
+		zap.Int64("cancelled", res.Cancelled), zap.Int64("in_flight", res.InFlight), zap.Int64("left", res.Left))
+	switch {
+	case errors.Is(err, context.Canceled):
+		return res, errors.New("interrupted: workers begin nothing more of it; run the same command again to finish")
+	case err != nil:
+		return res, redisError(fmt.Errorf("%w; if workers know of it, they begin nothing more of it; run the same command again to finish", err))
+	}
+	return res, nil
+}
+
+// operator names who runs this command.
+func operator() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return name + "@" + cmp.Or(host, "unknown")
+}
+
+// audit logs what an operator did, whatever the log level.
+func (e *env) audit(message string, fields ...zap.Field) {
+	log := e.flags.Log
+	log.LogLevel = "info"
+	who, host, _ := strings.Cut(operator(), "@")
+	log.logger(e.stderr).Named("audit").Warn(message, append(fields, zap.String("by", who), zap.String("host", host))...)
+}
