@@ -90,6 +90,23 @@ func SplitQueue(name string) (queue string, l Lane) {
 	return name, LaneSingle
 }
 
+// Queues returns the queues without their lanes, the most urgent first.
+func Queues() []string {
+	return []string{QueueRelease, QueueUnbind, QueueOffboard, QueueSweep, QueueWebhook, QueueDeadLetter}
+}
+
+// LanesOf returns the names of all lanes of a queue, as [Lane.Of] makes them. A queue
+// without lanes has its own name only.
+func LanesOf(queue string) (names []string) {
+	if !hasLanes(queue) {
+		return []string{queue}
+	}
+	for _, l := range lanes {
+		names = append(names, l.Of(queue))
+	}
+	return names
+}
+
 // queueWeights are those of the queues without their lanes.
 var queueWeights = map[string]int{QueueRelease: 6, QueueUnbind: 3, QueueOffboard: 2, QueueSweep: 2, QueueWebhook: 1, QueueDeadLetter: 1}
 
@@ -111,12 +128,9 @@ func (l Lane) weight() int {
 func QueueWeights() map[string]int {
 	out := make(map[string]int)
 	for queue, weight := range queueWeights {
-		out[queue] = weight * LaneSingle.weight()
-		if !hasLanes(queue) {
-			continue
-		}
-		for _, l := range lanes {
-			out[l.Of(queue)] = weight * l.weight()
+		for _, name := range LanesOf(queue) {
+			_, lane := SplitQueue(name)
+			out[name] = weight * lane.weight()
 		}
 	}
 	return out

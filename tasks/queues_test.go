@@ -50,6 +50,23 @@ func TestLane_NamesAreReadBack(t *testing.T) {
 	}
 }
 
+// The queues, with their lanes, are those that have a weight.
+func TestQueues_AreAllThatWorkersServe(t *testing.T) {
+	t.Parallel()
+	weights := tasks.QueueWeights()
+	for _, queue := range tasks.Queues() {
+		for _, lane := range tasks.LanesOf(queue) {
+			if weights[lane] == 0 {
+				t.Errorf("%s of queue %s has no weight", lane, queue)
+			}
+			delete(weights, lane)
+		}
+	}
+	if len(weights) > 0 {
+		t.Errorf("%v belong to no queue of Queues", weights)
+	}
+}
+
 // In a cluster the lanes of a queue lie on its masters as evenly as they can.
 func TestBatchLanes_SpreadOverMasters(t *testing.T) {
 	t.Parallel()

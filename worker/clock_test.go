@@ -84,8 +84,13 @@ func TestWorker_ClockJumpsBesideARightOne(t *testing.T) {
 			b.start()
 			clock.Set(jump)
 			redistest.Eventually(t, 5*time.Second, "it is not ready, because of its clock", func() bool { return strings.Contains(readyz(t, w), " Redis' clock; want at most 5s") })
-			<-time.After(100 * time.Millisecond) // those that were just taken
-			before := taken()
+			before := -1
+			redistest.Eventually(t, 5*time.Second, "those that were just taken are begun", func() bool {
+				last := before
+				before = taken()
+				<-time.After(500 * time.Millisecond)
+				return before == last
+			})
 			b.awaitSettled()
 			if after := taken(); after != before {
 				t.Errorf("it made %d calls after it had noticed; want none", after-before)

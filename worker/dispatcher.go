@@ -24,6 +24,7 @@ type dispatcher struct {
 	// outcome is being stored.
 	inFlight context.Context
 	fetcher  *fetch.Fetcher
+	pauses   *pauseWatch
 }
 
 var _ asynq.Handler = dispatcher{}
@@ -82,13 +83,17 @@ func (h dispatcher) processSuspect(ctx context.Context, d pipeline.Delivery) pip
 
 // processLetter parks a letter that has just arrived in the dead-letter queue. A
 // letter that was parked before runs here because somebody replays it: processLetter
-// tries its task once more. See package deadletter.
+// tries its task once more, unless the queue in which the task died is paused. See package
+// deadletter.
 func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) error {
 	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
 	d.Replay, d.Payload = true, letter.Payload
 	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
 	if arrives := d.Retries == 0; !arrives {
 		d.Attempts = letter.Attempts + d.Retries - 1
+		if why, wait := h.pauses.holds(letter); wait {
+			return pipeline.ToAsynqError(d, h.pipeline.PutBack(ctx, d, why))
+		}
 		if d.Suspect || letter.Reason == tasks.Crashed {
 			decision = h.processSuspect(ctx, d)
 		} else {

@@ -8,6 +8,7 @@
 //	  │                                                    └─ deadletter
 //	  ├─ fleet: how many workers are live, and whether all must pause
 //	  ├─ housekeeping: removes entries of lists whose subject is gone
+//	  ├─ pauses: which queues are paused; their replays wait
 //	  ├─ clock: whether this machine's clock is Redis' clock; if not, no tasks are taken
 //	  └─ recovery: repairs what asynq loses      admin: /healthz /readyz /metrics
 //
@@ -36,6 +37,6 @@
 // # Boundaries
 //
 // The command line calls this package. It may import its subpackages, the two ledgers
-// (enqueue/batch and enqueue/locks), asynq and internal/asynqx. It must not import
-// package enqueue: the releases of a sweep are enqueued through Config.Releases.
+// (enqueue/batch and enqueue/locks), asynq, internal/asynqx and internal/pauses. It must not
+// import package enqueue: the releases of a sweep are enqueued through Config.Releases.
 package worker

@@ -51,7 +51,7 @@ func TestRelease_FramesFromHandlerToHTTPClient(t *testing.T) {
 
 	var ours []string
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GetConn: func(string) { ours = framesOfOurs() }})
-	if err := (dispatcher{w.pipeline, w.letters, nil, t.Context(), w.fetcher}).ProcessTask(ctx, asynq.NewTask(string(tasks.KindLockRelease), payload)); err != nil {
+	if err := (dispatcher{w.pipeline, w.letters, nil, t.Context(), w.fetcher, w.pauses}).ProcessTask(ctx, asynq.NewTask(string(tasks.KindLockRelease), payload)); err != nil {
 		t.Fatalf("the release: %v", err)
 	}
 	t.Logf("from asynq's handler to the HTTP client:\n%s", strings.Join(ours, "\n"))

@@ -46,6 +46,7 @@ type Worker struct {
 	notifier *jobs.BatchNotifier
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
+	pauses   *pauseWatch
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog]     // nil until it was read
 	stops    atomic.Pointer[batch.Stops] // see followStops
@@ -72,6 +73,7 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) build() (err error) {
 	cfg := w.cfg
 	w.clock = clock.New(w.rdb, w.log)
+	w.pauses = newPauseWatch(w.rdb, w.log)
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -210,6 +212,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.readStops(ctx)         // before the first task is taken
 	wg.Go(func() { w.followStops(background) })
 	wg.Go(func() { w.clock.Run(background) })
+	wg.Go(func() { w.pauses.run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
 	wg.Go(func() { w.gate.Pace(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
@@ -238,7 +241,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		serverStopped = w.stop(server, cutShort)
 		<-fetched
 	}()
-	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight, w.fetcher}
+	handler := dispatcher{w.pipeline, w.letters, recovery.NewSuspects(w.rdb, w.cfg.Concurrency/suspectsShare), inFlight, w.fetcher, w.pauses}
 	if err := server.Start(handler); err != nil {
 		return fmt.Errorf("start the asynq server: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -139,14 +140,15 @@ type batchWaitCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWaitCmd) Run(e *env, store *batch.Store) error {
+func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
 	if c.Timeout < 0 {
 		return usagef("--timeout: %s is negative; want a time such as 10m", c.Timeout)
 	}
 	if err := checkMaxGone(c.MaxGone); err != nil {
 		return err
 	}
-	b, err := waitForBatch(e, store, c.ID, c.Timeout, nil)
+	var notice pauseNotice
+	b, err := waitForBatch(e, store, c.ID, c.Timeout, func(b tasks.BatchStats) { notice.look(e, forecasts, b) })
 	return printWaited(e, b, c.JSON, cmp.Or(err, tooManyGone(b, c.MaxGone)))
 }
 
@@ -199,9 +201,10 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, ti
 	defer progress.Finish()
 	started := false
 	var forecastAt time.Time
+	var next forecast
 	return waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
 		if b.Queued > 0 && time.Since(forecastAt) >= forecastEvery {
-			next := forecasts.of(e.ctx, b.ID)
+			next = forecasts.of(e.ctx, b.ID)
 			progress.SetSpeed(next.rate, next.fastest)
 			forecastAt = time.Now()
 		}
@@ -211,10 +214,20 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, ti
 		}
 		progress.SetTotal(b.Total)
 		progress.Set(b.Total - b.Queued)
-		if n := b.Dead + b.Rejected; n > 0 {
-			progress.SetDetail(fmt.Sprintf("%d dead, %d rejected", b.Dead, b.Rejected))
-		}
+		progress.SetDetail(watchDetail(b, next.paused))
 	})
+}
+
+// watchDetail is what a line of the progress ends with.
+func watchDetail(b tasks.BatchStats, paused string) string {
+	var parts []string
+	if b.Dead+b.Rejected > 0 {
+		parts = append(parts, fmt.Sprintf("%d dead, %d rejected", b.Dead, b.Rejected))
+	}
+	if b.Queued > 0 && paused != "" {
+		parts = append(parts, paused)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // waitForBatch waits until a batch is done, and calls each with its counts from time

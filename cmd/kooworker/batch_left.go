@@ -30,23 +30,27 @@ type forecast struct {
 	isMeasured bool    // the rate is that of the last minute, and not what the quota allows
 	fastest    float64 // that the quota allows; 0: not known
 	unknown    string  // why the rate is not known, for people; empty: there is nothing to say
+	paused     string  // which queue of the batch is paused, by whom and why; empty: none is
 }
 
-// patience is how long the forecast of a batch may take.
-const patience = time.Second
+// forecastPatience is how long a command waits for Redis to tell what is beside the point.
+const forecastPatience = time.Second
 
 // of returns the forecast of a batch. What cannot be read counts as not known, and so does
 // everything if Redis is slow: the command is about the batch, and goes on.
 func (f *forecaster) of(ctx context.Context, id string) forecast {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, forecastPatience)
 	defer cancel()
 	out, err := cancelable.Call(ctx, func() (forecast, error) {
-		if workers, err := fleet.CountWorkers(ctx, f.rdb); err == nil && workers == 0 {
-			return forecast{unknown: "no worker runs"}, nil
-		}
 		recent, err := batch.NewStore(f.rdb).Recent(ctx, id)
 		if err != nil {
 			recent = batch.Recent{}
+		}
+		if paused, err := f.pausedOf(ctx, id, recent.Kinds); err == nil && paused != "" {
+			return forecast{paused: paused}, nil
+		}
+		if workers, err := fleet.CountWorkers(ctx, f.rdb); err == nil && workers == 0 {
+			return forecast{unknown: "no worker runs"}, nil
 		}
 		quota, err := fleet.ReadQuota(ctx, f.rdb)
 		if err != nil {
@@ -129,7 +133,7 @@ type batchLeft struct {
 
 // holdOf returns the hold of a batch, if it is held. Nobody knows if Redis is slow.
 func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, forecastPatience)
 	defer cancel()
 	all, err := cancelable.Call(ctx, func() (*batch.Stops, error) { return batch.NewStore(f.rdb).Stops(ctx, nil) })
 	if err != nil {
@@ -170,6 +174,8 @@ func (b batchLeft) timeLeft() string {
 		return fmt.Sprintf("about %s, at the present %s", left, rate)
 	case b.LeftSeconds > 0:
 		return fmt.Sprintf("at least %s, at the %s that the quota or --rate allows", left, rate)
+	case b.forecast.paused != "":
+		return "unknown: " + b.forecast.paused
 	case b.forecast.unknown != "":
 		return "unknown: " + b.forecast.unknown
 	default:

@@ -28,6 +28,7 @@ type cli struct {
 	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
+	Queue     queueCmd     `cmd:"" help:"Show the queues; pause and resume them."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 
@@ -75,6 +76,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(newForecaster)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
+		kong.BindToProvider(storeOf(newQueueStore)),
 	)
 }
 

@@ -231,7 +231,7 @@ type deadReplayCmd struct {
 }
 
 // Run implements the command.
-func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
+func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, queues queueStore) error {
 	filter, err := c.check()
 	if err != nil {
 		return err
@@ -239,6 +239,7 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store) error {
 	if c.Canary < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 {
 		return usagef("--canary, --min-success: want 0 or more letters, and a share from 0 to 1")
 	}
+	queues.warnPaused(e)
 	res, err := store.Replay(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
 	})

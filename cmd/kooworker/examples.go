@@ -64,6 +64,15 @@ var examples = map[string][]string{
 		"kooworker batch delete deletions-2026-11",
 		"kooworker batch delete deletions-2026-11 --force  # cancels it first",
 	},
+	"queue list": {
+		"kooworker queue list",
+		"kooworker queue list --json | jq 'select(.paused)'",
+	},
+	"queue pause": {
+		"kooworker queue pause unbind --reason 'KooDrive is being upgraded' --for 2h",
+		"kooworker queue pause --all --reason 'incident 17'",
+	},
+	"queue resume": {"kooworker queue resume unbind"},
 	"locks track": {
 		"kooworker locks track --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
 		"kooworker locks track --file locks.csv --expires-in 30m --rejects bad.csv",

@@ -92,7 +92,10 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	k.sweepFile()
 	k.killScheduler()
 	k.enqueue(n, devices)
+	k.kooworker("queue", "pause", "unbind", "--reason", strings.Repeat("<", 200), "--for", "365d")
+	k.kooworker("queue", "pause", "sweep")
 	k.check(t, "enqueued")
+	k.kooworker("queue", "resume", "--all")
 	k.work(deaths, atWork)
 	k.check(t, "done")
 
@@ -161,7 +164,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 			continue
 		}
 		for _, row := range k.rows {
-			if most := row.maxTTL(t); row.key == key && (most > time.Hour || most == 0 && !slices.Contains([]string{"list", "zset", "set"}, row.kind) && !strings.HasSuffix(key, ":paused")) {
+			if most := row.maxTTL(t); row.key == key && (most > time.Hour || most == 0 && !slices.Contains([]string{"list", "zset", "set"}, row.kind)) {
 				t.Errorf("%s is in docs/redis-keys.md, and nobody has written it", key)
 			}
 		}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -51,6 +53,23 @@ func TestTables_Golden(t *testing.T) {
 			t.Run(file, func(t *testing.T) { checkTable(t, file, append(words, "--redis-url", server.URL())...) })
 		}
 	}
+}
+
+// The queues, and who has paused them, at every width.
+func TestTables_GoldenQueues(t *testing.T) {
+	t.Setenv("COLUMNS", "")
+	server := redistest.Start(t)
+	rdb := server.Client()
+	for order, queue := range map[pauses.Order]string{
+		{By: "alice@ops-1", Reason: "wrong export of the CRM; see INC-4711, and ask the team before you resume it", For: 2 * time.Hour}: tasks.QueueUnbind,
+		{By: "bob@" + strings.Repeat("h", 60)}: tasks.QueueWebhook,
+	} {
+		if err := pauses.Set(t.Context(), rdb, []string{queue}, order); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rdb.Set(t.Context(), asynqx.PausedKey("release-bulk"), time.Now().Unix(), 0) // as asynqmon does
+	checkTable(t, "queue-list", "queue", "list", "--redis-url", server.URL())
 }
 
 // checkTable compares the output of a command, at three widths, with its golden file.

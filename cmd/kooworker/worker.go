@@ -17,6 +17,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/jobs"
@@ -98,6 +99,7 @@ func defaults() kong.Vars {
 	p := pipeline.DefaultPolicy()
 	return kong.Vars{
 		"concurrency":      fmt.Sprint(worker.DefaultConcurrency),
+		"max_reason":       fmt.Sprint(pauses.MaxReason),
 		"max_crashes":      fmt.Sprint(recovery.DefaultMaxCrashes),
 		"grace":            terminal.Duration(locks.DefaultGrace),
 		"max_locks":        fmt.Sprint(locks.DefaultMax),

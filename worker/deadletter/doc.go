@@ -26,7 +26,7 @@
 // its work queue, another copy of it could die between the two steps, find its ID
 // taken there, and be dropped, although it is the last copy. After a replay that
 // succeeds the letter is gone. After one that fails it is parked again with the new
-// error.
+// error. While the queue in which the task died is paused, the replay waits.
 //
 // # Crashes
 //

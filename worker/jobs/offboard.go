@@ -122,7 +122,7 @@ func unbindListed(userID, deviceID string) tasks.DeviceUnbind {
 
 // waitForChildren is the result while children are outstanding. The longer they
 // take, the longer is the pause. This wait has no end of its own: no child waits for
-// anything but KooDrive and Redis, so each of them ends when these are back.
+// anything but KooDrive, Redis, and a queue that is paused, so each of them ends after that.
 func (j *Jobs) waitForChildren(since time.Time) pipeline.Result {
 	const least, most = time.Second, time.Minute
 	return pipeline.Snooze(pipeline.Problem{

@@ -25,7 +25,7 @@
 //	a task in no set, state archived        Parker, then removed
 //	a task in no set, any other state       requeued
 //	scheduled or retry, no message          removed, and reported
-//	paused                                  reported; the pause stays
+//	paused                                  counted; the pause stays
 //	not in asynq:queues                     registered; a lane only if it has tasks
 //
 // In the queue of dead letters the Parker gets only what cannot be read, since all

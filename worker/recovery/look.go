@@ -190,17 +190,12 @@ func (r *Repairer) register(ctx context.Context, q queue) error {
 	return nil
 }
 
-// reportPause reports whether the queue is paused. The pause stays, since an operator has
-// paused the queue for a reason. Repairs continue meanwhile, since none of them runs a task.
-func (r *Repairer) reportPause(q queue, isPaused bool) {
-	if isPaused == r.paused[q.name] {
-		return
+// countPause counts the pauses of the queue. The pause stays, since an operator has paused the
+// queue for a reason; package worker logs it. Repairs continue meanwhile, since none of them
+// runs a task.
+func (r *Repairer) countPause(q queue, isPaused bool) {
+	if isPaused && !r.paused[q.name] {
+		r.cfg.OnRepair(q.name, Paused, 1)
 	}
 	r.paused[q.name] = isPaused
-	if isPaused {
-		r.cfg.OnRepair(q.name, Paused, 1)
-		r.log.Warn("the queue is paused: its tasks wait until somebody lifts the pause", zap.String("queue", q.name))
-	} else {
-		r.log.Info("the queue is no longer paused", zap.String("queue", q.name))
-	}
 }

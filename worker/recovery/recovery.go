@@ -153,7 +153,7 @@ func (r *Repairer) pass(ctx context.Context) error {
 // repair repairs one queue, as far as it needs it. It begins with the expired leases, which
 // are urgent.
 func (r *Repairer) repair(ctx context.Context, q queue, s sight) error {
-	r.reportPause(q, s.isPaused)
+	r.countPause(q, s.isPaused)
 	var failed []error
 	for _, step := range []struct {
 		isNeeded bool

@@ -21,7 +21,7 @@ const (
 	Restored    Repair = "restored"    // a task that was in no set is back in its queue
 	Stray       Repair = "stray"       // a needless entry was removed; its task is in another set, or done
 	Registered  Repair = "registered"  // a queue is listed again
-	Paused      Repair = "paused"      // a queue is paused: reported once, not changed
+	Paused      Repair = "paused"      // a queue is paused: counted once, not changed
 	Refused     Repair = "refused"     // the Parker failed; another pass tries again
 )
 

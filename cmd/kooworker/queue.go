@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/internal/pauses"
+	"github.com/kooworker/kooworker/tasks"
+)
+
+type queueCmd struct {
+	List   queueListCmd   `cmd:"" help:"Show how many tasks each queue has, how long the oldest waits, and whether the queue is paused."`
+	Pause  queuePauseCmd  `cmd:"" help:"Let the tasks of a queue wait, and its replays. Tasks that have begun finish."`
+	Resume queueResumeCmd `cmd:"" help:"Let the tasks of a queue run again, whoever has paused it."`
+}
+
+// queueNames say which queues a command is about.
+type queueNames struct {
+	Names []string `arg:"" optional:"" name:"name" help:"Queues: release, unbind, offboard, sweep, webhook or dead-letter. All lanes of a queue count."`
+	All   bool     `help:"All queues."`
+}
+
+// queues returns the queues that are named.
+func (f queueNames) queues() ([]string, error) {
+	all := tasks.Queues()
+	if f.All == (len(f.Names) > 0) {
+		return nil, usagef("want names of queues, or --all; the queues are %s", strings.Join(all, ", "))
+	}
+	for _, name := range f.Names {
+		if !slices.Contains(all, name) {
+			return nil, usagef("%q is not a queue; the queues are %s", name, strings.Join(all, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(queue string) bool { return !f.All && !slices.Contains(f.Names, queue) }), nil
+}
+
+type queuePauseCmd struct {
+	queueNames
+	Reason string        `env:"KOOWORKER_PAUSE_REASON" placeholder:"TEXT" help:"Why. The log of the workers and those who wait for a batch show it. At most ${max_reason} characters."`
+	For    time.Duration `env:"KOOWORKER_PAUSE_FOR" placeholder:"DURATION" help:"End the pause after this time, such as 2h; at most 365d. Default: until somebody resumes the queue."`
+	JSON   bool          `help:"Print JSON lines, as list does."`
+}
+
+// check refuses what cannot be kept.
+func (c *queuePauseCmd) check() error {
+	if n := utf8.RuneCountInString(c.Reason); n > pauses.MaxReason {
+		return usagef("--reason: it has %d characters; want at most %d", n, pauses.MaxReason)
+	}
+	if c.For != 0 && (c.For < time.Second || c.For > pauses.MaxFor) {
+		return usagef("--for: %s; want 1s to 365d", terminal.Duration(c.For))
+	}
+	return nil
+}
+
+// Run implements the command.
+func (c *queuePauseCmd) Run(e *env, queues queueStore) error {
+	names, err := c.queues()
+	if err == nil {
+		err = c.check()
+	}
+	if err != nil {
+		return err
+	}
+	order := pauses.Order{By: operator(), Reason: c.Reason, For: c.For}
+	if err := pauses.Set(e.ctx, queues.rdb, names, order); err != nil {
+		return redisError(err)
+	}
+	return queues.printChanged(e, names, c.JSON)
+}
+
+type queueResumeCmd struct {
+	queueNames
+	JSON bool `help:"Print JSON lines, as list does."`
+}
+
+// Run implements the command.
+func (c *queueResumeCmd) Run(e *env, queues queueStore) error {
+	names, err := c.queues()
+	if err != nil {
+		return err
+	}
+	if err := pauses.Remove(e.ctx, queues.rdb, names); err != nil {
+		return redisError(err)
+	}
+	return queues.printChanged(e, names, c.JSON)
+}
+
+// printChanged prints some queues after a change.
+func (s queueStore) printChanged(e *env, names []string, asJSON bool) error {
+	all, _, err := s.read(e.ctx, false)
+	if err != nil {
+		return redisError(err)
+	}
+	rows := slices.DeleteFunc(all, func(row queueRow) bool { return !slices.Contains(names, row.Queue) })
+	if asJSON {
+		return writeRows(e.stdout, rows)
+	}
+	for _, row := range rows {
+		if !row.Paused {
+			fmt.Fprintf(e.stdout, "queue %s is not paused\n", row.Queue)
+		}
+		for _, pause := range row.pauses {
+			fmt.Fprintln(e.stdout, pause)
+		}
+	}
+	return nil
+}
+
+// warnPaused tells somebody who replays dead letters which queues are paused. If that cannot
+// be read, nothing is said: the command is about the letters, and goes on.
+func (s queueStore) warnPaused(e *env) {
+	paused, err := pauses.Read(e.ctx, s.rdb)
+	if err != nil {
+		return
+	}
+	for _, pause := range paused.Groups() {
+		fmt.Fprintf(e.stderr, "%s; what is replayed of it waits\n", pause)
+	}
+}
+
+type queueListCmd struct {
+	Lanes bool `help:"A row for each lane of a queue. In Redis and in asynqmon it is a queue of its own."`
+	JSON  bool `help:"Print JSON lines."`
+}
+
+// Run implements the command.
+func (c *queueListCmd) Run(e *env, queues queueStore) error {
+	rows, paused, err := queues.read(e.ctx, c.Lanes)
+	if err != nil {
+		return redisError(err)
+	}
+	if c.JSON {
+		return writeRows(e.stdout, rows)
+	}
+	table := terminal.NewTable(e.stdout, "QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLDEST", "PAUSED")
+	for _, row := range rows {
+		table.Row(row.Queue, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), row.pausedText())
+	}
+	if err := table.Close(""); err != nil {
+		return err
+	}
+	return writePauses(e.stdout, paused.Groups())
+}
+
+// writePauses writes who has paused what, and why.
+func writePauses(out io.Writer, groups []pauses.Group) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	table := terminal.NewTable(out, "PAUSED", "BY", "SINCE", "UNTIL", terminal.Optional("REASON"))
+	for _, g := range groups {
+		what := g.Queue
+		if !g.IsWhole() {
+			what = fmt.Sprintf("%d of %d lanes of %s", len(g.Lanes), len(tasks.LanesOf(g.Queue)), g.Queue)
+		}
+		until := "resumed"
+		if !g.Until.IsZero() {
+			until = g.Until.Local().Format(time.DateTime)
+		}
+		since := ""
+		if !g.Since.IsZero() {
+			since = g.Since.Local().Format(time.DateTime)
+		}
+		table.Row(what, g.Maker(), since, until, g.Reason)
+	}
+	return table.Close("")
+}
+
+// pausedText is the cell for people.
+func (r queueRow) pausedText() string {
+	n := 0
+	for _, pause := range r.pauses {
+		n += len(pause.Lanes)
+	}
+	if 0 < n && n < r.lanes {
+		return fmt.Sprintf("%d of %d lanes", n, r.lanes)
+	}
+	return yesNo(r.Paused)
+}
+
+// queueStore reads the queues, as asynq keeps them.
+type queueStore struct{ rdb redis.UniversalClient }
+
+func newQueueStore(rdb redis.UniversalClient) queueStore { return queueStore{rdb} }
