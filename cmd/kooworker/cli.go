@@ -13,6 +13,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
@@ -25,6 +26,7 @@ type cli struct {
 	Worker    workerCmd    `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
+	Cancel    cancelCmd    `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
 	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
@@ -67,12 +69,14 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 			{Key: "source", Title: "Sources of locks:", Description: sourceHelp},
 			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
+			{Key: "orders", Title: "Which orders:"},
 		}),
 		defaults(),
 		durations(),
 		instants(),
 		kong.BindToProvider(storeOf(func(rdb redis.UniversalClient) redis.UniversalClient { return rdb })),
 		kong.BindToProvider(storeOf(batch.NewStore)),
+		kong.BindToProvider(storeOf(waiting.NewStore)),
 		kong.BindToProvider(storeOf(newForecaster)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),

@@ -30,6 +30,10 @@ var examples = map[string][]string{
 		"kooworker enqueue offboard --user-id u-1 --in 30d",
 		"kooworker enqueue offboard --file users.csv --batch accounts-2026-11 --wait",
 	},
+	"cancel": {
+		"kooworker cancel --user-id u-1 --dry-run",
+		"kooworker cancel --id device:unbind:u-1:1775406005920779393",
+	},
 	"batch list": {
 		"kooworker batch list",
 		"kooworker batch list --json | jq 'select(.dead > 0)'",
