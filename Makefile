@@ -40,7 +40,7 @@ build: ## Build bin/kooworker
 
 .PHONY: test
 test: ## Run the tests, against real servers, with the race detector
-	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc
+	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3
 	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: chaos
@@ -100,7 +100,7 @@ bench-profile: ## Profile a worker that drains a batch, and show the stages; wri
 
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out
-	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc
+	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc python3
 	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
 	@go tool cover -func=coverage.out | tail -n 1
 

@@ -31,6 +31,12 @@ type BulkOptions struct {
 	// OnStart is called with the batch's ID before the first item is enqueued. Nil:
 	// it is not called.
 	OnStart func(id string, resumed bool)
+	// SingleOrders puts tasks without a batch into the lane of single orders, and not into that
+	// of files: for an input of orders that somebody gives one by one.
+	SingleOrders bool
+	// Linger is how long an item waits for others, which then go to Redis together with
+	// it. A full chunk does not wait. Default 100 ms.
+	Linger time.Duration
 	// Timeout is how long Redis may fail to accept a chunk, all retries included.
 	// Default 10 s.
 	Timeout time.Duration
@@ -55,6 +61,9 @@ type Item struct {
 	// ID is the asynq task ID; empty if the item was rejected or skipped.
 	ID     string
 	Status Status
+	// RunAt is the time from which the task may run, as in Result; zero if the item was
+	// rejected or skipped.
+	RunAt time.Time
 	// Err says why the item was rejected.
 	Err error
 }
@@ -90,8 +99,6 @@ const (
 	writers = 12
 	// readAhead is how many items may be read before a writer takes them.
 	readAhead = 2 * batch.ChunkSize
-	// flushInterval is how long an item waits for others to fill its chunk.
-	flushInterval = 100 * time.Millisecond
 	// stopTimeout is how long the writing of chunks may take after ctx has ended.
 	stopTimeout = 1500 * time.Millisecond
 )
@@ -119,8 +126,12 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	if err != nil {
 		return BulkResult{}, err
 	}
-	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, lane: cmp.Or(opts.lane, tasks.LaneBulk), losses: newLossCheck(c.rdb)}
+	o.Timeout, o.Linger = cmp.Or(o.Timeout, 10*time.Second), cmp.Or(o.Linger, 100*time.Millisecond)
+	lane := opts.lane
+	if !o.SingleOrders {
+		lane = cmp.Or(lane, tasks.LaneBulk)
+	}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, lane: lane, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()

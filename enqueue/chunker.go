@@ -41,9 +41,7 @@ type chunker struct {
 
 // run cuts up the whole input. If reading ends first, it returns the cause of that.
 func (c *chunker) run(reading, writing context.Context, items <-chan readItem) error {
-	tick := time.NewTicker(flushInterval)
-	defer tick.Stop()
-	readAtLastTick := int64(0)
+	var lingered <-chan time.Time // nil while no item waits
 	for {
 		select {
 		case <-reading.Done():
@@ -67,19 +65,20 @@ func (c *chunker) run(reading, writing context.Context, items <-chan readItem) e
 			}
 			c.add(item)
 			if len(c.digests) < batch.ChunkSize {
+				if lingered == nil {
+					lingered = time.After(c.bulk.o.Linger)
+				}
 				continue
 			}
 			if err := c.flush(writing); err != nil {
 				return err
 			}
-			c.digests, c.need = c.digests[:0], 0
-		case <-tick.C:
-			if c.itemsRead == readAtLastTick {
-				if err := c.flush(writing); err != nil {
-					return err
-				}
+			c.digests, c.need, lingered = c.digests[:0], 0, nil
+		case <-lingered:
+			lingered = nil
+			if err := c.flush(writing); err != nil {
+				return err
 			}
-			readAtLastTick = c.itemsRead
 		}
 	}
 }

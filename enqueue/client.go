@@ -147,6 +147,13 @@ func (c *Client) Release(ctx context.Context, t tasks.LockRelease, opts ...Optio
 	return c.Enqueue(ctx, t, opts...)
 }
 
+// Offboard enqueues the off-boarding of a user: a worker unbinds every device that KooDrive
+// lists for the user, and releases the backup locks of the user that the ledger knows.
+// These unbinds are never guarded: every binding must go.
+func (c *Client) Offboard(ctx context.Context, t tasks.UserOffboard, opts ...Option) (Result, error) {
+	return c.Enqueue(ctx, t, opts...)
+}
+
 // Enqueue enqueues any task. For a task that is not well formed, or whose ids no
 // system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing.
 func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Result, error) {

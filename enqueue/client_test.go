@@ -49,6 +49,7 @@ func (b *bundle) info(t *testing.T, res enqueue.Result) *asynq.TaskInfo {
 var (
 	unbind  = tasks.DeviceUnbind{UserID: "u-1", DeviceID: "1775406005920779393"}
 	release = tasks.LockRelease{UserID: "u-1", LockID: "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102"}
+	leaver  = tasks.UserOffboard{UserID: "u-1"}
 )
 
 func TestEnqueue_StoredTask(t *testing.T) {
@@ -62,6 +63,7 @@ func TestEnqueue_StoredTask(t *testing.T) {
 	}{
 		{func() (enqueue.Result, error) { return b.client.Unbind(t.Context(), unbind) }, "device:unbind:u-1:1775406005920779393", "unbind", unbind},
 		{func() (enqueue.Result, error) { return b.client.Release(t.Context(), release) }, "lock:release:u-1:" + release.LockID, "release", release},
+		{func() (enqueue.Result, error) { return b.client.Offboard(t.Context(), leaver) }, "user:offboard:u-1:", "offboard", leaver},
 	} {
 		before := time.Now()
 		res, err := tc.enqueue()

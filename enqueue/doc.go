@@ -43,7 +43,8 @@
 //
 // # What waits for what
 //
-// Single tasks wait for single tasks, files without a batch for such files, and each batch
+// Single tasks wait for single tasks (also those of a bulk with
+// [BulkOptions.SingleOrders]), files without a batch for such files, and each batch
 // for itself while there are few of them: these are the lanes of a queue (see
 // [tasks.Lane]), and the workers take turns between them. [Urgent] goes before all of them. A
 // task is a duplicate only of one in the same lane: a single order for a device that waits

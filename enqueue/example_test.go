@@ -76,6 +76,20 @@ func ExampleClient_Unbind_noGuard() {
 	// device_id is "../lock"; want 1 to 64 letters, digits, hyphens or underscores
 }
 
+func ExampleClient_Offboard() {
+	rdb, stop := exampleRedis()
+	defer stop()
+	client, err := enqueue.New(enqueue.Config{Redis: rdb})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// The account is deleted: every device goes, and every lock that the ledger knows.
+	res, err := client.Offboard(context.Background(), tasks.UserOffboard{UserID: "u-1"}, enqueue.Urgent())
+	fmt.Println(res.Status, res.ID, err)
+	// Output: enqueued user:offboard:u-1: <nil>
+}
+
 func ExampleClient_Bulk() {
 	rdb, stop := exampleRedis()
 	defer stop()

@@ -138,7 +138,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	for _, bundle := range x.bundles {
 		bundleErr := bundle.Each(func(i int, stored int64) {
 			if stored == 1 {
-				open[i].Status = Enqueued
+				open[i].Status, open[i].RunAt = Enqueued, o.runAt
 			} else {
 				conflicts = append(conflicts, open[i])
 			}
@@ -233,7 +233,7 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	if !w.batched() {
 		res, err := w.client.Enqueue(ctx, e.Task, append(slices.Clone(w.o.Options), inLane(w.lane))...)
 		if err == nil {
-			e.ID, e.Status = res.ID, res.Status
+			e.ID, e.Status, e.RunAt = res.ID, res.Status, res.RunAt
 		}
 		return err
 	}
@@ -246,12 +246,13 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	}
 	// If the task has the entry's index, it is the entry itself: an earlier run has
 	// stored it and not marked it, or the reply got lost.
+	e.RunAt = other.NextProcessAt
 	_, in, err := tasks.Decode(tasks.Kind(other.Type), other.Payload)
 	switch same := err == nil && in.BatchRef.Index == e.index; {
 	case !same:
 		e.Status = Duplicate
 	case e.state == batch.Queued:
-		e.Status = Skipped // there is nothing to restore
+		e.Status, e.RunAt = Skipped, time.Time{} // there is nothing to restore
 	default:
 		e.Status = Enqueued
 	}

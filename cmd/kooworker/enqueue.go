@@ -25,6 +25,7 @@ type enqueueFlags struct {
 	At             time.Time     `placeholder:"TIME" help:"Do not run before this time, for example 2026-12-01T00:00:00Z; at once if it has passed."`
 	NotAfter       time.Time     `name:"not-after" placeholder:"TIME" help:"Do not run after this time: the task is then dead, with the reason expired."`
 	File           fileFlags     `embed:""`
+	Follow         bool          `help:"With --file -: keep standard input open, and answer each JSON line in one JSON line as soon as its task is stored. For programs that keep a pipe."`
 	Batch          batchFlags    `embed:""`
 	Urgent         bool          `help:"Go first: wait only for other urgent tasks. A batch that exists keeps its place."`
 	NoGuard        bool          `name:"no-guard" help:"Unbind a device even if the user has bound it again since. For account deletions."`
@@ -75,10 +76,15 @@ func (c *enqueueFlags) run(e *env, t tasks.Task, target ...targetFlag) error {
 	if err := c.File.check(target...); err != nil {
 		return err
 	}
+	if err := c.checkFollow(); err != nil {
+		return err
+	}
 	if err := tasks.CheckPlausible(t); err != nil && !c.AllowAnyID {
 		return usagef("%w; or --allow-any-id", err)
 	}
 	switch {
+	case c.Follow:
+		return c.runFollow(e, t.Kind())
 	case c.File.File != "":
 		return c.runFile(e, t.Kind())
 	case c.Batch.wanted():

@@ -84,6 +84,17 @@ func (s bulkSummary) String() string {
 	return text
 }
 
+// plus adds the counts of a bulk.
+func (s bulkSummary) plus(res enqueue.BulkResult) bulkSummary {
+	s.Batch = cmp.Or(res.Batch, s.Batch)
+	s.Total += res.Total
+	s.Enqueued += res.Enqueued
+	s.Duplicate += res.Duplicate
+	s.Rejected += res.Rejected
+	s.Skipped += res.Skipped
+	return s
+}
+
 // bulkPool is the number of connections of a bulk: for its exchanges, and for
 // looking up the tasks that conflict with new ones.
 const bulkPool = 80
@@ -155,13 +166,7 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	start, lines := time.Now(), int64(0)
 	res, err := client.Bulk(e.ctx, input, enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
-		OnStart: func(id string, resumed bool) {
-			if resumed {
-				fmt.Fprintf(notes, "resuming batch %s\n", id)
-			} else {
-				fmt.Fprintf(notes, "batch %s\n", id)
-			}
-		},
+		OnStart: printBatch(notes),
 		OnItem: func(enqueue.Item) {
 			lines++
 			progress.Set(lines)
@@ -173,11 +178,19 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
 		err = usagef("--file: %w", bad.Err)
 	}
-	return bulkSummary{
-		Batch: cmp.Or(res.Batch, c.Batch.Batch), Seconds: time.Since(start).Seconds(),
-		Total: res.Total, Enqueued: res.Enqueued, Duplicate: res.Duplicate, Rejected: res.Rejected, Skipped: res.Skipped,
-		RunAt: jsonTime(c.At),
-	}, err
+	sum := bulkSummary{Batch: c.Batch.Batch, Seconds: time.Since(start).Seconds(), RunAt: jsonTime(c.At)}
+	return sum.plus(res), err
+}
+
+// printBatch prints which batch the tasks are put into.
+func printBatch(stderr io.Writer) func(id string, resumed bool) {
+	return func(id string, resumed bool) {
+		if resumed {
+			fmt.Fprintf(stderr, "resuming batch %s\n", id)
+		} else {
+			fmt.Fprintf(stderr, "batch %s\n", id)
+		}
+	}
 }
 
 func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {

@@ -100,7 +100,7 @@ func TestRequireNone(t *testing.T) {
 
 // deleteAccount stands for your code that is under test.
 func deleteAccount(ctx context.Context, client *enqueue.Client, userID string) error {
-	_, err := client.Enqueue(ctx, tasks.UserOffboard{UserID: userID})
+	_, err := client.Offboard(ctx, tasks.UserOffboard{UserID: userID})
 	return err
 }
 

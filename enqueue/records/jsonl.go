@@ -18,6 +18,12 @@ func (s schema) parseObject(line []byte) (rec record, err error) {
 	if err != nil {
 		return rec, err
 	}
+	if s.onLine != nil {
+		if rec.ref = m["ref"]; len(rec.ref) > maxRef {
+			rec.ref, err = nil, &tasks.FieldError{Field: "ref", Problem: fmt.Sprintf("is %d bytes long; want at most %d", len(rec.ref), maxRef)}
+			return rec, err
+		}
+	}
 	if err := s.refuseTargets(m.has); err != nil {
 		return rec, err
 	}
@@ -41,6 +47,9 @@ func (s schema) parseObject(line []byte) (rec record, err error) {
 	}
 	return rec, nil
 }
+
+// maxRef bounds the refs of the thousands of lines that are under way at a time.
+const maxRef = 256
 
 // members are the members of a JSON object, with their values unparsed.
 type members map[string]json.RawMessage

@@ -1,6 +1,9 @@
 package records_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -104,4 +107,50 @@ func BenchmarkTasksJSONL(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/line")
+}
+
+func TestOnLine_TellsNumberAndRef(t *testing.T) {
+	t.Parallel()
+	in := strings.Join([]string{
+		`{"user_id":"u","ref":"a"}`,
+		``,
+		`{"ref":{"n": 7},"user_id":"u"}`,
+		`{"user_id":"u"}`,
+		`{"user_id":"","ref":5}`,
+		`{"user_id":"u","ref":"` + strings.Repeat("x", 255) + `"}`,
+		`no JSON`,
+	}, "\n")
+	var got []string
+	onLine := records.OnLine(func(line int, ref json.RawMessage) { got = append(got, fmt.Sprintf("%d %s", line, ref)) })
+	for task, err := range records.TasksJSONL(tasks.KindUserOffboard, strings.NewReader(in), onLine) {
+		if err == nil {
+			got = append(got, task.User())
+		} else {
+			got = append(got, "bad "+err.Error())
+		}
+	}
+	want := []string{
+		`1 "a"`, "u", `3 {"n": 7}`, "u", "4 ", "u",
+		"5 5", "bad line 5: user_id is empty; want 1 to 128 visible ASCII characters",
+		"6 ", "bad line 6: ref is 257 bytes long; want at most 256",
+		"7 ", "bad line 7: is not JSON: invalid character 'o' in literal null (expecting 'u')",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A program that writes into a pipe waits for the answer to its first line, however
+// short the line is.
+func TestTasksJSONL_ReadsNoFurtherThanTheLine(t *testing.T) {
+	t.Parallel()
+	in, out := io.Pipe()
+	go func() { _, _ = out.Write([]byte("1\n")) }() // the pipe stays open
+	for _, err := range records.TasksJSONL(tasks.KindUserOffboard, in) {
+		if err == nil {
+			t.Error("a number was taken for a task")
+		}
+		break
+	}
+	_ = out.Close()
 }

@@ -113,10 +113,15 @@ func trimEnding(line []byte) []byte {
 	return line
 }
 
-// startsWith looks ahead. If that fails, the next read returns the error.
+// startsWith looks ahead, no further than it must: whoever writes into a pipe may wait for
+// the answer to a line of one byte. If looking fails, the next read returns the error.
 func startsWith(in *bufio.Reader, start string) bool {
-	got, _ := in.Peek(len(start))
-	return string(got) == start
+	for n := range len(start) {
+		if got, err := in.Peek(n + 1); err != nil || got[n] != start[n] {
+			return false
+		}
+	}
+	return true
 }
 
 func decompressError(err error) error {

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -21,6 +22,7 @@ type schema struct {
 	// parseExpiry reads expires_at. Nil: it is ignored, as other columns are.
 	parseExpiry    func(text string) (time.Time, error)
 	expiryRequired bool
+	onLine         func(line int, ref json.RawMessage) // nil: ref is ignored
 }
 
 func taskSchema(kind tasks.Kind, opts ...Option) schema {
@@ -88,6 +90,7 @@ type record struct {
 	ids       [2]string // in the order of schema.names, not validated
 	expiresAt time.Time // zero if the line does not say
 	expiryErr error     // what is wrong with expires_at; an error in the ids comes first
+	ref       json.RawMessage
 }
 
 // parser takes one line apart.
@@ -109,16 +112,19 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 			return
 		}
 		for in.next() {
-			task, expiresAt, err := readLine(in, s, parse)
+			task, rec, err := readLine(in, s, parse)
 			item := none
 			if err == nil {
-				item = newItem(task, expiresAt)
+				item = newItem(task, rec.expiresAt)
 			} else {
 				bad := &LineError{Line: in.line, Text: string(in.text), Truncated: in.truncated, Header: header, Err: err}
 				if task != nil {
 					bad.Lock = tasks.LockID{UserID: task.User(), LockID: task.Target()}
 				}
 				err = bad
+			}
+			if s.onLine != nil {
+				s.onLine(in.line, rec.ref)
 			}
 			if !yield(item, err) {
 				return
@@ -137,13 +143,13 @@ const maxRetained = 1 << 10
 
 // readLine returns a task together with an error if its ids are well formed, and only
 // the expiry is wrong or no system gives such ids.
-func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, error) {
+func readLine(in *lineReader, s schema, parse parser) (tasks.Task, record, error) {
 	if err := in.tooLong(); err != nil {
-		return nil, time.Time{}, err
+		return nil, record{}, err
 	}
 	rec, err := parse(in.text)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, rec, err
 	}
 	if len(in.text) > maxRetained {
 		for i, id := range rec.ids { // an id may be a part of the line's text
@@ -152,14 +158,14 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, time.Time, er
 	}
 	task := s.newTask(rec.ids)
 	if err := task.Validate(); err != nil {
-		return nil, time.Time{}, err
+		return nil, rec, err
 	}
 	if !s.anyID {
 		if err := tasks.CheckPlausible(task); err != nil {
-			return task, time.Time{}, err
+			return task, rec, err
 		}
 	}
-	return task, rec.expiresAt, rec.expiryErr
+	return task, rec, rec.expiryErr
 }
 
 func newTaskItem(t tasks.Task, _ time.Time) tasks.Task { return t }

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -14,6 +15,14 @@ type Option func(*schema)
 
 // AnyID accepts ids that tasks.CheckPlausible refuses.
 func AnyID() Option { return func(s *schema) { s.anyID = true } }
+
+// OnLine calls f for each line of JSON Lines, just before the line's item is yielded. It
+// tells the number of the line, and the line's member ref, by which a caller recognizes the
+// line: any JSON value of at most 256 bytes, unchanged; nil if there is none. Without OnLine
+// a member ref is ignored, as others are.
+func OnLine(f func(line int, ref json.RawMessage)) Option {
+	return func(s *schema) { s.onLine = f }
+}
 
 // TasksCSV yields the tasks of a CSV file. Every line below the header is a task
 // or one *LineError. Any other error is the last; it is a *HeaderError if the
