@@ -21,7 +21,7 @@ var examples = map[string][]string{
 		"kooworker enqueue unbind --user-id u-1 --device-id 1775406005920779393",
 		"kooworker enqueue unbind --file devices.csv --batch deletions-2026-11 --rejects bad.csv",
 		"psql -c 'COPY devices TO STDOUT CSV HEADER' | kooworker enqueue unbind --file - --wait",
-		"./account-service --orders | kooworker enqueue unbind --file - --follow  # JSON lines in and out",
+		"kooworker enqueue unbind --file - --follow  # answers each JSON line with one",
 	},
 	"enqueue release": {
 		"kooworker enqueue release --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
