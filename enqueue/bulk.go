@@ -108,6 +108,9 @@ const (
 // *tasks.FieldError rejects that item, and the next items follow. Any other error of
 // the input ends the bulk with an *InputError.
 //
+// A task that is a tasks.Timed runs from its own time on, and the options In and At do not
+// count for it. A resumed batch does not change the time of a task that it has.
+//
 // A bulk with a batch that was interrupted is resumed by calling Bulk again with
 // the same batch and the same input: items that the batch has are skipped. Another
 // input is a *batch.InputError. Without a batch, an item whose task is outstanding
@@ -131,7 +134,7 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	if !o.SingleOrders {
 		lane = cmp.Or(lane, tasks.LaneBulk)
 	}
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, anyID: opts.anyID, lane: lane, losses: newLossCheck(c.rdb)}
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, deadline: opts.deadline, anyID: opts.anyID, lane: lane, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,13 +159,14 @@ func (c *Client) EnqueueReleases(ctx context.Context, batchID string, releases i
 
 // bulk is one call of Bulk.
 type bulk struct {
-	client  *Client
-	store   *batch.Store
-	o       BulkOptions
-	noGuard bool
-	anyID   bool
-	lane    tasks.Lane // of a batch only once it is open
-	losses  *lossCheck // of a bulk without a batch; a batch has fences
+	client   *Client
+	store    *batch.Store
+	o        BulkOptions
+	noGuard  bool
+	deadline time.Time
+	anyID    bool
+	lane     tasks.Lane // of a batch only once it is open
+	losses   *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem
 	result BulkResult

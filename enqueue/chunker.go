@@ -15,6 +15,7 @@ import (
 type entry struct {
 	Item
 
+	due   time.Time   // the item's own time to run, zero if it has none
 	index int64       // in the batch
 	state batch.State // in the batch, when its chunk was claimed
 }
@@ -85,7 +86,7 @@ func (c *chunker) run(reading, writing context.Context, items <-chan readItem) e
 
 func (c *chunker) add(item readItem) {
 	c.itemsRead++
-	c.pending = append(c.pending, entry{Item: item.Item})
+	c.pending = append(c.pending, entry{Item: item.Item, due: item.due})
 	c.digests = append(c.digests, item.digest)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -155,8 +156,12 @@ func (c *Client) Offboard(ctx context.Context, t tasks.UserOffboard, opts ...Opt
 }
 
 // Enqueue enqueues any task. For a task that is not well formed, or whose ids no
-// system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing.
+// system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing. The time
+// of a tasks.Timed counts instead of the options In and At.
 func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Result, error) {
+	if timed, ok := t.(tasks.Timed); ok {
+		t, opts = timed.Task, append(slices.Clone(opts), In(0), At(timed.RunAt))
+	}
 	now := c.now()
 	o, err := c.buildOptions(ctx, opts)
 	if err != nil {

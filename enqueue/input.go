@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
+	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/records"
@@ -15,6 +17,7 @@ import (
 type readItem struct {
 	Item
 
+	due    time.Time    // the item's own time to run, zero if it has none
 	digest batch.Digest // of the input up to here
 	end    error        // an error that ends the input; nil if this is an item
 }
@@ -33,10 +36,14 @@ func (b *bulk) readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]
 		var digest batch.RollingDigest
 		n := int64(0)
 		for task, err := range input {
-			next := readItem{Item: Item{Number: n, Task: task}}
+			var due time.Time
+			if timed, ok := task.(tasks.Timed); ok {
+				task, due = timed.Task, timed.RunAt
+			}
+			next := readItem{Item: Item{Number: n, Task: task}, due: due}
 			if err != nil && !isRejection(err) {
 				next.end = err
-			} else if bad := b.validate(task, err); bad != nil {
+			} else if bad := b.validate(task, due, err); bad != nil {
 				digest.AddRejected(rejectedText(task, err))
 				b.report(Item{Number: n, Status: Rejected, Err: bad})
 				next.Item = Item{Number: n, Status: Rejected}
@@ -59,9 +66,18 @@ func (b *bulk) readInput(ctx context.Context, input iter.Seq2[tasks.Task, error]
 }
 
 // validate returns what is wrong with an item; err is what the input says.
-func (b *bulk) validate(task tasks.Task, err error) error {
+func (b *bulk) validate(task tasks.Task, due time.Time, err error) error {
 	if err != nil {
 		return err
+	}
+	if _, twice := task.(tasks.Timed); twice || task == nil {
+		return &tasks.FieldError{Field: "run_at", Problem: "belongs to no task, or to a task that has one already; want a task with one time"}
+	}
+	if time.Until(due) == math.MaxInt64 {
+		return &tasks.FieldError{Field: "run_at", Problem: fmt.Sprintf("is %s; want a time in less than 290 years", due.Format(time.RFC3339))}
+	}
+	if !due.IsZero() && !b.deadline.IsZero() && !b.deadline.After(due) {
+		return &tasks.FieldError{Field: "run_at", Problem: fmt.Sprintf("is %s; want a time before the deadline of the tasks, %s", due.Format(time.RFC3339), b.deadline.Format(time.RFC3339))}
 	}
 	if err := task.Validate(); err != nil || b.anyID {
 		return err

@@ -112,8 +112,12 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 		task, opts := asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(queue, e.ID, time.Time{})
 		var s asynqx.Script
-		if o.delay > 0 {
-			s, err = w.capture.CaptureDue(ctx, task, o.runAt, opts...)
+		var isLater bool
+		if e.RunAt, isLater, err = w.runAt(ctx, e.due, o); err != nil {
+			return nil, err
+		}
+		if isLater {
+			s, err = w.capture.CaptureDue(ctx, task, e.RunAt, opts...)
 		} else {
 			s, err = w.capture.Capture(ctx, task, opts...)
 		}
@@ -138,7 +142,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 	for _, bundle := range x.bundles {
 		bundleErr := bundle.Each(func(i int, stored int64) {
 			if stored == 1 {
-				open[i].Status, open[i].RunAt = Enqueued, o.runAt
+				open[i].Status = Enqueued
 			} else {
 				conflicts = append(conflicts, open[i])
 			}
@@ -156,6 +160,22 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		}
 	}
 	return conflicts, err
+}
+
+// runAt returns from when on an item with this time of its own may run, by Redis' clock, and
+// whether that is later than now. asynq keeps whole seconds, so the time is rounded up.
+func (w *chunkWriter) runAt(ctx context.Context, due time.Time, o options) (at time.Time, isLater bool, err error) {
+	if due.IsZero() {
+		return o.runAt, o.delay > 0, nil
+	}
+	now, err := w.client.clock.now(ctx)
+	if err != nil || !due.After(now) {
+		return now, false, err
+	}
+	if full := due.Truncate(time.Second); full.Before(due) {
+		due = full.Add(time.Second)
+	}
+	return due, true, nil
 }
 
 // exchange is what became of scripts that were run in one exchange.
@@ -231,7 +251,11 @@ func (w *chunkWriter) resolveConflicts(ctx context.Context, conflicts []*entry) 
 
 func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 	if !w.batched() {
-		res, err := w.client.Enqueue(ctx, e.Task, append(slices.Clone(w.o.Options), inLane(w.lane))...)
+		task, opts := e.Task, append(slices.Clone(w.o.Options), inLane(w.lane))
+		if !e.due.IsZero() {
+			task = tasks.Timed{Task: task, RunAt: e.due}
+		}
+		res, err := w.client.Enqueue(ctx, task, opts...)
 		if err == nil {
 			e.ID, e.Status, e.RunAt = res.ID, res.Status, res.RunAt
 		}

@@ -58,6 +58,16 @@ type Task interface {
 	sealed()
 }
 
+// Timed is a task that is to run at a time of its own. It stands for its task where tasks
+// are enqueued by the million, as the lines of a file with times. What is encoded, and
+// what a worker gets, is the task.
+type Timed struct {
+	Task
+
+	// RunAt is the time from which the task may run.
+	RunAt time.Time
+}
+
 // Identity is the asynq task ID of a task that was enqueued by itself:
 // "<kind>:<user>:<target>". Only one task of an identity can be outstanding in a
 // queue at a time; package enqueue says what becomes of a second one. A target

@@ -67,8 +67,53 @@ type bulkSummary struct {
 	Rejected  int64             `json:"rejected"`
 	Skipped   int64             `json:"skipped"`
 	Seconds   float64           `json:"seconds"`
-	RunAt     *time.Time        `json:"run_at,omitempty"`  // with --at
+	RunAt     *time.Time        `json:"run_at,omitempty"`  // when the first of those runs that wait for their time
 	Balance   *tasks.BatchStats `json:"balance,omitempty"` // with --wait
+
+	later runTimes
+}
+
+// runTimes are the times of the tasks that were enqueued for a later time.
+type runTimes struct {
+	tasks       int64
+	first, last time.Time
+}
+
+// add counts an item if it runs later.
+func (r *runTimes) add(item enqueue.Item) {
+	if item.Status != enqueue.Enqueued || time.Until(item.RunAt) <= time.Second {
+		return
+	}
+	r.tasks++
+	if r.first.IsZero() || item.RunAt.Before(r.first) {
+		r.first = item.RunAt
+	}
+	if item.RunAt.After(r.last) {
+		r.last = item.RunAt
+	}
+}
+
+// json returns the first time, and else that of --at.
+func (r *runTimes) json(at time.Time) *time.Time {
+	if r.tasks == 0 {
+		return jsonTime(at)
+	}
+	return jsonTime(r.first)
+}
+
+// text says when they run. enqueued is how many tasks were enqueued.
+func (r *runTimes) text(enqueued int64) string {
+	first, last := r.first.UTC().Format(time.RFC3339), r.last.UTC().Format(time.RFC3339)
+	switch {
+	case r.tasks == 0:
+		return ""
+	case r.tasks < enqueued:
+		return fmt.Sprintf("; %d of them wait for their time, from %s to %s", r.tasks, first, last)
+	case first == last:
+		return "; " + terminal.Plural(enqueued, "it runs", "they run") + " from " + first + " on"
+	default:
+		return fmt.Sprintf("; they wait for their time, from %s to %s", first, last)
+	}
 }
 
 // String returns the summary for people.
@@ -78,10 +123,7 @@ func (s bulkSummary) String() string {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
 	text += fmt.Sprintf(", in %.1f s", s.Seconds)
-	if s.RunAt != nil && s.Enqueued > 0 {
-		text += "; " + terminal.Plural(s.Enqueued, "it runs", "they run") + " from " + s.RunAt.Format(time.RFC3339) + " on"
-	}
-	return text
+	return text + s.later.text(s.Enqueued)
 }
 
 // plus adds the counts of a bulk.
@@ -163,12 +205,13 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 		rejects.stderr = progress
 		input = teeRejects(rejects, input)
 	}
-	start, lines := time.Now(), int64(0)
+	start, lines, later := time.Now(), int64(0), runTimes{}
 	res, err := client.Bulk(e.ctx, input, enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		OnStart: printBatch(notes),
-		OnItem: func(enqueue.Item) {
+		OnItem: func(item enqueue.Item) {
 			lines++
+			later.add(item)
 			progress.Set(lines)
 			if in != nil && in.size > 0 {
 				progress.SetShare(float64(in.read.Load()) / float64(in.size))
@@ -178,7 +221,8 @@ func (c *enqueueFlags) bulk(e *env, client *enqueue.Client, input iter.Seq2[task
 	if bad, ok := errors.AsType[*enqueue.InputError](err); ok {
 		err = usagef("--file: %w", bad.Err)
 	}
-	sum := bulkSummary{Batch: c.Batch.Batch, Seconds: time.Since(start).Seconds(), RunAt: jsonTime(c.At)}
+	sum := bulkSummary{Batch: c.Batch.Batch, Seconds: time.Since(start).Seconds(), RunAt: later.json(c.At)}
+	sum.later = later
 	return sum.plus(res), err
 }
 

@@ -108,6 +108,7 @@ type pipe struct {
 	waiting  []slot     // the lines without an answer, in their order
 	first    int64      // the number of waiting's first line as an item of the bulk
 	resendAt int        // the line from which to send again after an error
+	later    runTimes
 }
 
 func newPipe(ctx context.Context) *pipe {
@@ -151,7 +152,7 @@ func (p *pipe) read(kind tasks.Kind, in io.Reader, opts ...records.Option) {
 func (p *pipe) enqueue(c *enqueueFlags, e *env, client *enqueue.Client) (sum bulkSummary, err error) {
 	start := time.Now()
 	sum.Batch = c.Batch.Batch
-	defer func() { sum.Seconds, sum.RunAt = time.Since(start).Seconds(), jsonTime(c.At) }()
+	defer func() { sum.Seconds, sum.RunAt, sum.later = time.Since(start).Seconds(), p.later.json(c.At), p.later }()
 	o := enqueue.BulkOptions{
 		Batch: c.Batch.spec(), Restore: c.Batch.Restore, Options: c.options(), Timeout: c.Timeout,
 		SingleOrders: true, Linger: followLinger,
@@ -227,6 +228,7 @@ func (p *pipe) report(item enqueue.Item) {
 	} else if item.Err != nil {
 		s.Error = item.Err.Error()
 	}
+	p.later.add(item)
 	if time.Until(item.RunAt) > time.Second {
 		s.RunAt = jsonTime(item.RunAt)
 	}

@@ -135,3 +135,22 @@ func TestEnqueue_InWeeks(t *testing.T) {
 		t.Errorf("%+v; want exit code 2, and what would be right", got)
 	}
 }
+
+// A file may give each line a time of its own, and the summary says when they run.
+func TestEnqueueFile_RunAt(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for format, input := range map[string]string{
+		"csv":   "user_id,device_id,run_at\nu,d1,2099-12-01T00:00:00Z\nu,d2,2099-12-03T01:00:00+01:00\nu,d3,\n",
+		"jsonl": `{"user_id":"u","device_id":"d4","run_at":"2099-12-01T00:00:00Z"}` + "\n" + `{"user_id":"u","device_id":"d5","run_at":"2099-12-03T00:00:00Z"}` + "\n" + `{"user_id":"u","device_id":"d6"}` + "\n",
+	} {
+		args := []string{"enqueue", "unbind", "--file", "-", "--format", format, "--batch", format, "--redis-url", server.URL()}
+		r := kooworker(t, input, args...)
+		if r.code != exitDone || !strings.Contains(r.stdout, "; 2 of them wait for their time, from 2099-12-01T00:00:00Z to 2099-12-03T00:00:00Z\n") {
+			t.Errorf("%s: %+v; want it to say when they run", format, r)
+		}
+		if r := kooworker(t, input, append(args, "--json")...); r.code != exitDone || r.object(t)["skipped"] != 3.0 {
+			t.Errorf("%s: %+v; want all skipped", format, r)
+		}
+	}
+}

@@ -13,7 +13,7 @@ import (
 // csvTable takes apart the lines below a header, which says where the ids are.
 type csvTable struct {
 	schema
-	columns []int // of the ids, and last of expires_at if the schema has it; -1 if there is none
+	columns []int // of the ids, and last of the time; -1 if there is none
 	width   int
 
 	// What split needs.
@@ -53,17 +53,14 @@ func (t *csvTable) findColumns(header []string) error {
 		header[i] = strings.ToLower(strings.TrimSpace(name))
 	}
 	t.width = len(header)
-	names := t.names
-	if t.parseExpiry != nil {
-		names = append(slices.Clone(names), expiryColumn)
-	}
+	names := append(slices.Clone(t.names), t.timeName)
 	required := strings.Join(t.names, " and ")
-	if t.expiryRequired {
-		required = strings.Join(t.names, ", ") + " and " + expiryColumn
+	if t.timeRequired {
+		required = strings.Join(t.names, ", ") + " and " + t.timeName
 	}
 	for _, name := range names {
 		column := slices.Index(header, name)
-		if column < 0 && (name != expiryColumn || t.expiryRequired) {
+		if column < 0 && (name != t.timeName || t.timeRequired) {
 			return headerErrorf("the first line must be a header with %s; it is %+.100q", required, strings.Join(header, ","))
 		}
 		if column >= 0 && slices.Contains(header[column+1:], name) {
@@ -96,11 +93,8 @@ func (t *csvTable) parse(line []byte) (rec record, err error) {
 	if slices.Equal(rec.ids[:len(t.names)], t.names) {
 		return rec, errors.New("is a header once more; files with headers cannot be joined as they are")
 	}
-	if t.parseExpiry == nil {
-		return rec, nil
-	}
-	if column := t.columns[len(t.names)]; column >= 0 && (t.expiryRequired || fields[column] != "") {
-		rec.expiresAt, rec.expiryErr = t.parseExpiry(fields[column])
+	if column := t.columns[len(t.names)]; column >= 0 && (t.timeRequired || fields[column] != "") {
+		rec.at, rec.timeErr = t.parseTime(fields[column])
 	}
 	return rec, nil
 }

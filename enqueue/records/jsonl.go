@@ -28,7 +28,7 @@ func (s schema) parseObject(line []byte) (rec record, err error) {
 		return rec, err
 	}
 	names := s.names
-	if !s.expiryRequired { // dead letters have no expiry
+	if !s.timeRequired { // dead letters have no expiry
 		if names, err = m.exportedNames(s.kind, names); err != nil {
 			return rec, err
 		}
@@ -38,12 +38,12 @@ func (s schema) parseObject(line []byte) (rec record, err error) {
 			return rec, err
 		}
 	}
-	if s.parseExpiry != nil && (s.expiryRequired || m.has(expiryColumn)) {
-		text, err := m.text(expiryColumn)
+	if s.timeRequired || m.has(s.timeName) {
+		text, err := m.text(s.timeName)
 		if err == nil {
-			rec.expiresAt, err = s.parseExpiry(text)
+			rec.at, err = s.parseTime(text)
 		}
-		rec.expiryErr = err
+		rec.timeErr = err
 	}
 	return rec, nil
 }

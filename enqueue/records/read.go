@@ -11,22 +11,27 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-const expiryColumn = "expires_at"
+// The columns, or members, with a time: of locks and of tasks.
+const (
+	expiryColumn = "expires_at"
+	runAtColumn  = "run_at"
+)
 
 // schema says which columns, or members, a file has.
 type schema struct {
-	kind    tasks.Kind                     // a lock is read as its release
-	names   []string                       // of the ids; at most two, and the user's is the first
-	newTask func(ids [2]string) tasks.Task // nil if files cannot hold the kind
-	anyID   bool
-	// parseExpiry reads expires_at. Nil: it is ignored, as other columns are.
-	parseExpiry    func(text string) (time.Time, error)
-	expiryRequired bool
-	onLine         func(line int, ref json.RawMessage) // nil: ref is ignored
+	kind         tasks.Kind                     // a lock is read as its release
+	names        []string                       // of the ids; at most two, and the user's is the first
+	newTask      func(ids [2]string) tasks.Task // nil if files cannot hold the kind
+	anyID        bool
+	timeName     string // of the column with a time
+	parseTime    func(text string) (time.Time, error)
+	timeRequired bool
+	onLine       func(line int, ref json.RawMessage) // nil: ref is ignored
 }
 
 func taskSchema(kind tasks.Kind, opts ...Option) schema {
-	s := schema{kind: kind}
+	s := schema{kind: kind, timeName: runAtColumn}
+	s.parseTime = func(text string) (time.Time, error) { return tasks.ParseTime(runAtColumn, text) }
 	switch kind {
 	case tasks.KindDeviceUnbind:
 		s.names = []string{"user_id", "device_id"}
@@ -47,11 +52,11 @@ func taskSchema(kind tasks.Kind, opts ...Option) schema {
 
 func lockSchema(checkExpiry func(time.Time) error, opts ...Option) schema {
 	s := taskSchema(tasks.KindLockRelease, opts...)
-	s.expiryRequired = checkExpiry != nil
+	s.timeName, s.timeRequired = expiryColumn, checkExpiry != nil
 	if checkExpiry == nil {
 		checkExpiry = refuseZero
 	}
-	s.parseExpiry = func(text string) (time.Time, error) {
+	s.parseTime = func(text string) (time.Time, error) {
 		at, err := tasks.ParseTime(expiryColumn, text)
 		if err == nil {
 			err = checkExpiry(at)
@@ -87,10 +92,10 @@ func (s schema) refuseTargets(has func(name string) bool) error {
 
 // record holds the values of one line.
 type record struct {
-	ids       [2]string // in the order of schema.names, not validated
-	expiresAt time.Time // zero if the line does not say
-	expiryErr error     // what is wrong with expires_at; an error in the ids comes first
-	ref       json.RawMessage
+	ids     [2]string // in the order of schema.names, not validated
+	at      time.Time // of schema.timeName; zero if the line does not say
+	timeErr error     // what is wrong with it; an error in the ids comes first
+	ref     json.RawMessage
 }
 
 // parser takes one line apart.
@@ -115,7 +120,7 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 			task, rec, err := readLine(in, s, parse)
 			item := none
 			if err == nil {
-				item = newItem(task, rec.expiresAt)
+				item = newItem(task, rec.at)
 			} else {
 				bad := &LineError{Line: in.line, Text: string(in.text), Truncated: in.truncated, Header: header, Err: err}
 				if task != nil {
@@ -142,7 +147,7 @@ func read[T any](r io.Reader, s schema, newParser func(schema, *lineReader) (p p
 const maxRetained = 1 << 10
 
 // readLine returns a task together with an error if its ids are well formed, and only
-// the expiry is wrong or no system gives such ids.
+// the time is wrong or no system gives such ids.
 func readLine(in *lineReader, s schema, parse parser) (tasks.Task, record, error) {
 	if err := in.tooLong(); err != nil {
 		return nil, record{}, err
@@ -165,10 +170,15 @@ func readLine(in *lineReader, s schema, parse parser) (tasks.Task, record, error
 			return task, rec, err
 		}
 	}
-	return task, rec, rec.expiryErr
+	return task, rec, rec.timeErr
 }
 
-func newTaskItem(t tasks.Task, _ time.Time) tasks.Task { return t }
+func newTaskItem(t tasks.Task, runAt time.Time) tasks.Task {
+	if runAt.IsZero() {
+		return t
+	}
+	return tasks.Timed{Task: t, RunAt: runAt}
+}
 
 func newLockItem(t tasks.Task, expiresAt time.Time) tasks.Lock {
 	return tasks.Lock{UserID: t.User(), LockID: t.Target(), ExpiresAt: expiresAt}

@@ -26,7 +26,8 @@ func OnLine(f func(line int, ref json.RawMessage)) Option {
 
 // TasksCSV yields the tasks of a CSV file. Every line below the header is a task
 // or one *LineError. Any other error is the last; it is a *HeaderError if the
-// header is wrong.
+// header is wrong. A task with a time in the optional column run_at is a tasks.Timed;
+// the time is written like expires_at in LocksCSV.
 func TasksCSV(kind tasks.Kind, r io.Reader, opts ...Option) iter.Seq2[tasks.Task, error] {
 	return read(r, taskSchema(kind, opts...), newCSVParser, newTaskItem)
 }
