@@ -63,12 +63,12 @@ func checkReason(text string) error {
 
 // cancelSummary is for people.
 func cancelSummary(res batches.CancelResult) string {
-	text := fmt.Sprintf("%d cancelled", res.Cancelled)
+	text := terminal.Count(res.Cancelled, "tasks") + " cancelled"
 	if res.InFlight > 0 {
-		text += fmt.Sprintf("; %d are in flight and end by themselves", res.InFlight)
+		text += fmt.Sprintf("; %d in flight, which %s", res.InFlight, terminal.Plural(res.InFlight, "ends by itself", "end by themselves"))
 	}
 	if res.Left > 0 {
-		text += fmt.Sprintf("; %d are left", res.Left)
+		text += fmt.Sprintf("; %d left", res.Left)
 	}
 	return text
 }

@@ -40,7 +40,7 @@ func (c *batchHoldCmd) Run(e *env, rdb redis.UniversalClient) error {
 	case err != nil:
 		return redisError(err)
 	}
-	e.audit("batch held", zap.String("batch", c.ID), zap.Time("until", c.Until), zap.String("reason", c.Reason))
+	e.audit("batch held", zap.String("batch", c.ID), zap.String("until", untilText(c.Until, "released")), zap.String("reason", c.Reason))
 	if c.JSON {
 		return writeJSON(e.stdout, struct {
 			Held     int64 `json:"held"`
@@ -54,10 +54,10 @@ func (c *batchHoldCmd) Run(e *env, rdb redis.UniversalClient) error {
 	return nil
 }
 
-// untilText is the end of a hold for people. A hold without an end has a command that ends it.
-func untilText(until time.Time, command string) string {
+// untilText is the end of a hold for people; otherwise is for a hold without an end.
+func untilText(until time.Time, otherwise string) string {
 	if until.IsZero() {
-		return command
+		return otherwise
 	}
 	return until.Format(time.RFC3339)
 }

@@ -144,7 +144,7 @@ func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bo
 
 // heldText says for people that a batch is held.
 func heldText(h batch.Hold) string {
-	text := "until " + untilText(h.Until, "kooworker batch release") + ", by " + h.By
+	text := "until " + untilText(h.Until, "it is released") + ", by " + h.By
 	if h.Reason != "" {
 		text += ": " + h.Reason
 	}
