@@ -35,7 +35,7 @@
 //
 // # Boundaries
 //
-// The command line calls this package. It may import its subpackages, the two ledgers
+// The command line calls this package. It may import its subpackages, the two ledgers, the history
 // (enqueue/batch and enqueue/locks), asynq and internal/asynqx. It must not import
 // package enqueue: the releases of a sweep are enqueued through Config.Releases.
 package worker

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
@@ -46,6 +47,7 @@ type Worker struct {
 	notifier *jobs.BatchNotifier
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
+	history  *history.Store
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog] // nil until it was read
 	// cancelled is which batches are; see followCancellations.
@@ -99,7 +101,14 @@ func (w *Worker) build() (err error) {
 	}
 	w.letters = deadletter.NewStore(w.rdb)
 	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
-	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed, w.log)
+	w.history = history.NewStore(w.rdb)
+	var singles pipeline.SingleStore
+	if !cfg.NoHistory {
+		singles = func(ctx context.Context, receipts []tasks.Receipt) error {
+			return w.history.Record(ctx, receipts, cfg.HistoryKeep)
+		}
+	}
+	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), singles, w.notifier.Completed, w.log)
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
@@ -209,6 +218,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer func() { stopBackground(); wg.Wait() }()
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
 	w.readCancellations(ctx) // before the first task is taken
+	if err := w.history.SetKeep(ctx, w.cfg.historyKeep()); err != nil {
+		w.log.Warn("cannot tell the commands how long receipts of single orders are kept", zap.Error(err))
+	}
 	wg.Go(func() { w.followCancellations(background) })
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.fleet.Run(background) })

@@ -108,7 +108,7 @@ func TestCancelRest_RecordsWhatIsLost(t *testing.T) {
 	if stats.Cancelled != items-1 || stats.Succeeded != 1 || !stats.Done || stats.CompletedAt.IsZero() || stats.Failed() != items-1 {
 		t.Errorf("%+v; want it done, with %d cancelled", stats, items-1)
 	}
-	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states", "users")
 	seen := 0
 	for r, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{}) {
 		if err != nil {

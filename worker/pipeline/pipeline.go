@@ -46,6 +46,19 @@ func (d Delivery) order() string {
 	return strconv.FormatBool(d.Replay) + d.ID + " " + string(d.Payload)
 }
 
+// source says how a task outside any batch came about. The receipts of a batch do not
+// say it.
+func (d Delivery) source(in tasks.Intent) tasks.ReceiptSource {
+	switch {
+	case in.BatchRef.IsSet():
+		return ""
+	case d.Replay:
+		return tasks.FromDeadLetter
+	default:
+		return tasks.SourceOfSingle(d.ID)
+	}
+}
+
 // lane returns the lane of the delivery. Dead letters have none, and there may be many
 // of them.
 func (d Delivery) lane() tasks.Lane {
@@ -81,10 +94,10 @@ type DeadLetters interface {
 	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Receipts stores the receipts of tasks of a batch. *ReceiptBatcher is one.
+// Receipts stores the receipts of tasks. *ReceiptBatcher is one.
 type Receipts interface {
 	// Record stores the receipt of a task. It returns nil if the receipt is stored,
-	// by this call or before it. Receipt.At is not set: the batch ledger sets it.
+	// by this call or before it, or need not be. Receipt.At is not set: Redis' clock sets it.
 	Record(ctx context.Context, r tasks.Receipt) error
 }
 
@@ -195,7 +208,7 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		d.Attempted()
 	}
 	decision := p.decide(ctx, d, result)
-	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
+	if decision.Action != Retry && job.Task != nil && job.Task.User() != "" {
 		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
 	decision = p.settle(ctx, d, job, decision)
@@ -360,7 +373,7 @@ func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result
 	r := tasks.Receipt{
 		BatchRef: job.Intent.BatchRef, Kind: d.Kind, UserID: job.Task.User(), Target: job.Task.Target(),
 		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: result.Device,
-		Again: d.Replay && decision.Action == Park,
+		Source: d.source(job.Intent), Again: d.Replay && decision.Action == Park,
 	}
 	switch {
 	case decision.Outcome == tasks.Cancelled:
