@@ -26,6 +26,7 @@ type cli struct {
 	Worker    workerCmd    `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
+	History   historyCmd   `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
 	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
