@@ -23,10 +23,10 @@ func historyOf(t *testing.T, server *redistest.Server, args ...string) (lines []
 	if r.code != exitDone {
 		t.Fatalf("%+v; want exit 0", r)
 	}
-	last := ""
+	var last time.Time
 	for _, l := range r.lines(t) {
-		at, _ := l["at"].(string)
-		if at < last {
+		at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(l["at"]))
+		if err != nil || at.Before(last) {
 			t.Errorf("%v is after %s; want the oldest first", l, last)
 		}
 		last = at

@@ -40,7 +40,7 @@ const (
 	receiptsTogether = 500             // receipts in one exchange
 	exchangeTimeout  = 5 * time.Second // of one exchange
 	// singlesPause is the time between two exchanges for tasks outside any batch. It makes
-	// a receipt cheap: see docs/performance.md. A task waits no longer for it than for the call.
+	// a receipt cheap: see docs/performance.md.
 	singlesPause = 2 * time.Millisecond
 )
 
@@ -83,20 +83,30 @@ func (b *ReceiptBatcher) Record(ctx context.Context, r tasks.Receipt) error {
 	if !r.IsSet() && b.singles == nil {
 		return nil
 	}
+	err := b.try(ctx, r)
+	if err == nil || !isWorthRetrying(err) {
+		return err
+	}
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	return backoff.Retry(func() error {
-		var err error
-		if r.IsSet() {
-			_, err = b.batches.Do(ctx, r.Batch, r)
-		} else {
-			_, err = b.singles.Do(ctx, struct{}{}, r)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case !asynqx.IsUnavailable(err), errors.Is(err, asynqx.ErrNodeSilent):
+		err := b.try(ctx, r)
+		if err != nil && !isWorthRetrying(err) {
 			return backoff.Permanent(err)
 		}
 		return err
 	}, backoff.WithContext(pause, ctx))
+}
+
+// try writes a receipt once, together with others.
+func (b *ReceiptBatcher) try(ctx context.Context, r tasks.Receipt) (err error) {
+	if r.IsSet() {
+		_, err = b.batches.Do(ctx, r.Batch, r)
+	} else {
+		_, err = b.singles.Do(ctx, struct{}{}, r)
+	}
+	return err
+}
+
+func isWorthRetrying(err error) bool {
+	return asynqx.IsUnavailable(err) && !errors.Is(err, asynqx.ErrNodeSilent)
 }
