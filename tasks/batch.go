@@ -88,7 +88,8 @@ func (b BatchStats) CheckGone(most float64) error {
 
 func (b BatchStats) endedWell() int64 { return b.Succeeded + b.AlreadyGone + b.Superseded }
 
-// Receipt is the record of what became of one task of a batch.
+// Receipt is the record of what became of one task. The BatchRef of a task outside any
+// batch is not set.
 type Receipt struct {
 	BatchRef
 	Kind   Kind   `json:"kind"`
@@ -106,6 +107,8 @@ type Receipt struct {
 	// Device is the device that an unbind removed, as the API described it; nil
 	// if the API did not describe it.
 	Device *Device `json:"device"`
+	// Source says how the task came about. The receipts of one batch do not say it.
+	Source ReceiptSource `json:"source,omitempty"`
 	// Again marks a dead letter that was replayed and died again. It gets another
 	// receipt although the outcome is the same.
 	Again bool `json:"-"`

@@ -59,6 +59,10 @@ const (
 	CalledOff   Reason = "cancelled"    // an operator has cancelled the task
 )
 
+// MayBeDone follows the reason of a receipt if a task is cancelled after a call whose answer is
+// not known.
+const MayBeDone = "; an earlier call may have carried it out"
+
 // Reasons lists every reason.
 func Reasons() []Reason {
 	return []Reason{

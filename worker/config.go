@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -37,6 +38,11 @@ type Config struct {
 	// from its expiry, and a lock of Sources from when it was last seen there.
 	// Default 30 days.
 	LedgerKeep time.Duration
+	// HistoryKeep is how long the receipts of tasks outside any batch are kept. A minute to
+	// ten years. Default history.DefaultKeep.
+	HistoryKeep time.Duration
+	// NoHistory: tasks outside any batch get no receipts. Default false.
+	NoHistory bool
 	// Webhook announces each complete batch. Default: none.
 	Webhook *webhook.Sender
 
@@ -110,6 +116,7 @@ func PoolSize(concurrency int) int { return concurrency + 10 }
 
 func (c Config) withDefaults() Config {
 	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	c.HistoryKeep = cmp.Or(c.HistoryKeep, history.DefaultKeep)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, recovery.DefaultMaxCrashes)
 	c.StartupTimeout = cmp.Or(c.StartupTimeout, DefaultStartupTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
@@ -144,5 +151,16 @@ func (c Config) validate() error {
 	case c.ShutdownTimeout < time.Second:
 		return fmt.Errorf("worker: shutdown timeout is %s; want at least 1s", c.ShutdownTimeout)
 	}
+	if err := history.CheckKeep(c.HistoryKeep); err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
 	return nil
+}
+
+// historyKeep is how long receipts of single orders are kept.
+func (c Config) historyKeep() time.Duration {
+	if c.NoHistory {
+		return history.Off
+	}
+	return c.HistoryKeep
 }

@@ -36,7 +36,8 @@
 //
 // # Boundaries
 //
-// The command line calls this package. It may import its subpackages, the two ledgers
-// (enqueue/batch and enqueue/locks), asynq, internal/asynqx and internal/pauses. It must not
-// import package enqueue: the releases of a sweep are enqueued through Config.Releases.
+// The command line calls this package. It may import its subpackages, the two ledgers and
+// the history (enqueue/batch, enqueue/locks and enqueue/history), asynq, internal/asynqx and
+// internal/pauses. It must not import package enqueue: the releases of a sweep are enqueued
+// through Config.Releases.
 package worker

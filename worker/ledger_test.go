@@ -75,8 +75,11 @@ func (b *bundle) receipts() map[string]tasks.Receipt {
 }
 
 // failLedger makes the worker's next n exchanges with the batch ledger fail.
-func (b *bundle) failLedger(n int64) {
-	hook := &failingLedger{}
+func (b *bundle) failLedger(n int64) { b.failScripts("{batch:", n) }
+
+// failScripts makes the worker's next n scripts fail that have a key like this.
+func (b *bundle) failScripts(key string, n int64) {
+	hook := &failingLedger{key: key}
 	hook.left.Store(n)
 	newRedis := b.cfg.Redis
 	b.cfg.Redis = func() redis.UniversalClient {
@@ -86,7 +89,10 @@ func (b *bundle) failLedger(n int64) {
 	}
 }
 
-type failingLedger struct{ left atomic.Int64 }
+type failingLedger struct {
+	key  string
+	left atomic.Int64
+}
 
 func (*failingLedger) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -97,7 +103,7 @@ func (*failingLedger) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.
 func (h *failingLedger) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		script := strings.HasPrefix(cmd.Name(), "eval")
-		if script && strings.Contains(fmt.Sprint(cmd.Args()...), "{batch:") && h.left.Add(-1) >= 0 {
+		if script && strings.Contains(fmt.Sprint(cmd.Args()...), h.key) && h.left.Add(-1) >= 0 {
 			var err error = &net.OpError{Op: "dial", Err: errors.New("the ledger is away")}
 			cmd.SetErr(err)
 			return err

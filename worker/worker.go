@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/admin"
@@ -47,6 +48,7 @@ type Worker struct {
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
 	pauses   *pauseWatch
+	history  *history.Store
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog]     // nil until it was read
 	stops    atomic.Pointer[batch.Stops] // see followStops
@@ -100,7 +102,14 @@ func (w *Worker) build() (err error) {
 	}
 	w.letters = deadletter.NewStore(w.rdb)
 	w.notifier = jobs.NewBatchNotifier(w.rdb, cfg.Webhook != nil, w.log)
-	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), w.notifier.Completed, w.log)
+	w.history = history.NewStore(w.rdb)
+	var singles pipeline.SingleStore
+	if !cfg.NoHistory {
+		singles = func(ctx context.Context, receipts []tasks.Receipt) error {
+			return w.history.Record(ctx, receipts, cfg.HistoryKeep)
+		}
+	}
+	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), singles, w.notifier.Completed, w.log)
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
@@ -211,6 +220,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
 	w.readStops(ctx)         // before the first task is taken
 	wg.Go(func() { w.followStops(background) })
+	if err := w.history.SetKeep(ctx, w.cfg.historyKeep()); err != nil {
+		w.log.Warn("cannot tell the commands how long receipts of single orders are kept", zap.Error(err))
+	}
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.pauses.run(background) })
 	wg.Go(func() { w.fleet.Run(background) })

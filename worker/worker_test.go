@@ -575,6 +575,7 @@ func TestNew_ChecksConfig(t *testing.T) {
 		"no releases":         func(c *worker.Config) { c.Releases = nil },
 		"concurrency":         func(c *worker.Config) { c.Concurrency = -1 },
 		"shutdown timeout":    func(c *worker.Config) { c.ShutdownTimeout = time.Millisecond },
+		"history keep":        func(c *worker.Config) { c.HistoryKeep = time.Second },
 		"koodrive":            func(c *worker.Config) { c.KooDrive.BaseURL = "koodrive.example.com" },
 		"koodrive plain http": func(c *worker.Config) { c.KooDrive.BaseURL = "http://koodrive.example.com" },
 		"no authorizer":       func(c *worker.Config) { c.KooDrive.Authorizer = nil },

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -29,8 +30,11 @@ type batchCancelCmd struct {
 
 // Run implements the command.
 func (c *batchCancelCmd) Run(e *env, rdb redis.UniversalClient) error {
-	if c.Kind != "" && !c.Kind.Known() {
-		return usagef("--kind: %q is not a kind; want one of %v", c.Kind, tasks.Kinds())
+	if c.Kind != "" && !slices.Contains(orderKinds(), c.Kind) {
+		return usagef("--kind: %q; want one of %v", c.Kind, orderKinds())
+	}
+	if err := (tasks.UserOffboard{UserID: c.UserID}).Validate(); c.UserID != "" && err != nil {
+		return usagef("--user-id: %w", err)
 	}
 	if err := checkReason(c.Reason); err != nil {
 		return err
@@ -39,11 +43,13 @@ func (c *batchCancelCmd) Run(e *env, rdb redis.UniversalClient) error {
 	if is[*batch.NotFoundError](err) {
 		return redisError(err)
 	}
-	if c.JSON {
+	switch {
+	case !res.IsKnown: // the error says more
+	case c.JSON:
 		if printErr := writeJSON(e.stdout, res); err == nil {
 			err = printErr
 		}
-	} else {
+	default:
 		fmt.Fprintln(e.stdout, cancelSummary(res))
 	}
 	return err
@@ -89,8 +95,15 @@ func cancelBatch(e *env, rdb redis.UniversalClient, c batch.Cancellation) (batch
 	if is[*batch.NotFoundError](err) {
 		return res, err
 	}
-	e.audit("batch cancelled", zap.String("batch", c.Batch), zap.String("user_id", c.UserID), zap.String("kind", string(c.Kind)), zap.String("reason", c.Reason),
-		zap.Int64("cancelled", res.Cancelled), zap.Int64("in_flight", res.InFlight), zap.Int64("left", res.Left))
+	fields := []zap.Field{zap.String("batch", c.Batch), zap.String("user_id", c.UserID), zap.String("kind", string(c.Kind)), zap.String("reason", c.Reason)}
+	if res.IsKnown {
+		fields = append(fields, zap.Int64("cancelled", res.Cancelled), zap.Int64("in_flight", res.InFlight), zap.Int64("left", res.Left))
+	}
+	if err == nil {
+		e.audit("batch cancelled", fields...)
+	} else {
+		e.audit("the cancelling of a batch has failed, or was interrupted", append(fields, zap.Error(err))...)
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return res, errors.New("interrupted: workers begin nothing more of it; run the same command again to finish")

@@ -33,7 +33,7 @@ func (c *batchHoldCmd) Run(e *env, rdb redis.UniversalClient) error {
 	res, err := batches.Hold(e.ctx, rdb, batch.Hold{Batch: c.ID, Until: c.Until.Truncate(time.Second), Reason: c.Reason, By: operator()}, progress.Set)
 	progress.Finish()
 	switch {
-	case is[*batches.EarlierError](err):
+	case is[*batches.EarlierError](err), is[*batches.DoneError](err):
 		return usageError(err)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted: run the same command again to be sure that nothing of it runs")
@@ -84,6 +84,6 @@ func (c *batchReleaseCmd) Run(e *env, rdb redis.UniversalClient) error {
 			Released int64 `json:"released"`
 		}{res.Moved})
 	}
-	fmt.Fprintf(e.stdout, "released %s: its tasks run\n", c.ID)
+	fmt.Fprintf(e.stdout, "released %s: what waits of it runs\n", c.ID)
 	return nil
 }

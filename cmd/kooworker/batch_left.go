@@ -139,11 +139,15 @@ func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bo
 	if err != nil {
 		return h, false
 	}
-	return all.Held(tasks.BatchRef{Batch: id}, time.Now())
+	h, ok = all.HoldOf(id)
+	return h, ok && (h.Ended || time.Now().Before(h.DueAt()))
 }
 
 // heldText says for people that a batch is held.
 func heldText(h batch.Hold) string {
+	if h.Ended {
+		return "a release has begun and is not finished; if none is under way, run kooworker batch release " + h.Batch + " again"
+	}
 	text := "until " + untilText(h.Until, "it is released") + ", by " + h.By
 	if h.Reason != "" {
 		text += ": " + h.Reason
@@ -154,7 +158,7 @@ func heldText(h batch.Hold) string {
 // withTimeLeft adds the time that the rest of a batch takes.
 func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
 	out := batchLeft{BatchStats: b}
-	if h, ok := f.holdOf(ctx, b.ID); ok {
+	if h, ok := f.holdOf(ctx, b.ID); ok && b.Queued > 0 {
 		out.Held = &h
 		return out
 	}

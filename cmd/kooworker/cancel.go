@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/tasks"
 )
@@ -83,7 +84,7 @@ func (c *cancelCmd) query() waiting.Query {
 }
 
 // Run implements the command.
-func (c *cancelCmd) Run(e *env, queues *waiting.Store) error {
+func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store) error {
 	if c.DryRun {
 		report, err = c.count(e.ctx, queues)
 	} else {
-		report, err = c.cancel(e.ctx, queues)
+		report, err = c.cancel(e.ctx, queues, singles)
 		report.Matched = report.Cancelled
 		e.audit("orders cancelled", zap.Int64("cancelled", report.Cancelled), zap.Int64("in_flight", report.InFlight), zap.Strings("id", c.ID),
 			zap.String("user_id", c.UserID), zap.String("device_id", c.DeviceID), zap.String("lock_id", c.LockID), zap.Any("kind", c.Kind), zap.Bool("all", c.All))
@@ -124,6 +125,21 @@ func (c *cancelCmd) summary(report cancelReport) string {
 	return strings.TrimSpace(text)
 }
 
+// receiptsOf are the receipts of single orders that are cancelled.
+func receiptsOf(page []waiting.Task) (receipts []tasks.Receipt) {
+	for _, t := range page {
+		r := tasks.Receipt{
+			Kind: t.Task.Kind(), UserID: t.Task.User(), Target: t.Task.Target(), Outcome: tasks.Cancelled, Reason: tasks.CalledOff,
+			Attempts: t.Attempts, Source: tasks.SourceOfSingle(t.ID),
+		}
+		if t.MayBeDone {
+			r.Reason += tasks.MayBeDone
+		}
+		receipts = append(receipts, r)
+	}
+	return receipts
+}
+
 // count counts the orders that match.
 func (c *cancelCmd) count(ctx context.Context, queues *waiting.Store) (report cancelReport, err error) {
 	q := c.query()
@@ -144,11 +160,18 @@ func (c *cancelCmd) count(ctx context.Context, queues *waiting.Store) (report ca
 
 // cancel removes the orders that match. An order that is in flight has a few seconds to end: if
 // its call fails, it is removed then.
-func (c *cancelCmd) cancel(ctx context.Context, queues *waiting.Store) (report cancelReport, err error) {
+func (c *cancelCmd) cancel(ctx context.Context, queues *waiting.Store, singles *history.Store) (report cancelReport, err error) {
 	const patience, pause = 5 * time.Second, 200 * time.Millisecond
 	q := c.query()
+	keep, err := singles.Keep(ctx)
+	if err != nil {
+		return report, err
+	}
+	record := func(ctx context.Context, page []waiting.Task) error {
+		return singles.Record(ctx, receiptsOf(page), keep)
+	}
 	for began := time.Now(); ; {
-		removed, err := queues.Remove(ctx, q, nil)
+		removed, err := queues.Remove(ctx, q, record)
 		report.Cancelled += removed
 		if err != nil {
 			return report, err

@@ -87,4 +87,8 @@ func TestCancel_InFlight(t *testing.T) {
 	if r.code != exitDone || !strings.Contains(r.stdout, "1 order cancelled; 1 in flight") {
 		t.Errorf("%+v; want one cancelled, and one in flight", r)
 	}
+	events := kooworker(t, "", "history", "--user-id", "u", "--json", "--redis-url", server.URL()).lines(t)
+	if len(events) != 1 || events[0]["outcome"] != "cancelled" || events[0]["source"] != "single" || events[0]["target"] != "fails" {
+		t.Errorf("%v; want the one that was cancelled", events)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -27,6 +28,7 @@ type cli struct {
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
 	Cancel    cancelCmd    `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
+	History   historyCmd   `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
 	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
@@ -78,6 +80,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(batch.NewStore)),
 		kong.BindToProvider(storeOf(waiting.NewStore)),
 		kong.BindToProvider(storeOf(newForecaster)),
+		kong.BindToProvider(storeOf(history.NewStore)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
 		kong.BindToProvider(storeOf(newQueueStore)),

@@ -174,6 +174,19 @@ func TestCluster_Commands(t *testing.T) {
 	if len(sim.Locks("u-1"))+len(sim.Locks("u-2")) != 0 || sim.Stats().Unbound != 3 {
 		t.Errorf("locks %v and %v, %d unbound; want no lock, and 3 unbound", sim.Locks("u-1"), sim.Locks("u-2"), sim.Stats().Unbound)
 	}
+
+	// What happened to one user, whose receipts are on several masters.
+	var sources []any
+	for _, l := range run(exitDone, "", "history", "--user-id", "u-2", "--json").lines(t) {
+		sources = append(sources, l["source"])
+	}
+	if n := len(sources); n < 3 || slices.Contains(sources[n-3:], any("batch")) {
+		t.Errorf("the history has %v; want an off-boarding, an unbind and a release last", sources)
+	}
+	forgotten := run(exitDone, "", "history", "forget", "--user-id", "u-2", "--json").object(t)["forgotten"]
+	if left := run(exitDone, "", "history", "--user-id", "u-2", "--json").stdout; forgotten != float64(len(sources)) || left != "" {
+		t.Errorf("%v of %d are forgotten, and %q is left; want all", forgotten, len(sources), left)
+	}
 	if code := worker.end(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("SIGTERM: exit %d; want 0", code)
 	}

@@ -78,6 +78,11 @@ var examples = map[string][]string{
 		"kooworker queue pause --all --reason 'incident 17'",
 	},
 	"queue resume": {"kooworker queue resume unbind"},
+	"history show": {
+		"kooworker history --user-id u-1",
+		"kooworker history --user-id u-1 --device-id 1775406005920779393 --json | jq .outcome",
+	},
+	"history forget": {"kooworker history forget --user-id u-1"},
 	"locks track": {
 		"kooworker locks track --user-id u-1 --lock-id 78e41c7e-db02-4d55-85b3-8153e4fefd2e@102",
 		"kooworker locks track --file locks.csv --expires-in 30m --rejects bad.csv",

@@ -150,6 +150,16 @@ func TestFormat_StateOfAnOlderVersionIsFinished(t *testing.T) {
 		}
 	}
 
+	// The receipts of that version are in no index of users. Those of this one are.
+	for user, want := range map[string]int{"u1": 7, "leaver-2": 4} {
+		lines := historyOf(t, server, "--user-id", user)
+		if n := len(slices.DeleteFunc(lines, func(l string) bool {
+			return !strings.HasSuffix(l, " old-batch") && !strings.HasSuffix(l, " old-offboard")
+		})); n != want {
+			t.Errorf("the history of %s has %q; want %d of these batches", user, lines, want)
+		}
+	}
+
 	dead := map[string]string{}
 	for l, err := range deadletter.NewStore(rdb).List(t.Context(), deadletter.Filter{}) {
 		if err != nil {

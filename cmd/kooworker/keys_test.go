@@ -213,11 +213,15 @@ func (c *keyCheck) limit(t *testing.T, atMost string, meta map[string]string) in
 	t.Helper()
 	number := func(field string) int64 { n, _ := strconv.ParseInt(meta[field], 10, 64); return n }
 	const perChunk, slot = 512, 16
+	const perBlock, id, mark = 256, 24, 3 // see package userindex
 	switch atMost {
 	case "tasks of the batch":
 		return number("total")
 	case "outcomes":
 		return number("total") + number("revisions")
+	case "bytes of users":
+		outcomes := number("total") + number("revisions")
+		return (outcomes/perBlock+1)*id + mark*outcomes
 	case "bytes of states":
 		return number("next")/2 + 1
 	case "bytes of slots":

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/pauses"
@@ -40,13 +41,16 @@ func TestTables_Golden(t *testing.T) {
 		server := redistest.Start(t)
 		ids.fill(t, server)
 		for _, args := range []string{
-			"batch list", "batch show " + fmt.Sprintf(ids.batch, 0), "batch show " + fmt.Sprintf(ids.batch, 2), "dead list", "dead stats", "locks list",
+			"batch list", "batch show " + fmt.Sprintf(ids.batch, 0), "batch show " + fmt.Sprintf(ids.batch, 2), "dead list", "dead stats", "locks list", "history --user-id " + fmt.Sprintf(ids.user, 0),
 		} {
 			if args == "dead stats" && name != "short" {
 				continue // it shows no ids
 			}
 			words := strings.Fields(args)
 			file := name + "-" + strings.Join(words[:2], "-")
+			if words[0] == "history" {
+				file = name + "-history"
+			}
 			if words[1] == "show" {
 				file += words[2][len(words[2])-1:]
 			}
@@ -146,7 +150,7 @@ func (ids tableIDs) fill(t *testing.T, server *redistest.Server) {
 		kooworker(t, lines, "enqueue", "unbind", "--file", "-", "--batch", id, "--redis-url", server.URL())
 		var receipts []tasks.Receipt
 		for i, outcome := range done {
-			receipts = append(receipts, tasks.Receipt{BatchRef: tasks.BatchRef{Batch: id, Index: int64(i)}, Kind: tasks.KindDeviceUnbind, Outcome: outcome, Reason: tasks.OK})
+			receipts = append(receipts, tasks.Receipt{BatchRef: tasks.BatchRef{Batch: id, Index: int64(i)}, Kind: tasks.KindDeviceUnbind, UserID: unbind(i).UserID, Target: unbind(i).DeviceID, Outcome: outcome, Reason: tasks.OK})
 		}
 		if _, _, err := batch.NewStore(rdb).RecordOutcomes(t.Context(), receipts); err != nil {
 			t.Fatal(err)
@@ -169,6 +173,19 @@ func (ids tableIDs) fill(t *testing.T, server *redistest.Server) {
 		if err := dead.Park(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
+	}
+
+	receipts := []tasks.Receipt{
+		{Kind: tasks.KindDeviceUnbind, UserID: unbind(0).UserID, Target: unbind(0).DeviceID, Outcome: tasks.Dead, Reason: tasks.Forbidden, Source: tasks.FromSingle},
+		{
+			Kind: tasks.KindDeviceUnbind, UserID: unbind(0).UserID, Target: unbind(0).DeviceID, Outcome: tasks.Cancelled,
+			Reason: tasks.CalledOff + ": the list of the users was the one of last month", Source: tasks.FromDeadLetter,
+		},
+		{Kind: tasks.KindLockRelease, UserID: unbind(0).UserID, Target: release(0).LockID, Outcome: tasks.Superseded, Reason: tasks.Outdated, Source: tasks.FromSingle},
+		{Kind: tasks.KindUserOffboard, UserID: unbind(0).UserID, Outcome: tasks.Succeeded, Reason: tasks.OK, Source: tasks.FromOffboarding},
+	}
+	if err := history.NewStore(rdb).Record(t.Context(), receipts, time.Hour); err != nil {
+		t.Fatal(err)
 	}
 
 	var tracked []locks.TrackRequest

@@ -40,6 +40,8 @@ type workerCmd struct {
 	Concurrency     int           `group:"tasks" default:"${concurrency}" placeholder:"N" help:"Tasks that are worked on at a time (${default})."`
 	Pollers         int           `hidden:"" placeholder:"N" help:"Without effect: one server fetches many tasks in a round trip. It is accepted so that old command lines still work."`
 	LogSuccesses    bool          `name:"log-successes" group:"log" default:"true" negatable:"" help:"Log a line for each task that is done; --log-successes=false leaves them out."`
+	HistoryKeep     time.Duration `name:"keep" env:"KOOWORKER_HISTORY_KEEP" group:"tasks" default:"30d" placeholder:"DURATION" help:"Keep the receipts of single orders for this long, for kooworker history (${default}). Batches have a --keep of their own."`
+	NoHistory       bool          `name:"no-history" group:"tasks" help:"Write no receipts of single orders."`
 	AdminAddr       string        `name:"admin-addr" group:"tasks" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here. Default: they are not served."`
 	MaxInFlight     int           `name:"max-in-flight" group:"koodrive" placeholder:"N" help:"Calls to KooDrive that run at a time, in this process; 0 is as many as --concurrency."`
 	MaxCrashes      int           `name:"max-crashes" group:"tasks" default:"${max_crashes}" placeholder:"N" help:"Workers that a task may crash in a row, as the only suspect in flight, before it is dead (${default})."`
@@ -147,7 +149,7 @@ func (c *workerCmd) check() error {
 	}{
 		{"--concurrency", c.Concurrency == 0}, {"--max-crashes", c.MaxCrashes == 0},
 		{"--max-attempts", c.Retry.MaxAttempts == 0}, {"--guard-after", c.GuardAfter == 0},
-		{"--startup-timeout", c.StartupTimeout == 0}, {"--shutdown-timeout", c.ShutdownTimeout == 0},
+		{"--keep", c.HistoryKeep == 0}, {"--startup-timeout", c.StartupTimeout == 0}, {"--shutdown-timeout", c.ShutdownTimeout == 0},
 	} {
 		if f.zero {
 			return usagef("%s: want more than 0", f.flag)
@@ -207,6 +209,7 @@ func (c *workerCmd) Run(e *env) error {
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry, LogNoSuccesses: !c.LogSuccesses,
+		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory,
 	})
 	if err != nil {
 		return usageError(err)

@@ -79,9 +79,13 @@ func (s *Store) Audit(ctx context.Context, id string) (Audit, error) {
 		a.Receipts = -1
 		return a, nil
 	}
-	outcomes, revisions := sum(counts[Succeeded:Discarded+1])+counts[Cancelled], meta["revisions"]
-	if want := outcomes + revisions; a.Receipts != want {
-		a.addProblem("there are %d receipts; want %d, for %d outcomes and %d revisions", a.Receipts, want, outcomes, revisions)
+	outcomes, revisions, forgotten := sum(counts[Succeeded:Discarded+1])+counts[Cancelled], meta["revisions"], meta["forgotten"]
+	if want := outcomes + revisions - forgotten; a.Receipts != want {
+		without := ""
+		if forgotten > 0 {
+			without = fmt.Sprintf(", without %d that were forgotten", forgotten)
+		}
+		a.addProblem("there are %d receipts; want %d, for %d outcomes and %d revisions%s", a.Receipts, want, outcomes, revisions, without)
 	}
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/userindex"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -93,13 +94,14 @@ return 1
 
 // cancelRestCmd records tasks as cancelled that no queue holds.
 //
-// KEYS -> meta, states, receipts, revised, slots, used
+// KEYS -> meta, states, receipts, revised, slots, users, used
 // --
 // ARGV[1] -> ms for which the name stays reserved after the batch has expired
 // ARGV[2] -> the reason in the receipts
 // ARGV[3] -> how many tasks at most
-// ARGV[4] -> the first index to look at
-// ARGV[5] -> the last index to look at
+// ARGV[4] -> the fingerprint of no user
+// ARGV[5] -> the first index to look at
+// ARGV[6] -> the last index to look at
 //
 // Returns how many it has recorded, the index to continue with, and how many indexes
 // were given out; -1 if there is no such batch.
@@ -108,15 +110,16 @@ local m = redis.call("HMGET", KEYS[1], "next", "with_receipts")
 if not m[1] then
 	return {0, 0, -1}
 end
-preload(4, 1)
-local n, index = 0, tonumber(ARGV[4])
-while index <= tonumber(ARGV[5]) and n < tonumber(ARGV[3]) do
+preload(5, 1)
+local n, index = 0, tonumber(ARGV[5])
+while index <= tonumber(ARGV[6]) and n < tonumber(ARGV[3]) do
 	local old = stateAt(index)
 	if old == QUEUED or old == DEAD then
 		n = n + 1
 		setState(index, old, CANCELLED)
 		if m[2] == "1" then
 			local id = redis.call("XADD", KEYS[3], "*", "i", index, "k", "", "u", "", "t", "", "o", "cancelled", "r", ARGV[2], "a", 0, "d", "")
+			indexUser(KEYS[6], id, ARGV[4])
 			if old == DEAD then
 				redis.call("HSET", KEYS[4], index, id)
 				redis.call("HINCRBY", KEYS[1], "revisions", 1)
@@ -125,6 +128,7 @@ while index <= tonumber(ARGV[5]) and n < tonumber(ARGV[3]) do
 	end
 	index = index + 1
 end
+saveIndex(KEYS[6])
 save()
 completeIfDone(ARGV[1])
 return {n, index, tonumber(m[1])}
@@ -139,7 +143,7 @@ func (s *Store) CancelRest(ctx context.Context, c Cancellation) (cancelled int64
 	const together, indexes = 500, 4096 // a script of these takes some milliseconds at most
 	for from := int64(0); ; {
 		got, err := cancelRestCmd.Run(ctx, s.rdb, keysOf(c.Batch).ledger(),
-			nameReservation.Milliseconds(), string(c.ReceiptReason()), together, from, from+indexes-1).Int64Slice()
+			nameReservation.Milliseconds(), string(c.ReceiptReason()), together, userindex.Fingerprint(""), from, from+indexes-1).Int64Slice()
 		if err == nil && len(got) != 3 {
 			err = fmt.Errorf("the reply has %d values; want 3", len(got))
 		}

@@ -108,7 +108,7 @@ func TestCancelRest_RecordsWhatIsLost(t *testing.T) {
 	if stats.Cancelled != items-1 || stats.Succeeded != 1 || !stats.Done || stats.CompletedAt.IsZero() || stats.Failed() != items-1 {
 		t.Errorf("%+v; want it done, with %d cancelled", stats, items-1)
 	}
-	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states", "users")
 	seen := 0
 	for r, err := range b.store.Receipts(t.Context(), id, batch.ReceiptOptions{}) {
 		if err != nil {
@@ -149,5 +149,55 @@ func TestPruneStops_KeepsWhileTheNameIsReserved(t *testing.T) {
 	b.rdb.Del(t.Context(), "kooworker:{batch:b}:used")
 	if _, ok := prune().Cancelled(ref, task); ok {
 		t.Error("the name may be used again; want no cancellation")
+	}
+}
+
+// A hold that somebody makes while the one before is released stays.
+func TestHold_AgainWhileItIsReleased(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id, indexes := b.closedBatch(t, batch.Spec{ID: "b"}, 1)
+	ref := tasks.BatchRef{Batch: id, Index: indexes[0]}
+	hold := func(h batch.Hold) batch.Hold {
+		t.Helper()
+		if err := b.store.Hold(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+		got, ok, err := b.store.HoldOf(t.Context(), id)
+		if err != nil || !ok || got != h {
+			t.Fatalf("%+v, %t, %v; want %+v", got, ok, err, h)
+		}
+		return got
+	}
+	first := hold(batch.Hold{Batch: id, Reason: "one", By: "ann@ops"})
+	if _, ok := b.stops(t, nil).Held(ref, time.Now()); !ok {
+		t.Error("it is not held; want it held")
+	}
+	ended, err := b.store.End(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := b.stops(t, nil).Held(ref, time.Now()); ok {
+		t.Error("it is held; want it to run while it is released")
+	}
+	until := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
+	second := hold(batch.Hold{Batch: id, Reason: "two", By: "bob@ops", Until: until})
+	if err := b.store.ForgetHold(t.Context(), ended); !errors.As(err, new(*batch.HeldAgainError)) {
+		t.Errorf("%v; want a HeldAgainError", err)
+	}
+	if _, err := b.store.End(t.Context(), first); !errors.As(err, new(*batch.HeldAgainError)) {
+		t.Errorf("%v; want a HeldAgainError", err)
+	}
+	if h, ok := b.stops(t, nil).Held(ref, time.Now()); !ok || h != second {
+		t.Errorf("%+v, %t; want the second hold", h, ok)
+	}
+	if _, ok := b.stops(t, nil).Held(ref, until); ok {
+		t.Error("it is held at its end; want it to run")
+	}
+	if err := b.store.ForgetHold(t.Context(), second); err != nil {
+		t.Error(err)
+	}
+	if _, ok, err := b.store.HoldOf(t.Context(), id); ok || err != nil {
+		t.Errorf("%t, %v; want no hold", ok, err)
 	}
 }

@@ -48,8 +48,8 @@ const (
 // there is one. A round that was recorded before stays as it is. A child that is
 // given twice counts as one.
 //
-// KEYS[1..6] -> meta, states, receipts, revised, slots, used; only with a batch
-// KEYS[7]    -> the record of the children; without a batch it is KEYS[1]
+// KEYS[1..7] -> meta, states, receipts, revised, slots, users, used; only with a batch
+// KEYS[8]    -> the record of the children; without a batch it is KEYS[1]
 // --
 // ARGV[1] -> round
 // ARGV[2] -> 1 if there is a batch, else 0

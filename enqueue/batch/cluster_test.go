@@ -83,7 +83,7 @@ func TestKeys_ShareASlot(t *testing.T) {
 		b.recordAll(t, id, []int64{0, batch.ChunkSize}, tasks.Dead)
 		b.recordOutcomes(t, receipt(id, 0, tasks.Succeeded))
 		names := slices.Sorted(maps.Keys(b.ttls(t, id)))
-		if want := []string{"brood:0", "meta", "receipts", "revised", "slots", "states", "used"}; !slices.Equal(names, want) {
+		if want := []string{"brood:0", "meta", "receipts", "revised", "slots", "states", "used", "users"}; !slices.Equal(names, want) {
 			t.Errorf("the keys are %q; want %q", names, want)
 		}
 		slots := map[int64]bool{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -40,6 +41,14 @@ func (s *Store) Hold(ctx context.Context, h Hold) error {
 	if _, err := s.Show(ctx, h.Batch); err != nil {
 		return err
 	}
+	if err := s.stop(ctx, holdField(h.Batch), h.lines()...); err != nil {
+		return fmt.Errorf("batch %s: hold: %w", h.Batch, err)
+	}
+	return nil
+}
+
+// lines are what stop writes of a hold.
+func (h Hold) lines() []string {
 	until, ended := "", ""
 	if !h.Until.IsZero() {
 		until = strconv.FormatInt(h.Until.Unix(), 10)
@@ -47,17 +56,37 @@ func (s *Store) Hold(ctx context.Context, h Hold) error {
 	if h.Ended {
 		ended = "ended"
 	}
-	if err := s.stop(ctx, holdField(h.Batch), h.By, h.Reason, until, ended); err != nil {
-		return fmt.Errorf("batch %s: hold: %w", h.Batch, err)
-	}
-	return nil
+	return []string{h.By, h.Reason, until, ended}
 }
 
-// Release records that a batch is no longer held. Workers learn it within a second or two. What they
-// and package waiting have put off is still put off then.
-func (s *Store) Release(ctx context.Context, id string) error {
-	if err := s.unstop(ctx, holdField(id)); err != nil {
-		return fmt.Errorf("batch %s: release: %w", id, err)
+// HeldAgainError means that somebody has held a batch again while it was released.
+type HeldAgainError struct{ ID string }
+
+// Error implements error.
+func (e *HeldAgainError) Error() string {
+	return fmt.Sprintf("batch %s is held again: somebody has held it while it was released", e.ID)
+}
+
+// End records that a hold has ended, and returns it as it is then. Workers learn it within a
+// second or two. What they and package waiting have put off is still put off.
+func (s *Store) End(ctx context.Context, h Hold) (Hold, error) {
+	ended := h
+	ended.Ended = true
+	return ended, s.change(ctx, h, strings.Join(ended.lines(), "\n"))
+}
+
+// ForgetHold forgets a hold that has ended. If somebody has held the batch again since, that
+// hold stays, and the error is a *HeldAgainError.
+func (s *Store) ForgetHold(ctx context.Context, h Hold) error { return s.change(ctx, h, "") }
+
+// change replaces a hold, unless it is another one by now.
+func (s *Store) change(ctx context.Context, h Hold, value string) error {
+	done, err := stopCmd.Run(ctx, s.rdb, []string{stopsKey}, holdField(h.Batch), value, strings.Join(h.lines(), "\n")).Bool()
+	if err == nil && !done {
+		return &HeldAgainError{ID: h.Batch}
+	}
+	if err != nil {
+		return fmt.Errorf("batch %s: release: %w", h.Batch, err)
 	}
 	return nil
 }
@@ -68,8 +97,14 @@ func (s *Store) HoldOf(ctx context.Context, id string) (h Hold, ok bool, err err
 	if err != nil {
 		return h, false, err
 	}
-	h, ok = all.held[id]
+	h, ok = all.HoldOf(id)
 	return h, ok, nil
+}
+
+// HoldOf returns the hold of a batch, also one that has ended.
+func (all *Stops) HoldOf(id string) (h Hold, ok bool) {
+	h, ok = all.held[id]
+	return h, ok
 }
 
 func holdField(id string) string { return holdWord + " " + id }

@@ -258,7 +258,7 @@ func (s *Store) ClaimChunk(ctx context.Context, id string, n int64, digests []Di
 
 // closeCmd records that the whole input is in the batch.
 //
-// KEYS -> meta, states, receipts, revised, slots, used
+// KEYS -> meta, states, receipts, revised, slots, users, used
 // --
 // ARGV[1] -> number of items in the input
 // ARGV[2] -> number of items in a full chunk
@@ -314,7 +314,7 @@ func (s *Store) CloseInput(ctx context.Context, id string, items int64) error {
 
 // abandonCmd closes the input of a batch whose producer will not go on.
 //
-// KEYS -> meta, states, receipts, revised, slots, used
+// KEYS -> meta, states, receipts, revised, slots, users, used
 // --
 // ARGV[1] -> ms for which the name stays reserved after the batch has expired
 //

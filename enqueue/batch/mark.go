@@ -14,7 +14,7 @@ import (
 // markCmd gives states to indexes that have none, unless Redis has lost
 // something since the chunk was claimed.
 //
-// KEYS -> meta, states, receipts, revised, slots, used, and the fence's tokens
+// KEYS -> meta, states, receipts, revised, slots, users, used, and the fence's tokens
 // --
 // ARGV[1] -> number of the chunk; -1 without a fence
 // ARGV[2] -> index of its first item
@@ -30,7 +30,7 @@ local n = tonumber(ARGV[1])
 if n >= 0 then
 	local slot = redis.call("GETRANGE", KEYS[5], n * 16, n * 16 + 15)
 	local whole = #slot == 16 and readSlot(slot) == tonumber(ARGV[2])
-	for i = 7, #KEYS do
+	for i = 8, #KEYS do
 		whole = redis.call("DEL", KEYS[i]) == 1 and whole
 	end
 	if not whole then

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/userindex"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -20,11 +21,12 @@ import (
 // batch of this name, or somebody has made it up. Recording it would take the
 // index away from an item that is still to come.
 //
-// KEYS -> meta, states, receipts, revised, slots, used
+// KEYS -> meta, states, receipts, revised, slots, users, used
 // --
 // ARGV[1] -> ms for which the name stays reserved after the batch has expired
-// ARGV[2..] -> ten values for each receipt: index, state, kind, user, target,
-// outcome, reason, attempts, device, and 1 if the task is dead again, else 0
+// ARGV[2..] -> eleven values for each receipt: index, state, kind, user, target,
+// outcome, reason, attempts, device, 1 if the task is dead again, else 0, and the
+// user's fingerprint
 //
 // Returns 1 if this completes the batch, else 0; -1 if there is no such batch.
 var recordCmd = redis.NewScript(ledgerLua + `
@@ -33,8 +35,8 @@ if not m[1] then
 	return -1
 end
 local next = tonumber(m[1])
-preload(2, 10)
-for i = 2, #ARGV, 10 do
+preload(2, 11)
+for i = 2, #ARGV, 11 do
 	local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
 	local old = index < next and stateAt(index)
 	local again = old == DEAD and new == DEAD and ARGV[i + 9] == "1"
@@ -43,6 +45,7 @@ for i = 2, #ARGV, 10 do
 		if m[2] == "1" then
 			local id = redis.call("XADD", KEYS[3], "*", "i", index, "k", ARGV[i + 2], "u", ARGV[i + 3], "t", ARGV[i + 4],
 				"o", ARGV[i + 5], "r", ARGV[i + 6], "a", ARGV[i + 7], "d", ARGV[i + 8])
+			indexUser(KEYS[6], id, ARGV[i + 10])
 			if old ~= ABSENT and old ~= QUEUED then
 				redis.call("HSET", KEYS[4], index, id)
 				redis.call("HINCRBY", KEYS[1], "revisions", 1)
@@ -50,6 +53,7 @@ for i = 2, #ARGV, 10 do
 		end
 	end
 end
+saveIndex(KEYS[6])
 save()
 return completeIfDone(ARGV[1])
 `)
@@ -111,6 +115,6 @@ func recordArgs(r tasks.Receipt) ([]any, error) {
 		device = string(text)
 	}
 	return []any{
-		r.Index, uint8(state), string(r.Kind), r.UserID, r.Target, string(r.Outcome), string(r.Reason), strconv.Itoa(r.Attempts), device, flag(r.Again),
+		r.Index, uint8(state), string(r.Kind), r.UserID, r.Target, string(r.Outcome), string(r.Reason), strconv.Itoa(r.Attempts), device, flag(r.Again), userindex.Fingerprint(r.UserID),
 	}, nil
 }

@@ -41,7 +41,7 @@ func TestRetention_IncompleteBatch(t *testing.T) {
 		}
 	}
 	b.recordOutcomes(t, receipt(id, indexes[2], tasks.Succeeded))
-	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "slots", "states", "users")
 }
 
 func TestRetention_CompleteBatch(t *testing.T) {
@@ -50,10 +50,10 @@ func TestRetention_CompleteBatch(t *testing.T) {
 	const keep = 2 * time.Hour
 	id, indexes := b.closedBatch(t, batch.Spec{Keep: keep}, 2)
 	b.recordAll(t, id, indexes, tasks.Dead)
-	b.wantTTLs(t, id, keep, "meta", "receipts", "slots", "states")
+	b.wantTTLs(t, id, keep, "meta", "receipts", "slots", "states", "users")
 	// A replay has another outcome, which creates the key revised.
 	b.recordOutcomes(t, receipt(id, indexes[1], tasks.Succeeded))
-	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states", "users")
 	// A replay of an off-boarding finds children.
 	b.nextRound(t, tasks.BatchRef{Batch: id, Index: indexes[0]}, 1, "a")
 	if ttl := b.ttls(t, id)["brood:0"]; ttl <= 0 {
@@ -68,10 +68,10 @@ func TestRetention_CompleteBatch(t *testing.T) {
 	if got := b.recordOutcomes(t, receipt(id, batch.ChunkSize, tasks.Succeeded)); len(got) != 0 {
 		t.Errorf("completed %q; want nothing, since the batch was complete before", got)
 	}
-	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states", "users")
 	b.closeInput(t, id, 2)
 	b.open(t, batch.Spec{ID: id, Keep: time.Minute})
-	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states")
+	b.wantTTLs(t, id, keep, "meta", "receipts", "revised", "slots", "states", "users")
 }
 
 // Keys that are created after the completion expire with the others.
@@ -87,7 +87,7 @@ func TestRetention_KeysAddedLater(t *testing.T) {
 	b.wantTTLs(t, id, time.Hour, "meta", "states")
 	b.recordOutcomes(t, receipt(id, 0, tasks.Dead))
 	b.recordOutcomes(t, receipt(id, 0, tasks.Succeeded))
-	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "states")
+	b.wantTTLs(t, id, time.Hour, "meta", "receipts", "revised", "states", "users")
 }
 
 func TestRetention_Default(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 // metaFields are the fields of meta that readMeta reads. All of them are numbers.
 var metaFields = slices.Concat(stateNames[Queued:], []string{
-	"created_at", "sealed", "total", "completed_at", "with_receipts", "abandoned", "children", "revisions",
+	"created_at", "sealed", "total", "completed_at", "with_receipts", "abandoned", "children", "revisions", "forgotten",
 })
 
 // Show returns the counts of a batch.
@@ -128,7 +128,8 @@ func (s *Store) showAll(ctx context.Context, ids []string) (all []tasks.BatchSta
 	return all, unreadable, nil
 }
 
-// unlist takes batches that have expired off the lists.
+// unlist takes batches that have expired off the lists. A version that knows nothing of
+// the index of users may have completed the batch, and did not let the index expire.
 func (s *Store) unlist(ctx context.Context, expired []string) error {
 	if len(expired) == 0 {
 		return nil
@@ -140,6 +141,9 @@ func (s *Store) unlist(ctx context.Context, expired []string) error {
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZRem(ctx, allKey, members...)
 		p.SRem(ctx, openKey, members...)
+		for _, id := range expired {
+			p.Unlink(ctx, keysOf(id).users)
+		}
 		return nil
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package batch
 import (
 	"fmt"
 
+	"github.com/kooworker/kooworker/internal/userindex"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -46,11 +47,11 @@ func stateOf(o tasks.Outcome) (State, error) {
 	return 0, fmt.Errorf("batch: %q is not an outcome", o)
 }
 
-// ledgerLua begins every script that changes states. The first six KEYS of such a
-// script are meta, states, receipts, revised, slots and used.
+// ledgerLua begins every script that changes states. The first seven KEYS of such a
+// script are meta, states, receipts, revised, slots, users and used.
 //
 // A script calls preload and setState, then save, and completeIfDone last.
-const ledgerLua = `
+const ledgerLua = userindex.Lua + `
 local ABSENT, QUEUED, DEAD, DISCARDED, CANCELLED = 0, 1, 5, 6, 9
 local stateNames = {"queued", "succeeded", "already_gone", "superseded", "dead", "discarded", "duplicate", "rejected", "cancelled"}
 
@@ -141,7 +142,7 @@ local function save()
 	end
 	local m = redis.call("HMGET", KEYS[1], "completed_at", "keep")
 	if m[1] then
-		for i = 1, 5 do
+		for i = 1, 6 do
 			redis.call("PEXPIREAT", KEYS[i], m[1] + m[2])
 		end
 	elseif #changed > 0 then
@@ -161,10 +162,10 @@ local function completeIfDone(reserved)
 	local time = redis.call("TIME")
 	local now = time[1] * 1000 + math.floor(time[2] / 1000)
 	redis.call("HSET", KEYS[1], "completed_at", now)
-	for i = 1, 5 do
+	for i = 1, 6 do
 		redis.call("PEXPIREAT", KEYS[i], now + m[4])
 	end
-	redis.call("PEXPIREAT", KEYS[6], now + m[4] + reserved)
+	redis.call("PEXPIREAT", KEYS[7], now + m[4] + reserved)
 	return 1
 end
 `

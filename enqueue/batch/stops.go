@@ -34,11 +34,15 @@ func (c Cancellation) field() string {
 // KEYS[1] -> kooworker:batches:stops
 // --
 // ARGV[1] -> field
-// ARGV[2] -> value; without it, the field is deleted
+// ARGV[2] -> value; "" deletes the field
+// ARGV[3] -> the value that the field must have now; without it, any
 //
-// Returns 1.
+// Returns 1, or 0 if the field has another value.
 var stopCmd = redis.NewScript(`
-if ARGV[2] then
+if ARGV[3] and redis.call("HGET", KEYS[1], ARGV[1]) ~= ARGV[3] then
+	return 0
+end
+if ARGV[2] ~= "" then
 	redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
 else
 	redis.call("HDEL", KEYS[1], ARGV[1])
@@ -56,7 +60,7 @@ func (s *Store) stop(ctx context.Context, field string, lines ...string) error {
 }
 
 func (s *Store) unstop(ctx context.Context, field string) error {
-	return stopCmd.Run(ctx, s.rdb, []string{stopsKey}, field).Err()
+	return stopCmd.Run(ctx, s.rdb, []string{stopsKey}, field, "").Err()
 }
 
 // Stops are the cancellations and holds that a worker knows. The zero value and nil have

@@ -30,11 +30,11 @@ const (
 
 // keys are the keys of one batch. A Redis cluster keeps them in one slot because
 // of the braces.
-type keys struct{ meta, states, slots, receipts, revised, used string }
+type keys struct{ meta, states, slots, receipts, revised, users, used string }
 
 func keysOf(id string) keys {
 	prefix := prefixOf(id)
-	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised", prefix + "used"}
+	return keys{prefix + "meta", prefix + "states", prefix + "slots", prefix + "receipts", prefix + "revised", prefix + "users", prefix + "used"}
 }
 
 func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
@@ -42,7 +42,7 @@ func prefixOf(id string) string { return "kooworker:{batch:" + id + "}:" }
 // ledger returns the first KEYS of every script that changes states. All of them
 // expire together, except the last one, which outlives them.
 func (k keys) ledger() []string {
-	return []string{k.meta, k.states, k.receipts, k.revised, k.slots, k.used}
+	return []string{k.meta, k.states, k.receipts, k.revised, k.slots, k.users, k.used}
 }
 
 // childrenKey returns the key of the record of a task's children. The identity
@@ -243,7 +243,7 @@ func (s *Store) Delete(ctx context.Context, id string, force bool) error {
 	k := keysOf(id)
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.PExpire(ctx, k.used, nameReservation)
-		p.Unlink(ctx, k.meta, k.states, k.receipts, k.revised, k.slots)
+		p.Unlink(ctx, k.meta, k.states, k.receipts, k.revised, k.slots, k.users)
 		return nil
 	})
 	if err != nil {

@@ -30,6 +30,9 @@ type Task struct {
 	Intent tasks.Intent
 	// Attempts is how many were charged to it.
 	Attempts int
+	// MayBeDone: a call was made for it whose answer is not known, because the connection broke,
+	// for example, or the worker died. KooDrive may have carried it out.
+	MayBeDone bool
 }
 
 // Query says which tasks are looked for.
@@ -106,7 +109,17 @@ func (q Query) readTask(queue, id, message string) (t Task, ok bool) {
 		}
 	}
 	task, intent, err := decode(m.Kind, m.Payload)
-	return Task{ID: id, Queue: queue, Task: task, Intent: intent, Attempts: int(m.Retried)}, err == nil
+	return Task{
+		ID: id, Queue: queue, Task: task, Intent: intent, Attempts: int(m.Retried),
+		MayBeDone: unknownAnswer(m.ErrorMsg) || strings.Contains(message, asynqx.SuspectHeader),
+	}, err == nil
+}
+
+// unknownAnswer reports whether after this error of a task nobody knows what KooDrive has done.
+// An error line begins with its reason.
+func unknownAnswer(text string) bool {
+	reason, _, _ := strings.Cut(text, ":")
+	return slices.Contains([]tasks.Reason{tasks.TimedOut, tasks.Network, tasks.Upstream, tasks.Protocol, tasks.Misrouted, tasks.Crashed}, tasks.Reason(reason))
 }
 
 // Each yields the tasks that match, those that are active last. It ends with an error

@@ -229,6 +229,34 @@ func TestRemove_RecordFails(t *testing.T) {
 	}
 }
 
+// Of a task whose last call has no known answer, nobody knows whether it was carried out.
+func TestEach_MayBeDone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	queue := lane.Of(tasks.QueueUnbind)
+	for i, text := range []string{"", "network: reset", "rejected: no", "throttled", "timeout", "crashed: w"} {
+		id := b.enqueue("mine", i)
+		key := asynqx.TaskKey(queue, id)
+		message, err := b.rdb.HGet(t.Context(), key, asynqx.FieldMsg).Bytes()
+		if err == nil && text != "" {
+			message, err = asynqx.RewriteFailure(message, 1, text, time.Now())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.rdb.HSet(t.Context(), key, asynqx.FieldMsg, message)
+	}
+	want := map[int64]bool{1: true, 4: true, 5: true}
+	for task, err := range b.queues.Each(t.Context(), waiting.OfBatch("mine", lane, nil)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if index := task.Intent.BatchRef.Index; task.MayBeDone != want[index] {
+			t.Errorf("%d may be done: %t; want %t", index, task.MayBeDone, want[index])
+		}
+	}
+}
+
 func TestCountActive(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -10,14 +10,16 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Group gathers items of type T and commits them, each key's on their own: a
 // commit that is slow or fails for one key does not hold up another. R is the
 // result for one item. A Group is safe for concurrent use. It has a goroutine for
-// a key only while items of that key wait.
+// a key only while items of that key wait, and for the pause of Paced after them.
 type Group[K comparable, T, R any] struct {
 	limit  int
+	pause  time.Duration // see Paced
 	commit func(ctx context.Context, key K, items []T) ([]R, error)
 
 	mu sync.Mutex
@@ -39,6 +41,13 @@ type request[T, R any] struct {
 // contexts, but does not end with it: commit sets its own time limit.
 func New[K comparable, T, R any](limit int, commit func(ctx context.Context, key K, items []T) ([]R, error)) *Group[K, T, R] {
 	return &Group[K, T, R]{limit: limit, commit: commit, waiting: make(map[K][]*request[T, R])}
+}
+
+// Paced makes the commits of a key begin at least this long after each other. So more items
+// gather, and each of them costs less. A lone caller does not wait. It is called before Do.
+func (g *Group[K, T, R]) Paced(pause time.Duration) *Group[K, T, R] {
+	g.pause = pause
+	return g
 }
 
 // Do commits an item together with others of its key, and returns its result. If
@@ -64,6 +73,10 @@ func (g *Group[K, T, R]) Do(ctx context.Context, key K, item T) (R, error) {
 // run commits the items of a key until none waits.
 func (g *Group[K, T, R]) run(ctx context.Context, key K) {
 	for requests := g.next(key); len(requests) > 0; requests = g.next(key) {
+		var next <-chan time.Time
+		if g.pause > 0 {
+			next = time.After(g.pause)
+		}
 		items := make([]T, len(requests))
 		for i, r := range requests {
 			items[i] = r.item
@@ -77,6 +90,9 @@ func (g *Group[K, T, R]) run(ctx context.Context, key K) {
 				r.result = results[i]
 			}
 			close(r.done)
+		}
+		if next != nil {
+			<-next
 		}
 	}
 }

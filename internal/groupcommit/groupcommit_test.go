@@ -77,6 +77,37 @@ func TestDo_GathersWhileACommitIsUnderWay(t *testing.T) {
 	})
 }
 
+// Paced lets more items gather. It delays no lone caller, and never longer than the pause.
+func TestPaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var commits []string
+		began := time.Now()
+		group := groupcommit.New(3, func(_ context.Context, _ string, items []string) ([]struct{}, error) {
+			commits = append(commits, time.Since(began).String()+": "+strings.Join(items, " "))
+			return nil, nil
+		}).Paced(10 * time.Second)
+		var wg sync.WaitGroup
+		do := func(item string) {
+			wg.Go(func() { _, _ = group.Do(t.Context(), "k", item) })
+			synctest.Wait()
+		}
+		do("a")
+		time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
+		for _, item := range []string{"b", "c", "d", "e"} {
+			do(item)
+		}
+		wg.Wait()
+		time.Sleep(time.Minute) //nolint:forbidigo // in a synctest bubble
+		do("f")
+		wg.Wait()
+		time.Sleep(time.Minute) //nolint:forbidigo // in a synctest bubble
+		if want := []string{"0s: a", "10s: b c d", "20s: e", "1m20s: f"}; !slices.Equal(commits, want) {
+			t.Errorf("commits %q; want %q", commits, want)
+		}
+	})
+}
+
 func TestDo_KeysDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -76,8 +77,8 @@ type Options struct {
 	Rate float64
 	// Canary goes ahead of a replay.
 	Canary Canary
-	// RecordOutcomes records in the ledger of batches which letters are discarded,
-	// before they are. Without it Discard refuses letters that belong to a batch.
+	// RecordOutcomes records which letters are discarded, before they are: those of batches
+	// and the others. Without it Discard refuses letters that belong to a batch.
 	RecordOutcomes func(ctx context.Context, receipts []tasks.Receipt) error
 }
 
@@ -133,7 +134,7 @@ func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error
 	return s.bulkApply(ctx, f, o, discardCmd, o.recordDiscarded)
 }
 
-// recordDiscarded records letters as discarded in the ledger of batches.
+// recordDiscarded records letters as discarded.
 func (o Options) recordDiscarded(ctx context.Context, chunk []entry) error {
 	var receipts []tasks.Receipt
 	for _, e := range chunk {
@@ -141,10 +142,11 @@ func (o Options) recordDiscarded(ctx context.Context, chunk []entry) error {
 			receipts = append(receipts, receipt)
 		}
 	}
-	if len(receipts) == 0 {
+	ofBatch := func(r tasks.Receipt) bool { return r.IsSet() }
+	switch {
+	case len(receipts) == 0, o.RecordOutcomes == nil && !slices.ContainsFunc(receipts, ofBatch):
 		return nil
-	}
-	if o.RecordOutcomes == nil {
+	case o.RecordOutcomes == nil:
 		return ErrNoLedger
 	}
 	return o.RecordOutcomes(ctx, receipts)

@@ -47,17 +47,25 @@ func (l Letter) Task() (tasks.Task, tasks.Intent, error) {
 	return tasks.Decode(l.Kind, l.Payload)
 }
 
-// Receipt returns the receipt that tells the ledger of batches of an outcome. It
-// is not ok if the letter's task belongs to no batch.
+// Receipt returns the receipt that tells of an outcome of the letter. It is not ok if the
+// letter cannot be decoded, or is about no user.
 func (l Letter) Receipt(outcome tasks.Outcome) (receipt tasks.Receipt, ok bool) {
 	task, in, err := l.Task()
-	if err != nil || !in.BatchRef.IsSet() {
+	if err != nil || task.User() == "" {
 		return tasks.Receipt{}, false
 	}
-	return tasks.Receipt{
+	receipt = tasks.Receipt{
 		BatchRef: in.BatchRef, Kind: l.Kind, UserID: task.User(), Target: task.Target(),
 		Outcome: outcome, Reason: l.Reason, Attempts: l.Attempts,
-	}, true
+	}
+	switch {
+	case in.BatchRef.IsSet(): // the receipts of a batch have no source
+	case outcome == tasks.Dead:
+		receipt.Source = tasks.SourceOfSingle(l.ID)
+	default:
+		receipt.Source = tasks.FromDeadLetter
+	}
+	return receipt, true
 }
 
 // envelopeVersion is the version of the envelope. An envelope that cannot be read

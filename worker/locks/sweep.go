@@ -8,6 +8,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -269,9 +270,17 @@ func first(n int64, locks iter.Seq2[tasks.Lock, error]) iter.Seq2[tasks.Lock, er
 	}
 }
 
+const batchPrefix = "sweep-" // a UUID follows
+
+// IsSweep reports whether a batch is the releases of a sweep.
+func IsSweep(batchID string) bool {
+	id, ok := strings.CutPrefix(batchID, batchPrefix)
+	return ok && uuid.Validate(id) == nil
+}
+
 // enqueueReleases enqueues the releases of these locks, and marks the locks as swept.
 func (s *Sweeper) enqueueReleases(ctx context.Context, stale iter.Seq2[tasks.Lock, error], r *SweepReport) error {
-	r.Batch = "sweep-" + uuid.Must(uuid.NewV7()).String()
+	r.Batch = batchPrefix + uuid.Must(uuid.NewV7()).String()
 	if err := s.Store.OpenBatch(ctx, r.Batch); err != nil {
 		r.Batch, r.Enqueued = "", 0
 		return err

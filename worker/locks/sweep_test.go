@@ -551,3 +551,14 @@ func TestSweep_UnreadableEntriesHoldUpNoOther(t *testing.T) {
 		t.Errorf("%d lines; want one for each of the two in each sweep", bad.Len())
 	}
 }
+
+func TestIsSweep(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]bool{
+		"sweep-0193541c-8f7a-7d3e-9c4b-000000000001": true, "sweep-2026": false, "0193541c-8f7a-7d3e-9c4b-000000000001": false, "": false,
+	} {
+		if got := IsSweep(id); got != want {
+			t.Errorf("%q: %t; want %t", id, got, want)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -11,7 +10,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -81,10 +79,10 @@ type DeadLetters interface {
 	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Receipts stores the receipts of tasks of a batch. *ReceiptBatcher is one.
+// Receipts stores the receipts of tasks. *ReceiptBatcher is one.
 type Receipts interface {
 	// Record stores the receipt of a task. It returns nil if the receipt is stored,
-	// by this call or before it. Receipt.At is not set: the batch ledger sets it.
+	// by this call or before it, or need not be. Receipt.At is not set: Redis' clock sets it.
 	Record(ctx context.Context, r tasks.Receipt) error
 }
 
@@ -184,16 +182,12 @@ func New(cfg Config) (*Pipeline, error) {
 	return p, nil
 }
 
-// maxUnrecorded is how many results a process remembers while the ledger is away.
-// It is more than the process has in flight, and takes some megabytes.
-const maxUnrecorded = 10_000
-
 // Process decodes one delivery, attempts it, decides and settles. The caller hands
 // the decision to asynq by ToAsynqError.
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	job, result := p.decode(d)
-	if kept, ok := p.unrecorded.Get(d.order()); ok && job.Task != nil {
+	if kept, ok := p.keptResult(d); ok && job.Task != nil {
 		result = kept
 	} else if job.Task != nil {
 		result = p.attempt(ctx, job)
@@ -202,7 +196,7 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		d.Attempted()
 	}
 	decision := p.decide(ctx, d, result)
-	if decision.Action != Retry && job.Intent.BatchRef.IsSet() {
+	if decision.Action != Retry && job.Task != nil && job.Task.User() != "" {
 		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
 	decision = p.settle(ctx, d, job, decision)
@@ -347,50 +341,6 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 		l.UserID, l.Target = job.Task.User(), job.Task.Target()
 	}
 	return l
-}
-
-// receiptTimeout bounds the attempts to write a receipt. After it the task runs
-// again.
-const receiptTimeout = 15 * time.Second
-
-// writeReceipt writes the receipt of a task to the batch ledger, before the task
-// may leave its queue, and before its letter is parked. If the process dies after
-// that, the task runs again. The ledger keeps the first receipt, unless that says
-// dead. If the process dies before that, the task runs again, and its receipt says
-// already_gone for what the first run has removed. If only the writing fails, this
-// process remembers the result, and the task comes back for its receipt alone.
-//
-// If the ledger cannot take the receipt although Redis is there, because somebody has
-// written to its keys, the task is dead after Policy.MaxWait, and has no receipt.
-//
-// KooDrive has answered by now, so the receipt is written even if ctx has ended.
-func (p *Pipeline) writeReceipt(ctx context.Context, d Delivery, job Job, result Result, decision Decision) Decision {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiptTimeout)
-	defer cancel()
-	r := tasks.Receipt{
-		BatchRef: job.Intent.BatchRef, Kind: d.Kind, UserID: job.Task.User(), Target: job.Task.Target(),
-		Outcome: decision.Outcome, Reason: decision.Reason, Attempts: decision.Attempt, Device: result.Device,
-		Again: d.Replay && decision.Action == Park,
-	}
-	switch {
-	case decision.Outcome == tasks.Cancelled:
-		if result.Detail != "" {
-			r.Reason += ": " + tasks.Reason(result.Detail)
-		}
-	case decision.Action == Complete:
-		r.Attempts++ // the attempt that succeeded is not charged, but the receipt counts it
-	}
-	if err := p.receipts.Record(ctx, r); err != nil {
-		if !asynqx.IsUnavailable(err) && p.waitedTooLong(ctx, d) {
-			text := fmt.Sprintf("%s: it is %s, but its receipt cannot be written: %v", tasks.Waiting, decision.Outcome, err)
-			return Decision{Action: Park, Outcome: tasks.Dead, Reason: tasks.Waiting, Attempt: d.Attempts, Error: text}
-		}
-		p.log.storeFailed("done or dead, but its receipt cannot be written yet; the task runs again", d, err)
-		p.unrecorded.Add(d.order(), result)
-		return p.runAgain(d, decision)
-	}
-	p.unrecorded.Remove(d.order())
-	return decision
 }
 
 // runAgain is the decision if the dead letter or the receipt could not be stored.

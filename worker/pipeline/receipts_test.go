@@ -55,7 +55,7 @@ func TestReceiptBatcher_WritesConcurrentReceiptsTogether(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			store := &slowStore{failures: failures, recorded: map[tasks.BatchRef]int{}}
 			completed := 0
-			b := NewReceiptBatcher(store, func(...string) { store.mu.Lock(); completed++; store.mu.Unlock() }, zap.NewNop())
+			b := NewReceiptBatcher(store, nil, func(...string) { store.mu.Lock(); completed++; store.mu.Unlock() }, zap.NewNop())
 			var wg sync.WaitGroup
 			const n = 200
 			for i := range n {
@@ -81,7 +81,7 @@ func TestReceiptBatcher_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 1 << 30, recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
+		b := NewReceiptBatcher(store, nil, func(...string) {}, zap.NewNop())
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begin := time.Now()
@@ -100,7 +100,7 @@ func TestReceiptBatcher_DoesNotRepeatWhatRedisRefuses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 1 << 30, failure: errors.New("hash value is not an integer"), recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
+		b := NewReceiptBatcher(store, nil, func(...string) {}, zap.NewNop())
 		if err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}}); !errors.Is(err, store.failure) || store.exchanges != 1 {
 			t.Errorf("%v after %d exchanges; want the error after one", err, store.exchanges)
 		}
@@ -113,7 +113,7 @@ func TestReceiptBatcher_SilentMaster(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &slowStore{failures: 100, failure: fmt.Errorf("store receipts: %w", asynqx.ErrNodeSilent), recorded: map[tasks.BatchRef]int{}}
-		b := NewReceiptBatcher(store, func(...string) {}, zap.NewNop())
+		b := NewReceiptBatcher(store, nil, func(...string) {}, zap.NewNop())
 		err := b.Record(t.Context(), tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b"}})
 		if !errors.Is(err, asynqx.ErrNodeSilent) || store.exchanges != 1 {
 			t.Errorf("%v after %d exchanges; want ErrNodeSilent after one", err, store.exchanges)
@@ -132,7 +132,7 @@ func (goneStore) RecordOutcomes(_ context.Context, receipts []tasks.Receipt) (co
 func TestReceiptBatcher_LogsWhatHasNoReceipt(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
-	b := NewReceiptBatcher(goneStore{}, func(...string) {}, zap.New(core))
+	b := NewReceiptBatcher(goneStore{}, nil, func(...string) {}, zap.New(core))
 	r := tasks.Receipt{BatchRef: tasks.BatchRef{Batch: "b", Index: 7}, Kind: tasks.KindDeviceUnbind, UserID: "u", Target: "d", Outcome: tasks.Succeeded, Reason: tasks.OK}
 	if err := b.Record(t.Context(), r); err != nil {
 		t.Fatal(err)

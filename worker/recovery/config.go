@@ -23,7 +23,7 @@ type Config struct {
 	Redis redis.UniversalClient
 	// Parker stores the dead letters of tasks that must not run again.
 	Parker Parker
-	// Receipts records what became of the tasks of batches.
+	// Receipts records what became of tasks.
 	Receipts Receipts
 
 	// Queues are the queues to repair. Default: those of tasks.QueueWeights.

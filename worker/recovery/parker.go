@@ -21,7 +21,7 @@ type Parker interface {
 	Park(ctx context.Context, l deadletter.Letter) error
 }
 
-// Receipts gives the tasks of batches their receipts.
+// Receipts gives tasks their receipts.
 type Receipts interface {
 	// Record returns nil once the receipt is stored, or was stored before.
 	Record(ctx context.Context, r tasks.Receipt) error
@@ -48,7 +48,7 @@ func (it item) undecodable(q queue) deadletter.Letter {
 	}
 }
 
-// park stores the receipt of a task of a batch, and then its letter. If the process
+// park stores the receipt of a task, and then its letter. If the process
 // dies in between, the task is still where it was, and is parked again, or runs
 // again. In the other order a task whose receipt fails, and which runs again and
 // succeeds, would leave a letter that nobody needs.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,13 +18,16 @@ import (
 
 // CancelResult is what Cancel did.
 type CancelResult struct {
-	// Cancelled is how many tasks were cancelled meanwhile, by Cancel and by workers.
+	// Cancelled is how many tasks were cancelled: of a whole batch by Cancel and meanwhile by
+	// workers, of a part by Cancel.
 	Cancelled int64 `json:"cancelled"`
 	// InFlight is how many tasks workers still have in hand. They end by themselves.
 	InFlight int64 `json:"in_flight"`
 	// Left is how many tasks are queued and not in flight. If it is not 0, Cancel was
 	// interrupted, and running it again cancels them.
 	Left int64 `json:"left"`
+	// IsKnown is false if Redis did not tell what was done.
+	IsKnown bool `json:"-"`
 }
 
 const (
@@ -59,7 +63,10 @@ func Cancel(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation
 	if err != nil {
 		return CancelResult{}, cmp.Or(cancelErr, err)
 	}
-	res := CancelResult{Cancelled: after.Cancelled - j.before, InFlight: int64(inFlight)}
+	res := CancelResult{Cancelled: after.Cancelled - j.before, InFlight: int64(inFlight), IsKnown: true}
+	if !c.IsWhole() { // somebody else may cancel another part
+		res.Cancelled = j.recorded.Load()
+	}
 	progress(res.Cancelled)
 	if c.IsWhole() || cancelErr != nil { // otherwise the others of the batch are queued
 		res.Left = max(after.Queued-res.InFlight, 0)
@@ -76,6 +83,7 @@ type job struct {
 	letters  *deadletter.Store
 	query    waiting.Query
 	progress func(cancelled int64)
+	recorded atomic.Int64
 	before   int64 // tasks of the batch that were cancelled before this job
 	deadSeen int64 // letters that the ledger counted when they were last discarded
 }
@@ -91,7 +99,11 @@ func (j *job) showProgress(ctx context.Context) {
 			return
 		case <-tick.C:
 			if stats, err := j.ledger.Show(ctx, j.Batch); err == nil {
-				j.progress(stats.Cancelled - j.before)
+				if n := stats.Cancelled - j.before; j.IsWhole() {
+					j.progress(n)
+				} else {
+					j.progress(j.recorded.Load())
+				}
 			}
 		}
 	}
@@ -146,6 +158,9 @@ func (j *job) record(ctx context.Context, page []waiting.Task) error {
 	receipts := make([]tasks.Receipt, len(page))
 	for i, t := range page {
 		receipts[i] = j.CancelledReceipt(t.Intent.BatchRef, t.Task, t.Attempts)
+		if t.MayBeDone {
+			receipts[i].Reason += tasks.MayBeDone
+		}
 	}
 	return j.recordOutcomes(ctx, receipts)
 }
@@ -154,6 +169,7 @@ func (j *job) recordOutcomes(ctx context.Context, receipts []tasks.Receipt) erro
 	if _, _, err := j.ledger.RecordOutcomes(ctx, receipts); err != nil {
 		return fmt.Errorf("record what is cancelled: %w", err)
 	}
+	j.recorded.Add(int64(len(receipts)))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package batches
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -37,6 +38,12 @@ func (e *EarlierError) Hint() string {
 	return "kooworker batch release " + e.Held.Batch + " ends the hold at once"
 }
 
+// DoneError means that there is nothing to hold in a batch.
+type DoneError struct{ ID string }
+
+// Error implements error.
+func (e *DoneError) Error() string { return "batch " + e.ID + " is done: there is nothing to hold" }
+
 // Hold holds a batch, and returns when no worker begins a task of it any more. A batch that is
 // held already can be held for longer: what was put off until the old end is put off until the
 // new one. If the process dies in between, workers do that when the old end has come.
@@ -46,11 +53,14 @@ func Hold(ctx context.Context, rdb redis.UniversalClient, h batch.Hold, progress
 	if err != nil {
 		return res, err
 	}
+	if stats, err := ledger.Show(ctx, h.Batch); err != nil || stats.Done {
+		return res, cmp.Or(err, error(&DoneError{ID: h.Batch}))
+	}
 	old, isHeld, err := ledger.HoldOf(ctx, h.Batch)
 	if err != nil {
 		return res, err
 	}
-	if isHeld && h.DueAt().Before(old.DueAt()) && time.Now().Before(old.DueAt()) {
+	if isHeld && !old.Ended && h.DueAt().Before(old.DueAt()) && time.Now().Before(old.DueAt()) {
 		return res, &EarlierError{Held: old}
 	}
 	if err := ledger.Hold(ctx, h); err != nil {
@@ -58,7 +68,7 @@ func Hold(ctx context.Context, rdb redis.UniversalClient, h batch.Hold, progress
 	}
 	began := time.Now()
 	query := waiting.OfBatch(h.Batch, lane, nil)
-	if isHeld && h.DueAt().After(old.DueAt()) {
+	if isHeld && !h.DueAt().Equal(old.DueAt()) {
 		if _, err := queues.Release(ctx, query, old.DueAt(), func(int64) {}); err != nil {
 			return res, err
 		}
@@ -77,7 +87,8 @@ func Hold(ctx context.Context, rdb redis.UniversalClient, h batch.Hold, progress
 // Release releases a batch that is held. It first ends the hold, so that workers put off
 // nothing more, and then makes pending what was put off. Last it forgets the hold. If the process
 // dies in between, the hold is still there, and has ended: running Release again
-// finishes it. If there is no hold, it does nothing.
+// finishes it. If somebody holds the batch again meanwhile, that hold stays. If there is no
+// hold, it does nothing.
 func Release(ctx context.Context, rdb redis.UniversalClient, id string, progress func(released int64)) (res HoldResult, err error) {
 	ledger, queues := batch.NewStore(rdb), waiting.NewStore(rdb)
 	if _, err := ledger.Show(ctx, id); err != nil {
@@ -92,8 +103,7 @@ func Release(ctx context.Context, rdb redis.UniversalClient, id string, progress
 		return res, err
 	}
 	if !h.Ended {
-		h.Ended = true
-		if err := ledger.Hold(ctx, h); err != nil {
+		if h, err = ledger.End(ctx, h); err != nil {
 			return res, err
 		}
 		if err := sleep(ctx, learnt); err != nil {
@@ -103,7 +113,7 @@ func Release(ctx context.Context, rdb redis.UniversalClient, id string, progress
 	if res.Moved, err = queues.Release(ctx, waiting.OfBatch(id, lane, nil), h.DueAt(), progress); err != nil {
 		return res, err
 	}
-	return res, ledger.Release(ctx, id)
+	return res, ledger.ForgetHold(ctx, h)
 }
 
 // sleep returns an error if ctx ends before the time is over.

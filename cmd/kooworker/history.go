@@ -1,0 +1,199 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/enqueue/history"
+	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/locks"
+)
+
+type historyCmd struct {
+	Show   historyShowCmd   `cmd:"" default:"withargs" help:"Show what became of all tasks of one user, oldest first. Batches with --no-receipts are not in it."`
+	Forget historyForgetCmd `cmd:"" help:"Remove the receipts of one user, of batches and of single orders. It refuses while tasks of the user wait, run or are dead."`
+}
+
+type historyShowCmd struct {
+	UserID   string `name:"user-id" required:"" placeholder:"ID" help:"KooDrive user."`
+	DeviceID string `name:"device-id" xor:"target" placeholder:"ID" help:"Only what happened to this device."`
+	LockID   string `name:"lock-id" xor:"target" placeholder:"ID" help:"Only what happened to this lock."`
+	JSON     bool   `help:"Print JSON lines: receipts, each with its source."`
+}
+
+// Run implements the command.
+func (c *historyShowCmd) Run(e *env, batches *batch.Store, singles *history.Store, letters *deadletter.Store) error {
+	events, err := c.events(e, batches, singles, letters)
+	if err != nil {
+		return redisError(err)
+	}
+	if c.JSON {
+		yieldAll := func(yield func(tasks.Receipt, error) bool) {
+			for _, r := range events {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+		return writeJSONLines(e.stdout, false, yieldAll, func(r tasks.Receipt) any { return r }, redisError)
+	}
+	table := terminal.NewTable(e.stdout, "WHEN", "SOURCE", "TASK", terminal.Optional("TARGET"), terminal.Optional("BATCH"), "OUTCOME")
+	for _, r := range events {
+		outcome := string(r.Outcome)
+		switch {
+		case strings.HasPrefix(string(r.Reason), outcome): // such as "cancelled: wrong file"
+			outcome = string(r.Reason)
+		case r.Reason != tasks.OK:
+			outcome += ": " + string(r.Reason)
+		}
+		table.Row(r.At.Local().Format(time.DateTime), r.Source, r.Kind, terminal.ID(r.Target), terminal.ID(r.Batch), outcome)
+	}
+	return table.Close("Nothing is known of this user.\n")
+}
+
+// events returns what is known of the user, oldest first.
+func (c *historyShowCmd) events(e *env, batches *batch.Store, singles *history.Store, letters *deadletter.Store) (events []tasks.Receipt, err error) {
+	add := func(r tasks.Receipt) {
+		switch {
+		case c.DeviceID != "" && (r.Kind != tasks.KindDeviceUnbind || r.Target != c.DeviceID):
+		case c.LockID != "" && (r.Kind != tasks.KindLockRelease || r.Target != c.LockID):
+		default:
+			if r.Source == tasks.FromBatch && locks.IsSweep(r.Batch) {
+				r.Source = tasks.FromSweep
+			}
+			events = append(events, r)
+		}
+	}
+	for _, receipts := range []iter.Seq2[tasks.Receipt, error]{batches.OfUser(e.ctx, c.UserID), singles.OfUser(e.ctx, c.UserID)} {
+		for r, err := range receipts {
+			if err != nil {
+				return nil, err
+			}
+			add(r)
+		}
+	}
+	known := make(map[tasks.Receipt]bool)
+	for _, r := range events {
+		known[deathOf(r)] = true
+	}
+	for l, err := range letters.List(e.ctx, deadletter.Filter{UserID: c.UserID}) {
+		if err != nil {
+			return nil, err
+		}
+		if r := receiptOfLetter(l); !known[deathOf(r)] {
+			add(r)
+		}
+	}
+	slices.SortStableFunc(events, func(a, b tasks.Receipt) int { return a.At.Compare(b.At) })
+	return events, nil
+}
+
+// receiptOfLetter tells of a dead letter as a receipt does. The letters of a batch without
+// receipts, of --no-history, or of what is no task, have no receipt of their own.
+func receiptOfLetter(l deadletter.Letter) tasks.Receipt {
+	r := tasks.Receipt{
+		BatchRef: tasks.BatchRef{Batch: l.Batch}, Kind: l.Kind, UserID: l.UserID, Target: l.Target,
+		Outcome: tasks.Dead, Reason: l.Reason, Attempts: l.Attempts, At: l.DeadAt.UTC(), Source: tasks.FromDeadLetter,
+	}
+	if decoded, ok := l.Receipt(tasks.Dead); ok {
+		r.BatchRef = decoded.BatchRef
+	}
+	return r
+}
+
+// deathOf is what a dead letter and its receipt have in common.
+func deathOf(r tasks.Receipt) tasks.Receipt {
+	return tasks.Receipt{BatchRef: r.BatchRef, Kind: r.Kind, Target: r.Target, Outcome: r.Outcome, Reason: r.Reason, Attempts: r.Attempts}
+}
+
+type historyForgetCmd struct {
+	UserID string `name:"user-id" required:"" placeholder:"ID" help:"KooDrive user."`
+	JSON   bool   `help:"Print one JSON object."`
+}
+
+// Run implements the command.
+//
+// A task that somebody enqueues after the look at the queues gets its receipt after all.
+// If the process dies half-way, running it again removes the rest.
+func (c *historyForgetCmd) Run(e *env, rdb redis.UniversalClient, batches *batch.Store, singles *history.Store, letters *deadletter.Store) error {
+	if err := c.checkOutstanding(e, rdb, letters); err != nil {
+		return err
+	}
+	ofBatches, err := batches.ForgetUser(e.ctx, c.UserID)
+	forgotten := ofBatches
+	if err == nil {
+		var others int64
+		others, err = singles.ForgetUser(e.ctx, c.UserID)
+		forgotten += others
+	}
+	sum := sha256.Sum256([]byte(c.UserID)) // a log must not keep the id that is forgotten
+	e.audit("history of a user forgotten", zap.String("user_sha256", hex.EncodeToString(sum[:])), zap.Int64("receipts", forgotten), zap.Bool("complete", err == nil))
+	if err != nil {
+		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, terminal.Count(forgotten, "receipts")))
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, struct {
+			Forgotten int64 `json:"forgotten"`
+		}{forgotten})
+	}
+	fmt.Fprintf(e.stdout, "%s forgotten\n", terminal.Count(forgotten, "receipts"))
+	return nil
+}
+
+// checkOutstanding returns an error if a task of the user would still get a receipt.
+func (c *historyForgetCmd) checkOutstanding(e *env, rdb redis.UniversalClient, letters *deadletter.Store) error {
+	queues := tasks.QueueWeights()
+	delete(queues, tasks.QueueDeadLetter)
+	isUsers := func(t waiting.Task) bool { return t.Task.User() == c.UserID }
+	outstanding, err := c.count(e, rdb, waiting.Query{Queues: slices.Sorted(maps.Keys(queues)), Matches: isUsers})
+	if err != nil {
+		return err
+	}
+	dead, err := c.count(e, rdb, waiting.Query{ // those that are replayed as well
+		Queues: []string{tasks.QueueDeadLetter}, Matches: isUsers,
+		Decode: func(kind string, payload []byte) (tasks.Task, tasks.Intent, error) {
+			return deadletter.Decode("", kind, payload).Task()
+		},
+	})
+	if err != nil {
+		return err
+	}
+	for l, err := range letters.List(e.ctx, deadletter.Filter{UserID: c.UserID}) {
+		if err != nil {
+			return redisError(err)
+		}
+		if _, _, err := l.Task(); err != nil {
+			dead++ // it is no task, but names the user
+		}
+	}
+	if outstanding+dead == 0 {
+		return nil
+	}
+	return commandError{
+		fmt.Errorf("nothing was forgotten: of this user %d are outstanding and %d dead, and these tasks would get further receipts", outstanding, dead), exitFailed,
+		"wait until the tasks are done, or cancel them; replay or discard the dead ones with kooworker dead replay|discard --user-id",
+	}
+}
+
+func (c *historyForgetCmd) count(e *env, rdb redis.UniversalClient, q waiting.Query) (n int, err error) {
+	for _, err := range waiting.NewStore(rdb).Each(e.ctx, q) {
+		if err != nil {
+			return 0, redisError(err)
+		}
+		n++
+	}
+	return n, nil
+}
