@@ -101,9 +101,10 @@ const (
 	DefaultShutdownTimeout = 25 * time.Second
 )
 
-// How often an idle worker looks for tasks where Redis does not tell it, and any worker for retries that are due. With
-// asynq's defaults of 1 s and 5 s a task would wait half a second, and a retry up to five
-// seconds. asynq asks package fetch again at once: it is that which waits for a task.
+// How often an idle worker looks for tasks where Redis does not tell it, and any worker for
+// retries that are due. With asynq's defaults of 1 s and 5 s a task would wait half a
+// second, and a retry up to five seconds. asynq asks package fetch again at once: it is
+// that which waits for a task.
 const (
 	pollEvery            = 20 * time.Millisecond
 	taskCheckInterval    = time.Millisecond

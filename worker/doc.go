@@ -28,11 +28,11 @@
 //
 // # Stopping
 //
-// When the context of Run ends, the gate refuses the tasks that wait for a permit.
-// Tasks that were fetched and not begun go back to the head of their queue. The server
-// waits for the tasks in flight. A task that is not finished after Config.ShutdownTimeout goes back to the head of its
-// queue, uncharged. Config.Hurry leaves 2 s, after which the task is retried,
-// uncharged.
+// When the context of Run ends, the gate refuses the tasks that wait for a permit. Tasks
+// that were fetched and not begun go back to the head of their queue. The server waits for
+// the tasks in flight. A task that is not finished after Config.ShutdownTimeout goes back
+// to the head of its queue, uncharged. Config.Hurry leaves 2 s, after which the task is
+// retried, uncharged.
 //
 // # Boundaries
 //

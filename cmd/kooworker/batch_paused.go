@@ -29,8 +29,9 @@ func (f *forecaster) paused(ctx context.Context, id string) (string, error) {
 	})
 }
 
-// pausedOf is paused, given the kinds of the latest tasks of the batch. If no task has ended, the kinds are not known: a paused queue counts
-// if tasks wait in the lane of the batch there.
+// pausedOf is paused, given the kinds of the latest tasks of the batch. If no task has
+// ended, the kinds are not known: a paused queue counts if tasks wait in the lane of the
+// batch there.
 func (f *forecaster) pausedOf(ctx context.Context, id string, kinds []tasks.Kind) (string, error) {
 	lane, err := batch.NewStore(f.rdb).Lane(ctx, id)
 	if err != nil {

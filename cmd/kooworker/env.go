@@ -98,8 +98,9 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 // writeJSONLines writes a line for each item, through a buffer or at once; it is always at
-// once on a terminal, where an interrupt must not leave half a line. line makes what it holds. After an error of items, the lines before it are written, and explain
-// makes the error to return.
+// once on a terminal, where an interrupt must not leave half a line. line makes what it
+// holds. After an error of items, the lines before it are written, and explain makes the
+// error to return.
 func writeJSONLines[T any](w io.Writer, atOnce bool, items iter.Seq2[T, error], line func(T) any, explain func(error) error) error {
 	buffer := bufio.NewWriter(w)
 	if !atOnce && !terminal.IsTerminal(w) {

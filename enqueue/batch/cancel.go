@@ -52,8 +52,8 @@ func (e *CancelledError) Hint() string {
 	return "nothing more of it runs; put what is to run after all into another batch"
 }
 
-// Cancel records that tasks of a batch must not run. Workers learn it within a second or two, and
-// record such a task as cancelled instead of running it. If the whole batch is
+// Cancel records that tasks of a batch must not run. Workers learn it within a second or
+// two, and record such a task as cancelled instead of running it. If the whole batch is
 // cancelled, producers that still feed it get a *CancelledError.
 //
 // The tasks that wait stay where they are; package waiting takes them out of their
@@ -134,11 +134,11 @@ completeIfDone(ARGV[1])
 return {n, index, tonumber(m[1])}
 `)
 
-// CancelRest records as cancelled what a cancelled batch still counts as queued or dead. The caller
-// knows that no queue holds it: somebody has deleted the tasks there, or Redis has
-// lost them. The ledger does not know what they were about, so their receipts have an
-// index and no user. If one turns up after all, workers do not run it. It
-// returns how many there were.
+// CancelRest records as cancelled what a cancelled batch still counts as queued or dead.
+// The caller knows that no queue holds it: somebody has deleted the tasks there, or Redis
+// has lost them. The ledger does not know what they were about, so their receipts have an
+// index and no user. If one turns up after all, workers do not run it. It returns how many
+// there were.
 func (s *Store) CancelRest(ctx context.Context, c Cancellation) (cancelled int64, err error) {
 	const together, indexes = 500, 4096 // a script of these takes some milliseconds at most
 	for from := int64(0); ; {

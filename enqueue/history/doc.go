@@ -26,9 +26,9 @@
 // # Crashes
 //
 // A worker writes the receipt when KooDrive has answered, and before the task leaves its
-// queue. So no task is done without a receipt. If the worker dies after KooDrive's answer and before
-// the receipt, the task runs again, and its receipt says already_gone. If it dies after the
-// receipt, the task runs again as well, and has a second receipt, which says already_gone.
-// A batch has one state per task and would see this; here nothing tells one order
-// from the next about the same device, so both receipts are shown.
+// queue. So no task is done without a receipt. If the worker dies after KooDrive's answer
+// and before the receipt, the task runs again, and its receipt says already_gone. If it
+// dies after the receipt, the task runs again as well, and has a second receipt, which says
+// already_gone. A batch has one state per task and would see this; here nothing tells one
+// order from the next about the same device, so both receipts are shown.
 package history

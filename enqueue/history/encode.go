@@ -11,7 +11,8 @@ import (
 )
 
 // A receipt is stored as text: its fields, separated by tabs. The first one is the time in
-// ms, which Redis adds, and the last one is the device as JSON, or empty. No field contains a tab.
+// ms, which Redis adds, and the last one is the device as JSON, or empty. No field contains
+// a tab.
 const numFields = 9
 
 // mostDevice is the length up to which a device is kept. KooDrive lets people name their

@@ -57,8 +57,8 @@ return n
 // Release makes the tasks that match pending if Hold, or a worker that came to them, has put
 // them off to this time. It returns how many.
 //
-// A retry that is due at the same time as the hold ends is released, too: it runs too early, and no
-// attempt is lost by that.
+// A retry that is due at the same time as the hold ends is released, too: it runs too
+// early, and no attempt is lost by that.
 func (s *Store) Release(ctx context.Context, q Query, due time.Time, progress func(released int64)) (released int64, err error) {
 	end := float64(due.Unix())
 	const rounding = 2 // seconds; a worker rounds the time of a retry up

@@ -16,10 +16,10 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
-// Remove takes the tasks that match out of their queues, once through all of them.
-// It calls record with each page before it deletes that page, for some pages at a time;
-// record may be nil. It returns how many it has deleted. The package comment says what happens if record
-// fails, or the process dies.
+// Remove takes the tasks that match out of their queues, once through all of them. It calls
+// record with each page before it deletes that page, for some pages at a time; record may
+// be nil. It returns how many it has deleted. The package comment says what happens if
+// record fails, or the process dies.
 func (s *Store) Remove(ctx context.Context, q Query, record func(ctx context.Context, page []Task) error) (removed int64, err error) {
 	var deleted atomic.Int64
 	finishing, ctx := errgroup.WithContext(ctx)

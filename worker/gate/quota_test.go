@@ -277,7 +277,8 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 		{name: "never refuses", workers: []int{1, 3}, api: func() api { return noQuota{} }, refused: 0, to: 45 * s, callers: 16},
 		{name: "refuses all from 1 s to 11 s", workers: []int{1}, api: func() api { return &troubled{api: noQuota{}} }, share: .95, refused: .01, to: 45 * s, users: 100_000, callers: 16},
 		{name: "the same, and bucket 200/s", workers: []int{3}, api: func() api { return &troubled{api: bucket(200, 20)()} }, allows: 200, share: .97, refused: .02},
-		// Once in 40 runs the first refusals look like a quota, which takes half a minute to unlearn.
+		// Once in 40 runs the first refusals look like a quota, which takes half a minute
+		// to unlearn.
 		{name: "1 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{1} }, share: .95, refused: 1, from: 50 * s, to: 90 * s, users: 2000, callers: 16},
 		{name: "20 % of the users are always refused", workers: []int{1, 3}, api: func() api { return limitedUsers{20} }, share: .95, refused: 1, from: 50 * s, to: 90 * s, users: 2000, callers: 16},
 	}
@@ -295,7 +296,8 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 				}
 				synctest.Test(t, func(t *testing.T) {
 					from, to := cmp.Or(r.from, 30*s), cmp.Or(r.to, 90*s)
-					// Sixty-four callers of twenty workers are more than any of these quotas needs.
+					// Sixty-four callers of twenty workers are more than any of these
+					// quotas needs.
 					d := &drain{api: r.api(), strange: r.strange, workers: n, callers: cmp.Or(r.callers, 64) / (1 + n/5), users: cmp.Or(r.users, 100_000), seed: 2, rate: r.rate, mixed: r.mixed}
 					d.run(t, to)
 					passed, refused := float64(sum(d.passed, from, to)), float64(sum(d.refused, from, to))

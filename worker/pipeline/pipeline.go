@@ -230,8 +230,8 @@ func (p *Pipeline) decode(d Delivery) (Job, Result) {
 	return Job{ID: d.ID, Task: task, Intent: intent, Lane: d.lane(), Calling: d.Calling}, Result{}
 }
 
-// attempt lets the job do the work, unless the task is cancelled or held, or has expired. A panic becomes a
-// Failed result: the stack goes to the log, and the task is tried again.
+// attempt lets the job do the work, unless the task is cancelled or held, or has expired. A
+// panic becomes a Failed result: the stack goes to the log, and the task is tried again.
 func (p *Pipeline) attempt(ctx context.Context, job Job) (result Result) {
 	defer func() {
 		if x := recover(); x != nil {

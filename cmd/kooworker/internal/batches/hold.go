@@ -85,8 +85,8 @@ func Hold(ctx context.Context, rdb redis.UniversalClient, h batch.Hold, progress
 }
 
 // Release releases a batch that is held. It first ends the hold, so that workers put off
-// nothing more, and then makes pending what was put off. Last it forgets the hold. If the process
-// dies in between, the hold is still there, and has ended: running Release again
+// nothing more, and then makes pending what was put off. Last it forgets the hold. If the
+// process dies in between, the hold is still there, and has ended: running Release again
 // finishes it. If somebody holds the batch again meanwhile, that hold stays. If there is no
 // hold, it does nothing.
 func Release(ctx context.Context, rdb redis.UniversalClient, id string, progress func(released int64)) (res HoldResult, err error) {
