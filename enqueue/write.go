@@ -42,13 +42,23 @@ func (w *chunkWriter) writeChunk(ctx context.Context, part chunkPart) error {
 }
 
 func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
+	var missing map[int64]bool
+	if w.batched() && w.o.Restore {
+		err := w.withRetry(ctx, func(ctx context.Context) (err error) {
+			missing, err = cancelable.Call(ctx, func() (map[int64]bool, error) { return w.missing(ctx, part) })
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	var open []*entry // the entries to enqueue
 	for i := range part.entries {
 		e := &part.entries[i]
 		switch {
 		case e.Task == nil:
 			e.Status = Rejected
-		case e.state == batch.Absent, e.state == batch.Queued && w.o.Restore:
+		case e.state == batch.Absent, missing[e.index]:
 			e.Status = ""
 			open = append(open, e)
 		default:
@@ -70,6 +80,37 @@ func (w *chunkWriter) tryChunk(ctx context.Context, part chunkPart) error {
 		}
 	}
 	return err
+}
+
+// missing returns the indexes of those entries that the batch counts as queued and whose
+// tasks are not in their queue. An outcome is recorded before the task leaves its queue. So
+// the states are read after the queue: what is still queued then was not done meanwhile.
+func (w *chunkWriter) missing(ctx context.Context, part chunkPart) (map[int64]bool, error) {
+	exist := make(map[int64]*redis.IntCmd) // by the index in part.entries
+	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, e := range part.entries {
+			if e.Task != nil && e.state == batch.Queued {
+				queue := w.lane.Of(e.Task.Queue())
+				exist[int64(i)] = p.Exists(ctx, asynqx.TaskKey(queue, tasks.BatchIdentity(w.result.Batch, e.Task)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	now, err := w.store.Reread(ctx, w.result.Batch, part.chunk)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int64]bool)
+	for i, cmd := range exist {
+		e := part.entries[i]
+		if cmd.Val() == 0 && now.State(int(e.index-now.Index(0))) == batch.Queued {
+			out[e.index] = true
+		}
+	}
+	return out, nil
 }
 
 // enqueue gives each entry its status. If it returns an error, entries without a

@@ -358,3 +358,29 @@ func TestDeadReplay_NewBindingSupersedesUnbind(t *testing.T) {
 		t.Errorf("bound: %v; want the guarded device alone", left)
 	}
 }
+
+// What a worker has done meanwhile is not missing.
+func TestBatch_RestoreBesideAWorker(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	server := redistest.Start(t)
+	api := newFakeAPI(t, 0)
+	startWorker(t, server, api.URL, "--concurrency", "64")
+	args := []string{"enqueue", "unbind", "--file", "-", "--batch", "b-1", "--json", "--redis-url", server.URL()}
+	for range 3 {
+		r := kooworker(t, unbindsCSV(n), args...)
+		if r.code != exitDone {
+			t.Fatalf("%+v; want exit 0", r)
+		}
+		if sum := r.object(t); len(args) > 9 && sum["enqueued"] != 0.0 {
+			t.Errorf("%v were restored; want none", sum["enqueued"])
+		}
+		args = append(args[:9:9], "--restore")
+	}
+	if r := kooworker(t, "", "batch", "wait", "b-1", "--timeout", "2m", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v; want exit 0", r)
+	}
+	if done, twice := api.executed(); done != n || len(twice) != 0 {
+		t.Errorf("%d were done, %d of them twice; want %d, each once", done, len(twice), n)
+	}
+}

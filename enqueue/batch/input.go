@@ -203,6 +203,17 @@ func (c Chunk) State(i int) State {
 	return State(b & 0x0f)
 }
 
+// Reread returns a chunk that was claimed with the states that its items have now.
+func (s *Store) Reread(ctx context.Context, id string, c Chunk) (Chunk, error) {
+	from := c.first / 2
+	states, err := s.rdb.GetRange(ctx, keysOf(id).states, from, from+int64(len(c.states))-1).Result()
+	if err != nil {
+		return c, fmt.Errorf("batch %s: read the states of a chunk: %w", id, err)
+	}
+	c.states = states
+	return c, nil
+}
+
 // ClaimChunk claims the n'th chunk of the input. digests holds the rolling digest of
 // the whole input after each item of the chunk that was read so far. A chunk may
 // be claimed again when more of its items were read.
