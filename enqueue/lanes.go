@@ -27,8 +27,8 @@ func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		turn = p.Incr(ctx, lanesKey)
 		for i, l := range lanes {
-			for _, queue := range []string{tasks.QueueUnbind, tasks.QueueRelease, tasks.QueueOffboard} {
-				waiting[i] = append(waiting[i], p.LLen(ctx, asynqx.PendingKey(l.Of(queue))))
+			for _, queue := range tasks.QueuesIn(l) {
+				waiting[i] = append(waiting[i], p.LLen(ctx, asynqx.PendingKey(queue)))
 			}
 		}
 		return nil

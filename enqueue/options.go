@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -77,9 +78,8 @@ func buildOptions(now time.Time, opts []Option) (options, error) {
 			return options{}, optionErrorf("the time is %s; want one in less than 290 years", o.at.Format(time.RFC3339))
 		}
 	}
-	o.runAt = now.Add(o.delay)
-	if full := o.runAt.Truncate(time.Second); o.delay > 0 && full.Before(o.runAt) {
-		o.runAt = full.Add(time.Second) // asynq cuts off the fraction, so the task would run too early
+	if o.runAt = now.Add(o.delay); o.delay > 0 {
+		o.runAt = asynqx.WholeSecond(o.runAt)
 	}
 	if !o.deadline.IsZero() && !o.deadline.After(o.runAt) {
 		return options{}, optionErrorf("the deadline is %s; want a time after %s, before which the task cannot run",

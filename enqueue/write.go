@@ -204,7 +204,7 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 }
 
 // runAt returns from when on an item with this time of its own may run, by Redis' clock, and
-// whether that is later than now. asynq keeps whole seconds, so the time is rounded up.
+// whether that is later than now.
 func (w *chunkWriter) runAt(ctx context.Context, due time.Time, o options) (at time.Time, isLater bool, err error) {
 	if due.IsZero() {
 		return o.runAt, o.delay > 0, nil
@@ -213,10 +213,7 @@ func (w *chunkWriter) runAt(ctx context.Context, due time.Time, o options) (at t
 	if err != nil || !due.After(now) {
 		return now, false, err
 	}
-	if full := due.Truncate(time.Second); full.Before(due) {
-		due = full.Add(time.Second)
-	}
-	return due, true, nil
+	return asynqx.WholeSecond(due), true, nil
 }
 
 // exchange is what became of scripts that were run in one exchange.

@@ -65,11 +65,10 @@ func hasLanes(queue string) bool {
 	return queue == QueueRelease || queue == QueueUnbind || queue == QueueOffboard
 }
 
-// BatchQueues returns the queues where the tasks of a batch may be: in its lane and,
-// if they were found by an off-boarding that was replayed, in that of files.
-func BatchQueues(l Lane) []string {
+// QueuesIn returns the names of the queues that have lanes, in each of these lanes.
+func QueuesIn(lanes ...Lane) []string {
 	var out []string
-	for _, lane := range []Lane{l, LaneBulk} {
+	for _, lane := range lanes {
 		for _, queue := range []string{QueueUnbind, QueueRelease, QueueOffboard} {
 			if name := lane.Of(queue); !slices.Contains(out, name) {
 				out = append(out, name)
@@ -78,6 +77,10 @@ func BatchQueues(l Lane) []string {
 	}
 	return out
 }
+
+// BatchQueues returns the queues where the tasks of a batch may be: in its lane and,
+// if they were found by an off-boarding that was replayed, in that of files.
+func BatchQueues(l Lane) []string { return QueuesIn(l, LaneBulk) }
 
 // SplitQueue returns the queue and the lane of a name that [Lane.Of] has made.
 func SplitQueue(name string) (queue string, l Lane) {

@@ -158,14 +158,15 @@ func heldText(h batch.Hold) string {
 // withTimeLeft adds the time that the rest of a batch takes.
 func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
 	out := batchLeft{BatchStats: b}
-	if h, ok := f.holdOf(ctx, b.ID); ok && b.Queued > 0 {
+	if b.Queued == 0 {
+		return out
+	}
+	if h, ok := f.holdOf(ctx, b.ID); ok {
 		out.Held = &h
 		return out
 	}
-	if b.Queued > 0 {
-		if out.forecast = f.of(ctx, b.ID); out.forecast.rate > 0 {
-			out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.forecast.rate))
-		}
+	if out.forecast = f.of(ctx, b.ID); out.forecast.rate > 0 {
+		out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.forecast.rate))
 	}
 	return out
 }

@@ -57,12 +57,7 @@ func (c *cancelCmd) check() error {
 
 // query looks for the single orders that match. Those of batches do not.
 func (c *cancelCmd) query() waiting.Query {
-	var q waiting.Query
-	for _, lane := range []tasks.Lane{tasks.LaneSingle, tasks.LaneUrgent, tasks.LaneBulk} {
-		for _, queue := range []string{tasks.QueueUnbind, tasks.QueueRelease, tasks.QueueOffboard} {
-			q.Queues = append(q.Queues, lane.Of(queue))
-		}
-	}
+	q := waiting.Query{Queues: tasks.QueuesIn(tasks.LaneSingle, tasks.LaneUrgent, tasks.LaneBulk)}
 	for _, kind := range orderKinds() {
 		if c.UserID != "" { // see tasks.Identity
 			q.IDPrefixes = append(q.IDPrefixes, string(kind)+":"+c.UserID+":")
@@ -128,13 +123,8 @@ func (c *cancelCmd) summary(report cancelReport) string {
 // receiptsOf are the receipts of single orders that are cancelled.
 func receiptsOf(page []waiting.Task) (receipts []tasks.Receipt) {
 	for _, t := range page {
-		r := tasks.Receipt{
-			Kind: t.Task.Kind(), UserID: t.Task.User(), Target: t.Task.Target(), Outcome: tasks.Cancelled, Reason: tasks.CalledOff,
-			Attempts: t.Attempts, Source: tasks.SourceOfSingle(t.ID),
-		}
-		if t.MayBeDone {
-			r.Reason += tasks.MayBeDone
-		}
+		r := t.CancelledReceipt(tasks.CalledOff)
+		r.Source = tasks.SourceOfSingle(t.ID)
 		receipts = append(receipts, r)
 	}
 	return receipts

@@ -112,7 +112,7 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	if err != nil {
 		return redisError(err)
 	}
-	isLater := time.Until(res.RunAt) > time.Second
+	isLater := runsLater(res.RunAt)
 	if c.JSON {
 		out := map[string]any{
 			"id": res.ID, "kind": t.Kind(), "queue": res.Queue, "user_id": t.User(), "target": t.Target(), "status": res.Status,
@@ -133,6 +133,9 @@ func (c *enqueueFlags) runSingle(e *env, t tasks.Task) error {
 	fmt.Fprintf(e.stdout, "enqueued %s%s\n", res.ID, when)
 	return nil
 }
+
+// runsLater reports whether a task that runs from t on waits for its time.
+func runsLater(t time.Time) bool { return time.Until(t) > time.Second }
 
 // jsonTime returns a time for JSON in whole seconds of UTC, and nil for the zero time.
 func jsonTime(t time.Time) *time.Time {

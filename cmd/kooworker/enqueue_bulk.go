@@ -81,7 +81,7 @@ type runTimes struct {
 
 // add counts an item if it runs later.
 func (r *runTimes) add(item enqueue.Item) {
-	if item.Status != enqueue.Enqueued || time.Until(item.RunAt) <= time.Second {
+	if item.Status != enqueue.Enqueued || !runsLater(item.RunAt) {
 		return
 	}
 	r.tasks++

@@ -229,7 +229,7 @@ func (p *pipe) report(item enqueue.Item) {
 		s.Error = item.Err.Error()
 	}
 	p.later.add(item)
-	if time.Until(item.RunAt) > time.Second {
+	if runsLater(item.RunAt) {
 		s.RunAt = jsonTime(item.RunAt)
 	}
 	for len(p.waiting) > 0 && p.waiting[0].known {

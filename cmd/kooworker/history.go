@@ -163,10 +163,7 @@ func (c *historyForgetCmd) checkOutstanding(e *env, rdb redis.UniversalClient, l
 		return err
 	}
 	dead, err := c.count(e, rdb, waiting.Query{ // those that are replayed as well
-		Queues: []string{tasks.QueueDeadLetter}, Matches: isUsers,
-		Decode: func(kind string, payload []byte) (tasks.Task, tasks.Intent, error) {
-			return deadletter.Decode("", kind, payload).Task()
-		},
+		Queues: []string{tasks.QueueDeadLetter}, Matches: isUsers, Decode: deadletter.DecodeTask,
 	})
 	if err != nil {
 		return err

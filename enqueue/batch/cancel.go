@@ -159,11 +159,3 @@ func (s *Store) CancelRest(ctx context.Context, c Cancellation) (cancelled int64
 		}
 	}
 }
-
-// CancelledReceipt returns the receipt of a task that is cancelled.
-func (c Cancellation) CancelledReceipt(ref tasks.BatchRef, t tasks.Task, attempts int) tasks.Receipt {
-	return tasks.Receipt{
-		BatchRef: ref, Kind: t.Kind(), UserID: t.User(), Target: t.Target(),
-		Outcome: tasks.Cancelled, Reason: c.ReceiptReason(), Attempts: attempts,
-	}
-}

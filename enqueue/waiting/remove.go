@@ -17,9 +17,9 @@ import (
 )
 
 // Remove takes the tasks that match out of their queues, once through all of them. It calls
-// record with each page before it deletes that page, for some pages at a time; record may
-// be nil. It returns how many it has deleted. The package comment says what happens if
-// record fails, or the process dies.
+// record with each page before it deletes that page, for some pages at a time. It returns
+// how many it has deleted. The package comment says what happens if record fails, or the
+// process dies.
 func (s *Store) Remove(ctx context.Context, q Query, record func(ctx context.Context, page []Task) error) (removed int64, err error) {
 	var deleted atomic.Int64
 	finishing, ctx := errgroup.WithContext(ctx)
@@ -255,10 +255,8 @@ func (r remover) finish(ctx context.Context, found []Task, claimed []string, unt
 	if len(page) == 0 {
 		return nil
 	}
-	if r.record != nil {
-		if err := r.record(ctx, page); err != nil {
-			return err
-		}
+	if err := r.record(ctx, page); err != nil {
+		return err
 	}
 	args := []any{until, asynqx.TaskKeyPrefix(r.queue)}
 	for _, t := range page {

@@ -35,6 +35,17 @@ type Task struct {
 	MayBeDone bool
 }
 
+// CancelledReceipt returns the receipt of the task if it is cancelled.
+func (t Task) CancelledReceipt(reason tasks.Reason) tasks.Receipt {
+	if t.MayBeDone {
+		reason += tasks.MayBeDone
+	}
+	return tasks.Receipt{
+		BatchRef: t.Intent.BatchRef, Kind: t.Task.Kind(), UserID: t.Task.User(), Target: t.Task.Target(),
+		Outcome: tasks.Cancelled, Reason: reason, Attempts: t.Attempts,
+	}
+}
+
 // Query says which tasks are looked for.
 type Query struct {
 	// Queues are where to look, their lanes included; see tasks.Lane.

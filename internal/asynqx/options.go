@@ -23,3 +23,12 @@ func QueueOptions(queue string) []asynq.Option {
 func TaskOptions(queue, id string, runAt time.Time) []asynq.Option {
 	return append(QueueOptions(queue), asynq.TaskID(id), asynq.ProcessAt(runAt))
 }
+
+// WholeSecond rounds a time up to a whole second. asynq keeps whole seconds and cuts off the
+// fraction, so that a task would run too early.
+func WholeSecond(t time.Time) time.Time {
+	if full := t.Truncate(time.Second); full.Before(t) {
+		return full.Add(time.Second)
+	}
+	return t
+}

@@ -68,6 +68,12 @@ func (l Letter) Receipt(outcome tasks.Outcome) (receipt tasks.Receipt, ok bool) 
 	return receipt, true
 }
 
+// DecodeTask decodes the task of a letter, given the type and the payload that the letter has
+// in the dead-letter queue.
+func DecodeTask(kind string, data []byte) (tasks.Task, tasks.Intent, error) {
+	return Decode("", kind, data).Task()
+}
+
 // envelopeVersion is the version of the envelope. An envelope that cannot be read
 // is shown as bytes, and never dropped.
 const envelopeVersion = 1

@@ -76,11 +76,7 @@ func RetryDelay(retries int, err error, _ *asynq.Task) time.Duration {
 	default: // an expired lease, an operator's cancel
 		delay = 2 * time.Second
 	}
-	at := time.Now().Add(delay)
-	if full := at.Truncate(time.Second); full.Before(at) {
-		at = full.Add(time.Second)
-	}
-	return time.Until(at)
+	return time.Until(asynqx.WholeSecond(time.Now().Add(delay)))
 }
 
 // IsFailure is asynq's IsFailure: it reports whether an error counts as a retry.

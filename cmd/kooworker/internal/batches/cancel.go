@@ -63,10 +63,7 @@ func Cancel(ctx context.Context, rdb redis.UniversalClient, c batch.Cancellation
 	if err != nil {
 		return CancelResult{}, cmp.Or(cancelErr, err)
 	}
-	res := CancelResult{Cancelled: after.Cancelled - j.before, InFlight: int64(inFlight), IsKnown: true}
-	if !c.IsWhole() { // somebody else may cancel another part
-		res.Cancelled = j.recorded.Load()
-	}
+	res := CancelResult{Cancelled: j.cancelled(after), InFlight: int64(inFlight), IsKnown: true}
 	progress(res.Cancelled)
 	if c.IsWhole() || cancelErr != nil { // otherwise the others of the batch are queued
 		res.Left = max(after.Queued-res.InFlight, 0)
@@ -88,8 +85,17 @@ type job struct {
 	deadSeen int64 // letters that the ledger counted when they were last discarded
 }
 
-// showProgress shows how many tasks are cancelled, until ctx ends. Workers cancel some
-// of them.
+// cancelled returns how many tasks are cancelled so far, given the counts of the batch.
+// Workers cancel some of a whole batch. Of a part only those count that the job itself has
+// recorded: somebody else may cancel another part.
+func (j *job) cancelled(stats tasks.BatchStats) int64 {
+	if j.IsWhole() {
+		return stats.Cancelled - j.before
+	}
+	return j.recorded.Load()
+}
+
+// showProgress shows how many tasks are cancelled, until ctx ends.
 func (j *job) showProgress(ctx context.Context) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
@@ -99,11 +105,7 @@ func (j *job) showProgress(ctx context.Context) {
 			return
 		case <-tick.C:
 			if stats, err := j.ledger.Show(ctx, j.Batch); err == nil {
-				if n := stats.Cancelled - j.before; j.IsWhole() {
-					j.progress(n)
-				} else {
-					j.progress(j.recorded.Load())
-				}
+				j.progress(j.cancelled(stats))
 			}
 		}
 	}
@@ -157,10 +159,7 @@ func (j *job) run(ctx context.Context) (inFlight int, err error) {
 func (j *job) record(ctx context.Context, page []waiting.Task) error {
 	receipts := make([]tasks.Receipt, len(page))
 	for i, t := range page {
-		receipts[i] = j.CancelledReceipt(t.Intent.BatchRef, t.Task, t.Attempts)
-		if t.MayBeDone {
-			receipts[i].Reason += tasks.MayBeDone
-		}
+		receipts[i] = t.CancelledReceipt(j.ReceiptReason())
 	}
 	return j.recordOutcomes(ctx, receipts)
 }

@@ -30,9 +30,7 @@ func Missing(ctx context.Context, rdb redis.UniversalClient, id string) (missing
 	live := waiting.OfBatch(id, lane, nil)
 	dead := live
 	dead.Queues = []string{tasks.QueueDeadLetter}
-	dead.Decode = func(kind string, payload []byte) (tasks.Task, tasks.Intent, error) {
-		return deadletter.Decode("", kind, payload).Task()
-	}
+	dead.Decode = deadletter.DecodeTask
 	const looks = 2
 	for range looks {
 		for _, query := range []waiting.Query{live, dead} {
