@@ -40,7 +40,7 @@ build: ## Build bin/kooworker
 
 .PHONY: test
 test: ## Run the tests, against real servers, with the race detector
-	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3
+	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3 prometheus
 	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: chaos
@@ -100,7 +100,7 @@ bench-profile: ## Profile a worker that drains a batch, and show the stages; wri
 
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out
-	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc python3
+	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc python3 prometheus
 	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
 	@go tool cover -func=coverage.out | tail -n 1
 
@@ -136,7 +136,7 @@ scripts-check: ## Check the workflow, and the scripts if shellcheck is installed
 	fi
 
 .PHONY: deploy-check
-deploy-check: ## Check deploy/: compose file, Dockerfile, systemd unit, Redis settings
+deploy-check: ## Check deploy/: compose file, Dockerfile, systemd unit, Redis settings, alerts
 	@deploy/check/run
 
 .PHONY: fuzz-smoke
