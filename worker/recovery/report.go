@@ -25,6 +25,11 @@ const (
 	Refused     Repair = "refused"     // the Parker failed; another pass tries again
 )
 
+// AllRepairs lists every repair.
+func AllRepairs() []Repair {
+	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
+}
+
 // sampled returns a logger that writes of each kind of repair 20 lines a second,
 // and then every 100th: a dead worker leaves hundreds of tasks. Lines about lost
 // tasks are not written with it, since the ID in the line is all that is left.
