@@ -7,6 +7,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/kooworker/kooworker/worker/outage"
 )
 
 // The exit codes, as the README lists them.
@@ -42,18 +44,6 @@ func is[T error](err error) bool {
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
 
-// redisHints are for error replies of a Redis that can be reached.
-//
-//nolint:gosec // G101: these are Redis' error codes, not credentials
-var redisHints = map[string]string{
-	"OOM ":       "Redis is full: give it more memory (maxmemory), or let workers make room",
-	"READONLY ":  "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
-	"LOADING ":   "Redis is still loading its data: try again in a moment",
-	"NOAUTH ":    "Redis wants a password: give it in --redis-url",
-	"WRONGPASS ": "Redis refuses the user or password of --redis-url",
-	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
-}
-
 // errInterrupted is for commands that can be run again, whether or not Redis has carried
 // them out: those that read, enqueue one task, change one lock, or delete a batch.
 var errInterrupted = errors.New("interrupted; it is safe to run the same command again")
@@ -64,12 +54,7 @@ func redisError(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errInterrupted
 	}
-	for prefix, hint := range redisHints {
-		if strings.Contains(err.Error(), prefix) {
-			return commandError{err, exitFailed, hint}
-		}
-	}
-	return commandError{err, exitFailed, "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"}
+	return commandError{err, exitFailed, outage.Hint(err)}
 }
 
 // report prints an error in one line and its hint in a second one. It returns the

@@ -60,11 +60,16 @@ var stdLog struct {
 }
 
 func (f *logFlags) adopt(log *zap.Logger) {
-	redis.SetLogger(redisLogger{asynqx.Sampled(log.Named("redis")).Sugar()})
+	adoptRedis(asynqx.Sampled(log))
 	stdLog.mu.Lock()
 	defer stdLog.mu.Unlock()
 	stdLog.owner = f
 	redirectStdLog(log)
+}
+
+// adoptRedis sends the lines of go-redis to log, which should be sampled.
+func adoptRedis(log *zap.Logger) {
+	redis.SetLogger(redisLogger{log.Named("redis").Sugar()})
 }
 
 // release stops writing to the command's stream, because the command is over. Further
