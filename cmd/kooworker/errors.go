@@ -58,26 +58,35 @@ func redisError(err error) error {
 }
 
 // report prints an error in one line and its hint in a second one. It returns the
-// exit code, and is the only place where errors become exit codes.
+// exit code.
 func report(stderr io.Writer, err error) int {
+	text, hint, code := describe(err)
+	if text != "" {
+		fmt.Fprintf(stderr, "kooworker: %s\n", text)
+	}
+	if hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	}
+	return code
+}
+
+// describe returns what to print of an error, if anything, and its exit code. It is the only
+// place where errors become exit codes.
+func describe(err error) (text, hint string, code int) {
 	if err == nil {
-		return exitDone
+		return "", "", exitDone
 	}
 	if errors.Is(err, errPartial) {
-		return exitPartial
+		return "", "", exitPartial
 	}
-	text := asynqCode.ReplaceAllString(err.Error(), "$1")
-	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(text, "\n", " "))
+	text = asynqCode.ReplaceAllString(err.Error(), "$1")
 	known := commandError{code: exitFailed}
 	_ = errors.As(err, &known)
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
 		known.hint = hinted.Hint()
 	}
-	if known.hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", known.hint)
-	}
-	return known.code
+	return strings.ReplaceAll(text, "\n", " "), known.hint, known.code
 }
 
 // asynqCode matches what asynq puts before the cause of a Redis error. The error's

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -41,14 +45,37 @@ func (f *logFlags) quiet(w io.Writer) {
 
 func (f *logFlags) build(w io.Writer) *zap.Logger {
 	level, _ := zapcore.ParseLevel(f.LogLevel) // succeeds, because the flag is an enum
+	return zap.New(zapcore.NewCore(f.encoder(w), zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// encoder returns what writes a line in the chosen format.
+func (f *logFlags) encoder(w io.Writer) zapcore.Encoder {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime, cfg.EncodeDuration = zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
-	encoder := zapcore.NewJSONEncoder(cfg)
-	if f.LogFormat == "console" || f.LogFormat == "auto" && terminal.IsTerminal(w) {
-		cfg.EncodeTime, cfg.EncodeLevel = zapcore.TimeEncoderOfLayout("15:04:05.000"), zapcore.CapitalColorLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(cfg)
+	if f.LogFormat == "json" || f.LogFormat == "auto" && !terminal.IsTerminal(w) {
+		return zapcore.NewJSONEncoder(cfg)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	cfg.EncodeTime, cfg.EncodeLevel = zapcore.TimeEncoderOfLayout("15:04:05.000"), zapcore.CapitalLevelEncoder
+	if terminal.HasColors(w) {
+		cfg.EncodeLevel = zapcore.CapitalColorLevelEncoder
+	}
+	return zapcore.NewConsoleEncoder(cfg)
+}
+
+// report does what report of the package does, with a line of the log: what reads the log of
+// a command that runs for long must be able to read this line too.
+func (f *logFlags) report(w io.Writer, err error) int {
+	text, hint, code := describe(err)
+	if text == "" {
+		return code
+	}
+	fields := []zapcore.Field{zap.Int("exit_code", code)}
+	if hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	core := zapcore.NewCore(f.encoder(w), zapcore.AddSync(w), zapcore.DebugLevel)
+	_ = core.Write(zapcore.Entry{Level: zapcore.FatalLevel, Time: time.Now(), Message: text}, fields) // a logger would end the process
+	return code
 }
 
 // stdLog says which command has the loggers of the standard library and of
@@ -112,4 +139,23 @@ type redisLogger struct{ log *zap.SugaredLogger }
 // Printf implements the logger interface of go-redis.
 func (l redisLogger) Printf(_ context.Context, format string, v ...any) {
 	l.log.Warn(strings.TrimSpace(fmt.Sprintf(format, v...)))
+}
+
+// orElse returns the flags. If the command line could not be parsed, kong has not filled
+// them in, and orElse returns what the command line and the environment say so far.
+func (f *logFlags) orElse(err error) *logFlags {
+	parse, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || parse.Context == nil {
+		return f
+	}
+	known := logFlags{LogFormat: cmp.Or(os.Getenv("KOOWORKER_LOG_FORMAT"), "auto")}
+	for _, part := range parse.Context.Path {
+		if part.Flag == nil || part.Flag.Name != "log-format" {
+			continue
+		}
+		if format, ok := parse.Context.FlagValue(part.Flag).(string); ok {
+			known.LogFormat = format
+		}
+	}
+	return &known
 }
