@@ -168,7 +168,7 @@ func (w *Watch) outage(ctx context.Context, since time.Time, steady time.Duratio
 			return false
 		case err != nil:
 			answers = time.Time{}
-			if now.After(remindAt) {
+			if !now.Before(remindAt) {
 				pause = min(2*pause, maxRemind)
 				remindAt = now.Add(pause)
 				w.remind(now.Sub(since), err)
