@@ -108,7 +108,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	report := func(err error) int { return report(stderr, err) }
 	if isService(kctx, err) {
 		signal.Ignore(syscall.SIGPIPE) // what reads its output may go, and it works on
-		log := flags.Log.orElse(err)
+		log := &flags.Log
+		if err != nil {
+			log = logFlagsOf(args)
+		}
 		report = func(err error) int { return log.report(stderr, err) }
 	}
 	if environment != nil {

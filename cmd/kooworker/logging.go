@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -141,20 +139,15 @@ func (l redisLogger) Printf(_ context.Context, format string, v ...any) {
 	l.log.Warn(strings.TrimSpace(fmt.Sprintf(format, v...)))
 }
 
-// orElse returns the flags. If the command line could not be parsed, kong has not filled
-// them in, and orElse returns what the command line and the environment say so far.
-func (f *logFlags) orElse(err error) *logFlags {
-	parse, ok := errors.AsType[*kong.ParseError](err)
-	if !ok || parse.Context == nil {
-		return f
-	}
+// logFlagsOf returns the log flags of a command line that cannot be parsed: kong stops at the
+// first error.
+func logFlagsOf(args []string) *logFlags {
 	known := logFlags{LogFormat: cmp.Or(os.Getenv("KOOWORKER_LOG_FORMAT"), "auto")}
-	for _, part := range parse.Context.Path {
-		if part.Flag == nil || part.Flag.Name != "log-format" {
-			continue
-		}
-		if format, ok := parse.Context.FlagValue(part.Flag).(string); ok {
+	for i, arg := range args {
+		if format, ok := strings.CutPrefix(arg, "--log-format="); ok {
 			known.LogFormat = format
+		} else if arg == "--log-format" && i+1 < len(args) {
+			known.LogFormat = args[i+1]
 		}
 	}
 	return &known

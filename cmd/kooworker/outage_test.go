@@ -28,7 +28,7 @@ func outages(t *testing.T) map[string]func(*redistest.Server) (comeBack func()) 
 	return map[string]func(*redistest.Server) func(){
 		"frozen": func(s *redistest.Server) func() { s.Freeze(); return s.Thaw },
 		"killed": func(s *redistest.Server) func() { s.Kill(); return s.Restart },
-		"full": func(s *redistest.Server) func() { setMaxMemory(t, s, "1"); return func() { setMaxMemory(t, s, "0") } },
+		"full":   func(s *redistest.Server) func() { setMaxMemory(t, s, "1"); return func() { setMaxMemory(t, s, "0") } },
 	}
 }
 
@@ -102,4 +102,3 @@ func checkReadable(t *testing.T, line string) string {
 	}
 	return fields.Msg
 }
-
