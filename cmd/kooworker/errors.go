@@ -44,6 +44,9 @@ func is[T error](err error) bool {
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
 
+// errShown makes the exit code 1. The command has printed the reason already.
+var errShown = errors.New("failed, as the output says")
+
 // errInterrupted is for commands that can be run again, whether or not Redis has carried
 // them out: those that read, enqueue one task, change one lock, or delete a batch.
 var errInterrupted = errors.New("interrupted; it is safe to run the same command again")
@@ -78,6 +81,9 @@ func describe(err error) (text, hint string, code int) {
 	}
 	if errors.Is(err, errPartial) {
 		return "", "", exitPartial
+	}
+	if errors.Is(err, errShown) {
+		return "", "", exitFailed
 	}
 	text = asynqCode.ReplaceAllString(err.Error(), "$1")
 	known := commandError{code: exitFailed}
