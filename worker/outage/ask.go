@@ -61,7 +61,7 @@ func reason(err error) string {
 
 // flatten returns the errors that errors.Join has joined.
 func flatten(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it asks for Join's own type
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}

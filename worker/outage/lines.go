@@ -85,6 +85,7 @@ func (w *Watch) pass(l line) bool {
 		return true
 	case away:
 		return !w.hold(l)
+	case calm, after:
 	}
 	select {
 	case w.suspected <- struct{}{}:
