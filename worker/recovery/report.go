@@ -48,10 +48,9 @@ func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 		return
 	}
 	level := zap.WarnLevel
-	switch repair {
-	case Requeued: // reportRecovered writes a line for all of a worker
+	if repair == Requeued { // reportRecovered writes a line for all of a worker
 		level = zap.DebugLevel
-	case Stray:
+	} else if repair == Stray {
 		level = zap.InfoLevel
 	}
 	r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.Int("tasks", len(ids)), zap.Strings("ids", ids[:min(len(ids), maxIDs)]))
