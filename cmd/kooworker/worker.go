@@ -219,13 +219,14 @@ func (c *workerCmd) Run(e *env) error {
 	if err != nil {
 		return usageError(err)
 	}
+	adoptRedis(w.Outage().Library())
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	if err := checkSources(ctx, sources); err != nil {
 		log.Error("a source of locks cannot be read: its sweeps and releases wait until it can", zap.Error(err))
 	}
 	if c.WithScheduler {
-		ended, err := c.Schedule.start(ctx, shared, log)
+		ended, err := c.Schedule.start(ctx, shared, w.Outage())
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func (l *attemptLog) write(e Event, result Result) {
 			zap.Int("budget", decision.Budget), zap.Duration("delay", decision.Delay))...)
 	default:
 		l.log.Debug("put back uncharged", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.Duration("delay", decision.Delay))...)
-		if result.Kind != IsSnooze && result.Kind != IsWait { // the gate or the job has logged why the task waits
+		if decision.Reason == result.Reason && result.Kind != IsSnooze && result.Kind != IsWait { // the gate or the job has logged why the task waits
 			l.alarm(decision, result)
 		}
 	}

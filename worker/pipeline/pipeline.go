@@ -263,8 +263,9 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
 	case interrupted:
 		// A shutdown, an operator's cancel or a lost lease ended the attempt. If asynq
-		// has not put the task back already, it runs again soon, uncharged.
-		return d.retryUncharged(r.Problem, time.Second)
+		// has not put the task back already, it runs again soon, uncharged. What the call
+		// says of its end is not KooDrive's doing.
+		return d.retryUncharged(Problem{Reason: tasks.Waiting, Detail: "the attempt was cut short (" + context.Cause(ctx).Error() + ")"}, time.Second)
 	case r.Kind == IsSnooze || r.Kind == IsOutage || r.Kind == IsWait && !p.waitedTooLong(ctx, d):
 		delay := r.RetryAfter
 		if delay <= 0 {
