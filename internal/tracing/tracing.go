@@ -2,7 +2,7 @@
 // from the producer to each attempt, in whichever process that runs. It also holds the
 // names that spans and attributes have in common.
 //
-// The packages enqueue, worker/pipeline and worker/jobs call it. It imports
+// The packages enqueue, worker/pipeline, worker/jobs and worker/recovery call it. It imports
 // OpenTelemetry's API, and neither its SDK nor anything of this module: the program that
 // uses them decides whether and where spans go, by the trace.TracerProvider that it
 // passes on.

@@ -8,7 +8,7 @@
 // caller decides whether and when to try again.
 //
 // Package worker builds the client, and package jobs calls it. It imports tasks and
-// internal/httpx. It must not import asynq, Redis or any other package of the worker.
+// internal/httpx, and OpenTelemetry's API. It must not import asynq, Redis or any other package of the worker.
 //
 // # The life of a call
 //
