@@ -52,7 +52,7 @@ func ParseMessage(raw []byte) (Message, error) {
 	}
 	return Message{
 		Headers: headers,
-		Kind: m.field("type").String(), Payload: m.field("payload").Bytes(),
+		Kind:    m.field("type").String(), Payload: m.field("payload").Bytes(),
 		ID: m.field("id").String(), Queue: m.field("queue").String(),
 		Retried:  int32(m.field("retried").Int()), //nolint:gosec // the field is an int32
 		ErrorMsg: m.field("error_msg").String(), LastFailedAt: m.field("last_failed_at").Int(),
