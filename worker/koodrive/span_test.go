@@ -55,7 +55,7 @@ func TestTraceHeader_TellsTheTrace(t *testing.T) {
 			t.Errorf("%s: %q; want %q", header, got, want(ended[0].SpanContext()))
 		}
 		// A check whether KooDrive works belongs to no task.
-		if c.Ping(t.Context(), "u"); len(spans.Ended()) != 1 || last().Get(header) != "" {
+		if a := c.Ping(t.Context(), "u"); a.Status != http.StatusOK || len(spans.Ended()) != 1 || last().Get(header) != "" {
 			t.Errorf("a call outside any trace: %d spans, header %q; want no more of them, and no header", len(spans.Ended()), last().Get(header))
 		}
 	}
