@@ -83,6 +83,9 @@ type Config struct {
 	// Default: nothing does.
 	Hurry <-chan struct{}
 
+	// Version and Revision say which build runs, for operators. Default: "devel" and
+	// "unknown".
+	Version, Revision string
 	// Logger gets all log lines, those of asynq included. Default: none.
 	Logger *zap.Logger
 	// LogNoSuccesses: no line is logged for a task that is done, or was already.
@@ -91,8 +94,7 @@ type Config struct {
 	// TracerProvider makes the spans of attempts, of the waits before them, and of calls; see
 	// package internal/tracing for what is in them. Default: there are none.
 	TracerProvider trace.TracerProvider
-	// Registry holds the metrics, which /metrics serves. Default: a new one, with the
-	// metrics of Go and of the process.
+	// Registry holds the metrics, which /metrics serves. Default: NewRegistry.
 	Registry *prometheus.Registry
 	// Observe is called with each attempt, as the metrics are. It must not block.
 	// Default: nothing is called.
@@ -123,6 +125,7 @@ func PoolSize(concurrency int) int { return concurrency + 10 }
 func (c Config) withDefaults() Config {
 	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
 	c.HistoryKeep = cmp.Or(c.HistoryKeep, history.DefaultKeep)
+	c.Version, c.Revision = cmp.Or(c.Version, "devel"), cmp.Or(c.Revision, "unknown")
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, recovery.DefaultMaxCrashes)
 	c.StartupTimeout = cmp.Or(c.StartupTimeout, DefaultStartupTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
@@ -137,7 +140,7 @@ func (c Config) withDefaults() Config {
 		c.Observe = func(pipeline.Event) {}
 	}
 	if c.Registry == nil {
-		c.Registry = newRegistry()
+		c.Registry = NewRegistry(c.Version, c.Revision)
 	}
 	c.KooDrive.Concurrency, c.KooDrive.TracerProvider = c.Concurrency, c.TracerProvider
 	return c

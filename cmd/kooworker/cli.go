@@ -25,6 +25,7 @@ type cli struct {
 
 	Demo      demoCmd      `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
 	Worker    workerCmd    `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
+	Status    statusCmd    `cmd:"" help:"Show what works, what waits, and what stands in the way."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
 	Cancel    cancelCmd    `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
@@ -83,7 +84,6 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(history.NewStore)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
-		kong.BindToProvider(storeOf(newQueueStore)),
 	)
 }
 

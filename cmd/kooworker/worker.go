@@ -159,12 +159,17 @@ func (c *workerCmd) check() error {
 	if c.AdminAddr == "" {
 		return nil
 	}
-	_, port, err := net.SplitHostPort(c.AdminAddr)
+	return checkAdminAddr(c.AdminAddr)
+}
+
+// checkAdminAddr checks the flag --admin-addr.
+func checkAdminAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return usagef("--admin-addr: %q is not an address; want host:port, such as 127.0.0.1:8080 or :8080", c.AdminAddr)
+		return usagef("--admin-addr: %q is not an address; want host:port, such as 127.0.0.1:8080 or :8080", addr)
 	}
 	return nil
 }
@@ -215,7 +220,7 @@ func (c *workerCmd) Run(e *env) error {
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry, LogNoSuccesses: !c.LogSuccesses,
-		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory, TracerProvider: traces,
+		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory, Version: build().Version, Revision: build().Commit, TracerProvider: traces,
 	})
 	if err != nil {
 		return usageError(err)
