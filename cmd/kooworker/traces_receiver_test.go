@@ -78,7 +78,7 @@ func (r *otlpReceiver) add(export *collector.ExportTraceServiceRequest) {
 			for _, s := range scope.GetSpans() {
 				span := otlpSpan{
 					name: s.GetName(), kind: s.GetKind(), trace: hex.EncodeToString(s.GetTraceId()), id: hex.EncodeToString(s.GetSpanId()), parent: hex.EncodeToString(s.GetParentSpanId()),
-					start: time.Unix(0, int64(s.GetStartTimeUnixNano())), end: time.Unix(0, int64(s.GetEndTimeUnixNano())),
+					start: time.Unix(0, int64(s.GetStartTimeUnixNano())), end: time.Unix(0, int64(s.GetEndTimeUnixNano())), //nolint:gosec // times of today
 					failed: s.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR, attributes: attributesOf(s.GetAttributes()),
 					service: about["service.name"], raw: resource.GetResource().String() + s.String(), resourceAttributes: about,
 				}
