@@ -101,7 +101,7 @@ func (w *Worker) build() (err error) {
 	handlers, err := jobs.New(jobs.Config{
 		Redis: w.rdb, KooDrive: w.koodrive, Gate: w.gate, CallTimeout: cfg.KooDrive.CallTimeout, GuardAfter: cfg.GuardAfter,
 		Sources: cfg.Sources, Releases: cfg.Releases, LedgerKeep: cfg.LedgerKeep,
-		Webhook: cfg.Webhook, Logger: cfg.Logger,
+		Webhook: cfg.Webhook, TracerProvider: cfg.TracerProvider, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (w *Worker) build() (err error) {
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
-		Cancelled: w.isCancelled, Held: w.isHeld,
+		Cancelled: w.isCancelled, Held: w.isHeld, TracerProvider: cfg.TracerProvider, PutBackAt: pipeline.NewPutBackAt(w.rdb),
 	})
 	if err != nil {
 		return err

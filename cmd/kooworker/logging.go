@@ -41,6 +41,15 @@ func (f *logFlags) quiet(w io.Writer) {
 	f.adopt(log)
 }
 
+// commandLogger returns a logger for what is wrong beside a command, which succeeds
+// nevertheless: only errors, unless the level is debug.
+func (f *logFlags) commandLogger(w io.Writer) *zap.Logger {
+	if f.LogLevel == "debug" {
+		return f.build(w)
+	}
+	return f.build(w).WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))
+}
+
 func (f *logFlags) build(w io.Writer) *zap.Logger {
 	level, _ := zapcore.ParseLevel(f.LogLevel) // succeeds, because the flag is an enum
 	return zap.New(zapcore.NewCore(f.encoder(w), zapcore.Lock(zapcore.AddSync(w)), level))

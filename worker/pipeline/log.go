@@ -121,10 +121,13 @@ func (l *attemptLog) storeFailed(message string, d Delivery, err error) {
 // fields are the log fields of a delivery. The payload is not logged: bytes that
 // could not be decoded may hold a secret.
 func (d Delivery) fields(task tasks.Task) []zap.Field {
-	const most = 12 // with those that a line adds
+	const most = 13 // with those that a line adds
 	fields := append(make([]zap.Field, 0, most), zap.String("id", d.ID), zap.String("queue", d.Queue), zap.String("kind", string(d.Kind)))
 	if task != nil {
 		fields = append(fields, zap.String("user_id", task.User()), zap.String("target", task.Target()))
+	}
+	if d.TraceID != "" {
+		fields = append(fields, zap.String("trace_id", d.TraceID))
 	}
 	if d.Replay {
 		fields = append(fields, zap.Bool("replay", true))
