@@ -54,6 +54,8 @@ type BatchStats struct {
 	Rejected    int64 `json:"rejected"`  // the line is not a task
 	// Done means that the whole input is in the batch and nothing is queued any more.
 	Done bool `json:"done"`
+	// DueBy is when the batch should be complete; zero if nobody has said so.
+	DueBy time.Time `json:"due_by,omitzero"`
 	// CompletedAt is the first time at which the batch was done; zero before that.
 	CompletedAt time.Time `json:"-"`
 }
@@ -61,6 +63,11 @@ type BatchStats struct {
 // Failed is the number of tasks and lines that were not carried out and are not
 // under way any more.
 func (b BatchStats) Failed() int64 { return b.Cancelled + b.Dead + b.Discarded + b.Rejected }
+
+// IsLate reports whether the batch should have been complete before now, and is not.
+func (b BatchStats) IsLate(now time.Time) bool {
+	return !b.DueBy.IsZero() && b.CompletedAt.IsZero() && !b.Done && b.DueBy.Before(now)
+}
 
 // GoneWarning asks whether the ids are right, if most of the tasks that have ended well,
 // and at least 20 have, found nothing to do. Otherwise it is empty. So many are usual if

@@ -81,6 +81,9 @@ type Config struct {
 	// Default: nothing does.
 	Hurry <-chan struct{}
 
+	// Version and Revision say which build runs, for operators. Default: "devel" and
+	// "unknown".
+	Version, Revision string
 	// Logger gets all log lines, those of asynq included. Default: none.
 	Logger *zap.Logger
 	// LogNoSuccesses: no line is logged for a task that is done, or was already.
@@ -118,6 +121,7 @@ func PoolSize(concurrency int) int { return concurrency + 10 }
 func (c Config) withDefaults() Config {
 	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
 	c.HistoryKeep = cmp.Or(c.HistoryKeep, history.DefaultKeep)
+	c.Version, c.Revision = cmp.Or(c.Version, "devel"), cmp.Or(c.Revision, "unknown")
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, recovery.DefaultMaxCrashes)
 	c.StartupTimeout = cmp.Or(c.StartupTimeout, DefaultStartupTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)

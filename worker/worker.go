@@ -226,6 +226,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	wg.Go(func() { w.clock.Run(background) })
 	wg.Go(func() { w.pauses.run(background) })
 	wg.Go(func() { w.fleet.Run(background) })
+	wg.Go(func() { w.fleet.Publish(background, newReporter(w).report) })
 	wg.Go(func() { w.gate.Pace(background) })
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })

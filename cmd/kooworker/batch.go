@@ -123,6 +123,9 @@ func writeStats(out io.Writer, b batchLeft) {
 		}
 	}
 	table.Row("done", yesNo(b.Done))
+	if !b.DueBy.IsZero() {
+		table.Row("due by", dueText(b.BatchStats))
+	}
 	if b.Held != nil {
 		table.Row("held", heldText(*b.Held))
 	}
@@ -130,6 +133,15 @@ func writeStats(out io.Writer, b batchLeft) {
 		table.Row("time left", left)
 	}
 	_ = table.Close("") // nobody is left to be told if it fails
+}
+
+// dueText says when a batch should be complete.
+func dueText(b tasks.BatchStats) string {
+	text := b.DueBy.Local().Format(time.DateTime)
+	if b.IsLate(time.Now()) {
+		text += ": it is late"
+	}
+	return text
 }
 
 type batchWaitCmd struct {

@@ -23,6 +23,7 @@ type batchFlags struct {
 	MaxGone     *float64      `name:"max-already-gone" env:"KOOWORKER_ENQUEUE_MAX_ALREADY_GONE" placeholder:"F" help:"With --wait: exit code 3 if more than this share, 0 to 1, of the tasks that ended well was already gone: then the ids may be wrong."`
 	Restore     bool          `help:"When resuming: also enqueue again tasks that the batch counts as queued although no queue holds them, because somebody deleted them there or Redis lost them."`
 	NoReceipts  bool          `name:"no-receipts" help:"Count the outcomes of the batch, and keep no receipts."`
+	DueBy       time.Time     `name:"due-by" env:"KOOWORKER_ENQUEUE_DUE_BY" placeholder:"TIME" help:"When the batch should be complete, such as 2026-12-01T00:00:00Z. Workers go on after it; status and the metrics say that it is late."`
 	Keep        time.Duration `default:"30d" placeholder:"DURATION" help:"Keep the batch for this long after its completion (${default})."`
 }
 
@@ -39,6 +40,8 @@ func (f batchFlags) check() error {
 		return usagef("--no-receipts: only with --batch or --wait")
 	case f.Restore && f.Batch == "":
 		return usagef("--restore: only with --batch")
+	case !f.DueBy.IsZero() && !f.wanted():
+		return usagef("--due-by: only with --batch or --wait")
 	case f.WaitTimeout != 0 && !f.Wait:
 		return usagef("--wait-timeout: only with --wait")
 	case f.MaxGone != nil && !f.Wait:
@@ -55,7 +58,7 @@ func (f batchFlags) spec() *batch.Spec {
 	if !f.wanted() {
 		return nil
 	}
-	return &batch.Spec{ID: f.Batch, NoReceipts: f.NoReceipts, Keep: f.Keep}
+	return &batch.Spec{ID: f.Batch, NoReceipts: f.NoReceipts, Keep: f.Keep, DueBy: f.DueBy}
 }
 
 // bulkSummary is what is printed of many tasks.

@@ -209,7 +209,7 @@ func (c *workerCmd) Run(e *env) error {
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry, LogNoSuccesses: !c.LogSuccesses,
-		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory,
+		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory, Version: build().Version, Revision: build().Commit,
 	})
 	if err != nil {
 		return usageError(err)

@@ -17,7 +17,7 @@ import (
 
 // metaFields are the fields of meta that readMeta reads. All of them are numbers.
 var metaFields = slices.Concat(stateNames[Queued:], []string{
-	"created_at", "sealed", "total", "completed_at", "with_receipts", "abandoned", "children", "revisions", "forgotten",
+	"created_at", "sealed", "total", "completed_at", "with_receipts", "abandoned", "children", "revisions", "forgotten", "due_by",
 })
 
 // Show returns the counts of a batch.
@@ -57,6 +57,9 @@ func readMeta(id string, values []any) (tasks.BatchStats, map[string]int64, erro
 	stats.Done = closed && stats.Queued == 0
 	if at := n["completed_at"]; at != 0 {
 		stats.CompletedAt = time.UnixMilli(at).UTC()
+	}
+	if at := n["due_by"]; at != 0 {
+		stats.DueBy = time.UnixMilli(at).UTC()
 	}
 	return stats, n, nil
 }

@@ -70,6 +70,10 @@ type Spec struct {
 	// Keep is how long the batch is kept after its completion. At least a minute.
 	// Default 30 days. Resuming a batch does not change it.
 	Keep time.Duration
+	// DueBy is when the batch should be complete. Workers go on after it; operators see
+	// that the batch is late. Zero: there is no such time, and resuming a batch does not
+	// change it.
+	DueBy time.Time
 	// Lane is the lane in which the tasks of a new batch wait; see Store.Lane. Resuming a
 	// batch does not change it.
 	Lane tasks.Lane
@@ -188,6 +192,9 @@ func (s *Store) Open(ctx context.Context, spec Spec) (id string, resumed bool, e
 		p.ZAddNX(ctx, allKey, redis.Z{Score: float64(createdAt), Member: spec.ID})
 		if !complete { // the completion of a complete batch may have been reported
 			p.SAdd(ctx, openKey, spec.ID)
+		}
+		if !spec.DueBy.IsZero() {
+			p.HSet(ctx, k.meta, "due_by", spec.DueBy.UnixMilli())
 		}
 		return nil
 	})

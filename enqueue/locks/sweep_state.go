@@ -2,8 +2,10 @@ package locks
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,8 +19,8 @@ const (
 	sweepLeaseKey = "{kooworker:locks}:sweeping"
 	// openBatchesKey is a set: batches of sweeps that may be incomplete.
 	openBatchesKey = "{kooworker:locks}:unfinished"
-	// lastSweepsKey is a hash: source by the ms at which its last complete sweep
-	// began.
+	// lastSweepsKey is a hash: of each source the ms at which its last complete sweep
+	// began, and under "<source>:report" what that found, in JSON.
 	lastSweepsKey = "{kooworker:locks}:done"
 )
 
@@ -98,12 +100,53 @@ func (s *Store) OpenBatches(ctx context.Context) ([]string, error) {
 	return batches, nil
 }
 
-// SetLastSweep records when the last complete sweep of a source began.
-func (s *Store) SetLastSweep(ctx context.Context, source tasks.SourceKind, began time.Time) error {
-	if err := s.rdb.HSet(ctx, lastSweepsKey, string(source), began.UnixMilli()).Err(); err != nil {
+// Sweep is what a complete sweep found.
+type Sweep struct {
+	Source     tasks.SourceKind `json:"source"`
+	Began      time.Time        `json:"began"`
+	Total      int64            `json:"total"`
+	Stale      int64            `json:"stale"`
+	Enqueued   int64            `json:"enqueued"`
+	HeldBack   int64            `json:"held_back"`
+	Unreadable int64            `json:"unreadable"`
+	Why        string           `json:"why,omitempty"` // which guard rail held locks back
+}
+
+// reportField is the field of lastSweepsKey with what a sweep found.
+func reportField(source tasks.SourceKind) string { return string(source) + ":report" }
+
+// SetLastSweep records the last complete sweep of a source.
+func (s *Store) SetLastSweep(ctx context.Context, sweep Sweep) error {
+	report, err := json.Marshal(sweep)
+	if err == nil {
+		err = s.rdb.HSet(ctx, lastSweepsKey, string(sweep.Source), sweep.Began.UnixMilli(), reportField(sweep.Source), report).Err()
+	}
+	if err != nil {
 		return fmt.Errorf("locks: record the sweep: %w", err)
 	}
 	return nil
+}
+
+// LastSweeps returns what the last complete sweep of each source found, in the order of
+// tasks.Sources. Of a sweep of an older version only the time is known.
+func (s *Store) LastSweeps(ctx context.Context) (sweeps []Sweep, err error) {
+	fields, err := s.rdb.HGetAll(ctx, lastSweepsKey).Result()
+	if err != nil {
+		return nil, fmt.Errorf("locks: read the last sweeps: %w", err)
+	}
+	for _, source := range tasks.Sources() {
+		ms, err := strconv.ParseInt(fields[string(source)], 10, 64)
+		if err != nil {
+			continue // it was never swept
+		}
+		sweep := Sweep{Source: source, Began: time.UnixMilli(ms).UTC()}
+		var report Sweep
+		if json.Unmarshal([]byte(fields[reportField(source)]), &report) == nil && report.Began.UnixMilli() == ms {
+			sweep = report
+		}
+		sweeps = append(sweeps, sweep)
+	}
+	return sweeps, nil
 }
 
 // LastSweep returns when the last complete sweep of a source began; zero if there

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -31,8 +32,12 @@ func TestSweepState_BatchesAndLastSweep(t *testing.T) {
 	if err != nil || now.Sub(b.start) < -time.Second || now.Sub(b.start) > time.Minute {
 		t.Errorf("it is %s, %v; want about %s", now, err, b.start)
 	}
-	if err := s.SetLastSweep(ctx, tasks.SourceSQL, now); err != nil {
+	sweep := locks.Sweep{Source: tasks.SourceSQL, Began: now.Truncate(time.Millisecond), Total: 9, Stale: 5, Enqueued: 2, HeldBack: 3, Why: "too many"}
+	if err := s.SetLastSweep(ctx, sweep); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := s.LastSweeps(ctx); err != nil || !slices.Equal(got, []locks.Sweep{sweep}) {
+		t.Errorf("last sweeps %+v, %v; want %+v", got, err, sweep)
 	}
 	for source, want := range map[tasks.SourceKind]time.Time{tasks.SourceSQL: now.Truncate(time.Millisecond), tasks.SourceLedger: {}} {
 		if began, err := s.LastSweep(ctx, source); err != nil || !began.Equal(want) {

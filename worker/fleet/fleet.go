@@ -8,8 +8,9 @@
 // worker that has tasks asks ten times a second for the tokens of its next calls. So no
 // call to KooDrive has to ask Redis first.
 //
-// Package worker runs it, and gives it to package gate as its Fleet. Commands read the
-// quota with [ReadQuota], and how many workers live with [CountWorkers]. It imports gate for
+// Package worker runs it, and gives it to package gate as its Fleet. Every two seconds a
+// worker also publishes a [Report] of itself. Commands read the quota with [ReadQuota], how
+// many workers live with [CountWorkers], and the reports with [ReadReports]. It imports gate for
 // the types, and must not import asynq.
 package fleet
 

@@ -180,7 +180,9 @@ func (s *Sweeper) sweep(ctx context.Context, o Options) (SweepReport, error) {
 	if _, err := s.Source.Drop(ctx, o.Keep); err != nil {
 		return r, fmt.Errorf("drop what was swept long ago: %w", err)
 	}
-	if err := s.Store.SetLastSweep(ctx, s.Source.Kind(), began); err != nil {
+	if err := s.Store.SetLastSweep(ctx, enqueuelocks.Sweep{
+		Source: s.Source.Kind(), Began: began, Total: r.Total, Stale: r.Stale, Enqueued: r.Enqueued, HeldBack: r.HeldBack, Unreadable: r.Unreadable, Why: r.Why,
+	}); err != nil {
 		return r, err
 	}
 	s.Logger.Info("swept", source, zap.Int64("stale", r.Stale), zap.Int64("enqueued", r.Enqueued), zap.Int64("held_back", r.HeldBack), zap.String("batch", r.Batch))

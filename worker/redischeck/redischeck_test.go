@@ -25,17 +25,20 @@ func TestEvaluate(t *testing.T) {
 		snapshots string
 		want      int
 	}{
-		"good":                 {nil, "", 0},
-		"evicts":               {map[string]string{"maxmemory_policy": "allkeys-lru"}, "", 1},
-		"volatile":             {map[string]string{"maxmemory_policy": "volatile-ttl"}, "", 1},
-		"persists nothing":     {map[string]string{"aof_enabled": "0"}, "", 1},
-		"snapshots":            {map[string]string{"aof_enabled": "0"}, "3600 1", 0},
-		"old":                  {map[string]string{"redis_version": "6.0.16"}, "", 1},
-		"just new enough":      {map[string]string{"redis_version": "6.2.0"}, "", 0},
-		"two digits":           {map[string]string{"redis_version": "10.1.0"}, "", 0},
-		"odd version":          {map[string]string{"redis_version": "unknown"}, "", 0},
-		"says nothing":         {map[string]string{"maxmemory_policy": "", "aof_enabled": "", "redis_version": ""}, "", 0},
-		"everything at a time": {map[string]string{"maxmemory_policy": "allkeys-random", "aof_enabled": "0", "redis_version": "5.0.0"}, "", 3},
+		"good":                    {nil, "", 0},
+		"evicts":                  {map[string]string{"maxmemory_policy": "allkeys-lru"}, "", 1},
+		"volatile":                {map[string]string{"maxmemory_policy": "volatile-ttl"}, "", 1},
+		"persists nothing":        {map[string]string{"aof_enabled": "0"}, "", 1},
+		"snapshots":               {map[string]string{"aof_enabled": "0"}, "3600 1", 0},
+		"a full disk":             {map[string]string{"aof_last_write_status": "err", "rdb_last_bgsave_status": "ok"}, "", 1},
+		"no snapshot":             {map[string]string{"aof_enabled": "0", "rdb_last_bgsave_status": "err"}, "3600 1", 1},
+		"snapshots do not matter": {map[string]string{"rdb_last_bgsave_status": "err"}, "3600 1", 0},
+		"old":                     {map[string]string{"redis_version": "6.0.16"}, "", 1},
+		"just new enough":         {map[string]string{"redis_version": "6.2.0"}, "", 0},
+		"two digits":              {map[string]string{"redis_version": "10.1.0"}, "", 0},
+		"odd version":             {map[string]string{"redis_version": "unknown"}, "", 0},
+		"says nothing":            {map[string]string{"maxmemory_policy": "", "aof_enabled": "", "redis_version": ""}, "", 0},
+		"everything at a time":    {map[string]string{"maxmemory_policy": "allkeys-random", "aof_enabled": "0", "redis_version": "5.0.0"}, "", 3},
 	} {
 		info := maps.Clone(good)
 		maps.Copy(info, tc.change)
@@ -77,7 +80,7 @@ func TestCheck_WithoutPermission(t *testing.T) {
 func TestCheck_RealRedis(t *testing.T) {
 	t.Parallel()
 	bad := redistest.Start(t, "--maxmemory-policy", "allkeys-lru").Client()
-	if got, err := findProblems(t.Context(), bad); err != nil || len(got) != 2 {
+	if got, err := Find(t.Context(), bad); err != nil || len(got) != 2 {
 		t.Errorf("a Redis that evicts and persists nothing: %+v, %v; want two problems", got, err)
 	}
 	core, logs := observer.New(zapcore.ErrorLevel)
@@ -88,7 +91,7 @@ func TestCheck_RealRedis(t *testing.T) {
 		t.Errorf("strict: %v; want an *Error with both hints", unfit)
 	}
 	good := redistest.Start(t, "--appendonly", "yes").Client()
-	if got, err := findProblems(t.Context(), good); err != nil || len(got) != 0 {
+	if got, err := Find(t.Context(), good); err != nil || len(got) != 0 {
 		t.Errorf("a Redis that is fit: %+v, %v; want no problems", got, err)
 	}
 	if err := Check(t.Context(), good, true, zap.NewNop()); err != nil {

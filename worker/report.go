@@ -1,0 +1,87 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/fleet"
+	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/gate/quota"
+)
+
+// reporter makes the reports of a worker.
+type reporter struct {
+	w        *Worker
+	host     string
+	started  time.Time
+	settings map[string]string
+
+	at   time.Time // of the latest report
+	last map[gate.Kind]gate.QuotaStatus
+}
+
+func newReporter(w *Worker) *reporter {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &reporter{w: w, host: host, started: time.Now(), settings: w.cfg.settings()}
+}
+
+// settings are those that should be the same for all workers, by the names of their flags.
+func (c Config) settings() map[string]string {
+	return map[string]string{
+		"koodrive-url":     c.KooDrive.BaseURL,
+		"rate":             strconv.FormatFloat(c.Rate, 'g', -1, 64),
+		"concurrency":      strconv.Itoa(c.Concurrency),
+		"max-in-flight":    strconv.Itoa(c.MaxInFlight),
+		"max-attempts":     strconv.Itoa(c.Policy.MaxAttempts),
+		"max-crashes":      strconv.Itoa(c.MaxCrashes),
+		"max-wait":         c.Policy.MaxWait.String(),
+		"call-timeout":     c.KooDrive.CallTimeout.String(),
+		"guard-after":      c.GuardAfter.String(),
+		"ledger-keep":      c.LedgerKeep.String(),
+		"keep":             c.HistoryKeep.String(),
+		"no-history":       strconv.FormatBool(c.NoHistory),
+		"webhook":          strconv.FormatBool(c.Webhook != nil),
+		"shutdown-timeout": c.ShutdownTimeout.String(),
+	}
+}
+
+// report returns the report of this moment. Only one goroutine calls it.
+func (r *reporter) report() fleet.Report {
+	now, s := time.Now(), r.w.gate.Status()
+	out := fleet.Report{
+		Host: r.host, PID: os.Getpid(), Version: r.w.cfg.Version, StartedAt: r.started.UTC(), Settings: r.settings,
+		Stopped: stoppedCalls(s), InFlight: s.InFlight, Waiting: s.Waiting,
+	}
+	if err := r.w.clock.Check(context.Background()); err != nil {
+		out.Problem = fmt.Sprintf("the clock: %v", err)
+	}
+	if seconds := now.Sub(r.at).Seconds(); !r.at.IsZero() && seconds > 0 {
+		out.Calls, out.Refused = make(map[gate.Kind]float64), make(map[gate.Kind]float64)
+		for kind, q := range s.Quotas {
+			out.Calls[kind] = float64(q.Calls-r.last[kind].Calls) / seconds
+			out.Refused[kind] = float64(q.OverQuota-r.last[kind].OverQuota) / seconds
+		}
+	}
+	r.at, r.last = now, s.Quotas
+	return out
+}
+
+// stoppedCalls returns the kinds of calls that are not made, in the order of gate.Kinds.
+func stoppedCalls(s gate.Status) (out []fleet.Stopped) {
+	for _, kind := range gate.Kinds() {
+		switch b := s.Breakers[kind]; {
+		case b.State != gate.Closed:
+			out = append(out, fleet.Stopped{Call: kind, Reason: b.Reason, Since: b.Since.UTC()})
+		case s.Quotas[kind].Phase == quota.Closed:
+			out = append(out, fleet.Stopped{Call: kind, Reason: tasks.Throttled})
+		}
+	}
+	return out
+}
