@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,7 +11,6 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/gate/quota"
-	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -22,7 +22,6 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	repairs  *prometheus.CounterVec
-	sweeps   *prometheus.GaugeVec
 }
 
 func newRegistry() *prometheus.Registry {
@@ -31,12 +30,12 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-func newMetrics(r prometheus.Registerer, status func() gate.Status, workersWanted func() int) (*metrics, error) {
+func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int, others ...prometheus.Collector) (*metrics, error) {
 	m := &metrics{
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kooworker_tasks_finished_total",
-			Help: "Tasks that reached an outcome: succeeded, already_gone, superseded or dead.",
-		}, []string{"kind", "outcome"}),
+			Help: "Tasks that reached an outcome (succeeded, already_gone, superseded, cancelled or dead), and why.",
+		}, []string{"kind", "outcome", "reason"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kooworker_attempts_total",
 			Help: "Attempts by the reason they ended with, and whether they were charged to the task.",
@@ -50,25 +49,32 @@ func newMetrics(r prometheus.Registerer, status func() gate.Status, workersWante
 			Name: "kooworker_repairs_total",
 			Help: "What was found amiss in the queues, and put right or reported.",
 		}, []string{"queue", "repair"}),
-		sweeps: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "kooworker_sweep_locks",
-			Help: "Backup locks that the last sweep of this worker found: all, stale, enqueued for their release, held back by the guard rails, and unreadable.",
-		}, []string{"source", "state"}),
 	}
 	wanted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kooworker_workers_wanted",
 		Help: "Workers with the concurrency of this one that would be of use, from the backlog, KooDrive's quota and how long calls take; at least 1.",
 	}, func() float64 { return float64(workersWanted()) })
-	for _, c := range []prometheus.Collector{m.finished, m.attempts, m.seconds, m.repairs, m.sweeps, wanted, newGateMetrics(status)} {
-		if err := r.Register(c); err != nil {
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kooworker_build_info", Help: "1; its labels say which build runs.",
+	}, []string{"version", "revision", "goversion"})
+	build.WithLabelValues(cfg.Version, cfg.Revision, runtime.Version()).Set(1)
+	for _, c := range append(others, m.finished, m.attempts, m.seconds, m.repairs, wanted, build, newGateMetrics(status)) {
+		if err := cfg.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
 	}
 	// rate() does not see the first event of a counter that did not exist before. So
 	// the counters start at zero.
 	for _, kind := range tasks.Kinds() {
-		for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Cancelled, tasks.Dead} {
-			m.finished.WithLabelValues(string(kind), string(outcome))
+		for outcome, reason := range map[tasks.Outcome]tasks.Reason{
+			tasks.Succeeded: tasks.OK, tasks.AlreadyGone: tasks.Gone, tasks.Superseded: tasks.Outdated, tasks.Cancelled: tasks.CalledOff,
+		} {
+			m.finished.WithLabelValues(string(kind), string(outcome), string(reason))
+		}
+		for _, reason := range tasks.Reasons() {
+			if reason.Hint() != "" {
+				m.finished.WithLabelValues(string(kind), string(tasks.Dead), string(reason))
+			}
 		}
 	}
 	return m, nil
@@ -84,18 +90,7 @@ func (m *metrics) countAttempt(e pipeline.Event) {
 	m.attempts.WithLabelValues(kind, string(decision.Reason), strconv.FormatBool(decision.CountsAsAttempt)).Inc()
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
 	if decision.Action != pipeline.Retry {
-		m.finished.WithLabelValues(kind, string(decision.Outcome)).Inc()
-	}
-}
-
-// observeSweep sets the metrics of a sweep. A report without a source is of a sweep
-// that failed before it had read its source.
-func (m *metrics) observeSweep(r locks.SweepReport) {
-	if r.Source == "" {
-		return
-	}
-	for state, n := range map[string]int64{"all": r.Total, "stale": r.Stale, "enqueued": r.Enqueued, "held_back": r.HeldBack, "unreadable": r.Unreadable} {
-		m.sweeps.WithLabelValues(string(r.Source), state).Set(float64(n))
+		m.finished.WithLabelValues(kind, string(decision.Outcome), string(decision.Reason)).Inc()
 	}
 }
 

@@ -27,6 +27,8 @@ import (
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/jobs"
 	"github.com/kooworker/kooworker/worker/koodrive"
+	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/overview"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 	"github.com/kooworker/kooworker/worker/redischeck"
@@ -48,6 +50,7 @@ type Worker struct {
 	pipeline *pipeline.Pipeline
 	repairer *recovery.Repairer
 	pauses   *pauseWatch
+	overview *overview.Shared
 	history  *history.Store
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog]     // nil until it was read
@@ -76,6 +79,7 @@ func (w *Worker) build() (err error) {
 	cfg := w.cfg
 	w.clock = clock.New(w.rdb, w.log)
 	w.pauses = newPauseWatch(w.rdb, w.log)
+	w.overview = overview.NewShared(overview.SharedConfig{Redis: w.rdb, Grace: locks.DefaultGrace, Logger: w.log.Named("overview")})
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -88,13 +92,13 @@ func (w *Worker) build() (err error) {
 	if err != nil {
 		return err
 	}
-	metrics, err := newMetrics(cfg.Registry, w.gate.Status, w.workersWanted)
+	metrics, err := newMetrics(cfg, w.gate.Status, w.workersWanted, w.overview.Metrics())
 	if err != nil {
 		return err
 	}
 	handlers, err := jobs.New(jobs.Config{
 		Redis: w.rdb, KooDrive: w.koodrive, Gate: w.gate, CallTimeout: cfg.KooDrive.CallTimeout, GuardAfter: cfg.GuardAfter,
-		Sources: cfg.Sources, Releases: cfg.Releases, LedgerKeep: cfg.LedgerKeep, ObserveSweep: metrics.observeSweep,
+		Sources: cfg.Sources, Releases: cfg.Releases, LedgerKeep: cfg.LedgerKeep,
 		Webhook: cfg.Webhook, Logger: w.log,
 	})
 	if err != nil {
@@ -231,6 +235,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	wg.Go(func() { _ = w.repairer.Run(background) }) // it returns nil
 	wg.Go(func() { w.notifier.Run(background) })
 	wg.Go(func() { w.housekeep(background) })
+	wg.Go(func() { w.overview.Run(background) })
 	for _, source := range w.cfg.Sources {
 		wg.Go(func() { source.Heartbeat(background) })
 	}

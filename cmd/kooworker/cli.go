@@ -83,7 +83,6 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(history.NewStore)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
-		kong.BindToProvider(storeOf(newQueueStore)),
 	)
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
@@ -232,7 +233,7 @@ type deadReplayCmd struct {
 }
 
 // Run implements the command.
-func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, queues queueStore) error {
+func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, rdb redis.UniversalClient) error {
 	filter, err := c.check()
 	if err != nil {
 		return err
@@ -240,7 +241,7 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, queues queueStore) 
 	if c.Canary < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 {
 		return usagef("--canary, --min-success: want 0 or more letters, and a share from 0 to 1")
 	}
-	queues.warnPaused(e)
+	warnPaused(e, rdb)
 	res, err := store.Replay(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
 	})

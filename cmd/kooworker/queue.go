@@ -13,6 +13,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 type queueCmd struct {
@@ -60,7 +61,7 @@ func (c *queuePauseCmd) check() error {
 }
 
 // Run implements the command.
-func (c *queuePauseCmd) Run(e *env, queues queueStore) error {
+func (c *queuePauseCmd) Run(e *env, rdb redis.UniversalClient) error {
 	names, err := c.queues()
 	if err == nil {
 		err = c.check()
@@ -69,10 +70,10 @@ func (c *queuePauseCmd) Run(e *env, queues queueStore) error {
 		return err
 	}
 	order := pauses.Order{By: operator(), Reason: c.Reason, For: c.For}
-	if err := pauses.Set(e.ctx, queues.rdb, names, order); err != nil {
+	if err := pauses.Set(e.ctx, rdb, names, order); err != nil {
 		return redisError(err)
 	}
-	return queues.printChanged(e, names, c.JSON)
+	return printQueues(e, rdb, names, c.JSON)
 }
 
 type queueResumeCmd struct {
@@ -81,32 +82,32 @@ type queueResumeCmd struct {
 }
 
 // Run implements the command.
-func (c *queueResumeCmd) Run(e *env, queues queueStore) error {
+func (c *queueResumeCmd) Run(e *env, rdb redis.UniversalClient) error {
 	names, err := c.queues()
 	if err != nil {
 		return err
 	}
-	if err := pauses.Remove(e.ctx, queues.rdb, names); err != nil {
+	if err := pauses.Remove(e.ctx, rdb, names); err != nil {
 		return redisError(err)
 	}
-	return queues.printChanged(e, names, c.JSON)
+	return printQueues(e, rdb, names, c.JSON)
 }
 
-// printChanged prints some queues after a change.
-func (s queueStore) printChanged(e *env, names []string, asJSON bool) error {
-	all, _, err := s.read(e.ctx, false)
+// printQueues prints some queues after a change.
+func printQueues(e *env, rdb redis.UniversalClient, names []string, asJSON bool) error {
+	all, err := overview.ReadQueues(e.ctx, rdb, false)
 	if err != nil {
 		return redisError(err)
 	}
-	rows := slices.DeleteFunc(all, func(row queueRow) bool { return !slices.Contains(names, row.Queue) })
+	rows := slices.DeleteFunc(all, func(q overview.Queue) bool { return !slices.Contains(names, q.Name) })
 	if asJSON {
 		return writeRows(e.stdout, rows)
 	}
 	for _, row := range rows {
 		if !row.Paused {
-			fmt.Fprintf(e.stdout, "queue %s is not paused\n", row.Queue)
+			fmt.Fprintf(e.stdout, "queue %s is not paused\n", row.Name)
 		}
-		for _, pause := range row.pauses {
+		for _, pause := range row.Pauses {
 			fmt.Fprintln(e.stdout, pause)
 		}
 	}
@@ -115,8 +116,8 @@ func (s queueStore) printChanged(e *env, names []string, asJSON bool) error {
 
 // warnPaused tells somebody who replays dead letters which queues are paused. If that cannot
 // be read, nothing is said: the command is about the letters, and goes on.
-func (s queueStore) warnPaused(e *env) {
-	paused, err := pauses.Read(e.ctx, s.rdb)
+func warnPaused(e *env, rdb redis.UniversalClient) {
+	paused, err := pauses.Read(e.ctx, rdb)
 	if err != nil {
 		return
 	}
@@ -131,8 +132,8 @@ type queueListCmd struct {
 }
 
 // Run implements the command.
-func (c *queueListCmd) Run(e *env, queues queueStore) error {
-	rows, paused, err := queues.read(e.ctx, c.Lanes)
+func (c *queueListCmd) Run(e *env, rdb redis.UniversalClient) error {
+	rows, err := overview.ReadQueues(e.ctx, rdb, c.Lanes)
 	if err != nil {
 		return redisError(err)
 	}
@@ -141,10 +142,17 @@ func (c *queueListCmd) Run(e *env, queues queueStore) error {
 	}
 	table := terminal.NewTable(e.stdout, "QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLDEST", "PAUSED")
 	for _, row := range rows {
-		table.Row(row.Queue, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), row.pausedText())
+		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), pausedText(row))
 	}
 	if err := table.Close(""); err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(rows, func(q overview.Queue) bool { return q.Paused }) {
+		return nil
+	}
+	paused, err := pauses.Read(e.ctx, rdb) // the pauses of rows for single lanes are in pieces
+	if err != nil {
+		return redisError(err)
 	}
 	return writePauses(e.stdout, paused.Groups())
 }
@@ -175,18 +183,23 @@ func writePauses(out io.Writer, groups []pauses.Group) error {
 }
 
 // pausedText is the cell for people.
-func (r queueRow) pausedText() string {
+func pausedText(r overview.Queue) string {
 	n := 0
-	for _, pause := range r.pauses {
+	for _, pause := range r.Pauses {
 		n += len(pause.Lanes)
 	}
-	if 0 < n && n < r.lanes {
-		return fmt.Sprintf("%d of %d lanes", n, r.lanes)
+	if 0 < n && n < r.Lanes {
+		return fmt.Sprintf("%d of %d lanes", n, r.Lanes)
 	}
 	return yesNo(r.Paused)
 }
 
-// queueStore reads the queues, as asynq keeps them.
-type queueStore struct{ rdb redis.UniversalClient }
-
-func newQueueStore(rdb redis.UniversalClient) queueStore { return queueStore{rdb} }
+// writeRows writes JSON lines.
+func writeRows(w io.Writer, rows []overview.Queue) error {
+	for _, row := range rows {
+		if err := writeJSON(w, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -116,6 +116,12 @@ func ArchivedKey(queue string) string { return queueKey(queue, "archived") }
 // they are done, by when they are deleted, in Unix seconds.
 func CompletedKey(queue string) string { return queueKey(queue, "completed") }
 
+// ProcessedKey names a counter: how many tasks of the queue have ended a run, well or not.
+func ProcessedKey(queue string) string { return queueKey(queue, "processed") }
+
+// FailedKey names a counter: how many of these runs have failed.
+func FailedKey(queue string) string { return queueKey(queue, "failed") }
+
 // PausedKey names a key that exists while the queue is paused.
 func PausedKey(queue string) string { return queueKey(queue, "paused") }
 

@@ -81,9 +81,9 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 			return "the call began in an outage that is over now", ""
 		}
 		return "KooDrive has been unusable for calls of kind " + string(b.kind) + " since " +
-			g.breakers[b.kind].since.UTC().Format(time.RFC3339) + "; only probes call it", breakerHint(b.reason)
+			g.breakers[b.kind].since.UTC().Format(time.RFC3339) + "; only probes call it", BreakerHint(b.reason)
 	case ByDoubt:
-		return "no other call shows yet whether the task or KooDrive is at fault", breakerHint(b.reason)
+		return "no other call shows yet whether the task or KooDrive is at fault", BreakerHint(b.reason)
 	case ByInFlight:
 		return "the allowed number of calls is in flight, and none ended in time", "raise --max-in-flight if KooDrive can take more"
 	case ByRate:
@@ -95,7 +95,8 @@ func (g *Gate) explain(b blocker) (message, hint string) {
 	}
 }
 
-func breakerHint(r tasks.Reason) string {
+// BreakerHint says what to do about calls that are not made for a reason.
+func BreakerHint(r tasks.Reason) string {
 	switch r {
 	case tasks.Unauthorized:
 		return "give the worker a credential that KooDrive accepts; kooworker doctor tells more"

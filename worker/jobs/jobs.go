@@ -41,8 +41,6 @@ type Config struct {
 	Releases locks.ReleaseEnqueuer
 	// LedgerKeep is how long a swept lock is remembered.
 	LedgerKeep time.Duration
-	// ObserveSweep is told what each sweep has found.
-	ObserveSweep func(locks.SweepReport)
 	// Webhook posts the news of complete batches. Nil if this worker has none.
 	Webhook *webhook.Sender
 	Logger  *zap.Logger
@@ -73,20 +71,19 @@ var _ LockLedger = (*enqueuelocks.Store)(nil)
 
 // Jobs carries tasks out. It is safe for concurrent use.
 type Jobs struct {
-	koodrive     KooDrive
-	gate         *gate.Gate
-	guardAfter   time.Duration
-	claimTTL     time.Duration
-	locks        LockLedger
-	sources      *lockSources
-	children     childEnqueuer
-	sweepers     map[tasks.SourceKind]*locks.Sweeper
-	ledgerKeep   time.Duration
-	observeSweep func(locks.SweepReport)
-	batches      *batch.Store
-	webhook      *webhook.Sender
-	log          *zap.Logger
-	now          func() time.Time
+	koodrive   KooDrive
+	gate       *gate.Gate
+	guardAfter time.Duration
+	claimTTL   time.Duration
+	locks      LockLedger
+	sources    *lockSources
+	children   childEnqueuer
+	sweepers   map[tasks.SourceKind]*locks.Sweeper
+	ledgerKeep time.Duration
+	batches    *batch.Store
+	webhook    *webhook.Sender
+	log        *zap.Logger
+	now        func() time.Time
 }
 
 var _ pipeline.Jobs = (*Jobs)(nil)
@@ -103,7 +100,7 @@ func New(cfg Config) (*Jobs, error) {
 	return &Jobs{
 		koodrive: cfg.KooDrive, gate: cfg.Gate, guardAfter: cfg.GuardAfter, claimTTL: claimTTL(cfg.CallTimeout),
 		locks: ledger, sources: newLockSources(cfg.Sources, cfg.Logger), children: &children{cfg.Redis, batches, time.Now},
-		sweepers: newSweepers(cfg, ledger, batches), ledgerKeep: cfg.LedgerKeep, observeSweep: cfg.ObserveSweep,
+		sweepers: newSweepers(cfg, ledger, batches), ledgerKeep: cfg.LedgerKeep,
 		batches: batches, webhook: cfg.Webhook, log: cfg.Logger, now: time.Now,
 	}, nil
 }

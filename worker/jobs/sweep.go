@@ -39,8 +39,7 @@ func (j *Jobs) sweep(ctx context.Context, t tasks.LockSweep, id string) pipeline
 		return j.sources.missing(source)
 	}
 	scheduledFor, _ := locks.TickOf(id)
-	report, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, ScheduledFor: scheduledFor, Keep: j.ledgerKeep})
-	j.observeSweep(report)
+	_, err := sweeper.Sweep(ctx, locks.Options{LockSweep: t, ScheduledFor: scheduledFor, Keep: j.ledgerKeep})
 	if errors.Is(err, locks.ErrDone) {
 		return pipeline.Superseded(err.Error())
 	}

@@ -1,0 +1,298 @@
+package overview
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/gate"
+)
+
+// Cause is one thing that stands in the way, in words for people.
+type Cause struct {
+	// Text is a sentence without its full stop.
+	Text string `json:"text"`
+	// Hint says what to do about it.
+	Hint string `json:"hint"`
+	// Wrong is false for what needs nobody: the work goes on, though more slowly.
+	Wrong bool `json:"wrong"`
+}
+
+// Unreachable is the cause if Redis does not answer.
+func Unreachable(err error) Cause {
+	return Cause{
+		Text: "Redis does not answer: " + strings.TrimPrefix(err.Error(), "Redis does not answer: "),
+		Hint: "check --redis-url, and that the server runs and can be reached from here (redis-cli PING); workers go on by themselves when it is back",
+	}.wrong()
+}
+
+func (c Cause) wrong() Cause { c.Wrong = true; return c }
+
+// Causes returns what stands in the way, the gravest first: what stops all work, what stops
+// some of it, what is lost or late, and last what only slows the work down.
+func (v *Overview) Causes() (all []Cause) {
+	for _, find := range []func() []Cause{
+		v.noWorkers, v.workersIdle, v.callsStopped, v.queuesPaused, v.redisUnfit, v.deadLetters, v.batchesLate, v.sweepsHeldBack, v.failing,
+		v.batchesHeld, v.quotaReached,
+	} {
+		all = append(all, find()...)
+	}
+	return all
+}
+
+func (v *Overview) noWorkers() []Cause {
+	if v.Workers.Live > 0 {
+		return nil
+	}
+	c := Cause{Text: "no worker runs", Hint: "start one with kooworker worker; if one should run, look at its log"}
+	if n := v.Waiting(); n > 0 {
+		c.Text += fmt.Sprintf(", and %s", waits(n))
+	}
+	return []Cause{c.wrong()}
+}
+
+// workersIdle are workers that take no tasks.
+func (v *Overview) workersIdle() (all []Cause) {
+	var idle []string
+	problem := ""
+	for _, w := range v.Workers.List {
+		if w.Problem != "" {
+			idle, problem = append(idle, fmt.Sprintf("%s (process %d)", w.Host, w.PID)), w.Problem
+		}
+	}
+	if len(idle) == 0 {
+		return nil
+	}
+	return []Cause{Cause{
+		Text: fmt.Sprintf("%d of %s take no tasks: %s on %s", len(idle), count(int64(v.Workers.Live), "worker"), problem, strings.Join(idle[:min(len(idle), 3)], ", ")),
+		Hint: "set the clock there by NTP; kooworker doctor compares the clocks",
+	}.wrong()}
+}
+
+// callsStopped are calls that workers do not make.
+func (v *Overview) callsStopped() (all []Cause) {
+	var reasons []tasks.Reason
+	for _, s := range v.Gate.Stopped {
+		if !slices.Contains(reasons, s.Reason) {
+			reasons = append(reasons, s.Reason)
+		}
+	}
+	for _, reason := range reasons {
+		var calls []string
+		var since time.Time
+		workers := 0
+		for _, s := range v.Gate.Stopped {
+			if s.Reason == reason {
+				calls = append(calls, string(s.Call))
+				workers = max(workers, s.Workers)
+				if since.IsZero() || s.Since.Before(since) {
+					since = s.Since
+				}
+			}
+		}
+		c := Cause{Text: stoppedText(reason, calls), Hint: stoppedHint(reason)}.wrong()
+		if !since.IsZero() {
+			c.Text += ", since " + since.Local().Format(time.DateTime)
+		}
+		if workers < v.Workers.Live {
+			c.Text += fmt.Sprintf(", as %d of %s see it", workers, count(int64(v.Workers.Live), "worker"))
+		}
+		c.Text += fmt.Sprintf(" (reason %s); tasks wait, and none is charged", reason)
+		all = append(all, c)
+	}
+	return all
+}
+
+// stoppedText says why calls are not made.
+func stoppedText(reason tasks.Reason, calls []string) string {
+	what := "calls of kind " + strings.Join(calls, ", ") + " stop"
+	switch reason {
+	case tasks.Throttled:
+		return "KooDrive's quota is used up: " + what
+	case tasks.Unauthorized:
+		return "KooDrive refuses the credential: " + what
+	case tasks.Misrouted:
+		return "what answers at --koodrive-url is not KooDrive: " + what
+	case tasks.Forbidden, tasks.Invalid, tasks.Rejected:
+		return "KooDrive refuses the calls of all users: " + what
+	case tasks.Network:
+		return "KooDrive cannot be reached: " + what
+	case tasks.TimedOut:
+		return "KooDrive does not answer in time: " + what
+	case tasks.Protocol:
+		return "KooDrive's answers make no sense: " + what
+	default:
+		return "KooDrive fails: " + what
+	}
+}
+
+// stoppedHint says what to do about calls that are not made for a reason.
+func stoppedHint(reason tasks.Reason) string {
+	if reason == tasks.Throttled {
+		return "calls resume when the quota's window ends; if that is too slow, have the quota raised"
+	}
+	return gate.BreakerHint(reason)
+}
+
+func (v *Overview) queuesPaused() (all []Cause) {
+	for _, q := range v.Queues {
+		for _, pause := range q.Pauses {
+			c := Cause{Text: pause.String(), Hint: "kooworker queue resume " + q.Name}
+			if q.Pending > 0 {
+				c.Text += fmt.Sprintf(" (%s)", waits(q.Pending))
+			}
+			all = append(all, c.wrong())
+		}
+	}
+	return all
+}
+
+func (v *Overview) redisUnfit() (all []Cause) {
+	for _, p := range v.Redis.Problems {
+		all = append(all, Cause{Text: "this Redis may lose tasks: " + p.Text, Hint: p.Hint}.wrong())
+	}
+	return all
+}
+
+// deadLetters has one cause for all dead letters: the hint is about the most frequent
+// reason, and the table of reasons has the others.
+func (v *Overview) deadLetters() []Cause {
+	if v.Dead.Total == 0 {
+		return nil
+	}
+	var reasons []tasks.Reason
+	for reason := range v.Dead.ByReason {
+		reasons = append(reasons, reason)
+	}
+	slices.SortFunc(reasons, byCount(v.Dead.ByReason))
+	c := Cause{Text: count(v.Dead.Total, "dead letter"), Hint: "kooworker dead list shows them"}
+	var parts []string
+	for _, reason := range reasons[:min(len(reasons), 4)] {
+		parts = append(parts, fmt.Sprintf("%d %s", v.Dead.ByReason[reason], reason))
+	}
+	if len(reasons) > 4 {
+		parts = append(parts, "and others")
+	}
+	if len(parts) > 0 {
+		c.Text += ": " + strings.Join(parts, ", ")
+		c.Hint = fmt.Sprintf("%s: %s; then kooworker dead replay --reason %s", reasons[0], reasons[0].Hint(), reasons[0])
+	}
+	return []Cause{c.wrong()}
+}
+
+func (v *Overview) batchesLate() (all []Cause) {
+	if v.Batches.Late == 0 {
+		return nil
+	}
+	c := Cause{Text: fmt.Sprintf("%s late", count(int64(v.Batches.Late), "batch is", "batches are")), Hint: "kooworker batch list"}
+	if len(v.Batches.List) > 0 && v.Batches.List[0].Late {
+		b := v.Batches.List[0]
+		c.Text += fmt.Sprintf(": %s was due by %s, and has %d queued", b.ID, b.DueBy.Local().Format(time.DateTime), b.Queued)
+		c.Hint = "kooworker batch show " + b.ID + " says how long the rest takes"
+	}
+	return []Cause{c.wrong()}
+}
+
+func (v *Overview) sweepsHeldBack() (all []Cause) {
+	for _, s := range v.Locks.Sweeps {
+		if s.HeldBack > 0 {
+			all = append(all, Cause{
+				Text: fmt.Sprintf("the last sweep of the %s held back %d of %s: %s", s.Source, s.HeldBack, count(s.Stale, "stale lock"), s.Why),
+				Hint: sweepHint(s),
+			}.wrong())
+		}
+	}
+	return all
+}
+
+func sweepHint(s locks.Sweep) string {
+	return "check that locks are renewed; kooworker locks sweep --dry-run --force lists them" +
+		map[bool]string{true: "", false: " with the flags of the source"}[s.Source == tasks.SourceLedger]
+}
+
+// failing are tasks that wait for another attempt while calls are made.
+func (v *Overview) failing() (all []Cause) {
+	if len(v.Gate.Stopped) > 0 {
+		return nil // that is why
+	}
+	n, reasons := v.retrying()
+	if n == 0 || reasons[0] == "" || reasons[0] == tasks.Waiting {
+		return nil
+	}
+	worst := reasons[0]
+	return []Cause{{
+		Text: fmt.Sprintf("about %s for another attempt, most of them after %s", waits(n), worst),
+		Hint: worst.Hint(),
+	}}
+}
+
+func (v *Overview) batchesHeld() (all []Cause) {
+	for _, b := range v.Batches.List {
+		if b.Held != nil {
+			c := Cause{Text: fmt.Sprintf("batch %s is held by %s", b.ID, b.Held.By), Hint: "kooworker batch release " + b.ID}
+			if b.Held.Reason != "" {
+				c.Text += ": " + b.Held.Reason
+			}
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// nearQuota is the share of a quota from which on the quota is what limits the work.
+const nearQuota = 0.9
+
+func (v *Overview) quotaReached() (all []Cause) {
+	if v.Waiting() == 0 {
+		return nil
+	}
+	for _, kind := range gate.Kinds() {
+		q := v.Quota.Calls[kind]
+		switch limit := lowest(q.Limit, v.Quota.Shared); {
+		case limit > 0 && q.Used >= nearQuota*limit:
+			all = append(all, Cause{
+				Text: fmt.Sprintf("KooDrive's quota limits the work: %.3g calls a second of kind %s are made, and it allows %.3g; %s", q.Used, kind, limit, waits(v.Waiting())),
+				Hint: "nothing is wrong; if it is too slow, have the quota raised",
+			})
+		case v.Quota.Ceiling > 0 && q.Used >= nearQuota*v.Quota.Ceiling:
+			all = append(all, Cause{
+				Text: fmt.Sprintf("--rate limits the work: %.3g of %.3g calls a second are made; %s", q.Used, v.Quota.Ceiling, waits(v.Waiting())),
+				Hint: "raise --rate of all workers if KooDrive can take more",
+			})
+		case limit == 0 && q.Refused > 0:
+			all = append(all, Cause{
+				Text: fmt.Sprintf("KooDrive refuses %.3g of %.3g calls a second of kind %s because of a quota; the workers learn what it allows; %s", q.Refused, q.Used, kind, waits(v.Waiting())),
+				Hint: "wait a minute; if it stays, kooworker status shows the quota that was learnt",
+			})
+		}
+	}
+	return all
+}
+
+// lowest returns the lowest of the limits, 0 if there is none.
+func lowest(limits ...float64) (low float64) {
+	for _, limit := range limits {
+		if limit > 0 && (low == 0 || limit < low) {
+			low = limit
+		}
+	}
+	return low
+}
+
+// waits says how many tasks wait.
+func waits(n int64) string { return count(n, "task waits", "tasks wait") }
+
+// count writes a number with its noun, whose plural has an s if it is not given.
+func count(n int64, noun string, plural ...string) string {
+	switch {
+	case n == 1:
+	case len(plural) > 0:
+		noun = plural[0]
+	default:
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

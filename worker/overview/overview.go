@@ -1,0 +1,199 @@
+package overview
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/fleet"
+	"github.com/kooworker/kooworker/worker/gate"
+)
+
+// Overview is what is known of a Redis and its workers at one moment. Its JSON is also what
+// `kooworker status --json` prints.
+type Overview struct {
+	At      time.Time `json:"at"` // by Redis' clock
+	Workers Workers   `json:"workers"`
+	Gate    Gate      `json:"gate"`
+	Quota   Quota     `json:"quota"`
+	Queues  []Queue   `json:"queues"`
+	// Retries are about how many tasks wait for another attempt, by why the last one ended.
+	Retries map[tasks.Reason]int64 `json:"retries"`
+	Dead    deadletter.Counts      `json:"dead"`
+	Batches Batches                `json:"batches"`
+	Locks   Locks                  `json:"locks"`
+	Redis   Redis                  `json:"redis"`
+	// Unread says what could not be read, and why. It is as if it were not there.
+	Unread []string `json:"unread,omitempty"`
+}
+
+// Workers are the workers that have sent a heartbeat in the last few seconds.
+type Workers struct {
+	Live int            `json:"live"`
+	List []fleet.Report `json:"list"` // those that have said something of themselves
+}
+
+// Gate says which calls are not made.
+type Gate struct {
+	Stopped []Stopped `json:"stopped"`
+}
+
+// Stopped is a kind of calls that some workers do not make.
+type Stopped struct {
+	fleet.Stopped     // the earliest that a worker reports
+	Workers       int `json:"workers"` // how many report it
+}
+
+// Quota is how KooDrive limits the calls, and how many are made, by kind of call.
+type Quota struct {
+	Calls   map[gate.Kind]CallQuota `json:"calls"`
+	Shared  float64                 `json:"shared"`  // calls a second of all kinds together; 0: no limit is known
+	Ceiling float64                 `json:"ceiling"` // --rate; 0: none
+}
+
+// CallQuota is the quota of one kind of calls, in calls a second of all workers.
+type CallQuota struct {
+	Limit   float64 `json:"limit"`   // 0: no limit is known
+	Used    float64 `json:"used"`    // in the last seconds, refused ones included
+	Refused float64 `json:"refused"` // of these, answered with 429
+}
+
+// Locks are the backup locks that the lock ledger knows, and the last sweep of each source.
+type Locks struct {
+	Total  int64         `json:"total"`
+	Stale  int64         `json:"stale"`
+	Swept  int64         `json:"swept"` // their release is enqueued, or dead
+	Sweeps []locks.Sweep `json:"sweeps"`
+}
+
+// Options of Read.
+type Options struct {
+	// Grace is for how long a lock must have been expired to count as stale.
+	Grace time.Duration
+	// BatchRates is how many of the batches get their rate and the time that is left: those
+	// with the most queued tasks. Each of them takes a round trip.
+	BatchRates int
+	// SampleRetries is how many tasks of each lane are looked at to know why tasks wait for
+	// another attempt. 0: Retries stays empty.
+	SampleRetries int
+}
+
+// Read reads an overview. It returns an error only if Redis does not answer a ping. What
+// cannot be read later is named in Unread.
+func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, error) {
+	var v Overview
+	var err error
+	if v.Redis, err = readRedis(ctx, rdb); err != nil {
+		return Overview{Redis: v.Redis}, err
+	}
+	v.At = v.Redis.at
+	for _, part := range []struct {
+		name string
+		read func() error
+	}{
+		{"workers", func() error { return v.readWorkers(ctx, rdb) }},
+		{"quota", func() error { return v.readQuota(ctx, rdb) }},
+		{"queues", func() (err error) { v.Queues, err = ReadQueues(ctx, rdb, false); return err }},
+		{"retries", func() (err error) { v.Retries, err = readRetries(ctx, rdb, o.SampleRetries); return err }},
+		{"dead", func() (err error) { v.Dead, err = deadletter.NewStore(rdb).Counts(ctx); return err }},
+		{"batches", func() (err error) { v.Batches, err = readBatches(ctx, rdb, v.At, o.BatchRates); return err }},
+		{"locks", func() error { return v.readLocks(ctx, rdb, o.Grace) }},
+	} {
+		if err := part.read(); err != nil {
+			v.Unread = append(v.Unread, fmt.Sprintf("%s: %v", part.name, err))
+		}
+	}
+	return v, nil
+}
+
+// readWorkers reads the reports of the workers, and what they say of the gate.
+func (v *Overview) readWorkers(ctx context.Context, rdb redis.UniversalClient) (err error) {
+	v.Workers.List, v.Workers.Live, err = fleet.ReadReports(ctx, rdb)
+	v.Gate.Stopped = merge(v.Workers.List)
+	return err
+}
+
+// merge returns which calls some workers do not make, by kind and reason.
+func merge(reports []fleet.Report) (all []Stopped) {
+	for _, r := range reports {
+		for _, s := range r.Stopped {
+			i := slices.IndexFunc(all, func(other Stopped) bool { return other.Call == s.Call && other.Reason == s.Reason })
+			if i < 0 {
+				all = append(all, Stopped{Stopped: s, Workers: 1})
+				continue
+			}
+			all[i].Workers++
+			if s.Since.Before(all[i].Since) {
+				all[i].Since = s.Since
+			}
+		}
+	}
+	return all
+}
+
+func (v *Overview) readQuota(ctx context.Context, rdb redis.UniversalClient) error {
+	v.Quota.Calls = make(map[gate.Kind]CallQuota)
+	limits, err := fleet.ReadQuota(ctx, rdb)
+	v.Quota.Shared, v.Quota.Ceiling = limits.Shared, limits.Ceiling
+	for _, kind := range gate.Kinds() {
+		q := CallQuota{Limit: limits.Kinds[kind]}
+		for _, r := range v.Workers.List {
+			q.Used += r.Calls[kind]
+			q.Refused += r.Refused[kind]
+		}
+		v.Quota.Calls[kind] = q
+	}
+	return err
+}
+
+func (v *Overview) readLocks(ctx context.Context, rdb redis.UniversalClient, grace time.Duration) error {
+	ledger := locks.NewStore(rdb)
+	counts, err := ledger.Counts(ctx, grace)
+	if err != nil {
+		return err
+	}
+	v.Locks = Locks{Total: counts.Total, Stale: counts.Stale, Swept: counts.Swept}
+	v.Locks.Sweeps, err = ledger.LastSweeps(ctx)
+	return err
+}
+
+// Waiting returns how many tasks could run now, or run: dead letters that are replayed
+// included.
+func (v *Overview) Waiting() (n int64) {
+	for _, q := range v.Queues {
+		n += q.Pending + q.Active
+	}
+	return n
+}
+
+// retrying returns how many tasks wait for another attempt, and the reasons, the most
+// frequent first.
+func (v *Overview) retrying() (n int64, reasons []tasks.Reason) {
+	for _, count := range v.Retries {
+		n += count
+	}
+	reasons = slices.Collect(maps.Keys(v.Retries))
+	slices.SortFunc(reasons, byCount(v.Retries))
+	return n, reasons
+}
+
+// byCount orders reasons by their counts, the greatest first.
+func byCount(counts map[tasks.Reason]int64) func(a, b tasks.Reason) int {
+	return func(a, b tasks.Reason) int {
+		switch {
+		case counts[a] != counts[b]:
+			return int(max(-1, min(1, counts[b]-counts[a])))
+		case a < b:
+			return -1
+		default:
+			return 1
+		}
+	}
+}

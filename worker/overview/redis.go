@@ -1,0 +1,69 @@
+package overview
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/worker/redischeck"
+)
+
+// Redis is what Redis says of itself. Of a cluster it is one node that speaks; its problems
+// are those of all primaries.
+type Redis struct {
+	Up      bool    `json:"up"`
+	Seconds float64 `json:"latency_seconds"` // of a ping
+	Version string  `json:"version,omitempty"`
+	// UsedBytes is the memory in use, and MaxBytes maxmemory; 0: none.
+	UsedBytes int64                `json:"used_bytes"`
+	MaxBytes  int64                `json:"max_bytes"`
+	Problems  []redischeck.Problem `json:"problems"`
+	// Error says why Redis does not answer.
+	Error string `json:"error,omitempty"`
+
+	at time.Time
+}
+
+// pingTimeout bounds the ping, so that a Redis that hangs is called one.
+const pingTimeout = 2 * time.Second
+
+// readRedis pings Redis, and asks it what it is. That it does not tell is no error: its
+// user may not be allowed to ask.
+func readRedis(ctx context.Context, rdb redis.UniversalClient) (Redis, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer within "+pingTimeout.String()))
+	defer cancel()
+	began := time.Now()
+	at, err := rdb.Time(limited).Result()
+	if err != nil {
+		if cause := context.Cause(limited); cause != nil {
+			err = cause
+		}
+		return Redis{Error: err.Error()}, fmt.Errorf("Redis does not answer: %w", err)
+	}
+	r := Redis{Up: true, Seconds: time.Since(began).Seconds(), at: at.UTC()}
+	r.Problems, _ = redischeck.Find(ctx, rdb)
+	var memory, server *redis.StringCmd
+	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each answer has its error
+		memory, server = p.Info(ctx, "memory"), p.Info(ctx, "server")
+		return nil
+	})
+	r.UsedBytes, _ = strconv.ParseInt(infoField(memory.Val(), "used_memory"), 10, 64)
+	r.MaxBytes, _ = strconv.ParseInt(infoField(memory.Val(), "maxmemory"), 10, 64)
+	r.Version = infoField(server.Val(), "redis_version")
+	return r, nil
+}
+
+// infoField returns a field of an answer to INFO, "" if it has none.
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), ":"); key == name {
+			return value
+		}
+	}
+	return ""
+}
