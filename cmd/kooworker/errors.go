@@ -42,6 +42,9 @@ func is[T error](err error) bool {
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
 
+// errFound makes the exit code 1. The command has printed what is wrong already.
+var errFound = errors.New("something is wrong")
+
 // redisHints are for error replies of a Redis that can be reached.
 //
 //nolint:gosec // G101: these are Redis' error codes, not credentials
@@ -80,6 +83,9 @@ func report(stderr io.Writer, err error) int {
 	}
 	if errors.Is(err, errPartial) {
 		return exitPartial
+	}
+	if errors.Is(err, errFound) {
+		return exitFailed
 	}
 	text := asynqCode.ReplaceAllString(err.Error(), "$1")
 	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(text, "\n", " "))

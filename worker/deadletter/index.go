@@ -78,32 +78,6 @@ func indexKeys() []string {
 	return keys
 }
 
-// CountByReason counts the entries of the index by reason, and all letters, in one round trip and
-// without reading them. An entry whose letter is gone counts until it is removed, and a letter
-// that has died of two reasons may count under both. Stats counts exactly, and reads every letter.
-func (s *Store) CountByReason(ctx context.Context) (byReason map[tasks.Reason]int64, total int64, err error) {
-	reasons := tasks.Reasons()
-	counts := make([]*redis.IntCmd, len(reasons))
-	var all *redis.IntCmd
-	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, reason := range reasons {
-			counts[i] = p.ZCard(ctx, indexKey(reason))
-		}
-		all = p.ZCard(ctx, retryKey)
-		return nil
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("count the dead letters: %w", err)
-	}
-	byReason = make(map[tasks.Reason]int64)
-	for i, reason := range reasons {
-		if n := counts[i].Val(); n > 0 {
-			byReason[reason] = n
-		}
-	}
-	return byReason, all.Val(), nil
-}
-
 // pruneCmd removes entries whose letter is gone.
 //
 // KEYS -> the indexes of all reasons

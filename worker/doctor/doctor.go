@@ -35,7 +35,7 @@ type Finding struct {
 	// Hint says what to do, with the command if there is one. It is empty if all is well.
 	Hint string `json:"hint"`
 	// Fixable: Fix repairs it.
-	Fixable bool `json:"fixable"`
+	Fixable bool `json:"-"`
 }
 
 // Config is what a Doctor needs. Redis is required.

@@ -143,7 +143,7 @@ func (k *KooDrive) url(p koodrive.Probe) Finding {
 	case p.Status == 0:
 		return Finding{Status: Skipped, Detail: "no answer"}
 	case p.Reason == tasks.Misrouted || p.Reason == tasks.Protocol:
-		return wrong(p.Reason.Hint(), "what answers at --koodrive-url is not KooDrive's API: %s", p.Detail())
+		return wrong(tasks.Misrouted.Hint(), "what answers at --koodrive-url is not KooDrive's API: %s", p.Detail())
 	case p.Code == "" && !p.AcceptsCredential():
 		return Finding{Status: Skipped, Detail: "the answer does not tell: " + p.Detail()}
 	default:

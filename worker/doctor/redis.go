@@ -44,7 +44,7 @@ func (d *Doctor) redisChecks() []check {
 	return []check{
 		{"redis.reachable", pingLimit, d.reachable},
 		{"redis." + redischeck.Version, redisLimit, d.version},
-		{"redis." + redischeck.Eviction, redisLimit, d.fit(redischeck.Eviction, "maxmemory_policy", evictionHint)},
+		{"redis." + redischeck.Eviction, redisLimit, d.fit(redischeck.Eviction, "maxmemory_policy", "maxmemory-policy is", evictionHint)},
 		{"redis." + redischeck.Persistence, redisLimit, d.persistence},
 		{"redis.memory", redisLimit, d.eachNode(memory)},
 		{"redis.replication", redisLimit, d.eachNode(replication)},
@@ -132,13 +132,13 @@ func (d *Doctor) eachNode(look func(*node) []Finding) func(context.Context) ([]F
 // version asks package redischeck, for this check and the next ones.
 func (d *Doctor) version(ctx context.Context) ([]Finding, error) {
 	d.problems, d.problem = redischeck.Find(ctx, d.cfg.Redis)
-	return d.fit(redischeck.Version, "redis_version", "upgrade Redis to 6.2 or newer; 7.0 and later are tested")(ctx)
+	return d.fit(redischeck.Version, "redis_version", "version", "upgrade Redis to 6.2 or newer; 7.0 and later are tested")(ctx)
 }
 
-const evictionHint = "redis-cli CONFIG SET maxmemory-policy noeviction; and in redis.conf, so that it holds after a restart: maxmemory-policy noeviction"
+const evictionHint = "redis-cli CONFIG SET maxmemory-policy noeviction; and the line \"maxmemory-policy noeviction\" in redis.conf, so that it holds after a restart"
 
 // fit returns a check of what package redischeck finds under a name.
-func (d *Doctor) fit(name, field, hint string) func(context.Context) ([]Finding, error) {
+func (d *Doctor) fit(name, field, label, hint string) func(context.Context) ([]Finding, error) {
 	return func(context.Context) (out []Finding, err error) {
 		for _, p := range d.problems {
 			if p.Name == name {
@@ -156,13 +156,13 @@ func (d *Doctor) fit(name, field, hint string) func(context.Context) ([]Finding,
 		if len(out) > 0 || err != nil {
 			return out, err
 		}
-		return ok("%s is %s", strings.ReplaceAll(field, "_", "-"), strings.Join(values, ", ")), nil
+		return ok("%s %s", label, strings.Join(values, ", ")), nil
 	}
 }
 
 // persistence tells apart what redischeck takes together, since the hints differ.
 func (d *Doctor) persistence(context.Context) (out []Finding, err error) {
-	const on = "redis-cli CONFIG SET appendonly yes; and in redis.conf, so that it holds after a restart: appendonly yes"
+	const on = "redis-cli CONFIG SET appendonly yes; and the line \"appendonly yes\" in redis.conf, so that it holds after a restart"
 	for _, p := range d.problems {
 		if p.Name != redischeck.Persistence {
 			continue
@@ -259,7 +259,14 @@ func replication(n *node) (out []Finding) {
 	if len(out) > 0 {
 		return out
 	}
-	return ok("it is a primary with %s", count(n.number("connected_slaves"), "replicas"))
+	return ok("it is a primary%s", withReplicas(n.number("connected_slaves")))
+}
+
+func withReplicas(n int64) string {
+	if n == 0 {
+		return " without replicas"
+	}
+	return " with " + count(n, "replicas") + " in step"
 }
 
 const (
@@ -322,12 +329,8 @@ func slowest(entries []redis.SlowLog, now time.Time) (Finding, bool) {
 		return Finding{}, false
 	}
 	name := strings.ToUpper(worst.Args[0]) // the other arguments may be somebody's data
-	whose := "it is not one of kooworker's scripts"
-	if name == "EVAL" || name == "EVALSHA" {
-		whose = "a script, of kooworker, asynq or somebody else"
-	}
-	return warning("redis-cli SLOWLOG GET shows them; while one runs, everybody waits", "%s took more than %s in the last hour; the slowest, %s (%s), took %s",
-		count(n, "commands"), slowCommand, name, whose, round(worst.Duration)), true
+	return warning("redis-cli SLOWLOG GET shows them; while one runs, everybody waits", "%s took more than %s in the last hour; the slowest, %s, took %s",
+		count(n, "commands"), slowCommand, name, round(worst.Duration)), true
 }
 
 // clock compares this machine's clock with Redis' clock.
@@ -345,6 +348,9 @@ func (d *Doctor) clock(ctx context.Context) ([]Finding, error) {
 
 // compared says how this machine's clock differs from another.
 func compared(ahead time.Duration, other string) string {
+	if ahead.Abs() < time.Millisecond {
+		return "this machine's clock agrees with " + other
+	}
 	if ahead < 0 {
 		return fmt.Sprintf("this machine's clock is %s behind %s", round(-ahead), other)
 	}

@@ -36,12 +36,12 @@ func round(d time.Duration) time.Duration {
 func days(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours()/24))
+		return count(int64(d.Hours()/24), "days")
 	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
+		return count(int64(d.Hours()), "hours")
 	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+		return count(int64(d.Minutes()), "minutes")
 	default:
-		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+		return count(int64(d.Seconds()), "seconds")
 	}
 }

@@ -36,7 +36,7 @@ type ExamineOptions struct {
 	Queues []string
 	// Scan reads every task as well: only so are tasks found that are in no set.
 	Scan bool
-	// OnScan is called with the number of keys and IDs that were read so far. May be nil.
+	// OnScan is called with the number of keys that were read so far. May be nil.
 	OnScan func(read int64)
 }
 
@@ -224,7 +224,9 @@ func (x *examination) scanKeys(ctx context.Context) error {
 					}
 				}
 			}
-			x.count(len(keys))
+			if x.read += int64(len(keys)); x.onScan != nil {
+				x.onScan(x.read)
+			}
 			return next, nil
 		})
 		failed = append(failed, err)
@@ -259,19 +261,12 @@ func (x *examination) scanSets(ctx context.Context) error {
 					return 0, fmt.Errorf("queue %s: %w", q.name, err)
 				}
 				x.addItems(q, Lost, items)
-				x.count(pageIDs)
 				return next, nil
 			})
 			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)
-}
-
-func (x *examination) count(n int) {
-	if x.read += int64(n); x.onScan != nil {
-		x.onScan(x.read)
-	}
 }
 
 // eachPage reads page after page, until the next one is 0, with pauses.
