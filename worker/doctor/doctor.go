@@ -12,7 +12,6 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/worker/recovery"
-	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
 // Status is how grave a finding is.
@@ -63,8 +62,6 @@ type Doctor struct {
 	// What the checks of a Run have learned so far.
 	redisAway string // why Redis is taken for away; "" if it is not
 	nodes     []*node
-	problems  []redischeck.Problem
-	problem   error // of what Redis does not tell of itself
 	faults    []recovery.Fault
 	faultsErr error
 	scanned   int64

@@ -142,7 +142,7 @@ func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
 		if why := r.Hint(); why != "" {
 			hint = why + "; then kooworker dead replay --reason " + string(r) + " --canary 50"
 		}
-		out = append(out, warning(hint, "%s about of %d died as %s", count(counts.ByReason[r], "letters"), counts.Total, r))
+		out = append(out, warning(hint, "about %s of %d died as %s", count(counts.ByReason[r], "letters"), counts.Total, r))
 	}
 	if len(out) == 0 {
 		out = append(out, warning("kooworker dead stats", "%s", count(counts.Total, "dead letters")))

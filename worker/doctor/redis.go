@@ -18,10 +18,13 @@ import (
 
 // node is a server that has keys: the only one, or a master of a cluster.
 type node struct {
-	redis.Cmdable
+	redis.UniversalClient
 	addr string // "" if there is only one
 	info map[string]string
 	err  error // why there is no info
+	// What package redischeck says of it, and why it cannot say all.
+	problems []redischeck.Problem
+	problem  error
 }
 
 // of begins a sentence about the node.
@@ -82,7 +85,7 @@ func (d *Doctor) reachable(ctx context.Context) ([]Finding, error) {
 func (d *Doctor) findNodes(ctx context.Context) error {
 	cluster, isCluster := d.cfg.Redis.(*redis.ClusterClient)
 	if !isCluster {
-		d.nodes = []*node{{Cmdable: d.cfg.Redis}}
+		d.nodes = []*node{{UniversalClient: d.cfg.Redis}}
 		return d.cfg.Redis.Ping(ctx).Err()
 	}
 	found := make(chan *node, 1000)
@@ -91,7 +94,7 @@ func (d *Doctor) findNodes(ctx context.Context) error {
 		if err := master.Ping(ctx).Err(); err != nil {
 			return fmt.Errorf("%s: %w", addr, err)
 		}
-		found <- &node{Cmdable: master, addr: addr}
+		found <- &node{UniversalClient: master, addr: addr}
 		return nil
 	})
 	close(found)
@@ -131,7 +134,9 @@ func (d *Doctor) eachNode(look func(*node) []Finding) func(context.Context) ([]F
 
 // version asks package redischeck, for this check and the next ones.
 func (d *Doctor) version(ctx context.Context) ([]Finding, error) {
-	d.problems, d.problem = redischeck.Find(ctx, d.cfg.Redis)
+	for _, n := range d.nodes {
+		n.problems, n.problem = redischeck.Find(ctx, n.UniversalClient)
+	}
 	return d.fit(redischeck.Version, "redis_version", "version", "upgrade Redis to 6.2 or newer; 7.0 and later are tested")(ctx)
 }
 
@@ -140,16 +145,17 @@ const evictionHint = "redis-cli CONFIG SET maxmemory-policy noeviction; and the 
 // fit returns a check of what package redischeck finds under a name.
 func (d *Doctor) fit(name, field, label, hint string) func(context.Context) ([]Finding, error) {
 	return func(context.Context) (out []Finding, err error) {
-		for _, p := range d.problems {
-			if p.Name == name {
-				out = append(out, wrong(hint, "%s", p.Text))
-			}
-		}
 		var values []string
 		for _, n := range d.nodes {
-			if value := n.info[field]; value == "" {
-				err = errors.Join(d.problem, n.err)
-			} else if !slices.Contains(values, value) {
+			for _, p := range n.problems {
+				if p.Name == name {
+					out = append(out, wrong(hint, "%s%s", n.of(), p.Text))
+				}
+			}
+			switch value := n.info[field]; {
+			case value == "", n.problem != nil && !redis.HasErrorPrefix(n.problem, "NOPERM"):
+				err = errors.Join(err, n.problem, n.err)
+			case !slices.Contains(values, value):
 				values = append(values, value)
 			}
 		}
@@ -163,15 +169,17 @@ func (d *Doctor) fit(name, field, label, hint string) func(context.Context) ([]F
 // persistence tells apart what redischeck takes together, since the hints differ.
 func (d *Doctor) persistence(context.Context) (out []Finding, err error) {
 	const on = "redis-cli CONFIG SET appendonly yes; and the line \"appendonly yes\" in redis.conf, so that it holds after a restart"
-	for _, p := range d.problems {
-		if p.Name != redischeck.Persistence {
-			continue
+	for _, n := range d.nodes {
+		for _, p := range n.problems {
+			if p.Name != redischeck.Persistence {
+				continue
+			}
+			hint := on
+			if n.info["aof_enabled"] == "1" || n.info["rdb_last_bgsave_status"] == "err" {
+				hint = p.Hint + "; redis-cli INFO persistence shows whether it works again"
+			}
+			out = append(out, wrong(hint, "%s%s", n.of(), p.Text))
 		}
-		hint := on
-		if strings.Contains(p.Text, "fails") {
-			hint = p.Hint + "; redis-cli INFO persistence shows whether it works again"
-		}
-		out = append(out, wrong(hint, "%s", p.Text))
 	}
 	if len(out) > 0 {
 		return out, nil
@@ -180,9 +188,9 @@ func (d *Doctor) persistence(context.Context) (out []Finding, err error) {
 	for _, n := range d.nodes {
 		switch {
 		case n.info["aof_enabled"] == "":
-			return nil, errors.Join(d.problem, n.err)
-		case n.info["aof_enabled"] == "0" && d.problem != nil: // the setting save is not known
-			return nil, d.problem
+			return nil, errors.Join(n.problem, n.err)
+		case n.info["aof_enabled"] == "0" && n.problem != nil: // the setting save is not known
+			return nil, n.problem
 		case n.info["aof_enabled"] == "0":
 			onlySnapshots = true
 		case n.info["aof_last_bgrewrite_status"] == "err":
