@@ -89,8 +89,7 @@ type Config struct {
 	// LogNoSuccesses: no line is logged for a task that is done, or was already.
 	// Default false.
 	LogNoSuccesses bool
-	// Registry holds the metrics, which /metrics serves. Default: a new one, with the
-	// metrics of Go and of the process.
+	// Registry holds the metrics, which /metrics serves. Default: NewRegistry.
 	Registry *prometheus.Registry
 	// Observe is called with each attempt, as the metrics are. It must not block.
 	// Default: nothing is called.
@@ -136,7 +135,7 @@ func (c Config) withDefaults() Config {
 		c.Observe = func(pipeline.Event) {}
 	}
 	if c.Registry == nil {
-		c.Registry = newRegistry()
+		c.Registry = NewRegistry(c.Version, c.Revision)
 	}
 	c.KooDrive.Concurrency = c.Concurrency
 	return c

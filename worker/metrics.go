@@ -24,9 +24,15 @@ type metrics struct {
 	repairs  *prometheus.CounterVec
 }
 
-func newRegistry() *prometheus.Registry {
+// NewRegistry returns a registry with the metrics of Go and of the process, and with
+// kooworker_build_info.
+func NewRegistry(version, revision string) *prometheus.Registry {
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kooworker_build_info", Help: "1; its labels say which build runs.",
+	}, []string{"version", "revision", "goversion"})
+	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
 	return r
 }
 
@@ -54,11 +60,7 @@ func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int,
 		Name: "kooworker_workers_wanted",
 		Help: "Workers with the concurrency of this one that would be of use, from the backlog, KooDrive's quota and how long calls take; at least 1.",
 	}, func() float64 { return float64(workersWanted()) })
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "kooworker_build_info", Help: "1; its labels say which build runs.",
-	}, []string{"version", "revision", "goversion"})
-	build.WithLabelValues(cfg.Version, cfg.Revision, runtime.Version()).Set(1)
-	for _, c := range append(others, m.finished, m.attempts, m.seconds, m.repairs, wanted, build, newGateMetrics(status)) {
+	for _, c := range append(others, m.finished, m.attempts, m.seconds, m.repairs, wanted, newGateMetrics(status)) {
 		if err := cfg.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}

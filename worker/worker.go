@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -382,17 +381,4 @@ func (w *Worker) awaitRedis(ctx context.Context) error {
 	return &UnreachableError{Waited: w.cfg.StartupTimeout, Err: last}
 }
 
-// pingTimeout bounds a ping, so that /readyz answers soon even if Redis hangs.
-const pingTimeout = 2 * time.Second
-
-func (w *Worker) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer within "+pingTimeout.String()))
-	defer cancel()
-	if err := w.rdb.Ping(ctx).Err(); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return err
-	}
-	return nil
-}
+func (w *Worker) ping(ctx context.Context) error { return redischeck.Ping(ctx, w.rdb) }

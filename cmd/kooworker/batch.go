@@ -159,9 +159,9 @@ func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecaster) er
 	if err := checkMaxGone(c.MaxGone); err != nil {
 		return err
 	}
-	var notice pauseNotice
+	var notice blockedNotice
 	b, err := waitForBatch(e, store, c.ID, c.Timeout, func(b tasks.BatchStats) { notice.look(e, forecasts, b) })
-	return printWaited(e, b, c.JSON, cmp.Or(err, tooManyGone(b, c.MaxGone)))
+	return printWaited(e, b, c.JSON, cmp.Or(explain(err, notice.said), tooManyGone(b, c.MaxGone)))
 }
 
 // checkMaxGone checks the flag --max-already-gone, which is nil if it is not given.
@@ -214,7 +214,7 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, ti
 	started := false
 	var forecastAt time.Time
 	var next forecast
-	return waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
+	b, err := waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
 		if b.Queued > 0 && time.Since(forecastAt) >= forecastEvery {
 			next = forecasts.of(e.ctx, b.ID)
 			progress.SetSpeed(next.rate, next.fastest)
@@ -226,18 +226,19 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, ti
 		}
 		progress.SetTotal(b.Total)
 		progress.Set(b.Total - b.Queued)
-		progress.SetDetail(watchDetail(b, next.paused))
+		progress.SetDetail(watchDetail(b, next.blocked.Text))
 	})
+	return b, explain(err, next.blocked)
 }
 
 // watchDetail is what a line of the progress ends with.
-func watchDetail(b tasks.BatchStats, paused string) string {
+func watchDetail(b tasks.BatchStats, blocked string) string {
 	var parts []string
 	if b.Dead+b.Rejected > 0 {
 		parts = append(parts, fmt.Sprintf("%d dead, %d rejected", b.Dead, b.Rejected))
 	}
-	if b.Queued > 0 && paused != "" {
-		parts = append(parts, paused)
+	if b.Queued > 0 && blocked != "" {
+		parts = append(parts, blocked)
 	}
 	return strings.Join(parts, ", ")
 }

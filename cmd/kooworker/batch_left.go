@@ -15,6 +15,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 // forecaster says how fast the rest of a batch will be done, as far as Redis knows: it knows
@@ -26,11 +27,11 @@ func newForecaster(rdb redis.UniversalClient) *forecaster { return &forecaster{r
 
 // forecast is how fast the rest of a batch will be done, in tasks a second.
 type forecast struct {
-	rate       float64 // to expect; 0: not known
-	isMeasured bool    // the rate is that of the last minute, and not what the quota allows
-	fastest    float64 // that the quota allows; 0: not known
-	unknown    string  // why the rate is not known, for people; empty: there is nothing to say
-	paused     string  // which queue of the batch is paused, by whom and why; empty: none is
+	rate       float64        // to expect; 0: not known
+	isMeasured bool           // the rate is that of the last minute, and not what the quota allows
+	fastest    float64        // that the quota allows; 0: not known
+	unknown    string         // why the rate is not known, for people; empty: there is nothing to say
+	blocked    overview.Cause // why nothing of the batch runs; its text is empty if something does
 }
 
 // forecastPatience is how long a command waits for Redis to tell what is beside the point.
@@ -46,11 +47,8 @@ func (f *forecaster) of(ctx context.Context, id string) forecast {
 		if err != nil {
 			recent = batch.Recent{}
 		}
-		if paused, err := f.pausedOf(ctx, id, recent.Kinds); err == nil && paused != "" {
-			return forecast{paused: paused}, nil
-		}
-		if workers, err := fleet.CountWorkers(ctx, f.rdb); err == nil && workers == 0 {
-			return forecast{unknown: "no worker runs"}, nil
+		if cause, err := f.blockedOf(ctx, id, recent.Kinds); err == nil && cause.Text != "" {
+			return forecast{blocked: cause}, nil
 		}
 		quota, err := fleet.ReadQuota(ctx, f.rdb)
 		if err != nil {
@@ -179,8 +177,8 @@ func (b batchLeft) timeLeft() string {
 		return fmt.Sprintf("about %s, at the present %s", left, rate)
 	case b.LeftSeconds > 0:
 		return fmt.Sprintf("at least %s, at the %s that the quota or --rate allows", left, rate)
-	case b.forecast.paused != "":
-		return "unknown: " + b.forecast.paused
+	case b.forecast.blocked.Text != "":
+		return fmt.Sprintf("unknown: %s; hint: %s", b.forecast.blocked.Text, b.forecast.blocked.Hint)
 	case b.forecast.unknown != "":
 		return "unknown: " + b.forecast.unknown
 	default:

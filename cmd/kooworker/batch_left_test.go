@@ -15,6 +15,7 @@ import (
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 // While a worker runs, the batch commands say how long the rest takes.
@@ -75,7 +76,8 @@ func TestBatchLeft_ForPeople(t *testing.T) {
 		want     string
 	}{
 		{forecast{}, 0, ""},
-		{forecast{unknown: "no worker runs"}, 0, "unknown: no worker runs"},
+		{forecast{unknown: "nothing was done in the last minute"}, 0, "unknown: nothing was done in the last minute"},
+		{forecast{blocked: overview.Cause{Text: "no worker runs", Hint: "start one"}}, 0, "unknown: no worker runs; hint: start one"},
 		{forecast{rate: 5, isMeasured: true}, 100, "about 100 s, at the present 5.0/s"},
 		{forecast{rate: 200, fastest: 200}, 5000, "at least 83 min, at the 200/s that the quota or --rate allows"},
 	} {
@@ -151,7 +153,9 @@ func TestForecaster_Unreadable(t *testing.T) {
 		}
 	}
 	const workers, quota, receipts = "{kooworker:fleet}:workers", "{kooworker:fleet}:quota", "kooworker:{batch:b-1}:receipts"
-	check("in an empty Redis", forecast{unknown: "no worker runs"})
+	if got := forecasts.of(t.Context(), "b-1"); got.blocked.Text != "no worker runs" {
+		t.Errorf("in an empty Redis: %+v; want that no worker runs", got)
+	}
 	rdb.Set(t.Context(), workers, "of a later version", 0)
 	check("with workers that cannot be counted", forecast{})
 	rdb.HSet(t.Context(), quota, "all:rate", 200, "all:phase", "following")

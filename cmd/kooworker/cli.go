@@ -25,6 +25,7 @@ type cli struct {
 
 	Demo      demoCmd      `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
 	Worker    workerCmd    `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
+	Status    statusCmd    `cmd:"" help:"Show what works, what waits, and what stands in the way."`
 	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
 	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
 	Cancel    cancelCmd    `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`

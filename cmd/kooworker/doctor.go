@@ -44,8 +44,12 @@ func (c *doctorCmd) Run(e *env) error {
 	}
 	scan := doctorProgress{out: e.stderr}
 	defer scan.finish()
+	log := zap.NewNop()
+	if c.Fix { // the IDs of what is repaired, and of what is lost, are written nowhere else
+		log = e.flags.Log.logger(e.stderr).WithOptions(zap.IncreaseLevel(zap.WarnLevel))
+	}
 	d, err := doctor.New(doctor.Config{
-		Redis: rdb, KooDrive: c.koodrive(), Quick: c.Quick, OnScan: scan.set, Logger: zap.NewNop(),
+		Redis: rdb, KooDrive: c.koodrive(), Quick: c.Quick, OnScan: scan.set, Logger: log,
 		Missing: func(ctx context.Context, id string) ([]batch.Missing, error) { return batches.Missing(ctx, rdb, id) },
 	})
 	if err != nil {
@@ -53,9 +57,12 @@ func (c *doctorCmd) Run(e *env) error {
 	}
 	report := doctorReport{Checks: d.Run(e.ctx)}
 	if c.Fix && slices.ContainsFunc(report.Checks, func(f doctor.Finding) bool { return f.Fixable }) {
+		scan.finish()
 		fixed, err := d.Fix(e.ctx)
+		for _, f := range fixed {
+			e.audit("repaired by doctor --fix", zap.String("queue", f.Queue), zap.String("repair", f.Repair), zap.Int64("tasks", f.Tasks))
+		}
 		if !c.JSON {
-			scan.finish()
 			writeFixed(e.stdout, fixed)
 		}
 		report.Checks = d.Run(e.ctx)
@@ -75,7 +82,7 @@ func (c *doctorCmd) Run(e *env) error {
 		err = writeFindings(e.stdout, report.Checks, c.Fix)
 	}
 	if err == nil && !report.OK {
-		return errFound
+		return errShown
 	}
 	return err
 }

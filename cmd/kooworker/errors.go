@@ -42,8 +42,8 @@ func is[T error](err error) bool {
 // errPartial makes the exit code 3. The command has printed the reason already.
 var errPartial = errors.New("done, but something was rejected or is dead")
 
-// errFound makes the exit code 1. The command has printed what is wrong already.
-var errFound = errors.New("something is wrong")
+// errShown makes the exit code 1. The command has printed the reason already.
+var errShown = errors.New("failed, as the output says")
 
 // redisHints are for error replies of a Redis that can be reached.
 //
@@ -84,7 +84,7 @@ func report(stderr io.Writer, err error) int {
 	if errors.Is(err, errPartial) {
 		return exitPartial
 	}
-	if errors.Is(err, errFound) {
+	if errors.Is(err, errShown) {
 		return exitFailed
 	}
 	text := asynqCode.ReplaceAllString(err.Error(), "$1")

@@ -17,6 +17,11 @@ var examples = map[string][]string{
 		"KOODRIVE_TOKEN_FILE=token kooworker worker --koodrive-url https://koodrive.example.com",
 		"kooworker worker --admin-addr 127.0.0.1:8080 --rate 150  # with KOODRIVE_URL in the environment",
 	},
+	"status": {
+		"kooworker status",
+		"kooworker status --watch",
+		"kooworker status --json | jq -e .ok  # fails if something is wrong",
+	},
 	"enqueue unbind": {
 		"kooworker enqueue unbind --user-id u-1 --device-id 1775406005920779393",
 		"kooworker enqueue unbind --file devices.csv --batch deletions-2026-11 --rejects bad.csv",

@@ -140,11 +140,7 @@ func (c *queueListCmd) Run(e *env, rdb redis.UniversalClient) error {
 	if c.JSON {
 		return writeRows(e.stdout, rows)
 	}
-	table := terminal.NewTable(e.stdout, "QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLDEST", "PAUSED")
-	for _, row := range rows {
-		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), pausedText(row))
-	}
-	if err := table.Close(""); err != nil {
+	if err := writeQueueTable(terminal.NewTable(e.stdout, queueHeader...), rows); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(rows, func(q overview.Queue) bool { return q.Paused }) {
@@ -155,6 +151,16 @@ func (c *queueListCmd) Run(e *env, rdb redis.UniversalClient) error {
 		return redisError(err)
 	}
 	return writePauses(e.stdout, paused.Groups())
+}
+
+// queueHeader is the header of the table of queues.
+var queueHeader = []any{"QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLDEST", "PAUSED"}
+
+func writeQueueTable(table *terminal.Table, rows []overview.Queue) error {
+	for _, row := range rows {
+		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), pausedText(row))
+	}
+	return table.Close("")
 }
 
 // writePauses writes who has paused what, and why.

@@ -10,7 +10,11 @@ import (
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/overview"
+	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
 // scheduleFlags say when stale locks are swept, and within which limits.
@@ -23,7 +27,10 @@ type scheduleFlags struct {
 	Source sourceFlags `embed:"" group:"source"`
 }
 
-type schedulerCmd struct{ scheduleFlags }
+type schedulerCmd struct {
+	scheduleFlags
+	AdminAddr string `name:"admin-addr" group:"sweep" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics here: the metrics of all workers together, also while none runs. Default: they are not served."`
+}
 
 // Run implements the command.
 func (c *schedulerCmd) Run(e *env) error {
@@ -32,6 +39,11 @@ func (c *schedulerCmd) Run(e *env) error {
 		return err
 	}
 	log := e.flags.Log.logger(e.stderr)
+	stopAdmin, err := c.serveAdmin(e.ctx, rdb, log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
 	ended, err := c.start(e.ctx, rdb, log)
 	if err != nil {
 		return err
@@ -39,6 +51,31 @@ func (c *schedulerCmd) Run(e *env) error {
 	<-ended
 	log.Info("scheduler stopped")
 	return nil
+}
+
+// serveAdmin serves the admin endpoints until stop, if an address is given.
+func (c *schedulerCmd) serveAdmin(ctx context.Context, rdb redis.UniversalClient, log *zap.Logger) (stop func(), err error) {
+	if c.AdminAddr == "" {
+		return func() {}, nil
+	}
+	if err := checkAdminAddr(c.AdminAddr); err != nil {
+		return nil, err
+	}
+	fleet := overview.NewShared(overview.SharedConfig{Redis: rdb, Grace: locks.DefaultGrace, Logger: log.Named("overview")})
+	registry := worker.NewRegistry(build().Version, build().Commit)
+	registry.MustRegister(fleet.Metrics())
+	server := admin.New(admin.Config{
+		Addr: c.AdminAddr, Gatherer: registry, Logger: log,
+		Checks: map[string]admin.Check{"redis": func(ctx context.Context) error { return redischeck.Ping(ctx, rdb) }},
+	})
+	if err := server.Start(); err != nil {
+		return nil, err
+	}
+	server.SetReady(true)
+	ended := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { defer close(ended); fleet.Run(ctx) }()
+	return func() { cancel(); <-ended; server.Stop() }, nil
 }
 
 // start runs a scheduler until ctx ends, and then closes ended. While Redis cannot be

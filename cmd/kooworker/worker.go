@@ -158,12 +158,17 @@ func (c *workerCmd) check() error {
 	if c.AdminAddr == "" {
 		return nil
 	}
-	_, port, err := net.SplitHostPort(c.AdminAddr)
+	return checkAdminAddr(c.AdminAddr)
+}
+
+// checkAdminAddr checks the flag --admin-addr.
+func checkAdminAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return usagef("--admin-addr: %q is not an address; want host:port, such as 127.0.0.1:8080 or :8080", c.AdminAddr)
+		return usagef("--admin-addr: %q is not an address; want host:port, such as 127.0.0.1:8080 or :8080", addr)
 	}
 	return nil
 }

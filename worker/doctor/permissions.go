@@ -42,6 +42,14 @@ var permissions = []permission{
 	{"xadd", []string{"*", "f", "x"}, true}, {"xlen", nil, true}, {"xrange", []string{"-", "+"}, true}, {"xrevrange", []string{"+", "-"}, true}, {"xread", nil, false},
 }
 
+// Commands returns the names of the commands that kooworker needs, in and outside scripts.
+func Commands() (names []string) {
+	for _, p := range permissions {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // allowedCmd asks Redis whether it would allow some commands. It carries out none of them.
 //
 // ARGV[1] -> a JSON list of commands, each a list of words

@@ -1,13 +1,17 @@
 package overview
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
 )
 
@@ -52,6 +56,26 @@ func (v *Overview) noWorkers() []Cause {
 		c.Text += fmt.Sprintf(", and %s", waits(n))
 	}
 	return []Cause{c.wrong()}
+}
+
+// Standstill returns why none of some kinds of calls is made: no worker runs, all of them are
+// idle, or they have stopped these calls. The text is empty if that is not so. It takes two
+// round trips.
+func Standstill(ctx context.Context, rdb redis.UniversalClient, calls []gate.Kind) (Cause, error) {
+	var v Overview
+	if err := v.readWorkers(ctx, rdb); err != nil {
+		return Cause{}, err
+	}
+	v.Gate.Stopped = slices.DeleteFunc(v.Gate.Stopped, func(s Stopped) bool { return !slices.Contains(calls, s.Call) || s.Workers < len(v.Workers.List) })
+	all := v.noWorkers()
+	if !slices.ContainsFunc(v.Workers.List, func(r fleet.Report) bool { return r.Problem == "" }) {
+		all = append(all, v.workersIdle()...)
+	}
+	all = append(all, v.callsStopped()...)
+	if len(all) == 0 {
+		return Cause{}, nil
+	}
+	return all[0], nil
 }
 
 // workersIdle are workers that take no tasks.

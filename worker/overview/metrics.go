@@ -1,7 +1,6 @@
 package overview
 
 import (
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kooworker/kooworker/tasks"

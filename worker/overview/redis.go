@@ -2,7 +2,6 @@ package overview
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -29,21 +28,16 @@ type Redis struct {
 	at time.Time
 }
 
-// pingTimeout bounds the ping, so that a Redis that hangs is called one.
-const pingTimeout = 2 * time.Second
-
 // readRedis pings Redis, and asks it what it is. That it does not tell is no error: its
 // user may not be allowed to ask.
 func readRedis(ctx context.Context, rdb redis.UniversalClient) (Redis, error) {
-	limited, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer within "+pingTimeout.String()))
-	defer cancel()
-	began := time.Now()
-	at, err := rdb.Time(limited).Result()
-	if err != nil {
-		if cause := context.Cause(limited); cause != nil {
-			err = cause
-		}
+	if err := redischeck.Ping(ctx, rdb); err != nil { // it may have to connect first
 		return Redis{Error: err.Error()}, fmt.Errorf("Redis does not answer: %w", err)
+	}
+	began := time.Now()
+	at, err := rdb.Time(ctx).Result()
+	if err != nil {
+		return Redis{Error: err.Error()}, fmt.Errorf("Redis does not tell its time: %w", err)
 	}
 	r := Redis{Up: true, Seconds: time.Since(began).Seconds(), at: at.UTC()}
 	r.Problems, _ = redischeck.Find(ctx, rdb)

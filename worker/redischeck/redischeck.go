@@ -12,10 +12,27 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 )
+
+// pingTimeout bounds a ping, so that /readyz answers soon even if Redis hangs.
+const pingTimeout = 2 * time.Second
+
+// Ping returns an error if Redis does not answer within 2 s.
+func Ping(ctx context.Context, rdb redis.UniversalClient) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errors.New("no answer within "+pingTimeout.String()))
+	defer cancel()
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return nil
+}
 
 // Problem is one way in which a Redis is not fit for a queue.
 type Problem struct {

@@ -81,8 +81,11 @@ type cell struct {
 
 // NewTable returns a table. Its header, strings or Optional, appears with the first row.
 // Without a header, each row is a name and a value.
-func NewTable(out io.Writer, header ...any) *Table {
-	t := &Table{isList: len(header) == 0, width: Width(out), out: bufio.NewWriter(out)}
+func NewTable(out io.Writer, header ...any) *Table { return NewTableOf(out, Width(out), header...) }
+
+// NewTableOf returns a table of a given width, for an output that goes to a terminal later.
+func NewTableOf(out io.Writer, width int, header ...any) *Table {
+	t := &Table{isList: len(header) == 0, width: width, out: bufio.NewWriter(out)}
 	if t.isList {
 		header = []any{"", ""}
 	}

@@ -33,6 +33,28 @@ func EraseInterrupt(stream *os.File) {
 	}
 }
 
+// Redraw returns what draws a screen over the one before, without a flicker: it begins in the
+// upper left corner, and erases what is left of each line and below the last one.
+func Redraw(screen string) string {
+	if isDumb() {
+		return screen
+	}
+	return "\x1b[H" + strings.ReplaceAll(screen, "\n", "\x1b[K\n") + "\x1b[J"
+}
+
+// Bytes writes a size, such as 1.5 GB.
+func Bytes(n int64) string {
+	const kilo = 1000
+	value, units := float64(n), []string{"B", "kB", "MB", "GB", "TB"}
+	for value >= kilo && len(units) > 1 {
+		value, units = value/kilo, units[1:]
+	}
+	if value < 10 && units[0] != "B" {
+		return fmt.Sprintf("%.1f %s", value, units[0])
+	}
+	return fmt.Sprintf("%.0f %s", value, units[0])
+}
+
 // Duration writes a duration without zero units at its end: 10m, not 10m0s.
 func Duration(d time.Duration) string {
 	s := d.String()
