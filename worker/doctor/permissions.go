@@ -30,16 +30,17 @@ var permissions = []permission{
 	{"scan", []string{"0"}, false}, {"wait", []string{"0", "0"}, false},
 	{"exists", nil, true}, {"type", nil, true}, {"del", nil, true}, {"unlink", nil, true}, {"expire", []string{"1"}, true}, {"expireat", []string{"1"}, true},
 	{"pexpire", []string{"1"}, true}, {"pexpireat", []string{"1"}, true}, {"pttl", nil, true},
-	{"get", nil, true}, {"set", []string{"x"}, true}, {"setex", []string{"1", "x"}, true}, {"mget", nil, true}, {"incr", nil, true}, {"incrby", []string{"1"}, true}, {"decr", nil, true},
-	{"append", []string{"x"}, true}, {"strlen", nil, true}, {"getrange", []string{"0", "1"}, true}, {"setrange", []string{"0", "x"}, true}, {"bitfield", []string{"GET", "u4", "0"}, true},
+	{"get", nil, true}, {"set", []string{"x"}, true}, {"setex", []string{"1", "x"}, true}, {"mget", nil, true}, {"incr", nil, true},
+	{"append", []string{"x"}, true}, {"strlen", nil, true}, {"getrange", []string{"0", "1"}, true}, {"setrange", []string{"0", "x"}, true},
 	{"hget", []string{"f"}, true}, {"hmget", []string{"f"}, true}, {"hset", []string{"f", "x"}, true}, {"hsetnx", []string{"f", "x"}, true}, {"hdel", []string{"f"}, true}, {"hgetall", nil, true},
-	{"hkeys", nil, true}, {"hvals", nil, true}, {"hlen", nil, true}, {"hexists", []string{"f"}, true}, {"hincrby", []string{"f", "1"}, true}, {"hscan", []string{"0"}, true},
-	{"lpush", []string{"x"}, true}, {"rpush", []string{"x"}, true}, {"rpop", nil, true}, {"llen", nil, true}, {"lrange", []string{"0", "1"}, true}, {"lindex", []string{"0"}, true},
+	{"hkeys", nil, true}, {"hvals", nil, true}, {"hexists", []string{"f"}, true}, {"hincrby", []string{"f", "1"}, true}, {"hscan", []string{"0"}, true},
+	{"lpush", []string{"x"}, true}, {"rpush", []string{"x"}, true}, {"llen", nil, true}, {"lrange", []string{"0", "1"}, true}, {"lindex", []string{"0"}, true},
+	{"lset", []string{"0", "x"}, true}, {"ltrim", []string{"0", "1"}, true}, {"rpoplpush", []string{samples[0]}, true}, {"blmove", []string{samples[0], "RIGHT", "LEFT", "1"}, true},
 	{"lrem", []string{"0", "x"}, true}, {"lpos", []string{"x"}, true},
 	{"sadd", []string{"x"}, true}, {"srem", []string{"x"}, true}, {"smembers", nil, true}, {"sismember", []string{"x"}, true}, {"smismember", []string{"x"}, true}, {"scard", nil, true},
 	{"zadd", []string{"1", "x"}, true}, {"zrem", []string{"x"}, true}, {"zcard", nil, true}, {"zcount", []string{"0", "1"}, true}, {"zscore", []string{"x"}, true}, {"zscan", []string{"0"}, true},
-	{"zrange", []string{"0", "1"}, true}, {"zrangebyscore", []string{"0", "1"}, true}, {"zrevrange", []string{"0", "1"}, true}, {"zremrangebyscore", []string{"0", "1"}, true},
-	{"xadd", []string{"*", "f", "x"}, true}, {"xlen", nil, true}, {"xrange", []string{"-", "+"}, true}, {"xrevrange", []string{"+", "-"}, true}, {"xread", nil, false},
+	{"zrange", []string{"0", "1"}, true}, {"zrangebyscore", []string{"0", "1"}, true}, {"zrevrange", []string{"0", "1"}, true}, {"zrangebylex", []string{"-", "+"}, true}, {"zremrangebyrank", []string{"0", "1"}, true}, {"zremrangebyscore", []string{"0", "1"}, true},
+	{"xdel", []string{"0-1"}, true}, {"xadd", []string{"*", "f", "x"}, true}, {"xlen", nil, true}, {"xrange", []string{"-", "+"}, true}, {"xrevrange", []string{"+", "-"}, true},
 }
 
 // Commands returns the names of the commands that kooworker needs, in and outside scripts.
@@ -70,8 +71,6 @@ return out
 func commands() (out [][]string) {
 	for _, p := range permissions {
 		switch {
-		case p.name == "xread":
-			out = append(out, []string{"xread", "streams", samples[1], "0"})
 		case !p.hasKey:
 			out = append(out, append([]string{p.name}, p.args...))
 		default:
