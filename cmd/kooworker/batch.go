@@ -132,6 +132,9 @@ func writeStats(out io.Writer, b batchLeft) {
 	if left := b.timeLeft(); left != "" {
 		table.Row("time left", left)
 	}
+	if hint := b.forecast.blocked.Hint; hint != "" {
+		table.Row("hint", hint)
+	}
 	_ = table.Close("") // nobody is left to be told if it fails
 }
 

@@ -178,7 +178,7 @@ func (b batchLeft) timeLeft() string {
 	case b.LeftSeconds > 0:
 		return fmt.Sprintf("at least %s, at the %s that the quota or --rate allows", left, rate)
 	case b.forecast.blocked.Text != "":
-		return fmt.Sprintf("unknown: %s; hint: %s", b.forecast.blocked.Text, b.forecast.blocked.Hint)
+		return "unknown: " + b.forecast.blocked.Text
 	case b.forecast.unknown != "":
 		return "unknown: " + b.forecast.unknown
 	default:

@@ -77,7 +77,7 @@ func TestBatchLeft_ForPeople(t *testing.T) {
 	}{
 		{forecast{}, 0, ""},
 		{forecast{unknown: "nothing was done in the last minute"}, 0, "unknown: nothing was done in the last minute"},
-		{forecast{blocked: overview.Cause{Text: "no worker runs", Hint: "start one"}}, 0, "unknown: no worker runs; hint: start one"},
+		{forecast{blocked: overview.Cause{Text: "no worker runs", Hint: "start one"}}, 0, "unknown: no worker runs"},
 		{forecast{rate: 5, isMeasured: true}, 100, "about 100 s, at the present 5.0/s"},
 		{forecast{rate: 200, fastest: 200}, 5000, "at least 83 min, at the 200/s that the quota or --rate allows"},
 	} {

@@ -96,7 +96,12 @@ func readStatus(ctx context.Context, rdb redis.UniversalClient) status {
 	v, err := cancelable.Call(ctx, func() (overview.Overview, error) {
 		return overview.Read(ctx, rdb, overview.Options{Grace: locks.DefaultGrace, BatchRates: statusBatches, SampleRetries: statusRetries})
 	})
-	s := status{OK: true, Causes: []overview.Cause{}, Overview: v}
+	return newStatus(v, err)
+}
+
+// newStatus makes a status of an overview, or of the error with which Redis did not answer.
+func newStatus(v overview.Overview, err error) status {
+	s := status{Causes: []overview.Cause{}, Overview: v}
 	if err == nil {
 		s.Causes = append(s.Causes, v.Causes()...)
 	} else {

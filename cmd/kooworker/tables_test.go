@@ -86,22 +86,34 @@ func checkTable(t *testing.T, file string, args ...string) {
 		if r.code != exitDone {
 			t.Fatalf("%v: %+v; want exit 0", args, r)
 		}
-		fmt.Fprintf(&got, "== %d columns ==\n", width)
-		for line := range strings.Lines(r.stdout) {
-			line = strings.TrimSuffix(line, "\n")
-			isID := !strings.Contains(line, " ")
-			if n := utf8.RuneCountInString(line); n > 100 || n > width && !isID {
-				t.Errorf("a line of %d columns where %d are wanted: %q", n, width, line)
-			}
-			fmt.Fprintln(&got, clockTime.ReplaceAllStringFunc(line, func(s string) string { return "2026-11-22 14:05:31"[:len(s)] }))
-		}
+		addGolden(t, &got, width, r.stdout)
 	}
+	compareGolden(t, file, got.String())
+}
+
+// addGolden adds what was printed for a terminal of some width to what is compared.
+func addGolden(t *testing.T, got *strings.Builder, width int, printed string) {
+	t.Helper()
+	fmt.Fprintf(got, "== %d columns ==\n", width)
+	for line := range strings.Lines(printed) {
+		line = strings.TrimSuffix(line, "\n")
+		isID := !strings.Contains(line, " ")
+		if n := utf8.RuneCountInString(line); n > 100 || n > width && !isID {
+			t.Errorf("a line of %d columns where %d are wanted: %q", n, width, line)
+		}
+		fmt.Fprintln(got, clockTime.ReplaceAllStringFunc(line, func(s string) string { return "2026-11-22 14:05:31"[:len(s)] }))
+	}
+}
+
+// compareGolden compares with a golden file, or writes it.
+func compareGolden(t *testing.T, file, got string) {
+	t.Helper()
 	path := filepath.Join("testdata", "tables", file+".golden")
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(got.String()), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,7 +121,7 @@ func checkTable(t *testing.T, file string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s; -update writes it (-want +got):\n%s", path, diff)
 	}
 }

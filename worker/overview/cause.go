@@ -39,7 +39,7 @@ func (c Cause) wrong() Cause { c.Wrong = true; return c }
 // some of it, what is lost or late, and last what only slows the work down.
 func (v *Overview) Causes() (all []Cause) {
 	for _, find := range []func() []Cause{
-		v.noWorkers, v.workersIdle, v.callsStopped, v.queuesPaused, v.redisUnfit, v.deadLetters, v.batchesLate, v.sweepsHeldBack, v.failing,
+		v.noWorkers, v.callsStopped, v.workersIdle, v.queuesPaused, v.redisUnfit, v.deadLetters, v.batchesLate, v.sweepsHeldBack, v.failing,
 		v.batchesHeld, v.quotaReached,
 	} {
 		all = append(all, find()...)
@@ -84,14 +84,14 @@ func (v *Overview) workersIdle() (all []Cause) {
 	problem := ""
 	for _, w := range v.Workers.List {
 		if w.Problem != "" {
-			idle, problem = append(idle, fmt.Sprintf("%s (process %d)", w.Host, w.PID)), w.Problem
+			idle, problem = append(idle, fmt.Sprintf("process %d on %s", w.PID, w.Host)), w.Problem
 		}
 	}
 	if len(idle) == 0 {
 		return nil
 	}
 	return []Cause{Cause{
-		Text: fmt.Sprintf("%d of %s take no tasks: %s on %s", len(idle), count(int64(v.Workers.Live), "worker"), problem, strings.Join(idle[:min(len(idle), 3)], ", ")),
+		Text: fmt.Sprintf("%d of %s take no tasks (%s): %s", len(idle), count(int64(v.Workers.Live), "worker"), strings.Join(idle[:min(len(idle), 3)], ", "), problem),
 		Hint: "set the clock there by NTP; kooworker doctor compares the clocks",
 	}.wrong()}
 }
@@ -247,6 +247,9 @@ func (v *Overview) failing() (all []Cause) {
 		return nil
 	}
 	worst := reasons[0]
+	if worst == tasks.Throttled && len(v.quotaReached()) > 0 {
+		return nil // which says it better
+	}
 	return []Cause{{
 		Text: fmt.Sprintf("about %s for another attempt, most of them after %s", waits(n), worst),
 		Hint: worst.Hint(),
@@ -286,7 +289,7 @@ func (v *Overview) quotaReached() (all []Cause) {
 				Text: fmt.Sprintf("--rate limits the work: %.3g of %.3g calls a second are made; %s", q.Used, v.Quota.Ceiling, waits(v.Waiting())),
 				Hint: "raise --rate of all workers if KooDrive can take more",
 			})
-		case limit == 0 && q.Refused > 0:
+		case limit == 0 && q.Refused > 0 && !v.isStopped(kind):
 			all = append(all, Cause{
 				Text: fmt.Sprintf("KooDrive refuses %.3g of %.3g calls a second of kind %s because of a quota; the workers learn what it allows; %s", q.Refused, q.Used, kind, waits(v.Waiting())),
 				Hint: "wait a minute; if it stays, kooworker status shows the quota that was learnt",
@@ -294,6 +297,10 @@ func (v *Overview) quotaReached() (all []Cause) {
 		}
 	}
 	return all
+}
+
+func (v *Overview) isStopped(kind gate.Kind) bool {
+	return slices.ContainsFunc(v.Gate.Stopped, func(s Stopped) bool { return s.Call == kind })
 }
 
 // lowest returns the lowest of the limits, 0 if there is none.
