@@ -102,11 +102,11 @@ func (b *bundle) aWorker(id string, r fleet.Report) {
 	b.must(b.rdb.Set(b.t.Context(), "{kooworker:fleet}:report:"+id, text, time.Minute).Err())
 }
 
-func (b *bundle) enqueue(queue, id string, options ...asynq.Option) {
+func (b *bundle) enqueue(queue, id string) {
 	b.t.Helper()
 	payload, err := tasks.Encode(tasks.DeviceUnbind{UserID: "u", DeviceID: id}, tasks.Intent{})
 	b.must(err)
 	_, err = asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(b.t.Context(), asynq.NewTask(string(tasks.KindDeviceUnbind), payload),
-		append(asynqx.TaskOptions(queue, id, time.Time{}), options...)...)
+		asynqx.TaskOptions(queue, id, time.Time{})...)
 	b.must(err)
 }

@@ -46,7 +46,7 @@ const (
 	tlsName        = "koodrive.tls"
 	urlName        = "koodrive.url"
 	clockName      = "koodrive.clock"
-	credentialName = "koodrive.credential"
+	credentialName = "koodrive.credential" //nolint:gosec // G101: the name of a check
 )
 
 // koodrive makes one harmless call, and says what it tells of each subject.

@@ -13,7 +13,7 @@ import (
 )
 
 // Probe is what one harmless call tells of KooDrive, of the way there, and of the credential.
-type Probe struct {
+type Probe struct { //nolint:errname // it is an Answer, of which the same is said
 	Answer
 	// Server is the certificate of the server, nil without TLS and if TLS failed.
 	Server *x509.Certificate
