@@ -36,6 +36,7 @@ type cli struct {
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
 	Queue     queueCmd     `cmd:"" help:"Show the queues; pause and resume them."`
+	Doctor    doctorCmd    `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 

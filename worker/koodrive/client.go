@@ -51,6 +51,9 @@ type call struct {
 	userID string
 	lockID string // "" for all but a release
 	limit  int64  // of the answer's size, in bytes
+	// observe, if it is not nil, is called with the outcome of each exchange of the call, before
+	// the answer is read: when the request was sent, and what came back.
+	observe func(sent time.Time, resp *http.Response, err error)
 	// read takes the data of a success, nil if there is none. An error says why
 	// the call is no success after all.
 	read func(data json.RawMessage) error

@@ -67,7 +67,11 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 	span := c.startSpan(ctx, req, call)
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.
+	sent := time.Now()
 	resp, err := c.transport.RoundTrip(req)
+	if call.observe != nil {
+		call.observe(sent, resp, err)
+	}
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)

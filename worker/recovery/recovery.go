@@ -43,8 +43,12 @@ type Repairer struct {
 	refusals int              // of the Parker, in a row, in this pass
 	refused  map[string]refusal
 	scan     scanPosition
-	pruned   time.Time // when asynq's lists of processes were last pruned
+	scans    int // that have reached their end
+	// scanShare is the part of its time that the repairer scans.
+	scanShare float64
+	pruned    time.Time // when asynq's lists of processes were last pruned
 
+	repaired      int       // tasks, so far
 	failures      int       // of passes, in a row
 	failureLogged time.Time // when the last of them was logged
 }
@@ -58,7 +62,7 @@ func New(cfg Config) (*Repairer, error) {
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
 		servers: make(serverRegistry), uptimes: make(map[string]redisUptime), paused: make(map[string]bool), skip: make(map[string]int64),
-		refused: make(map[string]refusal), dead: make(map[string]dead), recovered: make(map[string]recovered),
+		refused: make(map[string]refusal), dead: make(map[string]dead), recovered: make(map[string]recovered), scanShare: workerScanShare,
 	}
 	_, r.isCluster = cfg.Redis.(*redis.ClusterClient)
 	for _, name := range cfg.Queues {

@@ -42,6 +42,7 @@ func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 	if len(ids) == 0 {
 		return
 	}
+	r.repaired += len(ids)
 	r.cfg.OnRepair(q.name, repair, len(ids))
 	if repair == Lost {
 		r.log.Error("lost: these tasks have no message, only their IDs are left", zap.String("queue", q.name), zap.Strings("ids", ids))
