@@ -134,11 +134,13 @@ func (c *Client) Bulk(ctx context.Context, input iter.Seq2[tasks.Task, error], o
 	if !o.SingleOrders {
 		lane = cmp.Or(lane, tasks.LaneBulk)
 	}
-	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, deadline: opts.deadline, anyID: opts.anyID, lane: lane, losses: newLossCheck(c.rdb)}
+	ctx, span, headers := c.startBulkSpan(ctx)
+	b := &bulk{client: c, store: batch.NewStore(c.rdb), o: o, noGuard: opts.noGuard, deadline: opts.deadline, anyID: opts.anyID, lane: lane, headers: headers, losses: newLossCheck(c.rdb)}
 	err = b.run(ctx, input)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = true
+	endBulkSpan(span, b.result, err)
 	return b.result, err
 }
 
@@ -166,6 +168,7 @@ type bulk struct {
 	deadline time.Time
 	anyID    bool
 	lane     tasks.Lane // of a batch only once it is open
+	headers  map[string]string
 	losses   *lossCheck // of a bulk without a batch; a batch has fences
 
 	mu     sync.Mutex // guards result and the calls of OnItem

@@ -11,7 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -28,6 +30,10 @@ type Config struct {
 	// ReplicaTimeout is how long to wait for the replicas. At least 1 ms; it must
 	// be shorter than the client's ReadTimeout. Default 1 s.
 	ReplicaTimeout time.Duration
+	// TracerProvider makes a span of each task or bulk that is enqueued. Its parent is the
+	// span in the caller's context, and it goes into the headers of the tasks. Default:
+	// there are no spans, and no headers.
+	TracerProvider trace.TracerProvider
 	// Now is the clock for a task's enqueued_at. Default time.Now.
 	Now func() time.Time
 }
@@ -40,6 +46,7 @@ type Client struct {
 	asynq     *asynq.Client
 	replicas  *replicaWaiter // nil unless replicas must acknowledge
 	inspector *asynq.Inspector
+	tracer    trace.Tracer // nil if there are no spans
 	now       func() time.Time
 }
 
@@ -68,6 +75,7 @@ func New(cfg Config) (*Client, error) {
 		replicas:  replicas,
 		asynq:     asynq.NewClientFromRedisClient(writer),
 		inspector: asynq.NewInspectorFromRedisClient(cfg.Redis),
+		tracer:    tracing.Tracer(cfg.TracerProvider, "enqueue"),
 		now:       cfg.Now,
 	}
 	if c.now == nil {
@@ -159,6 +167,14 @@ func (c *Client) Offboard(ctx context.Context, t tasks.UserOffboard, opts ...Opt
 // system gives (see AllowAnyID), it returns a *tasks.FieldError and sends nothing. The time
 // of a tasks.Timed counts instead of the options In and At.
 func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Result, error) {
+	ctx, span, headers := c.startSpan(ctx, t)
+	res, err := c.enqueue(ctx, t, headers, opts)
+	endSpan(span, res, err)
+	return res, err
+}
+
+// enqueue is Enqueue for a task with these headers.
+func (c *Client) enqueue(ctx context.Context, t tasks.Task, headers map[string]string, opts []Option) (Result, error) {
 	if timed, ok := t.(tasks.Timed); ok {
 		t, opts = timed.Task, append(slices.Clone(opts), In(0), At(timed.RunAt))
 	}
@@ -175,13 +191,17 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 	if err != nil {
 		return Result{}, err
 	}
+	if o.delay > 0 {
+		headers = tracing.WithDue(headers, o.runAt)
+	}
+	message := asynq.NewTaskWithHeaders(string(t.Kind()), payload, headers)
 	// The first ID to try is the task's identity. If the task that has it does not
 	// cover this order, the second ID is shared by all orders with the same demands.
 	// If the task with that ID does not cover it either, because it is running just
 	// now, the order gets an ID of its own.
 	identity := tasks.Identity(t)
 	for _, id := range []string{identity, identity + ":" + demandsHash(intent), identity + ":" + uuid.NewString()} {
-		res, conflict, err := c.enqueueAs(ctx, id, t, payload, intent, o)
+		res, conflict, err := c.enqueueAs(ctx, id, t, message, intent, o)
 		if err != nil {
 			return res, fmt.Errorf("enqueue %s: %w", id, err)
 		}
@@ -194,7 +214,7 @@ func (c *Client) Enqueue(ctx context.Context, t tasks.Task, opts ...Option) (Res
 
 // enqueueAs enqueues a task under one ID. There is a conflict if an outstanding
 // task has this ID and does not cover the order.
-func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload []byte, intent tasks.Intent, o options) (res Result, conflict bool, err error) {
+func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, message *asynq.Task, intent tasks.Intent, o options) (res Result, conflict bool, err error) {
 	const tries = 3 // another try is needed only if the outstanding task was finished meanwhile
 	queue := o.lane.Of(t.Queue())
 	var acks replicaAcks
@@ -202,7 +222,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 		ctx = context.WithValue(ctx, replicaAcksKey{}, &acks)
 	}
 	for range tries {
-		err = c.store(ctx, asynq.NewTask(string(t.Kind()), payload), queue, id, o)
+		err = c.store(ctx, message, queue, id, o)
 		if err == nil {
 			if c.replicas != nil {
 				err = c.replicas.checkAcks(acks.count)
@@ -218,7 +238,7 @@ func (c *Client) enqueueAs(ctx context.Context, id string, t tasks.Task, payload
 			return Result{}, false, err
 		case other == nil:
 			continue
-		case !covers(other, payload, intent, o.runAt):
+		case !covers(other, message.Payload(), intent, o.runAt):
 			return Result{}, true, nil
 		}
 		if c.replicas != nil { // another client may have stored it without waiting for replicas

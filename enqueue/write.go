@@ -14,6 +14,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -151,12 +152,16 @@ func (w *chunkWriter) sendChunk(ctx context.Context, open []*entry, fence *batch
 		if err != nil {
 			return nil, err
 		}
-		task, opts := asynq.NewTask(string(e.Task.Kind()), payload), asynqx.TaskOptions(queue, e.ID, time.Time{})
 		var s asynqx.Script
 		var isLater bool
 		if e.RunAt, isLater, err = w.runAt(ctx, e.due, o); err != nil {
 			return nil, err
 		}
+		headers := w.headers
+		if isLater {
+			headers = tracing.WithDue(headers, e.RunAt)
+		}
+		task, opts := asynq.NewTaskWithHeaders(string(e.Task.Kind()), payload, headers), asynqx.TaskOptions(queue, e.ID, time.Time{})
 		if isLater {
 			s, err = w.capture.CaptureDue(ctx, task, e.RunAt, opts...)
 		} else {
@@ -293,7 +298,7 @@ func (w *chunkWriter) resolveConflict(ctx context.Context, e *entry) error {
 		if !e.due.IsZero() {
 			task = tasks.Timed{Task: task, RunAt: e.due}
 		}
-		res, err := w.client.Enqueue(ctx, task, opts...)
+		res, err := w.client.enqueue(ctx, task, w.headers, opts)
 		if err == nil {
 			e.ID, e.Status, e.RunAt = res.ID, res.Status, res.RunAt
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/history"
@@ -26,7 +27,8 @@ type Config struct {
 	// clients, one for itself and one for the asynq servers, whose scripts must not
 	// be cancelled. It closes both at the end of Run.
 	Redis func() redis.UniversalClient
-	// KooDrive says how to reach the API. The worker sets its Concurrency.
+	// KooDrive says how to reach the API. The worker sets its Concurrency
+	// and its TracerProvider.
 	KooDrive koodrive.Config
 	// Releases enqueues the releases of sweeps: an *enqueue.Client over the same
 	// Redis.
@@ -89,6 +91,9 @@ type Config struct {
 	// LogNoSuccesses: no line is logged for a task that is done, or was already.
 	// Default false.
 	LogNoSuccesses bool
+	// TracerProvider makes the spans of attempts, of the waits before them, and of calls; see
+	// package internal/tracing for what is in them. Default: there are none.
+	TracerProvider trace.TracerProvider
 	// Registry holds the metrics, which /metrics serves. Default: NewRegistry.
 	Registry *prometheus.Registry
 	// Observe is called with each attempt, as the metrics are. It must not block.
@@ -137,7 +142,7 @@ func (c Config) withDefaults() Config {
 	if c.Registry == nil {
 		c.Registry = NewRegistry(c.Version, c.Revision)
 	}
-	c.KooDrive.Concurrency = c.Concurrency
+	c.KooDrive.Concurrency, c.KooDrive.TracerProvider = c.Concurrency, c.TracerProvider
 	return c
 }
 

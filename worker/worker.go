@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -27,6 +26,7 @@ import (
 	"github.com/kooworker/kooworker/worker/jobs"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/overview"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
@@ -36,7 +36,8 @@ import (
 // Worker consumes tasks. Make one with New, then call either Run or Close, once.
 type Worker struct {
 	cfg      Config
-	log      *zap.Logger
+	outage   *outage.Watch
+	log      *zap.Logger           // the outage's; what does not talk to Redis has cfg.Logger
 	rdb      redis.UniversalClient // the worker's own
 	queues   redis.UniversalClient // the asynq servers'
 	clock    *clock.Clock
@@ -63,9 +64,11 @@ func New(cfg Config) (*Worker, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, log: cfg.Logger, rdb: cfg.Redis(), queues: cfg.Redis()}
+	w := &Worker{cfg: cfg, rdb: cfg.Redis(), queues: cfg.Redis()}
 	asynqx.GuardNodes(w.rdb)
 	asynqx.GuardNodes(w.queues)
+	w.outage = outage.New(w.rdb, outage.Keys(slices.Sorted(maps.Keys(tasks.QueueWeights()))), cfg.Logger)
+	w.log = w.outage.Logger()
 	if err := w.build(); err != nil {
 		w.Close()
 		return nil, err
@@ -98,7 +101,7 @@ func (w *Worker) build() (err error) {
 	handlers, err := jobs.New(jobs.Config{
 		Redis: w.rdb, KooDrive: w.koodrive, Gate: w.gate, CallTimeout: cfg.KooDrive.CallTimeout, GuardAfter: cfg.GuardAfter,
 		Sources: cfg.Sources, Releases: cfg.Releases, LedgerKeep: cfg.LedgerKeep,
-		Webhook: cfg.Webhook, Logger: w.log,
+		Webhook: cfg.Webhook, TracerProvider: cfg.TracerProvider, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -116,7 +119,7 @@ func (w *Worker) build() (err error) {
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
 		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
-		Cancelled: w.isCancelled, Held: w.isHeld,
+		Cancelled: w.isCancelled, Held: w.isHeld, TracerProvider: cfg.TracerProvider, PutBackAt: pipeline.NewPutBackAt(w.rdb),
 	})
 	if err != nil {
 		return err
@@ -139,7 +142,7 @@ func (w *Worker) build() (err error) {
 	w.queues.AddHook(asynqx.CoalesceHook(w.queues))
 	if cfg.AdminAddr != "" {
 		w.admin = admin.New(admin.Config{
-			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: w.log, Checks: map[string]admin.Check{"redis": w.ping, "clock": w.clock.Check},
+			Addr: cfg.AdminAddr, Gatherer: cfg.Registry, Logger: cfg.Logger, Checks: map[string]admin.Check{"redis": w.ping, "clock": w.clock.Check},
 		})
 	}
 	return nil
@@ -220,6 +223,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer func() { stopBackground(); wg.Wait() }()
+	wg.Go(func() { w.outage.Run(background) })
 	_ = w.clock.Measure(ctx) // otherwise the clock counts as wrong until Run has measured it
 	w.readStops(ctx)         // before the first task is taken
 	wg.Go(func() { w.followStops(background) })
@@ -332,53 +336,7 @@ func (w *Worker) serverConfig() asynq.Config {
 		ShutdownTimeout:          w.cfg.ShutdownTimeout,
 		RetryDelayFunc:           pipeline.RetryDelay,
 		IsFailure:                pipeline.IsFailure,
-		Logger:                   asynqx.NewLogger(w.log),
+		Logger:                   asynqx.NewLogger(w.outage.Library()),
 		LogLevel:                 asynq.InfoLevel,
 	}
 }
-
-// UnreachableError means that Redis did not answer in time at the start.
-type UnreachableError struct {
-	Waited time.Duration
-	Err    error
-}
-
-// Error implements error.
-func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("Redis did not answer within %s: %v", e.Waited, e.Err)
-}
-
-// Unwrap returns the last error of the connection.
-func (e *UnreachableError) Unwrap() error { return e.Err }
-
-// Hint says what to do about it.
-func (e *UnreachableError) Hint() string {
-	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING); --startup-timeout waits longer"
-}
-
-// awaitRedis pings Redis until it answers, with growing pauses.
-func (w *Worker) awaitRedis(ctx context.Context) error {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(3*time.Second), backoff.WithMaxElapsedTime(w.cfg.StartupTimeout))
-	limited, cancel := context.WithTimeout(ctx, w.cfg.StartupTimeout)
-	defer cancel()
-	var last error
-	err := backoff.RetryNotify(func() error {
-		err := w.ping(limited)
-		if err != nil && limited.Err() == nil {
-			last = err
-		}
-		return err
-	}, backoff.WithContext(pause, limited), func(err error, next time.Duration) {
-		w.log.Warn("Redis does not answer yet", zap.Error(err), zap.Duration("next_try", next))
-	})
-	if err == nil {
-		return nil
-	}
-	if last == nil {
-		last = err
-	}
-	return &UnreachableError{Waited: w.cfg.StartupTimeout, Err: last}
-}
-
-func (w *Worker) ping(ctx context.Context) error { return redischeck.Ping(ctx, w.rdb) }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -34,6 +36,7 @@ type cli struct {
 	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
 	Queue     queueCmd     `cmd:"" help:"Show the queues; pause and resume them."`
+	Doctor    doctorCmd    `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 
@@ -103,15 +106,25 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if exited {
 		return exitDone
 	}
+	report := func(err error) int { return report(stderr, err) }
+	if isService(kctx, err) {
+		signal.Ignore(syscall.SIGPIPE) // what reads its output may go, and it works on
+		log := &flags.Log
+		if err != nil {
+			log = logFlagsOf(args)
+		}
+		report = func(err error) int { return log.report(stderr, err) }
+	}
 	if environment != nil {
-		return report(stderr, environment)
+		return report(environment)
 	}
 	if err != nil {
-		return report(stderr, usagef("%w; see %s --help", err, commandOf(err)))
+		return report(usagef("%w; see %s --help", err, commandOf(err)))
 	}
+	warnUnknown(kctx, parser.Model, &flags.Log, stderr)
 	flags.Log.quiet(stderr)
 	defer flags.Log.release()
-	return report(stderr, runInterruptible(ctx, gracePeriod(kctx.Command()), func() error {
+	return report(runInterruptible(ctx, gracePeriod(kctx.Command()), func() error {
 		e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, flags: &flags}
 		defer e.close()
 		return kctx.Run(e)
@@ -126,6 +139,18 @@ func commandOf(err error) string {
 		}
 	}
 	return "kooworker"
+}
+
+// isService reports whether a command runs until it is told to stop, under a supervisor that
+// collects its log. err is the error of parsing its command line.
+func isService(kctx *kong.Context, err error) bool {
+	command := ""
+	if err != nil {
+		command = strings.TrimPrefix(commandOf(err), "kooworker ")
+	} else {
+		command = kctx.Command()
+	}
+	return command == "worker" || command == "scheduler" || command == "simulator"
 }
 
 // gracePeriod is how long a command may go on after an interrupt; 0: without limit.

@@ -91,6 +91,24 @@ func testHungMaster(t *testing.T, which int, outage time.Duration) {
 	if code := p.end(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("SIGTERM: exit %d; want 0", code)
 	}
+	checkOutageLines(t, p, bad.Addr())
+}
+
+// checkOutageLines checks what a worker has written about the outage of one master.
+func checkOutageLines(t *testing.T, p *process, master string) {
+	t.Helper()
+	n, isNamed := 0, false
+	for line := range strings.Lines(p.log()) {
+		if strings.Contains(line, `"level":"info"`) {
+			continue // tasks that are done, and the like
+		}
+		n++
+		isNamed = isNamed || strings.Contains(line, "Redis does not answer") && strings.Contains(line, master)
+		checkReadable(t, line)
+	}
+	if n > maxOutageLines || !isNamed {
+		t.Errorf("%d warnings and errors, %s is named: %t; want at most %d, and that one names it", n, master, isNamed, maxOutageLines)
+	}
 }
 
 // A master is killed while a batch is drained and tasks are enqueued. Its replica takes over.

@@ -180,7 +180,7 @@ func (c *enqueueFlags) client(e *env, poolSize int) (redis.UniversalClient, *enq
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := enqueue.New(enqueue.Config{Redis: rdb, MinReplicas: c.MinReplicas, ReplicaTimeout: c.ReplicaTimeout})
+	client, err := e.producer(enqueue.Config{Redis: rdb, MinReplicas: c.MinReplicas, ReplicaTimeout: c.ReplicaTimeout})
 	if err != nil {
 		return nil, nil, usageError(err)
 	}

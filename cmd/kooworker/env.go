@@ -10,11 +10,17 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+	oteltrace "go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/telemetry"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
 // env is what a command works with.
@@ -26,6 +32,7 @@ type env struct {
 	flags  *cli
 
 	clients []redis.UniversalClient // are closed when the command ends
+	traces  *telemetry.Traces       // likewise; nil until something is traced
 }
 
 // ours matches the environment variables of this program.
@@ -80,7 +87,33 @@ func storeOf[T any](newStore func(redis.UniversalClient) T) func(*env) (T, error
 	}
 }
 
+// tracing returns what makes the spans of this command, nil if there are none. log gets
+// what is wrong with them.
+func (e *env) tracing(log *zap.Logger, o telemetry.Config) oteltrace.TracerProvider {
+	o.Version, o.Logger = build().Version, asynqx.Sampled(log.Named("traces"))
+	traces, err := telemetry.Start(e.ctx, o)
+	if err != nil {
+		log.Error("there are no traces", zap.Error(err))
+	}
+	e.traces = traces
+	return traces.Provider()
+}
+
+// flushTimeout is how long a command waits for the collector of traces at its end.
+const flushTimeout = time.Second
+
+// producer returns a client that enqueues. It traces what it enqueues as a child of the span
+// that the environment names, if it does.
+func (e *env) producer(cfg enqueue.Config) (*enqueue.Client, error) {
+	e.ctx = telemetry.WithParent(e.ctx)
+	cfg.TracerProvider = e.tracing(e.flags.Log.commandLogger(e.stderr), telemetry.Config{FlushTimeout: flushTimeout})
+	return enqueue.New(cfg)
+}
+
 func (e *env) close() {
+	if e.traces != nil {
+		e.traces.Close()
+	}
 	for _, client := range e.clients {
 		_ = client.Close()
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/kooworker/kooworker/worker/outage"
 )
 
 // The exit codes, as the README lists them.
@@ -45,18 +47,6 @@ var errPartial = errors.New("done, but something was rejected or is dead")
 // errShown makes the exit code 1. The command has printed the reason already.
 var errShown = errors.New("failed, as the output says")
 
-// redisHints are for error replies of a Redis that can be reached.
-//
-//nolint:gosec // G101: these are Redis' error codes, not credentials
-var redisHints = map[string]string{
-	"OOM ":       "Redis is full: give it more memory (maxmemory), or let workers make room",
-	"READONLY ":  "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
-	"LOADING ":   "Redis is still loading its data: try again in a moment",
-	"NOAUTH ":    "Redis wants a password: give it in --redis-url",
-	"WRONGPASS ": "Redis refuses the user or password of --redis-url",
-	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
-}
-
 // errInterrupted is for commands that can be run again, whether or not Redis has carried
 // them out: those that read, enqueue one task, change one lock, or delete a batch.
 var errInterrupted = errors.New("interrupted; it is safe to run the same command again")
@@ -67,38 +57,42 @@ func redisError(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errInterrupted
 	}
-	for prefix, hint := range redisHints {
-		if strings.Contains(err.Error(), prefix) {
-			return commandError{err, exitFailed, hint}
-		}
-	}
-	return commandError{err, exitFailed, "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"}
+	return commandError{err, exitFailed, outage.Hint(err)}
 }
 
 // report prints an error in one line and its hint in a second one. It returns the
-// exit code, and is the only place where errors become exit codes.
+// exit code.
 func report(stderr io.Writer, err error) int {
+	text, hint, code := describe(err)
+	if text != "" {
+		fmt.Fprintf(stderr, "kooworker: %s\n", text)
+	}
+	if hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	}
+	return code
+}
+
+// describe returns what to print of an error, if anything, and its exit code. It is the only
+// place where errors become exit codes.
+func describe(err error) (text, hint string, code int) {
 	if err == nil {
-		return exitDone
+		return "", "", exitDone
 	}
 	if errors.Is(err, errPartial) {
-		return exitPartial
+		return "", "", exitPartial
 	}
 	if errors.Is(err, errShown) {
-		return exitFailed
+		return "", "", exitFailed
 	}
-	text := asynqCode.ReplaceAllString(err.Error(), "$1")
-	fmt.Fprintf(stderr, "kooworker: %s\n", strings.ReplaceAll(text, "\n", " "))
+	text = asynqCode.ReplaceAllString(err.Error(), "$1")
 	known := commandError{code: exitFailed}
 	_ = errors.As(err, &known)
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
 		known.hint = hinted.Hint()
 	}
-	if known.hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", known.hint)
-	}
-	return known.code
+	return strings.ReplaceAll(text, "\n", " "), known.hint, known.code
 }
 
 // asynqCode matches what asynq puts before the cause of a Redis error. The error's

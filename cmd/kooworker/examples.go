@@ -130,6 +130,11 @@ var examples = map[string][]string{
 		"kooworker dead discard --id device:unbind:u-1:1775406005920779393 --yes",
 	},
 	"dead export": {"kooworker dead export --batch deletions-2026-11 > dead.jsonl"},
+	"doctor": {
+		"KOODRIVE_TOKEN_FILE=token kooworker doctor --koodrive-url https://koodrive.example.com",
+		"kooworker doctor --fix  # repairs orphans, archived tasks and their like",
+		"kooworker doctor --json | jq '.checks[] | select(.status == \"error\")'",
+	},
 	"simulator": {
 		"kooworker simulator --users 100",
 		"kooworker simulator --users 100 --quota 'bucket:200/s,burst=20' --fault throttled,rate=0.1",

@@ -19,6 +19,7 @@ type koodriveFlags struct {
 	CallTimeout  time.Duration `name:"call-timeout" env:"KOODRIVE_CALL_TIMEOUT" default:"30s" help:"Time-out of one call (${default})."`
 	Rate         float64       `env:"KOODRIVE_RATE" placeholder:"N" help:"Limit of requests a second, for all workers of this Redis together; 0 is no limit."`
 	QuotaHeaders bool          `name:"quota-headers" env:"KOODRIVE_QUOTA_HEADERS" help:"Ask the gateway for its quota once a second, by the header X-Apig-Mode: debug on a call. It is not known whether KooDrive's gateway answers."`
+	TraceHeader  string        `name:"trace-header" env:"KOODRIVE_TRACE_HEADER" placeholder:"NAME" help:"Send the trace ID of a task with each of its calls, in this header, such as X-Traceid. Log lines have it as trace_id, whether or not traces are exported. Default: none is sent."`
 	Reasons      []string      `name:"reason" env:"KOODRIVE_REASONS" placeholder:"CODE=REASON" help:"Meaning of a code that the built-in table does not have, such as 13000999=invalid or APIG.0999=throttled; separated by commas."`
 	InsecureHTTP bool          `name:"insecure-http" env:"KOODRIVE_INSECURE_HTTP" help:"Allow plain HTTP to another machine. Others on the network can read the credential."`
 }
@@ -41,7 +42,7 @@ func (f koodriveFlags) config() (koodrive.Config, error) {
 	}
 	return koodrive.Config{
 		BaseURL: f.URL, Authorizer: authorizer, CallTimeout: f.CallTimeout, InsecureHTTP: f.InsecureHTTP,
-		Reasons: reasons, QuotaHeaders: f.QuotaHeaders, UserAgent: "kooworker/" + build().Version,
+		Reasons: reasons, QuotaHeaders: f.QuotaHeaders, TraceHeader: f.TraceHeader, UserAgent: "kooworker/" + build().Version,
 	}, nil
 }
 

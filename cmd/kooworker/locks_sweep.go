@@ -79,7 +79,7 @@ func (c *locksSweepCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	producer, err := enqueue.New(enqueue.Config{Redis: rdb})
+	producer, err := e.producer(enqueue.Config{Redis: rdb})
 	if err != nil {
 		return err
 	}

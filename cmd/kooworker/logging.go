@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -39,16 +41,48 @@ func (f *logFlags) quiet(w io.Writer) {
 	f.adopt(log)
 }
 
+// commandLogger returns a logger for what is wrong beside a command, which succeeds
+// nevertheless: only errors, unless the level is debug.
+func (f *logFlags) commandLogger(w io.Writer) *zap.Logger {
+	if f.LogLevel == "debug" {
+		return f.build(w)
+	}
+	return f.build(w).WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))
+}
+
 func (f *logFlags) build(w io.Writer) *zap.Logger {
 	level, _ := zapcore.ParseLevel(f.LogLevel) // succeeds, because the flag is an enum
+	return zap.New(zapcore.NewCore(f.encoder(w), zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// encoder returns what writes a line in the chosen format.
+func (f *logFlags) encoder(w io.Writer) zapcore.Encoder {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime, cfg.EncodeDuration = zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
-	encoder := zapcore.NewJSONEncoder(cfg)
-	if f.LogFormat == "console" || f.LogFormat == "auto" && terminal.IsTerminal(w) {
-		cfg.EncodeTime, cfg.EncodeLevel = zapcore.TimeEncoderOfLayout("15:04:05.000"), zapcore.CapitalColorLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(cfg)
+	if f.LogFormat == "json" || f.LogFormat == "auto" && !terminal.IsTerminal(w) {
+		return zapcore.NewJSONEncoder(cfg)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	cfg.EncodeTime, cfg.EncodeLevel = zapcore.TimeEncoderOfLayout("15:04:05.000"), zapcore.CapitalLevelEncoder
+	if terminal.HasColors(w) {
+		cfg.EncodeLevel = zapcore.CapitalColorLevelEncoder
+	}
+	return zapcore.NewConsoleEncoder(cfg)
+}
+
+// report does what report of the package does, with a line of the log: what reads the log of
+// a command that runs for long must be able to read this line too.
+func (f *logFlags) report(w io.Writer, err error) int {
+	text, hint, code := describe(err)
+	if text == "" {
+		return code
+	}
+	fields := []zapcore.Field{zap.Int("exit_code", code)}
+	if hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	core := zapcore.NewCore(f.encoder(w), zapcore.AddSync(w), zapcore.DebugLevel)
+	_ = core.Write(zapcore.Entry{Level: zapcore.FatalLevel, Time: time.Now(), Message: text}, fields) // a logger would end the process
+	return code
 }
 
 // stdLog says which command has the loggers of the standard library and of
@@ -60,11 +94,16 @@ var stdLog struct {
 }
 
 func (f *logFlags) adopt(log *zap.Logger) {
-	redis.SetLogger(redisLogger{asynqx.Sampled(log.Named("redis")).Sugar()})
+	adoptRedis(asynqx.Sampled(log))
 	stdLog.mu.Lock()
 	defer stdLog.mu.Unlock()
 	stdLog.owner = f
 	redirectStdLog(log)
+}
+
+// adoptRedis sends the lines of go-redis to log, which should be sampled.
+func adoptRedis(log *zap.Logger) {
+	redis.SetLogger(redisLogger{log.Named("redis").Sugar()})
 }
 
 // release stops writing to the command's stream, because the command is over. Further
@@ -107,4 +146,18 @@ type redisLogger struct{ log *zap.SugaredLogger }
 // Printf implements the logger interface of go-redis.
 func (l redisLogger) Printf(_ context.Context, format string, v ...any) {
 	l.log.Warn(strings.TrimSpace(fmt.Sprintf(format, v...)))
+}
+
+// logFlagsOf returns the log flags of a command line that cannot be parsed: kong stops at the
+// first error.
+func logFlagsOf(args []string) *logFlags {
+	known := logFlags{LogFormat: cmp.Or(os.Getenv("KOOWORKER_LOG_FORMAT"), "auto")}
+	for i, arg := range args {
+		if format, ok := strings.CutPrefix(arg, "--log-format="); ok {
+			known.LogFormat = format
+		} else if arg == "--log-format" && i+1 < len(args) {
+			known.LogFormat = args[i+1]
+		}
+	}
+	return &known
 }

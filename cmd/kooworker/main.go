@@ -41,10 +41,8 @@ func main() {
 }
 
 // workerSignals handles, until stop, the signals that would end a worker at once and
-// leave its tasks to their leases. SIGPIPE (a lost log) does nothing, SIGHUP renews
-// secrets, and the second signal to stop closes hurry; further ones do nothing.
+// leave its tasks to their leases. SIGHUP renews secrets, and the second signal to stop closes hurry; further ones do nothing.
 func workerSignals(log *zap.Logger, renew func()) (hurry <-chan struct{}, stop func()) {
-	signal.Ignore(syscall.SIGPIPE)
 	signals, hurried := make(chan os.Signal, 8), make(chan struct{})
 	signal.Notify(signals, syscall.SIGHUP, os.Interrupt, syscall.SIGTERM)
 	go func() {

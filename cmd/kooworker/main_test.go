@@ -33,7 +33,11 @@ const profileFolder = "KOOWORKER_TEST_PROFILES"
 func TestMain(m *testing.M) {
 	if os.Getenv(asKooworker) != "" {
 		version = os.Getenv(asVersion)
-		if folder := os.Getenv(profileFolder); folder != "" && os.Args[1] == "worker" {
+		folder := os.Getenv(profileFolder)
+		for _, name := range []string{asKooworker, asVersion, profileFolder} { // kooworker does not know them
+			_ = os.Unsetenv(name)
+		}
+		if folder != "" && os.Args[1] == "worker" {
 			os.Exit(runProfiled(folder))
 		}
 		main()

@@ -13,6 +13,7 @@ import (
 	"github.com/kooworker/kooworker/worker"
 	"github.com/kooworker/kooworker/worker/admin"
 	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/overview"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
@@ -39,15 +40,18 @@ func (c *schedulerCmd) Run(e *env) error {
 		return err
 	}
 	log := e.flags.Log.logger(e.stderr)
-	stopAdmin, err := c.serveAdmin(e.ctx, rdb, log)
+	away := outage.New(rdb, outage.Keys([]string{tasks.QueueSweep}), log)
+	adoptRedis(away.Library())
+	stopAdmin, err := c.serveAdmin(e.ctx, rdb, away.Logger())
 	if err != nil {
 		return err
 	}
 	defer stopAdmin()
-	ended, err := c.start(e.ctx, rdb, log)
+	ended, err := c.start(e.ctx, rdb, away)
 	if err != nil {
 		return err
 	}
+	away.Run(e.ctx)
 	<-ended
 	log.Info("scheduler stopped")
 	return nil
@@ -80,7 +84,7 @@ func (c *schedulerCmd) serveAdmin(ctx context.Context, rdb redis.UniversalClient
 
 // start runs a scheduler until ctx ends, and then closes ended. While Redis cannot be
 // reached it keeps trying.
-func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log *zap.Logger) (ended <-chan struct{}, err error) {
+func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, away *outage.Watch) (ended <-chan struct{}, err error) {
 	switch {
 	case f.Every == 0 && f.Cron == "":
 		return nil, usagef("want --sweep-every or --sweep-cron")
@@ -101,10 +105,10 @@ func (f scheduleFlags) start(ctx context.Context, rdb redis.UniversalClient, log
 	if err != nil {
 		return nil, err
 	}
-	log = log.Named("scheduler")
+	log := away.Logger().Named("scheduler")
 	s, err := locks.NewScheduler(locks.SchedulerConfig{
 		Redis: rdb, Schedule: locks.Schedule{Every: f.Every, Cron: f.Cron, Location: zone}, Sweep: sweep,
-		Logger: log, AsynqLogger: asynqx.NewLogger(log),
+		Logger: log, AsynqLogger: asynqx.NewLogger(away.Library().Named("scheduler")),
 	})
 	if err != nil {
 		return nil, usagef("--sweep-every, --sweep-cron: %w", err)

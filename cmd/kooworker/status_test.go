@@ -38,7 +38,9 @@ func TestStatus_NamesTheCause(t *testing.T) {
 		"API down":           {faults: []string{"upstream-500"}, cause: "KooDrive fails: calls of kind unbind stop, since", hint: "calls resume by themselves"},
 		"API throttles":      {quota: "bucket:20/s,burst=5", cause: "KooDrive", hint: "quota", ok: true},
 		"quota is used up":   {quota: "fixed:20/h", cause: "quota is used up: calls of kind unbind stop", hint: "have the quota raised"},
-		"queue is paused": {act: func(t *testing.T, server *redistest.Server) { queues(t, server, "pause", "unbind", "--reason", "INC-1") },
+		"queue is paused": {act: func(t *testing.T, server *redistest.Server) {
+			queues(t, server, "pause", "unbind", "--reason", "INC-1")
+		},
 			cause: "queue unbind is paused by", hint: "kooworker queue resume unbind"},
 		"dead letters": {act: parkThree, cause: "3 dead letters: 1 forbidden, 1 invalid, 1 rejected", hint: "kooworker dead replay --reason forbidden"},
 		"Redis is down": {act: func(_ *testing.T, server *redistest.Server) { server.Kill() },

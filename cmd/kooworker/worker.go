@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
+	"github.com/kooworker/kooworker/cmd/kooworker/internal/telemetry"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/internal/pauses"
@@ -173,6 +174,10 @@ func checkAdminAddr(addr string) error {
 	return nil
 }
 
+// workerFlushTimeout is how long a worker waits for the collector of traces at its end. It has
+// more spans to export than a command.
+const workerFlushTimeout = 3 * time.Second
+
 // Run implements the command.
 func (c *workerCmd) Run(e *env) error {
 	if err := c.check(); err != nil {
@@ -206,7 +211,8 @@ func (c *workerCmd) Run(e *env) error {
 		return err
 	}
 	defer closeSources(sources)
-	producer, err := enqueue.New(enqueue.Config{Redis: shared})
+	traces := e.tracing(log, telemetry.Config{AlwaysID: koodrive.TraceHeader != "", FlushTimeout: workerFlushTimeout})
+	producer, err := enqueue.New(enqueue.Config{Redis: shared, TracerProvider: traces})
 	if err != nil {
 		return usageError(err)
 	}
@@ -214,18 +220,19 @@ func (c *workerCmd) Run(e *env) error {
 		Redis: newRedis, KooDrive: koodrive, Logger: log, Releases: producer, Webhook: webhook, Sources: lockSources(shared, sources), LedgerKeep: c.LedgerKeep,
 		Concurrency: c.Concurrency, Policy: c.Retry.policy(), GuardAfter: c.GuardAfter, Rate: c.KooDrive.Rate, MaxInFlight: c.MaxInFlight, MaxCrashes: c.MaxCrashes,
 		AdminAddr: c.AdminAddr, StrictRedis: c.StrictRedis, StartupTimeout: c.StartupTimeout, ShutdownTimeout: c.ShutdownTimeout, Hurry: hurry, LogNoSuccesses: !c.LogSuccesses,
-		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory, Version: build().Version, Revision: build().Commit,
+		HistoryKeep: c.HistoryKeep, NoHistory: c.NoHistory, Version: build().Version, Revision: build().Commit, TracerProvider: traces,
 	})
 	if err != nil {
 		return usageError(err)
 	}
+	adoptRedis(w.Outage().Library())
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	if err := checkSources(ctx, sources); err != nil {
 		log.Error("a source of locks cannot be read: its sweeps and releases wait until it can", zap.Error(err))
 	}
 	if c.WithScheduler {
-		ended, err := c.Schedule.start(ctx, shared, log)
+		ended, err := c.Schedule.start(ctx, shared, w.Outage())
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ type Order struct {
 	Kind    tasks.Kind
 	Queue   string
 	Payload []byte
+	Headers map[string]string
 	RunAt   time.Time // zero or past: now
 }
 
@@ -30,7 +31,7 @@ func EnqueueAll(ctx context.Context, rdb redis.UniversalClient, orders []Order) 
 	scripts := make([]Script, len(orders))
 	for i, o := range orders {
 		var err error
-		if scripts[i], err = capture.Capture(ctx, asynq.NewTask(string(o.Kind), o.Payload), TaskOptions(o.Queue, o.ID, o.RunAt)...); err != nil {
+		if scripts[i], err = capture.Capture(ctx, asynq.NewTaskWithHeaders(string(o.Kind), o.Payload, o.Headers), TaskOptions(o.Queue, o.ID, o.RunAt)...); err != nil {
 			return fmt.Errorf("enqueue %s: %w", o.ID, err)
 		}
 	}

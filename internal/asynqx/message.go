@@ -17,7 +17,8 @@ type Message struct {
 	Queue        string
 	Retried      int32
 	ErrorMsg     string
-	LastFailedAt int64 // in Unix seconds, 0 for never
+	LastFailedAt int64             // in Unix seconds, 0 for never
+	Headers      map[string]string // nil if there are none
 }
 
 // asynq's messages are Protocol Buffers. Their Go types are internal to asynq, but
@@ -41,8 +42,17 @@ func ParseMessage(raw []byte) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
+	var headers map[string]string
+	if all := m.field("headers").Map(); all.Len() > 0 {
+		headers = make(map[string]string, all.Len())
+		all.Range(func(name protoreflect.MapKey, value protoreflect.Value) bool {
+			headers[name.String()] = value.String()
+			return true
+		})
+	}
 	return Message{
-		Kind: m.field("type").String(), Payload: m.field("payload").Bytes(),
+		Headers: headers,
+		Kind:    m.field("type").String(), Payload: m.field("payload").Bytes(),
 		ID: m.field("id").String(), Queue: m.field("queue").String(),
 		Retried:  int32(m.field("retried").Int()), //nolint:gosec // the field is an int32
 		ErrorMsg: m.field("error_msg").String(), LastFailedAt: m.field("last_failed_at").Int(),

@@ -108,6 +108,16 @@ func compareMessage(t *testing.T, got Message, want message) {
 	if int64(got.Retried) != want.field("retried").Int() || got.LastFailedAt != want.field("last_failed_at").Int() {
 		t.Errorf("retried %d, failed at %d; want %d, %d", got.Retried, got.LastFailedAt, want.field("retried").Int(), want.field("last_failed_at").Int())
 	}
+	headers := want.field("headers").Map()
+	if len(got.Headers) != headers.Len() {
+		t.Errorf("headers %q; want %v", got.Headers, headers)
+	}
+	headers.Range(func(name protoreflect.MapKey, value protoreflect.Value) bool {
+		if got.Headers[name.String()] != value.String() {
+			t.Errorf("header %q is %q; want %q", name.String(), got.Headers[name.String()], value.String())
+		}
+		return true
+	})
 }
 
 // TestMessage_AsynqsFields fails when another asynq has other fields.

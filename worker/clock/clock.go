@@ -139,6 +139,18 @@ func (c *Clock) state() (ahead time.Duration, wrong bool) {
 	return ahead, ahead.Abs()-c.within > Limit
 }
 
+// Ahead returns by how much this machine's clock is before Redis' clock, give or take within;
+// less than 0 if it is behind. known is false if they were never compared.
+func (c *Clock) Ahead() (ahead, within time.Duration, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.known {
+		return 0, 0, false
+	}
+	ahead, _ = c.state()
+	return ahead, c.within, true
+}
+
 // Wrong reports whether the clock must not be used: it differs from Redis' clock by
 // more than Limit, or was never compared. It asks nobody.
 func (c *Clock) Wrong() bool {

@@ -40,6 +40,9 @@ type Letter struct {
 	DeadAt time.Time
 	// Batch is the batch it belongs to; empty for a task enqueued by itself.
 	Batch string
+	// Headers are stored in the message of the letter, and are not read back with it: they
+	// say to which trace a replay belongs.
+	Headers map[string]string
 }
 
 // Task decodes the letter's payload.

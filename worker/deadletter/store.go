@@ -98,7 +98,7 @@ func (s *Store) enqueue(ctx context.Context, l Letter) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.client.EnqueueContext(ctx, asynq.NewTask(string(l.Kind), payload), asynqx.TaskOptions(tasks.QueueDeadLetter, l.ID, time.Time{})...)
+	_, err = s.client.EnqueueContext(ctx, asynq.NewTaskWithHeaders(string(l.Kind), payload, l.Headers), asynqx.TaskOptions(tasks.QueueDeadLetter, l.ID, time.Time{})...)
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue the dead letter: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -115,7 +116,7 @@ func (c *children) Forget(ctx context.Context, parent tasks.Task, ref tasks.Batc
 // enqueueSaved enqueues the saved children. If the ID of a child is taken, the
 // child was enqueued before.
 func (c *children) enqueueSaved(ctx context.Context, parent tasks.Task, ref tasks.BatchRef, saved batch.Children) error {
-	now := c.now()
+	now, headers := c.now(), tracing.Parent(ctx) // of the attempt that enqueues them
 	var orders []asynqx.Order
 	for child, index := range saved.Indexes {
 		t := childTask(parent, child)
@@ -127,7 +128,7 @@ func (c *children) enqueueSaved(ctx context.Context, parent tasks.Task, ref task
 		if err != nil {
 			return err
 		}
-		orders = append(orders, asynqx.Order{ID: childID(parent, ref, t, index), Kind: t.Kind(), Queue: saved.Lane.Of(t.Queue()), Payload: payload, RunAt: now})
+		orders = append(orders, asynqx.Order{ID: childID(parent, ref, t, index), Kind: t.Kind(), Queue: saved.Lane.Of(t.Queue()), Payload: payload, Headers: headers, RunAt: now})
 	}
 	if err := asynqx.EnqueueAll(ctx, c.rdb, orders); err != nil {
 		return fmt.Errorf("enqueue the tasks of %s: %w", tasks.Identity(parent), err)

@@ -10,7 +10,8 @@
 // [Jobs.Do] picks the function. The other files hold what only jobs use:
 // suspect.go (tasks that may have killed a worker),
 // children.go (the tasks that an off-boarding enqueues), sources.go (sources of
-// locks other than the lock ledger), notifier.go (enqueues batch:webhook).
+// locks other than the lock ledger), notifier.go (enqueues batch:webhook), span.go (how long
+// the gate has held a task).
 //
 // A helper that returns a *pipeline.Result returns nil if the job may continue.
 // Otherwise the job stops and returns that result.

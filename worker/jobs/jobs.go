@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/gate/quota"
@@ -43,7 +45,9 @@ type Config struct {
 	LedgerKeep time.Duration
 	// Webhook posts the news of complete batches. Nil if this worker has none.
 	Webhook *webhook.Sender
-	Logger  *zap.Logger
+	// TracerProvider makes the spans of waits for permits. Nil: there are none.
+	TracerProvider trace.TracerProvider
+	Logger         *zap.Logger
 }
 
 // DefaultGuardAfter is Config.GuardAfter's default.
@@ -82,6 +86,7 @@ type Jobs struct {
 	ledgerKeep time.Duration
 	batches    *batch.Store
 	webhook    *webhook.Sender
+	tracer     trace.Tracer // nil if there are no spans
 	log        *zap.Logger
 	now        func() time.Time
 }
@@ -101,7 +106,7 @@ func New(cfg Config) (*Jobs, error) {
 		koodrive: cfg.KooDrive, gate: cfg.Gate, guardAfter: cfg.GuardAfter, claimTTL: claimTTL(cfg.CallTimeout),
 		locks: ledger, sources: newLockSources(cfg.Sources, cfg.Logger), children: &children{cfg.Redis, batches, time.Now},
 		sweepers: newSweepers(cfg, ledger, batches), ledgerKeep: cfg.LedgerKeep,
-		batches: batches, webhook: cfg.Webhook, log: cfg.Logger, now: time.Now,
+		batches: batches, webhook: cfg.Webhook, tracer: tracing.Tracer(cfg.TracerProvider, "worker/jobs"), log: cfg.Logger, now: time.Now,
 	}, nil
 }
 
@@ -132,7 +137,14 @@ func (j *Jobs) Do(ctx context.Context, job pipeline.Job) pipeline.Result {
 // acquire waits for a permit to call KooDrive. If it gets none, the result says
 // why the task must wait.
 func (j *Jobs) acquire(ctx context.Context, call gate.Call) (*gate.Permit, *pipeline.Result) {
+	var began time.Time
+	if j.tracer != nil {
+		began = j.now()
+	}
 	permit, refusal := j.gate.Acquire(ctx, call)
+	if j.tracer != nil {
+		j.recordPermit(ctx, call, began, permit, refusal)
+	}
 	if refusal != nil {
 		return nil, new(pipeline.Snooze(pipeline.Problem{Reason: refusal.Reason, Detail: refusal.Message, Hint: refusal.Hint, RetryAfter: refusal.Delay}))
 	}

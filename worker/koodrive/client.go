@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"github.com/kooworker/kooworker/internal/httpx"
@@ -36,15 +37,23 @@ type Client struct {
 	askQuota *rate.Sometimes
 	// redactorOf returns the redactor of an Authorization that was sent.
 	redactorOf func(authorization string) *httpx.Redactor
+
+	tracer           trace.Tracer // nil if there are no spans
+	serverAttributes trace.SpanStartEventOption
+	traceHeader      string // "" if none is sent
 }
 
 // call holds what differs between the calls.
 type call struct {
 	method string
 	path   string // after apiPath, escaped
+	route  string // path without ids, for spans
 	userID string
 	lockID string // "" for all but a release
 	limit  int64  // of the answer's size, in bytes
+	// observe, if it is not nil, is called with the outcome of each exchange of the call, before
+	// the answer is read: when the request was sent, and what came back.
+	observe func(sent time.Time, resp *http.Response, err error)
 	// read takes the data of a success, nil if there is none. An error says why
 	// the call is no success after all.
 	read func(data json.RawMessage) error
@@ -58,7 +67,7 @@ func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
 	}
 	var removed *Device
 	a := c.do(ctx, call{
-		method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), userID: userID, limit: maxAnswer,
+		method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), route: "/device/{deviceId}", userID: userID, limit: maxAnswer,
 		read: func(data json.RawMessage) error {
 			// An answer need not say what was removed. If it does, it must be the
 			// device that was asked for.
@@ -83,7 +92,7 @@ func (c *Client) Release(ctx context.Context, userID, lockID string) Answer {
 		return a
 	}
 	return c.do(ctx, call{
-		method: http.MethodDelete, path: "/lock", userID: userID, lockID: lockID, limit: maxAnswer,
+		method: http.MethodDelete, path: "/lock", route: "/lock", userID: userID, lockID: lockID, limit: maxAnswer,
 		read: func(json.RawMessage) error { return nil },
 	})
 }
@@ -96,7 +105,7 @@ func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) 
 	}
 	var devices []Device
 	a := c.do(ctx, call{
-		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
 		read: func(data json.RawMessage) (err error) {
 			devices, err = readDevices(data)
 			return err
@@ -112,7 +121,7 @@ func (c *Client) Ping(ctx context.Context, userID string) Answer {
 		return a
 	}
 	return c.do(ctx, call{
-		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
 		read: func(json.RawMessage) error { return nil },
 	})
 }

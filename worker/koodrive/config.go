@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"github.com/kooworker/kooworker/internal/httpx"
@@ -56,6 +57,13 @@ type Config struct {
 	QuotaHeaders bool
 	// UserAgent is sent as User-Agent. Default "kooworker".
 	UserAgent string
+	// TracerProvider makes a span of each exchange whose context has a parent. Default:
+	// there are no spans.
+	TracerProvider trace.TracerProvider
+	// TraceHeader is the header in which such an exchange tells its trace, such as
+	// X-Traceid. It needs a TracerProvider. App authorization does not sign it. Default:
+	// none is sent. See traceHeader.
+	TraceHeader string
 	// TLS is for a private certificate authority, a client certificate, or
 	// tests. Optional; its MinVersion is raised to TLS 1.2.
 	TLS *tls.Config
@@ -78,6 +86,10 @@ func New(cfg Config) (*Client, error) {
 	case !httpx.PrintableASCII(cfg.UserAgent):
 		return nil, errors.New("user agent has a control character or one beyond ASCII; want printable ASCII")
 	}
+	traceHeader, err := checkTraceHeader(cfg.TraceHeader)
+	if err != nil {
+		return nil, err
+	}
 	reasons, err := checkReasons(cfg.Reasons)
 	if err != nil {
 		return nil, err
@@ -97,6 +109,12 @@ func New(cfg Config) (*Client, error) {
 		timeout:    cmp.Or(cfg.CallTimeout, defaultCallTimeout),
 		userAgent:  cmp.Or(cfg.UserAgent, defaultUserAgent),
 		redactorOf: sentRedactors(cfg.Authorizer),
+
+		traceHeader: traceHeader,
+	}
+	if cfg.TracerProvider != nil {
+		c.tracer = cfg.TracerProvider.Tracer("github.com/kooworker/kooworker/worker/koodrive")
+		c.serverAttributes = serverAttributes(base)
 	}
 	if cfg.QuotaHeaders {
 		c.askQuota = &rate.Sometimes{Interval: askQuotaEvery}

@@ -8,7 +8,7 @@
 // caller decides whether and when to try again.
 //
 // Package worker builds the client, and package jobs calls it. It imports tasks and
-// internal/httpx. It must not import asynq, Redis or any other package of the worker.
+// internal/httpx, and OpenTelemetry's API. It must not import asynq, Redis or any other package of the worker.
 //
 // # The life of a call
 //
@@ -18,16 +18,18 @@
 //  3. X-Date is set a little behind the server's clock as far as it is known
 //     (clock.go), and the [Authorizer] sets Authorization. If there is no
 //     credential, the call ends here.
-//  4. One HTTP exchange, within Config.CallTimeout, body included. Redirects
+//  4. If the context has a span, the exchange gets one below it, and Config.TraceHeader
+//     tells the server of the trace (span.go).
+//  5. One HTTP exchange, within Config.CallTimeout, body included. Redirects
 //     are not followed: the credential must not travel.
-//  5. The Date of the answer corrects the estimate of the server's clock.
-//  6. The body is read as KooDrive's envelope, as the gateway's, or as
+//  6. The Date of the answer corrects the estimate of the server's clock.
+//  7. The body is read as KooDrive's envelope, as the gateway's, or as
 //     neither (envelope.go), and the first rule of the table that matches
 //     gives the reason (table.go). What the answer says of the quota is read
 //     as well (limit.go, ratelimit.go).
-//  7. If the credential was refused, it is renewed, and steps 2 to 6 happen
+//  8. If the credential was refused, it is renewed, and steps 2 to 7 happen
 //     once more.
-//  8. Unless it is a success, whose text is shown nowhere, the message is
+//  9. Unless it is a success, whose text is shown nowhere, the message is
 //     stripped of every secret and made fit for one line of a log (redact.go).
 //
 // # Done twice

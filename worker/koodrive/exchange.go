@@ -64,17 +64,25 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		GotConn: func(httptrace.GotConnInfo) { connected = true },
 	}
 	req = req.WithContext(httptrace.WithClientTrace(limited, trace))
+	span := c.startSpan(ctx, req, call)
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.
+	sent := time.Now()
 	resp, err := c.transport.RoundTrip(req)
+	if call.observe != nil {
+		call.observe(sent, resp, err)
+	}
 	if err != nil {
 		reason, text := c.transportFault(ctx, limited, err)
 		a := c.failed(req, reason, text)
 		a.NoServerReached = !connected || refusedTLS(err)
+		endSpan(span, a)
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	return c.readAnswer(ctx, req, resp, call)
+	a := c.readAnswer(ctx, req, resp, call)
+	endSpan(span, a)
+	return a
 }
 
 // readAnswer reads an answer and says what it means. ctx is the caller's; that of

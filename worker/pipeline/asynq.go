@@ -19,7 +19,7 @@ const attemptsHeader = "kooworker-attempts"
 
 // NewDelivery reads a delivery from asynq.
 func NewDelivery(ctx context.Context, t *asynq.Task) Delivery {
-	d := Delivery{Kind: tasks.Kind(t.Type()), Payload: t.Payload()}
+	d := Delivery{Kind: tasks.Kind(t.Type()), Payload: t.Payload(), Headers: t.Headers()}
 	d.ID, _ = asynq.GetTaskID(ctx)
 	d.Queue, _ = asynq.GetQueueName(ctx)
 	d.Retries, _ = asynq.GetRetryCount(ctx)

@@ -38,6 +38,12 @@
 // the pipeline parks the task, or requeues it under our own limit if the last
 // attempt does not count.
 //
+// # Traces
+//
+// [Pipeline.Process] makes a span of each attempt, and one of the wait before it. The span of
+// an attempt travels in the context to the calls of KooDrive; see package internal/tracing.
+// Without a TracerProvider nothing of that happens.
+//
 // # Crashes
 //
 // A task leaves its queue only after KooDrive has answered, or after the
@@ -48,6 +54,6 @@
 // # Boundaries
 //
 // Package worker builds the pipeline and calls [Pipeline.Process]. The package
-// imports tasks, asynq, go-redis, the dead letters and internal/httpx. It must not import the
+// imports tasks, asynq, go-redis, the dead letters, internal/httpx and internal/tracing. It must not import the
 // API client, the gate or the jobs: it knows nothing of devices and locks.
 package pipeline

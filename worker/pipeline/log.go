@@ -70,7 +70,7 @@ func (l *attemptLog) write(e Event, result Result) {
 			zap.Int("budget", decision.Budget), zap.Duration("delay", decision.Delay))...)
 	default:
 		l.log.Debug("put back uncharged", append(fields, zap.String("reason", string(decision.Reason)), zap.String("error", decision.Error), zap.Duration("delay", decision.Delay))...)
-		if result.Kind != IsSnooze && result.Kind != IsWait { // the gate or the job has logged why the task waits
+		if decision.Reason == result.Reason && result.Kind != IsSnooze && result.Kind != IsWait { // the gate or the job has logged why the task waits
 			l.alarm(decision, result)
 		}
 	}
@@ -121,10 +121,13 @@ func (l *attemptLog) storeFailed(message string, d Delivery, err error) {
 // fields are the log fields of a delivery. The payload is not logged: bytes that
 // could not be decoded may hold a secret.
 func (d Delivery) fields(task tasks.Task) []zap.Field {
-	const most = 12 // with those that a line adds
+	const most = 13 // with those that a line adds
 	fields := append(make([]zap.Field, 0, most), zap.String("id", d.ID), zap.String("queue", d.Queue), zap.String("kind", string(d.Kind)))
 	if task != nil {
 		fields = append(fields, zap.String("user_id", task.User()), zap.String("target", task.Target()))
+	}
+	if d.TraceID != "" {
+		fields = append(fields, zap.String("trace_id", d.TraceID))
 	}
 	if d.Replay {
 		fields = append(fields, zap.Bool("replay", true))

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -20,6 +22,11 @@ type Delivery struct {
 	Queue   string
 	Kind    tasks.Kind
 	Payload []byte
+	// Headers are those of the task's message. Do not change them.
+	Headers map[string]string
+	// TraceID is the ID of the task's trace for its log lines, if it has one. Process
+	// sets it.
+	TraceID string
 	// Attempts is the number of charged attempts so far.
 	Attempts int
 	// Retries and RetryLimit are the queue's own count and limit; see tasks.MaxRetry.
@@ -113,6 +120,12 @@ type Config struct {
 	// Held reports whether an operator holds a batch, until when, and what the operator
 	// says. It is asked like Cancelled. Default: none is.
 	Held func(ref tasks.BatchRef) (until time.Time, why string, ok bool)
+	// TracerProvider makes the spans of attempts. Default: there are none.
+	TracerProvider trace.TracerProvider
+	// PutBackAt returns when asynq has last put a task back, the zero time if never. It is
+	// asked for attempts that are recorded in a span. See NewPutBackAt. Default: it is not
+	// known, and a retry has no span for its wait.
+	PutBackAt func(ctx context.Context, d Delivery) (time.Time, error)
 	// Policy decides about retries. Default DefaultPolicy.
 	Policy *Policy
 	// Observe is called with each attempt, after its decision. It must not block.
@@ -136,6 +149,8 @@ type Pipeline struct {
 	// cancelled and held are those of Config.
 	cancelled func(ref tasks.BatchRef, t tasks.Task) (why string, ok bool)
 	held      func(ref tasks.BatchRef) (until time.Time, why string, ok bool)
+	tracer    trace.Tracer // nil if there are no spans
+	putBackAt func(ctx context.Context, d Delivery) (time.Time, error)
 	policy    Policy
 	observe   func(Event)
 	// unrecorded has the results of tasks whose receipts could not be written yet, by
@@ -157,6 +172,7 @@ func New(cfg Config) (*Pipeline, error) {
 	}
 	p := &Pipeline{
 		jobs: cfg.Jobs, letters: cfg.DeadLetters, requeue: cfg.Requeue, waited: cfg.Waited, receipts: cfg.Receipts, cancelled: cfg.Cancelled, held: cfg.Held,
+		tracer: tracing.Tracer(cfg.TracerProvider, "worker/pipeline"), putBackAt: cfg.PutBackAt,
 		policy: DefaultPolicy(), observe: cfg.Observe, unrecorded: unrecorded, now: cfg.Now,
 	}
 	if cfg.Policy != nil {
@@ -187,6 +203,8 @@ func New(cfg Config) (*Pipeline, error) {
 func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 	start := p.now()
 	job, result := p.decode(d)
+	ctx, span := p.startSpan(ctx, d, job, start)
+	d.TraceID = span.traceID(d)
 	if kept, ok := p.keptResult(d); ok && job.Task != nil {
 		result = kept
 	} else if job.Task != nil {
@@ -200,6 +218,7 @@ func (p *Pipeline) Process(ctx context.Context, d Delivery) Decision {
 		decision = p.writeReceipt(ctx, d, job, result, decision)
 	}
 	decision = p.settle(ctx, d, job, decision)
+	p.endSpan(ctx, span, d, job, decision)
 
 	event := Event{Delivery: d, Task: job.Task, Decision: decision, Took: p.now().Sub(start)}
 	p.log.write(event, result)
@@ -263,8 +282,9 @@ func (p *Pipeline) decide(ctx context.Context, d Delivery, r Result) Decision {
 		return Decision{Action: Complete, Outcome: tasks.Superseded, Reason: r.Reason, Attempt: d.Attempts}
 	case interrupted:
 		// A shutdown, an operator's cancel or a lost lease ended the attempt. If asynq
-		// has not put the task back already, it runs again soon, uncharged.
-		return d.retryUncharged(r.Problem, time.Second)
+		// has not put the task back already, it runs again soon, uncharged. What the call
+		// says of its end is not KooDrive's doing.
+		return d.retryUncharged(Problem{Reason: tasks.Waiting, Detail: "the attempt was cut short (" + context.Cause(ctx).Error() + ")"}, time.Second)
 	case r.Kind == IsSnooze || r.Kind == IsOutage || r.Kind == IsWait && !p.waitedTooLong(ctx, d):
 		delay := r.RetryAfter
 		if delay <= 0 {
@@ -335,7 +355,7 @@ func letterOf(d Delivery, job Job, decision Decision) deadletter.Letter {
 	l := deadletter.Letter{
 		ID: d.ID, Kind: d.Kind, Queue: d.Queue, Payload: d.Payload,
 		Reason: decision.Reason, Error: decision.Error, Attempts: decision.Attempt,
-		EnqueuedAt: job.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: job.Intent.BatchRef.Batch,
+		EnqueuedAt: job.Intent.EnqueuedAt, DeadAt: time.Now(), Batch: job.Intent.BatchRef.Batch, Headers: tracing.Of(d.Headers),
 	}
 	if job.Task != nil {
 		l.UserID, l.Target = job.Task.User(), job.Task.Target()

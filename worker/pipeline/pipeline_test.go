@@ -350,12 +350,16 @@ func TestProcess_InterruptedCallIsNotCharged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	b.jobs.do = func(context.Context, tasks.Task) Result {
 		cancel()
-		return Failed(Problem{Reason: tasks.TimedOut})
+		return Failed(Problem{Reason: tasks.TimedOut, Hint: tasks.TimedOut.Hint()})
 	}
 	d := delivery(unbindPayload)
 	d.Attempts = 11
-	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || len(b.store.parked) != 0 {
-		t.Errorf("%+v; want an uncharged retry", v)
+	if v := b.Process(ctx, d); v.Action != Retry || v.CountsAsAttempt || v.Reason != tasks.Waiting || len(b.store.parked) != 0 {
+		t.Errorf("%+v; want an uncharged retry that waits", v)
+	}
+	// Nothing is wrong with KooDrive or the call timeout.
+	if alarms := b.logs.FilterLevelExact(zap.ErrorLevel).All(); len(alarms) != 0 {
+		t.Errorf("%v; want no alarm", alarms)
 	}
 }
 

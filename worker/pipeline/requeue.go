@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 func NewRequeue(client *asynq.Client) func(context.Context, Delivery, time.Duration) error {
 	return func(ctx context.Context, d Delivery, delay time.Duration) error {
 		headers := map[string]string{attemptsHeader: strconv.Itoa(d.Attempts)}
+		maps.Copy(headers, traceOfCopy(ctx, d, delay))
 		if d.Suspect {
 			headers[asynqx.SuspectHeader] = "1" // what is known of it stays behind, and it runs alone again
 		}

@@ -44,7 +44,8 @@ type Config struct {
 	// it returns true. It must not block. Default: nothing does.
 	Hold func() bool
 
-	// Logger receives one line per repair, sampled. Default: none.
+	// Logger receives one line for each dead worker, and one for other repairs of a kind that
+	// were made together, sampled. Default: none.
 	Logger *zap.Logger
 	// OnRepair is called for each repair: n tasks of a queue were repaired, or n is 1
 	// and the queue itself was repaired. It must not block. Default: nothing is called.

@@ -4,8 +4,8 @@
 // its queue, or hands to a [Parker] as a dead letter.
 //
 // Package worker calls it. It imports the vocabulary, what internal/asynqx knows
-// of asynq, package deadletter for its letters, and internal/httpx for texts from
-// strangers. It must not import another of its siblings below worker.
+// of asynq, package deadletter for its letters, internal/httpx for texts from
+// strangers, and internal/tracing for the trace of a task that it parks. It must not import another of its siblings below worker.
 //
 // # The repairer
 //

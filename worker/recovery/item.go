@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -30,6 +31,8 @@ type item struct {
 	// suspect and counted say what the crash of its worker means. crashes has the
 	// crash if it counts, and its hash has neither yet.
 	suspect, counted bool
+	// died are the processes that had the task when they died, if anybody knows.
+	died map[string]time.Time
 }
 
 // crashes are those in which a suspect was called alone, since it last survived.

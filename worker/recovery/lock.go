@@ -102,6 +102,7 @@ func (r *Repairer) releaseLock(ctx context.Context) {
 		return
 	}
 	r.holdsLock = false
+	r.reportRecovered(true)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	// If this fails the lock expires by itself.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/tracing"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -32,6 +33,7 @@ func (it item) letter(q queue, reason tasks.Reason, text string) deadletter.Lett
 	l := deadletter.Letter{
 		ID: it.id, Kind: tasks.Kind(it.msg.Kind), Queue: q.name, Payload: it.msg.Payload,
 		Reason: reason, Error: text, Attempts: int(it.msg.Retried), DeadAt: time.Now(),
+		Headers: tracing.Of(it.msg.Headers),
 	}
 	if task, intent, err := l.Task(); err == nil {
 		l.UserID, l.Target, l.EnqueuedAt, l.Batch = task.User(), task.Target(), intent.EnqueuedAt, intent.BatchRef.Batch

@@ -106,6 +106,9 @@ func (r *Repairer) recoverExpired(ctx context.Context, q queue, items []item) (s
 func (r *Repairer) judge(it item, written time.Time) item {
 	died := r.servers.diedNear(written)
 	it.suspect = len(died) > 0 && r.mayHaveBegun(died, it.score)
+	if it.died = owners(died, it.score); len(it.died) == 0 {
+		it.died = died
+	}
 	if at, ok := died[it.alone]; ok && it.alone != "" {
 		it.counted = true
 		it.crashes.alone++

@@ -34,16 +34,21 @@ type Repairer struct {
 	servers   serverRegistry
 	// knowsServers: this pass has read the list of servers.
 	knowsServers bool
-	owned        map[string]bool // tasks that living servers list, once this pass has read it
-	dead         map[string]dead // by nameOf
+	owned        map[string]bool      // tasks that living servers list, once this pass has read it
+	dead         map[string]dead      // by nameOf
+	recovered    map[string]recovered // by nameOf; "" are those of unknown workers
 
 	paused   map[string]bool
 	skip     map[string]int64 // archived tasks that the Parker refused, by queue
 	refusals int              // of the Parker, in a row, in this pass
 	refused  map[string]refusal
 	scan     scanPosition
-	pruned   time.Time // when asynq's lists of processes were last pruned
+	scans    int // that have reached their end
+	// scanShare is the part of its time that the repairer scans.
+	scanShare float64
+	pruned    time.Time // when asynq's lists of processes were last pruned
 
+	repaired      int       // tasks, so far
 	failures      int       // of passes, in a row
 	failureLogged time.Time // when the last of them was logged
 }
@@ -57,7 +62,7 @@ func New(cfg Config) (*Repairer, error) {
 	r := &Repairer{
 		cfg: cfg, token: uuid.NewString(), log: cfg.Logger, repairs: sampled(cfg.Logger),
 		servers: make(serverRegistry), uptimes: make(map[string]redisUptime), paused: make(map[string]bool), skip: make(map[string]int64),
-		refused: make(map[string]refusal), dead: make(map[string]dead),
+		refused: make(map[string]refusal), dead: make(map[string]dead), recovered: make(map[string]recovered), scanShare: workerScanShare,
 	}
 	_, r.isCluster = cfg.Redis.(*redis.ClusterClient)
 	for _, name := range cfg.Queues {

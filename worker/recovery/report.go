@@ -30,32 +30,36 @@ func AllRepairs() []Repair {
 	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
 }
 
+// maxIDs is how many IDs a line about repairs has.
+const maxIDs = 5
+
 // sampled returns a logger that writes of each kind of repair 20 lines a second,
-// and then every 100th: a dead worker leaves hundreds of tasks. Lines about lost
-// tasks are not written with it, since the ID in the line is all that is left.
+// and then every 100th. Lines about lost tasks are not written with it, since the
+// ID in the line is all that is left.
 func sampled(log *zap.Logger) *zap.Logger {
 	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, 20, 100)
 	}))
 }
 
-// logRepairs counts repairs of one kind and logs each.
+// logRepairs counts repairs of one kind, and logs how many there were.
 func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 	if len(ids) == 0 {
 		return
 	}
+	r.repaired += len(ids)
 	r.cfg.OnRepair(q.name, repair, len(ids))
 	if repair == Lost {
 		r.log.Error("lost: these tasks have no message, only their IDs are left", zap.String("queue", q.name), zap.Strings("ids", ids))
 		return
 	}
 	level := zap.WarnLevel
-	if repair == Stray {
+	if repair == Requeued { // reportRecovered writes a line for all of a worker
+		level = zap.DebugLevel
+	} else if repair == Stray {
 		level = zap.InfoLevel
 	}
-	for _, id := range ids {
-		r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.String("id", id))
-	}
+	r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.Int("tasks", len(ids)), zap.Strings("ids", ids[:min(len(ids), maxIDs)]))
 }
 
 // logFailureEvery is the time between two lines about one series of failures.
@@ -68,13 +72,14 @@ func (r *Repairer) logFailure(err error) {
 		return
 	}
 	r.failureLogged = time.Now()
-	r.log.Error("cannot repair: Redis fails; trying again with pauses", zap.Error(err), zap.Int("failures", r.failures))
+	r.log.Warn("cannot repair: Redis fails; trying again with pauses", zap.Error(err), zap.Int("failures", r.failures))
 }
 
-// logSuccess logs the end of a series of failures.
+// logSuccess logs the end of a series of failures, and which workers have died.
 func (r *Repairer) logSuccess() {
+	r.reportRecovered(!r.holdsLock)
 	if r.failures > 0 {
-		r.log.Info("Redis answers again", zap.Int("failures", r.failures))
+		r.log.Debug("repairs go on", zap.Int("failures", r.failures))
 		r.failures = 0
 	}
 }

@@ -106,6 +106,9 @@ func (r *Repairer) requeue(ctx context.Context, q queue, in setIndex, items []it
 		switch n {
 		case 1:
 			done = append(done, ids[i])
+			if as == Requeued {
+				r.countRecovered(items[i])
+			}
 		case 2:
 			stray = append(stray, ids[i])
 		}

@@ -49,24 +49,29 @@ end
 return out
 `)
 
-// restore repairs those of some tasks that are in no set.
-func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
-	if err := r.ensureLock(ctx); err != nil {
-		return err
-	}
+// stranded reads those of some tasks that are in no set.
+func (r *Repairer) stranded(ctx context.Context, q queue, ids []string) ([]item, error) {
 	args := make([]any, len(ids))
 	for i, id := range ids {
 		args[i] = id
 	}
 	found, err := r.run(ctx, strandedCmd, q.keys(ids...), args...).Int64Slice()
 	if err != nil {
-		return fmt.Errorf("find tasks in no set: %w", err)
+		return nil, fmt.Errorf("find tasks in no set: %w", err)
 	}
 	stranded := make([]redis.Z, len(found))
 	for i, at := range found {
 		stranded[i].Member = ids[at-1]
 	}
-	items, err := r.read(ctx, q, inNoSet, stranded)
+	return r.read(ctx, q, inNoSet, stranded)
+}
+
+// restore repairs those of some tasks that are in no set.
+func (r *Repairer) restore(ctx context.Context, q queue, ids []string) error {
+	if err := r.ensureLock(ctx); err != nil {
+		return err
+	}
+	items, err := r.stranded(ctx, q, ids)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (c *commands) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func TestRun_OutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	core, logs := observer.New(zap.InfoLevel)
+	core, logs := observer.New(zap.DebugLevel)
 	b.cfg.Logger = zap.New(core)
 	rdb, count := b.redis.Client(), &commands{}
 	rdb.AddHook(count)
@@ -90,7 +90,7 @@ func TestRun_OutageIsLoggedOnce(t *testing.T) {
 	if n := logs.FilterMessageSnippet("cannot repair").Len(); n != 1 {
 		t.Errorf("%d lines about the outage; want 1", n)
 	}
-	redistest.Eventually(t, 5*time.Second, "a line about its end", func() bool { return logs.FilterMessageSnippet("answers again").Len() == 1 })
+	redistest.Eventually(t, 5*time.Second, "a line about its end", func() bool { return logs.FilterMessageSnippet("repairs go on").Len() == 1 })
 }
 
 // TestPass_FullRedisIsAnOutage fills Redis, which then refuses to renew the lock as

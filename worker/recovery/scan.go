@@ -26,10 +26,10 @@ type scanPosition struct {
 }
 
 const (
-	// scanShare is the part of the repairer's time, and so the greatest part of
-	// Redis' time, that the scan takes. Redis is read page by page, until this part of
+	// workerScanShare is the part of the time of a worker's repairer, and so the greatest
+	// part of Redis' time, that the scan takes. Redis is read page by page, until this part of
 	// the interval has passed. So a Redis that is far away or busy is read more slowly.
-	scanShare = 0.02
+	workerScanShare = 0.02
 	// pageKeys is how many of Redis' keys one page visits, and pageIDs how many IDs of a
 	// set. A page holds Redis for a millisecond or two.
 	pageKeys = 500
@@ -51,7 +51,7 @@ func (r *Repairer) scanPages(ctx context.Context, seen map[string]sight) error {
 		if err := r.scanPage(ctx, seen); err != nil {
 			return fmt.Errorf("scan: %w", err)
 		}
-		if r.scan == (scanPosition{}) || time.Since(began) >= time.Duration(scanShare*float64(r.cfg.Interval)) {
+		if r.scan == (scanPosition{}) || time.Since(began) >= time.Duration(r.scanShare*float64(r.cfg.Interval)) {
 			return nil
 		}
 	}
@@ -79,6 +79,7 @@ func (r *Repairer) scanPage(ctx context.Context, seen map[string]sight) error {
 		return err
 	}
 	*at = scanPosition{}
+	r.scans++
 	return nil
 }
 
@@ -155,14 +156,7 @@ func mastersOf(ctx context.Context, rdb redis.UniversalClient) ([]master, error)
 func (r *Repairer) restoreHashes(ctx context.Context, keys []string) error {
 	var failed []error
 	for _, q := range r.queues {
-		prefix := asynqx.TaskKeyPrefix(q.name)
-		var ids []string
-		for _, key := range keys {
-			if id, ok := strings.CutPrefix(key, prefix); ok {
-				ids = append(ids, id)
-			}
-		}
-		for ids := range slices.Chunk(ids, restoreChunk) {
+		for ids := range slices.Chunk(q.idsOf(keys), restoreChunk) {
 			if err := r.restore(ctx, q, ids); err != nil {
 				failed = append(failed, fmt.Errorf("queue %s: %w", q.name, err))
 				break
@@ -172,16 +166,41 @@ func (r *Repairer) restoreHashes(ctx context.Context, keys []string) error {
 	return errors.Join(failed...)
 }
 
+// idsOf returns the IDs of the queue's tasks among some keys.
+func (q queue) idsOf(keys []string) (ids []string) {
+	prefix := asynqx.TaskKeyPrefix(q.name)
+	for _, key := range keys {
+		if id, ok := strings.CutPrefix(key, prefix); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // scanIDs scans a page of a sorted set for IDs without a message, and removes
 // them. It returns where the next page begins, 0 after the last one or if this one
 // cannot be read. asynq would move such an ID to pending and then to active, where it would
 // make a hash that has a state and nothing else.
 func (r *Repairer) scanIDs(ctx context.Context, q queue, in setIndex, at uint64) (next uint64, err error) {
+	items, next, err := r.withoutMessage(ctx, q, in, at)
+	if err != nil {
+		return next, err
+	}
+	for _, it := range items {
+		if err := r.remove(ctx, q, it, Lost); err != nil {
+			return next, err
+		}
+	}
+	return next, nil
+}
+
+// withoutMessage reads a page of a sorted set, and returns the IDs that have no message.
+func (r *Repairer) withoutMessage(ctx context.Context, q queue, in setIndex, at uint64) (items []item, next uint64, err error) {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	pairs, next, err := r.cfg.Redis.ZScan(limited, q.keys()[in-1], at, "", pageIDs).Result()
 	if err != nil || len(pairs) == 0 {
-		return next, err // after an error next is 0
+		return nil, next, err // after an error next is 0
 	}
 	has := make([]*redis.BoolCmd, len(pairs)/2)
 	// Each command is asked for its own error: a key that is no hash has no message.
@@ -195,28 +214,19 @@ func (r *Repairer) scanIDs(ctx context.Context, q queue, in setIndex, at uint64)
 	for i, cmd := range has {
 		ok, err := cmd.Result()
 		if err != nil && !redis.HasErrorPrefix(err, "WRONGTYPE") {
-			return next, fmt.Errorf("look for the message of %s: %w", pairs[2*i], err)
+			return nil, next, fmt.Errorf("look for the message of %s: %w", pairs[2*i], err)
 		}
 		if ok {
 			continue
 		}
 		score, err := strconv.ParseFloat(pairs[2*i+1], 64)
 		if err != nil {
-			return next, fmt.Errorf("read the score of %s: %w", pairs[2*i], err)
+			return nil, next, fmt.Errorf("read the score of %s: %w", pairs[2*i], err)
 		}
 		suspects = append(suspects, redis.Z{Member: pairs[2*i], Score: score})
 	}
-	items, err := r.read(ctx, q, in, suspects)
-	if err != nil {
-		return next, err
+	if items, err = r.read(ctx, q, in, suspects); err != nil {
+		return nil, next, err
 	}
-	for _, it := range items {
-		if it.raw != nil {
-			continue
-		}
-		if err := r.remove(ctx, q, it, Lost); err != nil {
-			return next, err
-		}
-	}
-	return next, nil
+	return slices.DeleteFunc(items, func(it item) bool { return it.raw != nil }), next, nil
 }

@@ -278,6 +278,10 @@ func (t *Table) writeLine(line string) {
 	_, _ = t.out.WriteString(strings.TrimRight(line, " ") + "\n")
 }
 
+// Wrap breaks text into lines as wide as a width, at spaces if there are any, without what a
+// terminal would obey.
+func Wrap(text string, width int) (lines []string) { return wrap(printable(text), width, width) }
+
 // wrap breaks text into lines, at spaces if there are any. The first line is as wide as
 // first, the others as below.
 func wrap(text string, first, below int) (lines []string) {

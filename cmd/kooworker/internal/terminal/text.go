@@ -19,6 +19,12 @@ func IsTerminal(stream any) bool {
 // isDumb reports whether the terminal cannot move its cursor.
 func isDumb() bool { return os.Getenv("TERM") == "dumb" }
 
+// HasColors reports whether a stream is a terminal that shows colors, and whose user wants
+// them: see https://no-color.org.
+func HasColors(stream any) bool {
+	return IsTerminal(stream) && !isDumb() && os.Getenv("NO_COLOR") == ""
+}
+
 // EraseInterrupt erases the ^C that a terminal shows when Ctrl-C is pressed, so that what is
 // written next begins a line. It does nothing if the stream is no terminal.
 func EraseInterrupt(stream *os.File) {

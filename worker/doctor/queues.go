@@ -1,0 +1,151 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/overview"
+)
+
+func (d *Doctor) queueChecks() []check {
+	return []check{
+		{"queues.stuck", redisLimit, d.stuck}, {"queues.paused", redisLimit, d.paused}, {"queues.unknown", redisLimit, d.unknownQueues},
+		{"dead.letters", redisLimit, d.deadLetters},
+	}
+}
+
+// stuckAfter is for how long tasks may wait while nothing is worked on. A worker that lives
+// takes a task within a second.
+const stuckAfter = time.Minute
+
+// unattendedAfter is for how long tasks may wait without a worker: one that is replaced, or
+// scaled to nothing, is back before that.
+const unattendedAfter = 5 * time.Minute
+
+// stuck finds tasks that wait although nobody works on anything.
+func (d *Doctor) stuck(ctx context.Context) ([]Finding, error) {
+	lanes, err := overview.ReadQueues(ctx, d.cfg.Redis, true)
+	if err != nil {
+		return nil, err
+	}
+	var waiting, active int64
+	oldest, where := time.Duration(0), ""
+	for _, l := range lanes {
+		active += l.Active
+		if l.Paused || l.Pending == 0 {
+			continue
+		}
+		waiting += l.Pending
+		if age := time.Duration(l.OldestSeconds) * time.Second; age >= oldest {
+			oldest, where = age, l.Name
+		}
+	}
+	detail := fmt.Sprintf("%s %s in queues that are not paused, the oldest for %s, in queue %s", count(waiting, "tasks"), wait(waiting), days(oldest), where)
+	switch {
+	case waiting == 0:
+		return ok("no task waits for a worker; %s %s being worked on", count(active, "tasks"), are(active)), nil
+	case d.live == 0 && oldest > unattendedAfter:
+		return []Finding{wrong("start a worker: kooworker worker", "%s, and no worker is alive", detail)}, nil
+	case d.live > 0 && active == 0 && oldest > stuckAfter:
+		return []Finding{wrong("workers.alive says what they report; look at their logs, and at /readyz of one; a worker that hangs is restarted without loss",
+			"%s; nobody works on anything, although %s %s alive", detail, count(int64(d.live), "workers"), are(int64(d.live)))}, nil
+	default:
+		return ok("%s; %s %s being worked on", detail, count(active, "tasks"), are(active)), nil
+	}
+}
+
+func wait(n int64) string {
+	if n == 1 {
+		return "waits"
+	}
+	return "wait"
+}
+
+// paused tells who has paused what, and why.
+func (d *Doctor) paused(ctx context.Context) (out []Finding, err error) {
+	queues, err := overview.ReadQueues(ctx, d.cfg.Redis, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range queues {
+		for _, p := range q.Pauses {
+			out = append(out, warning("when the reason is gone: kooworker queue resume "+q.Name, "%s; %s %s", p, count(q.Pending, "tasks"), wait(q.Pending)))
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	return ok("no queue is paused"), nil
+}
+
+// unknownQueues finds queues with tasks that no worker of this version takes.
+func (d *Doctor) unknownQueues(ctx context.Context) (out []Finding, err error) {
+	names, err := d.cfg.Redis.SMembers(ctx, asynqx.AllQueuesKey).Result()
+	if err != nil {
+		return nil, err
+	}
+	known := tasks.QueueWeights()
+	slices.Sort(names)
+	for _, name := range names {
+		if known[name] > 0 {
+			continue
+		}
+		var counts [4]*redis.IntCmd
+		_, err := d.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+			counts = [4]*redis.IntCmd{p.LLen(ctx, asynqx.PendingKey(name)), p.LLen(ctx, asynqx.ActiveKey(name)), p.ZCard(ctx, asynqx.ScheduledKey(name)), p.ZCard(ctx, asynqx.RetryKey(name))}
+			return nil
+		})
+		if err != nil {
+			return out, err
+		}
+		n := int64(0)
+		for _, c := range counts {
+			n += c.Val()
+		}
+		if n > 0 {
+			out = append(out, warning("if a producer has misspelt the queue, repair it (docs/producers.md); if another program shares this Redis, all is well; if a newer version made the queue, upgrade the workers",
+				"queue %q has %s, and no kooworker takes from it", name, count(n, "tasks")))
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	return ok("all queues with tasks are kooworker's"), nil
+}
+
+// deadLetters counts them by reason.
+func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
+	counts, err := deadletter.NewStore(d.cfg.Redis).Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if counts.Total == 0 {
+		return ok("there are no dead letters"), nil
+	}
+	reasons := slices.SortedFunc(maps.Keys(counts.ByReason), func(a, b tasks.Reason) int {
+		if n := counts.ByReason[b] - counts.ByReason[a]; n != 0 {
+			return int(max(-1, min(1, n)))
+		}
+		return strings.Compare(string(a), string(b))
+	})
+	for _, r := range reasons {
+		hint := fmt.Sprintf("kooworker dead list --reason %s --limit 20", r)
+		if why := r.Hint(); why != "" {
+			hint = why + "; then kooworker dead replay --reason " + string(r) + " --canary 50"
+		}
+		out = append(out, warning(hint, "about %s of %d died as %s", count(counts.ByReason[r], "letters"), counts.Total, r))
+	}
+	if len(out) == 0 {
+		out = append(out, warning("kooworker dead stats", "%s", count(counts.Total, "dead letters")))
+	}
+	return out, nil
+}

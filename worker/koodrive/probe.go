@@ -1,0 +1,81 @@
+package koodrive
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/kooworker/kooworker/tasks"
+)
+
+// Probe is what one harmless call tells of KooDrive, of the way there, and of the credential.
+type Probe struct { //nolint:errname // it is an Answer, of which the same is said
+	Answer
+	// Server is the certificate of the server, nil without TLS and if TLS failed.
+	Server *x509.Certificate
+	// TLSVersion is the version of TLS, such as "TLS 1.3"; "" without TLS.
+	TLSVersion string
+	// CertificateProblem says why the server's certificate was refused; "" if it was not.
+	CertificateProblem string
+	// Dated reports whether the answer had a Date.
+	Dated bool
+	// Ahead is by how much this machine's clock is before the server's clock, give or take
+	// Within; less than 0 if it is behind.
+	Ahead, Within time.Duration
+	// RoundTrip is how long it took until the answer began, with the connection.
+	RoundTrip time.Duration
+}
+
+// Probe asks for the devices of a user, as Ping does, and tells more of it. If the credential was
+// refused and renewed, it tells of the second exchange.
+func (c *Client) Probe(ctx context.Context, userID string) Probe {
+	if a, ok := validateIDs("user id", userID); !ok {
+		return Probe{Answer: a}
+	}
+	var p Probe
+	p.Answer = c.do(ctx, call{
+		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		observe: func(sent time.Time, resp *http.Response, err error) { p = probe(sent, time.Now(), resp, err) },
+		read:    func(json.RawMessage) error { return nil },
+	})
+	return p
+}
+
+// probe describes an exchange.
+func probe(sent, now time.Time, resp *http.Response, err error) Probe {
+	p := Probe{RoundTrip: now.Sub(sent)}
+	if err != nil {
+		if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			p.CertificateProblem = refused.Err.Error()
+		}
+		return p
+	}
+	if resp.TLS != nil {
+		p.TLSVersion = tls.VersionName(resp.TLS.Version)
+		if len(resp.TLS.PeerCertificates) > 0 {
+			p.Server = resp.TLS.PeerCertificates[0]
+		}
+	}
+	// Date is cut to the second, and was written at some moment of the round trip.
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		const half = time.Second / 2
+		p.Dated, p.Within = true, p.RoundTrip/2+half
+		p.Ahead = sent.Add(p.RoundTrip / 2).Sub(date.Add(half))
+	}
+	return p
+}
+
+// AcceptsCredential reports whether an answer shows that the credential is accepted: KooDrive
+// itself has answered, and it is not about who is calling. It is false if that is not known.
+func (p Probe) AcceptsCredential() bool {
+	switch p.Reason {
+	case tasks.OK, tasks.Gone, tasks.Invalid, tasks.Forbidden, tasks.Rejected:
+		return p.Status != 0
+	default:
+		return false
+	}
+}
