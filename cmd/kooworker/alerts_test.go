@@ -192,8 +192,6 @@ func (f *faultyFleets) standstill() {
 	server := redistest.Start(f.t, "--maxmemory-policy", "volatile-ttl")
 	rdb := server.Client()
 	f.scheduler(fleet, server)
-	f.prom.await(`kooworker_dead_letters{namespace="standstill",reason="forbidden"} == 0`)
-	parkThree(f.t, server)
 	f.run(exitDone, unbindsOfManyUsers(5), server, "enqueue", "unbind", "--file", "-", "--batch", "late", "--due-by", time.Now().Add(2*time.Second).UTC().Format(time.RFC3339))
 	f.run(exitDone, "", server, "queue", "pause", "unbind", "--reason", "INC-1")
 	f.run(exitDone, "", server, "enqueue", "release", "--user-id", "u-1", "--lock-id", "78e41c7e-db02-4d55-85b3-8153e4fefd2e@102")
@@ -231,7 +229,7 @@ func (f *faultyFleets) standstill() {
 		f.t.Fatal(err)
 	}
 	f.wants[fleet] = []string{
-		"KooworkerNoWorkers", "KooworkerQueuePaused", "KooworkerOldestTaskTooOld", "KooworkerDeadLettersGrow", "KooworkerDeadLettersLeft", "KooworkerBatchLate",
+		"KooworkerNoWorkers", "KooworkerQueuePaused", "KooworkerOldestTaskTooOld", "KooworkerBatchLate",
 		"KooworkerSweepHeldBack", "KooworkerSweepUnreadable", "KooworkerSweepsStopped", "KooworkerRedisUnfit", "KooworkerRedisMemoryNearLimit",
 	}
 }
@@ -266,8 +264,8 @@ func (f *faultyFleets) quotaUsedUp() {
 // oneUsersQuota refuses some users' calls at any rate, which no rate of all workers mends.
 func (f *faultyFleets) oneUsersQuota() {
 	server := f.persistent()
-	f.worker("throttled", server, f.simulator("fixed:0/s,user=user-1*"))
-	f.run(exitDone, unbindsOfManyUsers(2000), server, "enqueue", "unbind", "--file", "-")
+	f.worker("throttled", server, f.simulator("fixed:0/s,user=user-*7", "slow,delay=100ms"))
+	f.run(exitDone, unbindsOfManyUsers(5000), server, "enqueue", "unbind", "--file", "-")
 	f.wants["throttled"], f.allowed["throttled"] = []string{"KooworkerQuotaRefused"}, []string{"KooworkerNoProgress", "KooworkerQuotaUsedUp"}
 }
 
@@ -309,17 +307,14 @@ func (f *faultyFleets) keysChanged() {
 	f.allowed[fleet] = []string{"KooworkerDeadLettersGrow", "KooworkerDeadLettersLeft"}
 }
 
-// lettersRefused is a fleet that cannot store dead letters: their set is no set.
+// lettersRefused is a fleet that cannot store a dead letter: another key has its place.
 func (f *faultyFleets) lettersRefused() {
 	const fleet = "unparkable"
 	server := f.persistent()
 	rdb := server.Client()
 	f.worker(fleet, server, f.simulator(""))
 	id := f.schedule(server, "archived")
-	err := rdb.Set(f.t.Context(), asynqx.ScheduledKey(tasks.QueueDeadLetter), "not a set", 0).Err()
-	if err == nil {
-		err = rdb.Set(f.t.Context(), asynqx.RetryKey(tasks.QueueDeadLetter), "not a set", 0).Err()
-	}
+	err := rdb.Set(f.t.Context(), asynqx.TaskKey(tasks.QueueDeadLetter, id), "no hash", 0).Err()
 	if err == nil {
 		err = asynq.NewInspectorFromRedisClient(rdb).ArchiveTask(tasks.QueueUnbind, id)
 	}
@@ -333,16 +328,14 @@ func (f *faultyFleets) lettersRefused() {
 // others with it.
 func (f *faultyFleets) taskKillsWorkers() {
 	const fleet, others = "crash", 2
+	const life = 3 * time.Second // Prometheus must see what a worker has repaired before its death
 	server := f.persistent()
 	var inFlight atomic.Int32
-	kills := make(chan struct{}, 1)
+	kills := make(chan struct{}, 10)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		isPoison := strings.HasSuffix(r.URL.Path, "/poison")
 		if n := inFlight.Add(1); n > others && isPoison || n == others+1 {
-			select {
-			case kills <- struct{}{}:
-			case <-r.Context().Done():
-			}
+			time.AfterFunc(life, func() { kills <- struct{}{} })
 		}
 		if isPoison || inFlight.Load() <= others+1 {
 			<-r.Context().Done() // its worker is dead
