@@ -53,7 +53,7 @@ func TestAlerts_FiredByTheirFaults(t *testing.T) {
 	f.lettersRefused()
 	f.redisDies()
 	f.overviewDenied()
-	f.awaitAlerts(4 * time.Minute)
+	f.awaitAlerts(8 * time.Minute)
 
 	var all []string
 	for fleet, names := range f.wants {
