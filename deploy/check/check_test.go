@@ -11,6 +11,7 @@ import (
 const (
 	composeFile = "../compose.yaml"
 	dockerFile  = "../Dockerfile"
+	releaseFile = "../Dockerfile.release"
 	kubernetes  = "../kubernetes"
 )
 
@@ -18,7 +19,7 @@ const (
 func TestRun_AcceptsDeployment(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
-	if status := run(t.Context(), []string{composeFile, dockerFile, kubernetes}, &stdout, &stderr); status != 0 {
+	if status := run(t.Context(), []string{composeFile, dockerFile, releaseFile, kubernetes}, &stdout, &stderr); status != 0 {
 		t.Errorf("exit status %d, want 0:\n%s", status, &stderr)
 	}
 }
@@ -58,11 +59,15 @@ func TestRun_RefusesBrokenFile(t *testing.T) {
 		"dockerfile: undeclared variable": {dockerFile, "dev\nARG REVISION=unknown\n", "dev\n", "UndefinedVar"},
 		"dockerfile: root":                {dockerFile, "USER 65532:65532", "USER 0", "not 0"},
 		"dockerfile: user by name":        {dockerFile, "USER 65532:65532", "USER nonroot", "by number"},
+		"dockerfile: no health check":     {dockerFile, "HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 \\\n    CMD", "CMD", "HEALTHCHECK"},
+		"dockerfile: health by shell":     {dockerFile, `CMD ["/usr/local/bin/kooworker", "healthcheck"]`, "CMD kooworker healthcheck", "HEALTHCHECK"},
+		"dockerfile: other entrypoint":    {releaseFile, `ENTRYPOINT ["/usr/local/bin/kooworker"]`, `ENTRYPOINT ["/bin/kooworker"]`, "no file that the image holds"},
+		"release: root":                   {releaseFile, "USER 65532:65532", "USER 0", "not 0"},
 		"dockerfile: shell form":          {dockerFile, `ENTRYPOINT ["/usr/local/bin/kooworker"]`, "ENTRYPOINT kooworker", "JSON form"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := []string{composeFile, dockerFile, kubernetes}
+			args := []string{composeFile, dockerFile, releaseFile, kubernetes}
 			for i, file := range args {
 				if file == tt.file {
 					args[i] = broken(t, file, tt.old, tt.new)

@@ -1,4 +1,4 @@
-// Command check reads the compose file, the Dockerfile and the Kubernetes manifests with
+// Command check reads the compose file, the Dockerfiles and the Kubernetes manifests with
 // the libraries of docker compose, BuildKit, kustomize and Kubernetes, and checks that
 // they keep what this project promises of its deployment. It needs neither a container
 // engine, nor a cluster, nor a registry.
@@ -19,8 +19,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) != 3 {
-		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE KUBERNETES_FOLDER")
+	if len(args) != 4 {
+		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE DOCKERFILE_OF_RELEASES KUBERNETES_FOLDER")
 		return 2
 	}
 
@@ -31,7 +31,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}{
 		{args[0], checkCompose},
 		{args[1], checkDockerfile},
-		{args[2], checkKubernetes},
+		{args[2], checkDockerfile},
+		{args[3], checkKubernetes},
 	} {
 		problems, err := file.check(ctx, file.name)
 		if err != nil {
