@@ -2,6 +2,7 @@
 
 GOLANGCI_LINT_VERSION := v2.15.0
 ACTIONLINT_VERSION    := v1.7.12
+GORELEASER_VERSION    := v2.15.1
 
 # The version that the binary prints: the output of `git describe`.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -16,9 +17,10 @@ TESTFLAGS ?=
 ARGS ?=
 
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+GORELEASER    := bin/tools/goreleaser-$(GORELEASER_VERSION)
 
 # The targets of `make check`, in their order. Those that fail fast come first.
-CHECKS := fmt-check tidy-check vet build test lint scripts-check deploy-check fuzz-smoke
+CHECKS := fmt-check tidy-check vet build test lint scripts-check deploy-check release-check fuzz-smoke
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -104,9 +106,17 @@ cover: ## Measure the tests' coverage; writes coverage.out
 	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
 	@go tool cover -func=coverage.out | tail -n 1
 
+.PHONY: release
+release: $(GORELEASER) ## Build, sign and publish the release of the tag that is checked out; for CI
+	$(GORELEASER) release --clean
+
+.PHONY: release-snapshot
+release-snapshot: $(GORELEASER) ## Build the archives of a release into dist/, without signatures and image
+	$(GORELEASER) release --clean --snapshot --skip=sign,sbom,docker
+
 .PHONY: clean
 clean: ## Remove the files that make has built
-	rm -rf bin dist coverage.out
+	rm -rf bin dist dist-docs coverage.out
 
 ## The other targets of `make check`.
 
@@ -127,17 +137,22 @@ vet: ## Run go vet
 	cd deploy/check && go vet ./...
 
 .PHONY: scripts-check
-scripts-check: ## Check the workflow, and the scripts if shellcheck is installed
+scripts-check: ## Check the workflows, and the scripts if shellcheck is installed
 	go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
 	@if command -v shellcheck >/dev/null 2>&1; then \
-	  shellcheck .ci/need .ci/run deploy/check/run; \
+	  shellcheck .ci/need .ci/release-docs .ci/run deploy/check/run; \
 	else \
 	  echo "not checked: the scripts, because shellcheck is not installed"; \
 	fi
 
 .PHONY: deploy-check
-deploy-check: ## Check deploy/: compose file, Dockerfile, systemd unit, Redis settings, alerts
+deploy-check: ## Check deploy/: compose, Dockerfile, Kubernetes, systemd unit, Redis settings, alerts
 	@deploy/check/run
+
+# The first time it builds GoReleaser, which takes some minutes.
+.PHONY: release-check
+release-check: $(GORELEASER) ## Check the configuration of releases
+	$(GORELEASER) check
 
 .PHONY: fuzz-smoke
 fuzz-smoke:
@@ -151,3 +166,7 @@ checks:
 $(GOLANGCI_LINT):
 	GOBIN='$(CURDIR)/bin/tools' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/tools/golangci-lint $@
+
+$(GORELEASER):
+	GOBIN='$(CURDIR)/bin/tools' go install github.com/goreleaser/goreleaser/v2@$(GORELEASER_VERSION)
+	mv bin/tools/goreleaser $@

@@ -27,8 +27,8 @@ type Config struct {
 	// clients, one for itself and one for the asynq servers, whose scripts must not
 	// be cancelled. It closes both at the end of Run.
 	Redis func() redis.UniversalClient
-	// KooDrive says how to reach the API. The worker sets its Concurrency
-	// and its TracerProvider.
+	// KooDrive says how to reach the API. The worker sets its Concurrency, its
+	// TracerProvider and its Observe.
 	KooDrive koodrive.Config
 	// Releases enqueues the releases of sweeps: an *enqueue.Client over the same
 	// Redis.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"net/http"
 	"runtime"
 	"strconv"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/gate/quota"
+	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/pipeline"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -21,6 +23,7 @@ type metrics struct {
 	finished *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	calls    *prometheus.HistogramVec
 	repairs  *prometheus.CounterVec
 }
 
@@ -51,6 +54,11 @@ func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int,
 			Help:    "Duration of attempts, from decoding to settling.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
 		}, []string{"kind"}),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "kooworker_api_call_duration_seconds",
+			Help:    "Duration of HTTP exchanges with KooDrive, by the kind of call and the status of the answer: none if there was no answer.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
+		}, []string{"call", "status"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kooworker_repairs_total",
 			Help: "What was found amiss in the queues, and put right or reported.",
@@ -60,7 +68,7 @@ func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int,
 		Name: "kooworker_workers_wanted",
 		Help: "Workers with the concurrency of this one that would be of use, from the backlog, KooDrive's quota and how long calls take; at least 1.",
 	}, func() float64 { return float64(workersWanted()) })
-	for _, c := range append(others, m.finished, m.attempts, m.seconds, m.repairs, wanted, newGateMetrics(status)) {
+	for _, c := range append(others, m.finished, m.attempts, m.seconds, m.calls, m.repairs, wanted, newGateMetrics(status)) {
 		if err := cfg.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("worker: metrics: %w", err)
 		}
@@ -98,6 +106,25 @@ func (m *metrics) countAttempt(e pipeline.Event) {
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
 	if decision.Action != pipeline.Retry {
 		m.finished.WithLabelValues(kind, string(decision.Outcome), string(decision.Reason)).Inc()
+	}
+}
+
+// countCall counts an exchange with KooDrive.
+func (m *metrics) countCall(e koodrive.Exchange) {
+	m.calls.WithLabelValues(e.Call, statusLabel(e.Status)).Observe(e.Took.Seconds())
+}
+
+// statusLabel returns the label for a status. A server may answer with any number, and must
+// not make as many time series: those that KooDrive is known to send have their own.
+func statusLabel(status int) string {
+	switch status {
+	case 0:
+		return "none"
+	case http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests,
+		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return strconv.Itoa(status)
+	default:
+		return strconv.Itoa(status/100) + "xx"
 	}
 }
 

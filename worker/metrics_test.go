@@ -66,3 +66,15 @@ func TestMetrics_Quota(t *testing.T) {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 }
+
+// No server can make any number of time series.
+func TestStatusLabel(t *testing.T) {
+	t.Parallel()
+	labels := map[string]bool{}
+	for status := range 1000 {
+		labels[statusLabel(status)] = true
+	}
+	if len(labels) > 21 || !labels["none"] || !labels["429"] || !labels["4xx"] {
+		t.Errorf("labels %v; want a few", labels)
+	}
+}

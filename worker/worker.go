@@ -82,6 +82,8 @@ func (w *Worker) build() (err error) {
 	w.clock = clock.New(w.rdb, w.log)
 	w.pauses = newPauseWatch(w.rdb, w.log)
 	w.overview = overview.NewShared(overview.SharedConfig{Redis: w.rdb, Grace: locks.DefaultGrace, Logger: w.log.Named("overview")})
+	var metrics *metrics // made when the gate is there; no call is made before Run
+	cfg.KooDrive.Observe = func(e koodrive.Exchange) { metrics.countCall(e) }
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func (w *Worker) build() (err error) {
 	if err != nil {
 		return err
 	}
-	metrics, err := newMetrics(cfg, w.gate.Status, w.workersWanted, w.overview.Metrics())
+	metrics, err = newMetrics(cfg, w.gate.Status, w.workersWanted, w.overview.Metrics())
 	if err != nil {
 		return err
 	}

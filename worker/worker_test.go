@@ -553,7 +553,7 @@ func TestWorker_AdminServer(t *testing.T) {
 	b.enqueue(unbindTask(1))
 	b.awaitSettled()
 	redistest.Eventually(t, settleIn, "ready", func() bool { return status(t, w, "/readyz") == 200 })
-	if body := get(t, w, "/metrics"); !strings.Contains(body, `kooworker_tasks_finished_total{kind="device:unbind",outcome="already_gone"} 1`) {
+	if body := get(t, w, "/metrics"); !strings.Contains(body, `kooworker_tasks_finished_total{kind="device:unbind",outcome="already_gone",reason="already_gone"} 1`) {
 		t.Errorf("want one unbind that was already gone in the metrics:\n%s", body)
 	}
 	b.redis.Freeze()

@@ -40,6 +40,8 @@ type cli struct {
 	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask a worker or scheduler whether it is ready; for images without a shell."`
+
 	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
 	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes command lines."`
 	Man        manCmd        `cmd:"" hidden:"" help:"Print the manual page, kooworker.1."`

@@ -36,7 +36,7 @@ type env struct {
 }
 
 // ours matches the environment variables of this program.
-var ours = regexp.MustCompile(`^(KOODRIVE_|KOOWORKER_|REDIS_URL=|REDIS_CLUSTER_NODES=)`)
+var ours = regexp.MustCompile(`^(KOODRIVE_|KOOWORKER_|REDIS_URL=|REDIS_CLUSTER_NODES=|REDIS_PASSWORD_FILE=)`)
 
 // tidyEnvironment unsets our variables that are empty, which is how compose files and
 // charts leave one out. Its error names a variable with what only a shell takes off.
@@ -60,6 +60,8 @@ func tidyEnvironment() (err error) {
 type redisFlags struct {
 	URL     string   `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" placeholder:"URL" help:"Redis: redis://, rediss://, redis-socket://PATH or redis-sentinel://HOST,HOST?master=NAME (${default})."`
 	Cluster []string `name:"redis-cluster" env:"REDIS_CLUSTER_NODES" placeholder:"HOST:PORT" help:"Nodes of a Redis cluster, separated by commas. They replace the host in the URL; the URL's user and password are used."`
+
+	PasswordFile string `name:"redis-password-file" env:"REDIS_PASSWORD_FILE" placeholder:"FILE" help:"File with the password of the user in --redis-url. It is read again for each new connection."`
 }
 
 // smallPool is the number of connections of a command that does one thing at a time.

@@ -139,6 +139,10 @@ var examples = map[string][]string{
 		"kooworker simulator --users 100",
 		"kooworker simulator --users 100 --quota 'bucket:200/s,burst=20' --fault throttled,rate=0.1",
 	},
+	"healthcheck": {
+		"kooworker healthcheck",
+		"kooworker healthcheck --url http://127.0.0.1:8080/healthz --timeout 1s",
+	},
 	"version": {"kooworker version --json"},
 	"help": {
 		"kooworker help",

@@ -8,8 +8,14 @@ import (
 	"time"
 )
 
-// version is set by the release build with -ldflags "-X main.version=v1.2.3".
-var version = ""
+// A build without a Git folder, such as that of the image, sets these with -ldflags
+// "-X main.version=v1.2.3 -X main.commit=… -X main.commitTime=2026-11-27T12:00:00Z". What
+// is not set comes from what Go has recorded of the Git folder.
+var (
+	version    = ""
+	commit     = ""
+	commitTime = "" // RFC 3339
+)
 
 type versionCmd struct {
 	JSON bool `help:"Print one JSON object."`
@@ -24,20 +30,22 @@ type buildInfo struct {
 }
 
 func build() buildInfo {
-	b := buildInfo{Version: version, Commit: "unknown", Go: runtime.Version(), Time: time.Now()}
+	b := buildInfo{Version: version, Commit: commit, Go: runtime.Version(), Time: time.Now()}
+	settings := map[string]string{}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		settings := map[string]string{}
 		for _, s := range info.Settings {
 			settings[s.Key] = s.Value
 		}
 		b.Version = cmp.Or(b.Version, info.Main.Version)
-		b.Commit = cmp.Or(settings["vcs.revision"], b.Commit)
-		if at, err := time.Parse(time.RFC3339, settings["vcs.time"]); err == nil {
-			b.Time = at
-		}
+	}
+	if b.Commit == "" {
+		b.Commit = cmp.Or(settings["vcs.revision"], "unknown")
 		if settings["vcs.modified"] == "true" {
 			b.Commit += "-modified"
 		}
+	}
+	if at, err := time.Parse(time.RFC3339, cmp.Or(commitTime, settings["vcs.time"])); err == nil {
+		b.Time = at
 	}
 	if b.Version == "" || b.Version == "(devel)" {
 		b.Version = "devel"

@@ -11,13 +11,15 @@ import (
 const (
 	composeFile = "../compose.yaml"
 	dockerFile  = "../Dockerfile"
+	releaseFile = "../Dockerfile.release"
+	kubernetes  = "../kubernetes"
 )
 
 // TestRun_AcceptsDeployment is the check itself: the files in deploy must pass.
 func TestRun_AcceptsDeployment(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
-	if status := run(t.Context(), []string{composeFile, dockerFile}, &stdout, &stderr); status != 0 {
+	if status := run(t.Context(), []string{composeFile, dockerFile, releaseFile, kubernetes}, &stdout, &stderr); status != 0 {
 		t.Errorf("exit status %d, want 0:\n%s", status, &stderr)
 	}
 }
@@ -36,6 +38,10 @@ func TestRun_RefusesBrokenFile(t *testing.T) {
 		"compose: wrong type":         {composeFile, "pids_limit: 512", "pids_limit: many", "pids_limit"},
 		"compose: unknown secret":     {composeFile, "secrets: [koodrive-token]", "secrets: [token]", "token"},
 		"compose: unknown network":    {composeFile, "networks: [queue, outside]", "networks: [queue, other]", "other"},
+		"compose: one worker only":    {composeFile, "    networks: [queue, outside, monitoring]\n", "    networks: [queue, outside, monitoring]\n    ports: [\"127.0.0.1:8081:8080\"]\n", "--scale worker=3"},
+		"compose: changes files":      {composeFile, "target: /input\n        read_only: true", "target: /input", "may change /input"},
+		"compose: in a profile":       {composeFile, "127.0.0.1:9090:9090", "9090:9090", "port 9090 is published"},
+		"compose: monitoring":         {composeFile, "networks: [monitoring, outside]", "networks: [monitoring, outside, queue]", "does not need it"},
 		"compose: unknown service":    {composeFile, "      redis:\n        condition", "      rediss:\n        condition", "rediss"},
 		"compose: writable":           {composeFile, "  read_only: true\n", "", "read_only"},
 		"compose: capabilities":       {composeFile, "  cap_drop: [ALL]\n", "", "cap_drop"},
@@ -50,14 +56,18 @@ func TestRun_RefusesBrokenFile(t *testing.T) {
 		"dockerfile: unknown stage":       {dockerFile, "--from=build", "--from=biuld", "biuld"},
 		"dockerfile: bad flag":            {dockerFile, "--mount=type=cache,target=/go/pkg/mod \\\n    go", "--mont=type=cache \\\n    go", "mont"},
 		"dockerfile: BuildKit's rules":    {dockerFile, "COPY . .", "copy . .", "ConsistentInstructionCasing"},
-		"dockerfile: undeclared variable": {dockerFile, "ARG REVISION=unknown\n", "", "UndefinedVar"},
+		"dockerfile: undeclared variable": {dockerFile, "dev\nARG REVISION=unknown\n", "dev\n", "UndefinedVar"},
 		"dockerfile: root":                {dockerFile, "USER 65532:65532", "USER 0", "not 0"},
 		"dockerfile: user by name":        {dockerFile, "USER 65532:65532", "USER nonroot", "by number"},
+		"dockerfile: no health check":     {dockerFile, "HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 \\\n    CMD", "CMD", "HEALTHCHECK"},
+		"dockerfile: health by shell":     {dockerFile, `CMD ["/usr/local/bin/kooworker", "healthcheck"]`, "CMD kooworker healthcheck", "HEALTHCHECK"},
+		"dockerfile: other entrypoint":    {releaseFile, `ENTRYPOINT ["/usr/local/bin/kooworker"]`, `ENTRYPOINT ["/bin/kooworker"]`, "no file that the image holds"},
+		"release: root":                   {releaseFile, "USER 65532:65532", "USER 0", "not 0"},
 		"dockerfile: shell form":          {dockerFile, `ENTRYPOINT ["/usr/local/bin/kooworker"]`, "ENTRYPOINT kooworker", "JSON form"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := []string{composeFile, dockerFile}
+			args := []string{composeFile, dockerFile, releaseFile, kubernetes}
 			for i, file := range args {
 				if file == tt.file {
 					args[i] = broken(t, file, tt.old, tt.new)

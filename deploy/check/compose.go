@@ -30,7 +30,7 @@ func checkCompose(ctx context.Context, name string) ([]string, error) {
 	var problems []string
 	for _, service := range project.Services {
 		for _, problem := range slices.Concat(
-			confinement(service), exposure(service), credentials(service), grace(service),
+			confinement(service), exposure(service), credentials(service), grace(service), mounts(service),
 		) {
 			problems = append(problems, "service "+service.Name+": "+problem)
 		}
@@ -44,6 +44,7 @@ func loadCompose(ctx context.Context, name string, env []string) (*types.Project
 	options, err := cli.NewProjectOptions([]string{name},
 		cli.WithWorkingDirectory(filepath.Dir(name)),
 		cli.WithEnv(env),
+		cli.WithProfiles([]string{"*"}), // those that are off by default are checked too
 	)
 	if err != nil {
 		return nil, err
@@ -84,8 +85,21 @@ func exposure(s types.ServiceConfig) (problems []string) {
 			problems = append(problems, fmt.Sprintf("port %d is published beyond this machine", port.Target))
 		}
 	}
+	if s.Name == "worker" && len(s.Ports) > 0 {
+		problems = append(problems, "publishes a port, so that only one worker can run: --scale worker=3 must work")
+	}
 	if s.NetworkMode == "host" {
 		problems = append(problems, "shares the machine's network")
+	}
+	return problems
+}
+
+// mounts demands that no service changes a file of this machine.
+func mounts(s types.ServiceConfig) (problems []string) {
+	for _, volume := range s.Volumes {
+		if volume.Type == types.VolumeTypeBind && !volume.ReadOnly {
+			problems = append(problems, fmt.Sprintf("may change %s of this machine: read_only", volume.Target))
+		}
 	}
 	return problems
 }
@@ -129,6 +143,13 @@ func isolation(p *types.Project) (problems []string) {
 	}
 	if len(redis.Ports) > 0 {
 		problems = append(problems, "service redis: publishes a port and has no password")
+	}
+	for _, s := range p.Services {
+		// These need no Redis, and would order deletions if somebody took them over.
+		_, near := s.Networks["queue"]
+		if near && (s.Name == "prometheus" || s.Name == "grafana") {
+			problems = append(problems, "service "+s.Name+": is on the network of Redis, and does not need it")
+		}
 	}
 	for name := range redis.Networks {
 		if !p.Networks[name].Internal {

@@ -67,13 +67,18 @@ func lint(ctx context.Context, name string, text []byte) ([]string, error) {
 func finalStage(stages []instructions.Stage) (problems []string) {
 	var user string
 	var entrypoint *instructions.EntrypointCommand
+	var health *instructions.HealthCheckCommand
+	files := map[string]bool{}
 	for _, command := range stages[len(stages)-1].Commands {
 		switch command := command.(type) {
 		case *instructions.UserCommand:
 			user = command.User
 		case *instructions.EntrypointCommand:
 			entrypoint = command
+		case *instructions.HealthCheckCommand:
+			health = command
 		case *instructions.CopyCommand:
+			files[command.DestPath] = true
 			// BuildKit takes an unknown stage for an image and would pull it.
 			if _, ok := instructions.HasStage(stages, command.From); !ok {
 				problems = append(problems, fmt.Sprintf("the final stage copies from %q, which is no stage", command.From))
@@ -87,8 +92,15 @@ func finalStage(stages []instructions.Stage) (problems []string) {
 	if id, err := strconv.Atoi(uid); err != nil || id == 0 {
 		problems = append(problems, fmt.Sprintf("the final stage runs as %q: want a USER by number that is not 0", user))
 	}
-	if entrypoint == nil || entrypoint.PrependShell {
+	switch {
+	case entrypoint == nil || entrypoint.PrependShell:
 		problems = append(problems, "the final stage wants an ENTRYPOINT in JSON form: there is no shell to pass signals on")
+	case !files[entrypoint.CmdLine[0]]:
+		problems = append(problems, fmt.Sprintf("the ENTRYPOINT %q is no file that the image holds", entrypoint.CmdLine[0]))
+	}
+	// The first word says how the others are run: CMD is without a shell.
+	if health == nil || len(health.Health.Test) != 3 || health.Health.Test[0] != "CMD" || !files[health.Health.Test[1]] || health.Health.Test[2] != "healthcheck" {
+		problems = append(problems, `the final stage wants a HEALTHCHECK in JSON form, that runs kooworker healthcheck`)
 	}
 	return problems
 }

@@ -1,6 +1,7 @@
-// Command check reads the compose file and the Dockerfile with the libraries of
-// docker compose and BuildKit, and checks that they keep what this project
-// promises of its deployment. It needs neither a container engine nor a registry.
+// Command check reads the compose file, the Dockerfiles and the Kubernetes manifests with
+// the libraries of docker compose, BuildKit, kustomize and Kubernetes, and checks that
+// they keep what this project promises of its deployment. It needs neither a container
+// engine, nor a cluster, nor a registry.
 //
 // It is a module of its own, because the worker's module needs none of its
 // dependencies.
@@ -18,8 +19,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) != 2 {
-		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE")
+	if len(args) != 4 {
+		fmt.Fprintln(stderr, "usage: check COMPOSE_FILE DOCKERFILE DOCKERFILE_OF_RELEASES KUBERNETES_FOLDER")
 		return 2
 	}
 
@@ -30,6 +31,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}{
 		{args[0], checkCompose},
 		{args[1], checkDockerfile},
+		{args[2], checkDockerfile},
+		{args[3], checkKubernetes},
 	} {
 		problems, err := file.check(ctx, file.name)
 		if err != nil {

@@ -38,6 +38,7 @@ type Client struct {
 	// redactorOf returns the redactor of an Authorization that was sent.
 	redactorOf func(authorization string) *httpx.Redactor
 
+	count            func(Exchange)
 	tracer           trace.Tracer // nil if there are no spans
 	serverAttributes trace.SpanStartEventOption
 	traceHeader      string // "" if none is sent
@@ -45,6 +46,7 @@ type Client struct {
 
 // call holds what differs between the calls.
 type call struct {
+	name   string // as Exchange.Call
 	method string
 	path   string // after apiPath, escaped
 	route  string // path without ids, for spans
@@ -59,6 +61,13 @@ type call struct {
 	read func(data json.RawMessage) error
 }
 
+// Exchange is one HTTP exchange with KooDrive, as metrics see it.
+type Exchange struct {
+	Call   string // unbind, release or list
+	Status int    // of the answer; 0: there was none
+	Took   time.Duration
+}
+
 // Unbind removes the binding between a user and a device. An answer that names
 // another device than the one asked for is tasks.Protocol.
 func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
@@ -67,7 +76,7 @@ func (c *Client) Unbind(ctx context.Context, userID, deviceID string) Answer {
 	}
 	var removed *Device
 	a := c.do(ctx, call{
-		method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), route: "/device/{deviceId}", userID: userID, limit: maxAnswer,
+		name: "unbind", method: http.MethodDelete, path: "/device/" + url.PathEscape(deviceID), route: "/device/{deviceId}", userID: userID, limit: maxAnswer,
 		read: func(data json.RawMessage) error {
 			// An answer need not say what was removed. If it does, it must be the
 			// device that was asked for.
@@ -92,7 +101,7 @@ func (c *Client) Release(ctx context.Context, userID, lockID string) Answer {
 		return a
 	}
 	return c.do(ctx, call{
-		method: http.MethodDelete, path: "/lock", route: "/lock", userID: userID, lockID: lockID, limit: maxAnswer,
+		name: "release", method: http.MethodDelete, path: "/lock", route: "/lock", userID: userID, lockID: lockID, limit: maxAnswer,
 		read: func(json.RawMessage) error { return nil },
 	})
 }
@@ -105,7 +114,7 @@ func (c *Client) Devices(ctx context.Context, userID string) ([]Device, Answer) 
 	}
 	var devices []Device
 	a := c.do(ctx, call{
-		method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
+		name: "list", method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
 		read: func(data json.RawMessage) (err error) {
 			devices, err = readDevices(data)
 			return err
@@ -121,7 +130,7 @@ func (c *Client) Ping(ctx context.Context, userID string) Answer {
 		return a
 	}
 	return c.do(ctx, call{
-		method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
+		name: "list", method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
 		read: func(json.RawMessage) error { return nil },
 	})
 }

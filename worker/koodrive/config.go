@@ -57,6 +57,8 @@ type Config struct {
 	QuotaHeaders bool
 	// UserAgent is sent as User-Agent. Default "kooworker".
 	UserAgent string
+	// Observe is called after each exchange. It must not block. Default: nothing is called.
+	Observe func(Exchange)
 	// TracerProvider makes a span of each exchange whose context has a parent. Default:
 	// there are no spans.
 	TracerProvider trace.TracerProvider
@@ -110,7 +112,11 @@ func New(cfg Config) (*Client, error) {
 		userAgent:  cmp.Or(cfg.UserAgent, defaultUserAgent),
 		redactorOf: sentRedactors(cfg.Authorizer),
 
+		count:       cfg.Observe,
 		traceHeader: traceHeader,
+	}
+	if c.count == nil {
+		c.count = func(Exchange) {}
 	}
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer("github.com/kooworker/kooworker/worker/koodrive")

@@ -77,11 +77,13 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		a := c.failed(req, reason, text)
 		a.NoServerReached = !connected || refusedTLS(err)
 		endSpan(span, a)
+		c.count(Exchange{call.name, 0, time.Since(sent)})
 		return a
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
 	a := c.readAnswer(ctx, req, resp, call)
 	endSpan(span, a)
+	c.count(Exchange{call.name, a.Status, time.Since(sent)})
 	return a
 }
 

@@ -38,7 +38,7 @@ func (c *Client) Probe(ctx context.Context, userID string) Probe {
 	}
 	var p Probe
 	p.Answer = c.do(ctx, call{
-		method: http.MethodGet, path: "/device", userID: userID, limit: maxList,
+		name: "list", method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
 		observe: func(sent time.Time, resp *http.Response, err error) { p = probe(sent, time.Now(), resp, err) },
 		read:    func(json.RawMessage) error { return nil },
 	})

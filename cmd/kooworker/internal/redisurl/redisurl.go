@@ -31,6 +31,8 @@ type Address struct {
 	// Cluster lists nodes of a cluster, host:port each; empty: no cluster. Of URL
 	// only the scheme, the user and the password count then.
 	Cluster []string
+	// PasswordFile names a file with the password; empty: the password of URL, if any.
+	PasswordFile string
 }
 
 // dialAttempts is 1, because go-redis repeats commands anyway, and the error of a
@@ -42,6 +44,9 @@ const dialAttempts = 1
 // deadline of 200 ms would last for seconds.
 func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 	var opt *redis.UniversalOptions
+	if err := a.checkPasswordFile(); err != nil {
+		return nil, err
+	}
 	var err error
 	scheme, _, _ := strings.Cut(a.URL, "://")
 	switch {
@@ -55,6 +60,7 @@ func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 			return nil, err
 		}
 		single.ContextTimeoutEnabled, single.PoolSize, single.DialerRetries = true, poolSize, dialAttempts
+		single.CredentialsProviderContext = a.credentials(single.Username)
 		return redis.NewClient(single), nil
 	default:
 		err = urlError("the scheme is unknown")
@@ -63,6 +69,7 @@ func (a Address) Client(poolSize int) (redis.UniversalClient, error) {
 		return nil, err
 	}
 	opt.ContextTimeoutEnabled, opt.PoolSize, opt.DialerRetries = true, poolSize, dialAttempts
+	opt.CredentialsProviderContext = a.credentials(opt.Username)
 	if opt.IsClusterMode {
 		cluster := opt.Cluster()
 		cluster.ClusterStateReloadInterval = 2 * time.Second // with the 60 s of go-redis, a failover is noticed a minute late
