@@ -25,7 +25,7 @@ const (
 
 func readFile(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(name) //nolint:gosec // a file of the repository
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ scrape_configs:
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(findTool(t, "prometheus"), "--config.file="+filepath.Join(p.dir, "prometheus.yaml"), //nolint:gosec // a tool that the test has found
+	cmd := exec.Command(findTool(t, "prometheus"), "--config.file="+filepath.Join(p.dir, "prometheus.yaml"),
 		"--web.listen-address=127.0.0.1:0", "--storage.tsdb.path="+filepath.Join(p.dir, "data"))
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
@@ -97,7 +97,7 @@ func (p *prometheusServer) write(name, text string) {
 }
 
 func (p *prometheusServer) isReady() bool {
-	resp, err := httpClient.Get(p.url + "/-/ready") //nolint:noctx // the client has a timeout
+	resp, err := httpClient.Get(p.url + "/-/ready")
 	if err != nil {
 		return false
 	}
@@ -169,7 +169,7 @@ func (p *prometheusServer) names() (names []string) {
 // get decodes the data of an answer.
 func (p *prometheusServer) get(path string, data any) {
 	p.t.Helper()
-	resp, err := httpClient.Get(p.url + path) //nolint:noctx // the client has a timeout
+	resp, err := httpClient.Get(p.url + path)
 	if err != nil {
 		p.t.Fatal(err)
 	}
