@@ -146,10 +146,8 @@ func commandOf(err error) string {
 // isService reports whether a command runs until it is told to stop, under a supervisor that
 // collects its log. err is the error of parsing its command line.
 func isService(kctx *kong.Context, err error) bool {
-	command := ""
-	if err != nil {
-		command = strings.TrimPrefix(commandOf(err), "kooworker ")
-	} else {
+	command := strings.TrimPrefix(commandOf(err), "kooworker ")
+	if err == nil {
 		command = kctx.Command()
 	}
 	return command == "worker" || command == "scheduler" || command == "simulator"

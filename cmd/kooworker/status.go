@@ -209,10 +209,14 @@ func (s status) callsText(kind gate.Kind) string {
 	if q.Refused > 0 {
 		text += fmt.Sprintf(", %s refused", terminal.PerSecond(q.Refused))
 	}
+	var reasons []string
 	for _, stopped := range s.Gate.Stopped {
 		if stopped.Call == kind {
-			text += fmt.Sprintf("; stopped: %s", stopped.Reason)
+			reasons = append(reasons, string(stopped.Reason))
 		}
+	}
+	if len(reasons) > 0 {
+		text += "; stopped: " + strings.Join(reasons, ", ")
 	}
 	return text
 }

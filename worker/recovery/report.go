@@ -54,9 +54,10 @@ func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 		return
 	}
 	level := zap.WarnLevel
-	if repair == Requeued { // reportRecovered writes a line for all of a worker
+	switch repair {
+	case Requeued: // reportRecovered writes a line for all of a worker
 		level = zap.DebugLevel
-	} else if repair == Stray {
+	case Stray:
 		level = zap.InfoLevel
 	}
 	r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.Int("tasks", len(ids)), zap.Strings("ids", ids[:min(len(ids), maxIDs)]))
