@@ -42,7 +42,7 @@ build: ## Build bin/kooworker
 
 .PHONY: test
 test: ## Run the tests, against real servers, with the race detector
-	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3
+	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3 prometheus
 	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: chaos
@@ -102,7 +102,7 @@ bench-profile: ## Profile a worker that drains a batch, and show the stages; wri
 
 .PHONY: cover
 cover: ## Measure the tests' coverage; writes coverage.out
-	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc python3
+	@.ci/need redis-server postgres mariadbd mariadb-install-db bash zsh fish mandoc python3 prometheus
 	go test -coverpkg=./... -coverprofile=coverage.out $(TESTFLAGS) ./...
 	@go tool cover -func=coverage.out | tail -n 1
 
@@ -146,7 +146,7 @@ scripts-check: ## Check the workflows, and the scripts if shellcheck is installe
 	fi
 
 .PHONY: deploy-check
-deploy-check: ## Check deploy/: compose, Dockerfile, Kubernetes, systemd unit, Redis settings
+deploy-check: ## Check deploy/: compose, Dockerfile, Kubernetes, systemd unit, Redis settings, alerts
 	@deploy/check/run
 
 # The first time it builds GoReleaser, which takes some minutes.

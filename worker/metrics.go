@@ -87,6 +87,11 @@ func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int,
 			}
 		}
 	}
+	for _, queue := range tasks.Queues() {
+		for _, repair := range recovery.AllRepairs() {
+			m.repairs.WithLabelValues(queue, string(repair))
+		}
+	}
 	return m, nil
 }
 

@@ -23,14 +23,18 @@ import (
 // asKooworker makes the test binary run as kooworker, for tests that need a process.
 const asKooworker = "KOOWORKER_TEST_AS_MAIN"
 
+// asVersion is the version that such a process takes itself for.
+const asVersion = "KOOWORKER_TEST_VERSION"
+
 // profileFolder names a folder to which such a worker writes its CPU profile, for `make
 // bench-profile`.
 const profileFolder = "KOOWORKER_TEST_PROFILES"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asKooworker) != "" {
+		version = os.Getenv(asVersion)
 		folder := os.Getenv(profileFolder)
-		for _, name := range []string{asKooworker, profileFolder} { // kooworker does not know them
+		for _, name := range []string{asKooworker, asVersion, profileFolder} { // kooworker does not know them
 			_ = os.Unsetenv(name)
 		}
 		if folder != "" && os.Args[1] == "worker" {

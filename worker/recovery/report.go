@@ -25,6 +25,11 @@ const (
 	Refused     Repair = "refused"     // the Parker failed; another pass tries again
 )
 
+// AllRepairs lists every repair.
+func AllRepairs() []Repair {
+	return []Repair{Requeued, Crashed, Leased, Quarantined, Lost, Collected, Restored, Stray, Registered, Paused, Refused}
+}
+
 // maxIDs is how many IDs a line about repairs has.
 const maxIDs = 5
 
