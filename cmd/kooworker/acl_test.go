@@ -33,7 +33,6 @@ type guarded struct {
 	t      *testing.T
 	server *redistest.Server
 	admin  *redis.Client
-	asked  map[string]int // how often admin has used which command since the last reset
 }
 
 // startGuarded gives the users of the file a password, as an operator does, and adds an

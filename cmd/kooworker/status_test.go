@@ -38,14 +38,12 @@ func TestStatus_NamesTheCause(t *testing.T) {
 		"API down":           {faults: []string{"upstream-500"}, cause: "KooDrive fails: calls of kind unbind stop, since", hint: "calls resume by themselves"},
 		"API throttles":      {quota: "bucket:20/s,burst=5", cause: "KooDrive", hint: "quota", ok: true},
 		"quota is used up":   {quota: "fixed:20/h", cause: "quota is used up: calls of kind unbind stop", hint: "have the quota raised"},
-		"queue is paused": {act: func(t *testing.T, server *redistest.Server) {
-			queues(t, server, "pause", "unbind", "--reason", "INC-1")
-		},
+		"queue is paused": {act: pauseUnbinds,
 			cause: "queue unbind is paused by", hint: "kooworker queue resume unbind"},
 		"dead letters": {act: parkThree, cause: "3 dead letters: 1 forbidden, 1 invalid, 1 rejected", hint: "kooworker dead replay --reason forbidden"},
-		"Redis is down": {act: func(_ *testing.T, server *redistest.Server) { server.Kill() },
+		"Redis is down": {act: kill,
 			cause: "Redis does not answer: ", hint: "redis-cli PING", code: exitFailed},
-		"Redis hangs": {act: func(t *testing.T, server *redistest.Server) { server.Freeze(); t.Cleanup(server.Thaw) },
+		"Redis hangs": {act: freeze,
 			cause: "Redis does not answer: no answer within 2s", hint: "redis-cli PING", code: exitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,6 +99,22 @@ func unbindsOfManyUsers(n int) string {
 		lines += fmt.Sprintf("user-%d,device-%d\n", i, i)
 	}
 	return lines
+}
+
+func pauseUnbinds(t *testing.T, server *redistest.Server) {
+	t.Helper()
+	queues(t, server, "pause", "unbind", "--reason", "INC-1")
+}
+
+func freeze(t *testing.T, server *redistest.Server) {
+	t.Helper()
+	server.Freeze()
+	t.Cleanup(server.Thaw)
+}
+
+func kill(t *testing.T, server *redistest.Server) {
+	t.Helper()
+	server.Kill()
 }
 
 // parkThree parks dead letters of three reasons.

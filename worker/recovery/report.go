@@ -59,6 +59,7 @@ func (r *Repairer) logRepairs(q queue, repair Repair, ids ...string) {
 		level = zap.DebugLevel
 	case Stray:
 		level = zap.InfoLevel
+	default:
 	}
 	r.repairs.Log(level, "repaired: "+string(repair), zap.String("queue", q.name), zap.Int("tasks", len(ids)), zap.Strings("ids", ids[:min(len(ids), maxIDs)]))
 }
