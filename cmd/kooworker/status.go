@@ -222,7 +222,11 @@ func (s status) callsText(kind gate.Kind) string {
 }
 
 func (s status) redisText() string {
-	text := fmt.Sprintf("%s, answers in %.1f ms, %s used", s.Redis.Version, 1000*s.Redis.Seconds, terminal.Bytes(s.Redis.UsedBytes))
+	text := fmt.Sprintf("answers in %.1f ms", 1000*s.Redis.Seconds)
+	if s.Redis.Version == "" {
+		return text // its user may not ask for more
+	}
+	text = fmt.Sprintf("%s, %s, %s used", s.Redis.Version, text, terminal.Bytes(s.Redis.UsedBytes))
 	if s.Redis.MaxBytes > 0 {
 		text += " of " + terminal.Bytes(s.Redis.MaxBytes)
 	}
