@@ -43,7 +43,7 @@ build: ## Build bin/kooworker
 .PHONY: test
 test: ## Run the tests, against real servers, with the race detector
 	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3 prometheus
-	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) ./...
 
 .PHONY: chaos
 chaos: ## Kill, freeze and starve what the worker depends on; takes half an hour

@@ -362,8 +362,13 @@ func TestSource_WrongFlags(t *testing.T) {
 			{[]string{"--source-file", file}, "--source-file: the locks' file: " + file + " is compressed with gzip; want plain text\nhint: unpack it"},
 		} {
 			args := append(append(append([]string{}, command...), "--redis-url", server.URL()), c.flags...)
-			if r := kooworker(t, "", args...); r.code != exitUsage || r.stdout != "" || !strings.HasPrefix(r.stderr, "kooworker: "+c.want) || strings.Contains(r.stderr, "\x8b") {
-				t.Errorf("%v: %+v; want exit 2, nothing on stdout and no '\x8b'", args, r)
+			want := "kooworker: " + c.want
+			if command[0] == "worker" { // whose errors are lines of its log
+				problem, _, _ := strings.Cut(c.want, "\n")
+				want = fmt.Sprintf(`"msg":%q,"exit_code":2`, problem)
+			}
+			if r := kooworker(t, "", args...); r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, want) || strings.Contains(r.stderr, "\x8b") {
+				t.Errorf("%v: %+v; want exit 2, nothing on stdout, %q and no '\x8b'", args, r, want)
 			}
 		}
 	}

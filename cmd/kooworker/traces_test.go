@@ -248,7 +248,7 @@ func TestTraces_CollectorAway(t *testing.T) {
 				if took := time.Since(began); took > 30*time.Second {
 					t.Errorf("the end took %s; want 3 s for the collector, and what a busy machine adds", took)
 				}
-				if n := strings.Count(worker.log(), "traces"); n > 5 {
+				if n := strings.Count(worker.log(), `"logger":"traces"`); n > 5 {
 					t.Errorf("%d lines about traces; want 5 at most:\n%s", n, worker.log())
 				}
 			})
