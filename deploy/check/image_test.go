@@ -28,13 +28,13 @@ func TestDockerfile_Builds(t *testing.T) {
 	if !strings.Contains(script, "/out/kooworker") {
 		t.Fatalf("%q does not build /out/kooworker: the test is out of date", script)
 	}
-	build := exec.CommandContext(t.Context(), "/bin/sh", "-c", strings.ReplaceAll(script, "/out/kooworker", binary)) //nolint:gosec // the repository's own file
+	build := exec.CommandContext(t.Context(), "/bin/sh", "-c", strings.ReplaceAll(script, "/out/kooworker", binary))
 	build.Dir = dir
 	build.Env = append(os.Environ(), "VERSION=v1.2.3", "REVISION=0123456789abcdef", "TARGETOS="+runtime.GOOS, "TARGETARCH="+runtime.GOARCH)
 	if said, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, said)
 	}
-	said, err := exec.CommandContext(t.Context(), binary, "version", "--json").Output() //nolint:gosec // built above
+	said, err := exec.CommandContext(t.Context(), binary, "version", "--json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func copyContext(t *testing.T, from, to string) {
 		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			return err
 		}
-		return os.WriteFile(target, text, 0o600) //nolint:gosec // below the test's own folder
+		return os.WriteFile(target, text, 0o600)
 	})
 	if err != nil {
 		t.Fatal(err)
