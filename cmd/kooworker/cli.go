@@ -25,22 +25,21 @@ type cli struct {
 	Redis redisFlags `embed:"" group:"redis"`
 	Log   logFlags   `embed:"" group:"log"`
 
-	Demo      demoCmd      `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
-	Worker    workerCmd    `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
-	Status    statusCmd    `cmd:"" help:"Show what works, what waits, and what stands in the way."`
-	Enqueue   enqueueCmd   `cmd:"" help:"Put tasks into the queue."`
-	Batch     batchCmd     `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
-	Cancel    cancelCmd    `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
-	History   historyCmd   `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
-	Locks     locksCmd     `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
-	Scheduler schedulerCmd `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
-	Dead      deadCmd      `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
-	Queue     queueCmd     `cmd:"" help:"Show the queues; pause and resume them."`
-	Doctor    doctorCmd    `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
-	Simulator simulatorCmd `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
-	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
-
+	Demo        demoCmd        `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
+	Worker      workerCmd      `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
+	Status      statusCmd      `cmd:"" help:"Show what works, what waits, and what stands in the way."`
+	Doctor      doctorCmd      `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
+	Enqueue     enqueueCmd     `cmd:"" help:"Put tasks into the queue."`
+	Batch       batchCmd       `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
+	Cancel      cancelCmd      `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
+	History     historyCmd     `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
+	Locks       locksCmd       `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
+	Scheduler   schedulerCmd   `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask a worker or scheduler whether it is ready; for images without a shell."`
+	Dead        deadCmd        `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
+	Queue       queueCmd       `cmd:"" help:"Show the queues; pause and resume them."`
+	Simulator   simulatorCmd   `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
+	Version     versionCmd     `cmd:"" help:"Print version, commit and Go version."`
 
 	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
 	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes command lines."`
