@@ -15,13 +15,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-const (
-	// lookForMissingEvery is the time between two looks for tasks that are missing.
-	lookForMissingEvery = time.Minute
-	// stalledAfter is how long nothing must have happened to a batch before its tasks are
-	// counted. Otherwise some would be on their way between the ledger and the queues.
-	stalledAfter = time.Minute
-)
+// lookForMissingEvery is the time between two looks for tasks that are missing.
+const lookForMissingEvery = time.Minute
 
 // missingWatch warns of batches whose tasks somebody has deleted from the queues. They
 // would be waited for without an end.
@@ -40,7 +35,7 @@ func (m *missingWatch) look(ctx context.Context) error {
 		return nil
 	}
 	m.looked = time.Now()
-	stalled, err := batch.NewStore(m.rdb).Stalled(ctx, stalledAfter)
+	stalled, err := batch.NewStore(m.rdb).Stalled(ctx, batch.StalledAfter)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func TestMissingWatch(t *testing.T) {
 		}
 	}
 	age := func(id string) {
-		rdb.HIncrBy(t.Context(), "kooworker:{batch:"+id+"}:meta", "changed_at", -stalledAfter.Milliseconds()-1000)
+		rdb.HIncrBy(t.Context(), "kooworker:{batch:"+id+"}:meta", "changed_at", -batch.StalledAfter.Milliseconds()-1000)
 	}
 	core, logs := observer.New(zap.WarnLevel)
 	watch := missingWatch{rdb: rdb, log: zap.New(core), warned: map[string]bool{}}

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -121,12 +120,12 @@ func workersWanted(cfg Config, s gate.Status, b backlog) int {
 		slowest = max(slowest, seconds)
 		busy := float64(l.running) / float64(cfg.Concurrency)
 		n := max(float64(l.waiting)/drainIn.Seconds()*seconds/inFlight, busy)
-		if limit := lowest(s.Quotas[kind].Rate, s.Shared, cfg.Rate); limit > 0 && seconds > 0 {
+		if limit := gate.LowestLimit(s.Quotas[kind].Rate, s.Shared, cfg.Rate); limit > 0 && seconds > 0 {
 			n = min(n, limit*seconds/inFlight)
 		}
 		wanted += n
 	}
-	if limit := lowest(s.Shared, cfg.Rate); limit > 0 && slowest > 0 {
+	if limit := gate.LowestLimit(s.Shared, cfg.Rate); limit > 0 && slowest > 0 {
 		wanted = min(wanted, limit*slowest/inFlight)
 	}
 	const rounding = 1e-9
@@ -142,16 +141,6 @@ func secondsOf(kind gate.Kind, s gate.Status) float64 {
 		seconds += mean(gate.List) * min(lists/calls, 1)
 	}
 	return seconds
-}
-
-// lowest returns the lowest of the limits, 0 if there is none.
-func lowest(limits ...float64) (low float64) {
-	for _, limit := range limits {
-		if limit > 0 {
-			low = min(limit, cmp.Or(low, limit))
-		}
-	}
-	return low
 }
 
 // workersWanted is workersWanted by what is known now.

@@ -37,7 +37,7 @@ func (f *forecaster) blocked(ctx context.Context, id string) (overview.Cause, er
 func (f *forecaster) blockedOf(ctx context.Context, id string, kinds []tasks.Kind) (overview.Cause, error) {
 	store := batch.NewStore(f.rdb)
 	if stops, err := store.Stops(ctx, nil); err == nil {
-		if h, ok := stops.HoldOf(id); ok && (h.Ended || time.Now().Before(h.DueAt())) {
+		if h, ok := stops.HoldNow(id, time.Now()); ok {
 			return overview.Cause{Text: "it is held " + heldText(h), Hint: "kooworker batch release " + id}, nil
 		}
 	}

@@ -137,8 +137,7 @@ func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bo
 	if err != nil {
 		return h, false
 	}
-	h, ok = all.HoldOf(id)
-	return h, ok && (h.Ended || time.Now().Before(h.DueAt()))
+	return all.HoldNow(id, time.Now())
 }
 
 // heldText says for people that a batch is held.

@@ -126,6 +126,10 @@ func (m inputMap) item(index int64) int64 {
 	return int64(n)*ChunkSize + index - m[n].first + 1
 }
 
+// StalledAfter is for how long nothing must have happened to a batch before its tasks are
+// looked for. Otherwise some would be on their way between the ledger and the queues.
+const StalledAfter = time.Minute
+
 // Stalled is a batch to which nothing happens although it has tasks.
 type Stalled struct {
 	ID     string

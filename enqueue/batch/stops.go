@@ -93,6 +93,13 @@ func (all *Stops) Held(ref tasks.BatchRef, now time.Time) (h Hold, ok bool) {
 	return h, ok && !h.Ended && h.DueAt().After(now)
 }
 
+// HoldNow returns the hold of a batch for operators: it is in force at that time, or its
+// release has begun and is not finished.
+func (all *Stops) HoldNow(id string, now time.Time) (h Hold, ok bool) {
+	h, ok = all.HoldOf(id)
+	return h, ok && (h.Ended || now.Before(h.DueAt()))
+}
+
 // readStopsCmd reads the hash unless it is known.
 //
 // KEYS[1] -> kooworker:batches:stops

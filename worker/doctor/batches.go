@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 )
 
 const (
-	// stalledAfter is for how long nothing must have happened to a batch before its tasks are
-	// looked for. Otherwise some would be on their way between the ledger and the queues.
-	stalledAfter = time.Minute
 	// mostBatches is how many batches are audited. Each costs a look through its queues.
 	mostBatches = 20
 )
@@ -27,7 +23,7 @@ func (d *Doctor) batchChecks() []check {
 func (d *Doctor) stalled(ctx context.Context) (some []batch.Stalled, all int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, redisLimit)
 	defer cancel()
-	stalled, err := batch.NewStore(d.cfg.Redis).Stalled(ctx, stalledAfter)
+	stalled, err := batch.NewStore(d.cfg.Redis).Stalled(ctx, batch.StalledAfter)
 	slices.SortStableFunc(stalled, func(a, b batch.Stalled) int { return int(max(-1, min(1, b.Queued-a.Queued))) })
 	return stalled[:min(len(stalled), mostBatches)], len(stalled), err
 }

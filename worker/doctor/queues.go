@@ -3,9 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -131,13 +129,7 @@ func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
 	if counts.Total == 0 {
 		return ok("there are no dead letters"), nil
 	}
-	reasons := slices.SortedFunc(maps.Keys(counts.ByReason), func(a, b tasks.Reason) int {
-		if n := counts.ByReason[b] - counts.ByReason[a]; n != 0 {
-			return int(max(-1, min(1, n)))
-		}
-		return strings.Compare(string(a), string(b))
-	})
-	for _, r := range reasons {
+	for _, r := range overview.MostFrequent(counts.ByReason) {
 		hint := fmt.Sprintf("kooworker dead list --reason %s --limit 20", r)
 		if why := r.Hint(); why != "" {
 			hint = why + "; then kooworker dead replay --reason " + string(r) + " --canary 50"

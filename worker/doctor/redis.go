@@ -65,12 +65,7 @@ func (d *Doctor) reachable(ctx context.Context) ([]Finding, error) {
 	}
 	for _, n := range d.nodes {
 		text, err := n.Info(ctx).Result()
-		n.err, n.info = err, make(map[string]string)
-		for line := range strings.Lines(text) {
-			if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-				n.info[key] = value
-			}
-		}
+		n.err, n.info = err, redischeck.ParseInfo(text)
 	}
 	if _, isCluster := d.cfg.Redis.(*redis.ClusterClient); !isCluster {
 		return ok("Redis answers"), nil

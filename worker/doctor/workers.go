@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 func (d *Doctor) workerChecks() []check {
@@ -38,24 +40,17 @@ func (d *Doctor) alive(ctx context.Context) (out []Finding, err error) {
 
 // stopped tells which calls no worker makes, each reason once.
 func stopped(reports []fleet.Report) (out []Finding) {
-	type stop struct {
-		call   string
-		reason tasks.Reason
-	}
-	n := make(map[stop]int64)
-	for _, r := range reports {
-		for _, s := range r.Stopped {
-			n[stop{string(s.Call), s.Reason}]++
-		}
-	}
-	for _, s := range slices.SortedFunc(maps.Keys(n), func(a, b stop) int {
-		return strings.Compare(a.call+string(a.reason), b.call+string(b.reason))
-	}) {
-		detail := fmt.Sprintf("%s %s no calls of kind %s, but for probes: %s", count(n[s], "workers"), makes(n[s]), s.call, s.reason)
-		if s.reason == tasks.Throttled {
-			out = append(out, warning(s.reason.Hint(), "%s", detail))
+	all := overview.MergeStopped(reports)
+	slices.SortFunc(all, func(a, b overview.Stopped) int {
+		return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Reason, b.Reason))
+	})
+	for _, s := range all {
+		n := int64(s.Workers)
+		detail := fmt.Sprintf("%s %s no calls of kind %s, but for probes: %s", count(n, "workers"), makes(n), s.Call, s.Reason)
+		if s.Reason == tasks.Throttled {
+			out = append(out, warning(s.Reason.Hint(), "%s", detail))
 		} else {
-			out = append(out, wrong(s.reason.Hint(), "%s", detail))
+			out = append(out, wrong(s.Reason.Hint(), "%s", detail))
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"time"
@@ -78,4 +79,14 @@ func (g *Gate) Status() Status {
 		s.Limit = limit
 	}
 	return s
+}
+
+// LowestLimit returns the lowest of some limits, of which 0 is none; 0 if there is no limit.
+func LowestLimit(limits ...float64) (low float64) {
+	for _, limit := range limits {
+		if limit > 0 {
+			low = min(limit, cmp.Or(low, limit))
+		}
+	}
+	return low
 }

@@ -68,7 +68,7 @@ func readBatches(ctx context.Context, rdb redis.UniversalClient, now time.Time, 
 	}
 	for i := range out.List {
 		b := &out.List[i]
-		if h, ok := stops.HoldOf(b.ID); ok && (h.Ended || now.Before(h.DueAt())) {
+		if h, ok := stops.HoldNow(b.ID, now); ok {
 			b.Held = &h
 			continue
 		}

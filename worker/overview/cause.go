@@ -187,11 +187,7 @@ func (v *Overview) deadLetters() []Cause {
 	if v.Dead.Total == 0 {
 		return nil
 	}
-	var reasons []tasks.Reason
-	for reason := range v.Dead.ByReason {
-		reasons = append(reasons, reason)
-	}
-	slices.SortFunc(reasons, byCount(v.Dead.ByReason))
+	reasons := MostFrequent(v.Dead.ByReason)
 	c := Cause{Text: count(v.Dead.Total, "dead letter"), Hint: "kooworker dead list shows them"}
 	var parts []string
 	for _, reason := range reasons[:min(len(reasons), 4)] {
@@ -278,7 +274,7 @@ func (v *Overview) quotaReached() (all []Cause) {
 	}
 	for _, kind := range gate.Kinds() {
 		q := v.Quota.Calls[kind]
-		switch limit := lowest(q.Limit, v.Quota.Shared); {
+		switch limit := gate.LowestLimit(q.Limit, v.Quota.Shared); {
 		case limit > 0 && q.Used >= nearQuota*limit:
 			all = append(all, Cause{
 				Text: fmt.Sprintf("KooDrive's quota limits the work: %.3g calls a second of kind %s are made, and it allows %.3g; %s", q.Used, kind, limit, waits(v.Waiting())),
@@ -301,16 +297,6 @@ func (v *Overview) quotaReached() (all []Cause) {
 
 func (v *Overview) isStopped(kind gate.Kind) bool {
 	return slices.ContainsFunc(v.Gate.Stopped, func(s Stopped) bool { return s.Call == kind })
-}
-
-// lowest returns the lowest of the limits, 0 if there is none.
-func lowest(limits ...float64) (low float64) {
-	for _, limit := range limits {
-		if limit > 0 && (low == 0 || limit < low) {
-			low = limit
-		}
-	}
-	return low
 }
 
 // waits says how many tasks wait.

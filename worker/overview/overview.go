@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -116,12 +117,12 @@ func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, 
 // readWorkers reads the reports of the workers, and what they say of the gate.
 func (v *Overview) readWorkers(ctx context.Context, rdb redis.UniversalClient) (err error) {
 	v.Workers.List, v.Workers.Live, err = fleet.ReadReports(ctx, rdb)
-	v.Gate.Stopped = merge(v.Workers.List)
+	v.Gate.Stopped = MergeStopped(v.Workers.List)
 	return err
 }
 
-// merge returns which calls some workers do not make, by kind and reason.
-func merge(reports []fleet.Report) (all []Stopped) {
+// MergeStopped returns which calls some workers do not make, by kind and reason.
+func MergeStopped(reports []fleet.Report) (all []Stopped) {
 	for _, r := range reports {
 		for _, s := range r.Stopped {
 			i := slices.IndexFunc(all, func(other Stopped) bool { return other.Call == s.Call && other.Reason == s.Reason })
@@ -179,21 +180,12 @@ func (v *Overview) retrying() (n int64, reasons []tasks.Reason) {
 	for _, count := range v.Retries {
 		n += count
 	}
-	reasons = slices.Collect(maps.Keys(v.Retries))
-	slices.SortFunc(reasons, byCount(v.Retries))
-	return n, reasons
+	return n, MostFrequent(v.Retries)
 }
 
-// byCount orders reasons by their counts, the greatest first.
-func byCount(counts map[tasks.Reason]int64) func(a, b tasks.Reason) int {
-	return func(a, b tasks.Reason) int {
-		switch {
-		case counts[a] != counts[b]:
-			return int(max(-1, min(1, counts[b]-counts[a])))
-		case a < b:
-			return -1
-		default:
-			return 1
-		}
-	}
+// MostFrequent returns the reasons that are counted, the most frequent first.
+func MostFrequent(counts map[tasks.Reason]int64) []tasks.Reason {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b tasks.Reason) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
 }

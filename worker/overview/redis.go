@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -46,18 +45,9 @@ func readRedis(ctx context.Context, rdb redis.UniversalClient) (Redis, error) {
 		memory, server = p.Info(ctx, "memory"), p.Info(ctx, "server")
 		return nil
 	})
-	r.UsedBytes, _ = strconv.ParseInt(infoField(memory.Val(), "used_memory"), 10, 64)
-	r.MaxBytes, _ = strconv.ParseInt(infoField(memory.Val(), "maxmemory"), 10, 64)
-	r.Version = infoField(server.Val(), "redis_version")
+	inMemory := redischeck.ParseInfo(memory.Val())
+	r.UsedBytes, _ = strconv.ParseInt(inMemory["used_memory"], 10, 64)
+	r.MaxBytes, _ = strconv.ParseInt(inMemory["maxmemory"], 10, 64)
+	r.Version = redischeck.ParseInfo(server.Val())["redis_version"]
 	return r, nil
-}
-
-// infoField returns a field of an answer to INFO, "" if it has none.
-func infoField(info, name string) string {
-	for line := range strings.Lines(info) {
-		if key, value, _ := strings.Cut(strings.TrimSpace(line), ":"); key == name {
-			return value
-		}
-	}
-	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -118,6 +119,17 @@ func Find(ctx context.Context, rdb redis.UniversalClient) ([]Problem, error) {
 	return <-results, err
 }
 
+// ParseInfo returns the fields of an answer to INFO.
+func ParseInfo(text string) map[string]string {
+	fields := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[key] = value
+		}
+	}
+	return fields
+}
+
 // serverProblems reads INFO, which managed services answer as well, and reads
 // CONFIG only for what INFO does not tell.
 func serverProblems(ctx context.Context, rdb redis.Cmdable) ([]Problem, error) {
@@ -127,11 +139,7 @@ func serverProblems(ctx context.Context, rdb redis.Cmdable) ([]Problem, error) {
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(text) {
-			if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-				info[key] = value
-			}
-		}
+		maps.Copy(info, ParseInfo(text))
 	}
 	snapshots := "unknown"
 	settings, err := rdb.ConfigGet(ctx, "save").Result()
