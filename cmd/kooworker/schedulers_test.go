@@ -46,8 +46,11 @@ func testKilledSchedulers(t *testing.T, kills, pause time.Duration) {
 	f := &schedulerFleet{running: make([]*schedulerRun, 5)}
 	everyone := []int{0, 1, 2, 3, 4}
 
-	begin := time.Now()
 	f.start(t, server, everyone)
+	redistest.Eventually(t, 20*time.Second, "a first tick, without which none can be missed", func() bool {
+		return len(tr.ticked()) > 0
+	})
+	begin := time.Now()
 	f.killAndRestart(t, server, begin.Add(kills/2))
 	if err := inspector.UnpauseQueue(tasks.QueueSweep); err != nil {
 		t.Fatal(err)

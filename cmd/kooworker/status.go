@@ -37,10 +37,12 @@ func (c *statusCmd) Run(e *env, rdb redis.UniversalClient) error {
 	}
 	for {
 		err := c.show(e, rdb)
-		if !c.Watch {
+		switch {
+		case !c.Watch:
 			return err
-		}
-		if err != nil && !errors.Is(err, errShown) {
+		case errors.Is(err, errInterrupted):
+			return nil // Ctrl-C is how it ends, also while it looks
+		case err != nil && !errors.Is(err, errShown):
 			return err
 		}
 		select {
