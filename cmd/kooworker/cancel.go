@@ -10,9 +10,9 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -99,7 +99,7 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) e
 			return printErr
 		}
 	case c.DryRun:
-		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", terminal.Count(report.Matched, "orders"), report.InFlight)
+		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", humanize.Count(report.Matched, "orders"), report.InFlight)
 	default:
 		fmt.Fprintln(e.stdout, c.summary(report))
 	}
@@ -113,7 +113,7 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) e
 }
 
 func (c *cancelCmd) summary(report cancelReport) string {
-	text := terminal.Count(report.Cancelled, "orders") + " cancelled"
+	text := humanize.Count(report.Cancelled, "orders") + " cancelled"
 	if report.InFlight > 0 {
 		text += fmt.Sprintf("; %d in flight: a call that succeeds cannot be cancelled any more; if it fails, the order is tried again, so run the same command again", report.InFlight)
 	}
