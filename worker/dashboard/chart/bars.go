@@ -5,8 +5,6 @@ import (
 	"html/template"
 	"math"
 	"strings"
-
-	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 // Bar is one bar of Bars.
@@ -69,15 +67,7 @@ func (b Bars) HTML() template.HTML {
 	}
 	v.Desc = "Nothing to show."
 	if len(words) > 0 {
-		v.Desc = fmt.Sprintf("%s in total: %s.", counted(total, b.Unit), strings.Join(words, ", "))
+		v.Desc = fmt.Sprintf("%s in total: %s.", number(float64(total), b.Unit), strings.Join(words, ", "))
 	}
 	return render("bars", v)
-}
-
-// counted writes a number with its unit, which may be singular.
-func counted(n int64, unit string) string {
-	if unit == "" {
-		return thousands(float64(n))
-	}
-	return thousands(float64(n)) + " " + clean(humanize.Plural(n, strings.TrimSuffix(unit, "s"), unit), maxName)
 }

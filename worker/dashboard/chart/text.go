@@ -29,7 +29,8 @@ func clean(text string, most int) string {
 	return out.String()
 }
 
-// number writes a value with its unit, such as 12,300 tasks or 59.5/s.
+// number writes a value with its unit, such as 12,300 tasks or 59.5/s. A unit that is a noun is
+// given in the plural.
 func number(v float64, unit string) string {
 	unit = clean(unit, maxName)
 	switch {
@@ -37,6 +38,8 @@ func number(v float64, unit string) string {
 		return "unknown"
 	case unit == "" || strings.HasPrefix(unit, "/"):
 		return thousands(v) + unit
+	case v == 1:
+		return "1 " + strings.TrimSuffix(unit, "s")
 	default:
 		return thousands(v) + " " + unit
 	}
@@ -81,14 +84,14 @@ func short(v float64) string {
 	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
-// ceiling returns the smallest of 1, 2, 4, 5 or 10 times a power of ten that is not below v: a
-// half of it is a round number, too. It is 1 for 0, and finite for all that is finite.
+// ceiling returns the end of an axis: a round number that is not below v, whose half is a short
+// number, too. It is 1 for 0, and finite for all that is finite.
 func ceiling(v float64) float64 {
 	if v <= 0 {
 		return 1
 	}
 	power := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, factor := range []float64{1, 2, 4, 5, 10} {
+	for _, factor := range []float64{1, 1.5, 2, 3, 4, 5, 6, 8, 10} {
 		if c := factor * power; c >= v && isFinite(c) {
 			return c
 		}
