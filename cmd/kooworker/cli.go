@@ -35,6 +35,7 @@ type cli struct {
 	History     historyCmd     `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
 	Locks       locksCmd       `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
 	Scheduler   schedulerCmd   `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
+	Dashboard   dashboardCmd   `cmd:"" help:"Show asynqmon and the operators' own pages in a browser, behind a login."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask a worker or scheduler whether it is ready; for images without a shell."`
 	Dead        deadCmd        `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
 	Queue       queueCmd       `cmd:"" help:"Show the queues; pause and resume them."`
@@ -77,6 +78,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
 			{Key: "orders", Title: "Which orders:"},
+			{Key: "access", Title: "Who has access:"},
 		}),
 		defaults(),
 		durations(),
@@ -149,14 +151,14 @@ func isService(kctx *kong.Context, err error) bool {
 	if err == nil {
 		command = kctx.Command()
 	}
-	return command == "worker" || command == "scheduler" || command == "simulator"
+	return command == "worker" || command == "scheduler" || command == "simulator" || command == "dashboard" || command == "dashboard serve"
 }
 
 // gracePeriod is how long a command may go on after an interrupt; 0: without limit.
 func gracePeriod(command string) time.Duration {
 	name, _, _ := strings.Cut(command, " ")
 	switch name {
-	case "worker", "scheduler", "simulator", "demo": // they stop in order, in a time of their own
+	case "worker", "scheduler", "simulator", "dashboard", "demo": // they stop in order, in a time of their own
 		return 0
 	case "enqueue", "locks": // they finish what is under way, and say how to resume
 		return 2500 * time.Millisecond

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -37,6 +38,7 @@ type reasonRow struct {
 	Reason tasks.Reason
 	Count  int64
 	Hint   string
+	Href   string // where the tasks are; empty if no page shows them
 }
 
 const (
@@ -51,6 +53,9 @@ func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 		return reply{}, err
 	}
 	p := nowPage{Overview: v, Causes: v.Causes(), Dead: reasonRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
+	for i, row := range p.Dead {
+		p.Dead[i].Href = d.prefix + "/dead?" + url.Values{"reason": {string(row.Reason)}}.Encode()
+	}
 	p.OK = !slices.ContainsFunc(p.Causes, func(c overview.Cause) bool { return c.Wrong })
 	for _, kind := range gate.Kinds() {
 		q := v.Quota.Calls[kind]
@@ -78,7 +83,7 @@ func (d *Dashboard) overview(ctx context.Context) (overview.Overview, error) {
 // reasonRows returns counts by reason, the most frequent first.
 func reasonRows(counts map[tasks.Reason]int64) (rows []reasonRow) {
 	for _, reason := range overview.MostFrequent(counts) {
-		rows = append(rows, reasonRow{reason, counts[reason], reason.Hint()})
+		rows = append(rows, reasonRow{Reason: reason, Count: counts[reason], Hint: reason.Hint()})
 	}
 	return rows
 }

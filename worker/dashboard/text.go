@@ -15,12 +15,21 @@ var functions = template.FuncMap{
 	"visible": visible,
 	"number":  number[int64],
 	"count":   number[int],
-	"share":   func(n, of int64) string { return share(n, of) },
+	"share":   share,
 	"time":    clock,
 	"ago":     ago,
 	"seconds": func(s int64) string { return duration(time.Duration(s) * time.Second) },
 	"perSec":  perSecond,
 	"bytes":   bytesText,
+	"ended":   ended,
+	"tableOf": func(v view, caption string, rows any) table { return table{v, caption, rows} },
+}
+
+// table is what the template of a table gets.
+type table struct {
+	View    view
+	Caption string
+	Rows    any
 }
 
 // maxShown is how many characters of a text a page shows.
