@@ -24,16 +24,9 @@ import (
 )
 
 type dashboardCmd struct {
-	Serve dashboardServeCmd `cmd:"" default:"withargs" help:"Serve asynqmon and the operators' own pages, behind a login, until SIGTERM or SIGINT."`
-	Hash  dashboardHashCmd  `cmd:"" help:"Print the line of a user for --users-file. The password comes from the terminal, or from the first line of stdin."`
-}
-
-const dashboardPort = "8090"
-
-type dashboardServeCmd struct {
 	Addr string `env:"KOOWORKER_DASHBOARD_ADDR" default:"127.0.0.1:8090" placeholder:"HOST:PORT" help:"Listen here (${default}). Other addresses than loopback need --users-file or --trusted-proxy."`
 
-	UsersFile string `name:"users-file" group:"access" env:"KOOWORKER_DASHBOARD_USERS_FILE" placeholder:"FILE" help:"Who may log in: lines NAME:BCRYPT-HASH for viewers, and NAME:BCRYPT-HASH:operator; dashboard hash prints one. It is read again when it changes."`
+	UsersFile string `name:"users-file" group:"access" env:"KOOWORKER_DASHBOARD_USERS_FILE" placeholder:"FILE" help:"Who may log in: lines NAME:BCRYPT-HASH for viewers, and NAME:BCRYPT-HASH:operator; hash-password prints one. It is read again when it changes."`
 
 	TrustedProxy      []string `name:"trusted-proxy" group:"access" env:"KOOWORKER_DASHBOARD_TRUSTED_PROXY" placeholder:"ADDRESS" help:"Address of a proxy that has checked who asks, such as 10.1.2.3 or 10.1.0.0/16; may be given several times. Only its headers count."`
 	ProxyUserHeader   string   `name:"proxy-user-header" group:"access" env:"KOOWORKER_DASHBOARD_PROXY_USER_HEADER" default:"X-Forwarded-User" placeholder:"NAME" help:"Header in which the proxy names the user (${default})."`
@@ -47,8 +40,10 @@ type dashboardServeCmd struct {
 	Grace       time.Duration `default:"${grace}" placeholder:"DURATION" help:"A lock is stale when it has been expired for this long (${default})."`
 }
 
+const dashboardPort = "8090"
+
 // Run implements the command.
-func (c *dashboardServeCmd) Run(e *env) error {
+func (c *dashboardCmd) Run(e *env) error {
 	log := e.flags.Log.logger(e.stderr)
 	if c.Grace <= 0 {
 		return usagef("--grace: %s; want more than 0, such as 2m", c.Grace)
@@ -105,7 +100,7 @@ func (c *dashboardServeCmd) Run(e *env) error {
 	return err
 }
 
-func (c *dashboardServeCmd) external() (*url.URL, error) {
+func (c *dashboardCmd) external() (*url.URL, error) {
 	if c.ExternalURL == "" {
 		return nil, nil
 	}
@@ -117,7 +112,7 @@ func (c *dashboardServeCmd) external() (*url.URL, error) {
 }
 
 // access makes the door of the flags.
-func (c *dashboardServeCmd) access(external *url.URL, e *env) (*access.Access, error) {
+func (c *dashboardCmd) access(external *url.URL, e *env) (*access.Access, error) {
 	log := e.flags.Log.build(e.stderr).Named("access")
 	cfg := access.Config{Local: operator(), External: external, Logger: log, Proxy: access.Proxy{
 		UserHeader: c.ProxyUserHeader, GroupsHeader: c.ProxyGroupsHeader, Operators: c.Operators, OperatorGroups: c.OperatorGroups,
@@ -149,7 +144,7 @@ func (c *dashboardServeCmd) access(external *url.URL, e *env) (*access.Access, e
 }
 
 // certificate returns the TLS configuration, nil if there is none.
-func (c *dashboardServeCmd) certificate() (*tls.Config, error) {
+func (c *dashboardCmd) certificate() (*tls.Config, error) {
 	switch {
 	case c.TLSCert == "" && c.TLSKey == "":
 		return nil, nil
@@ -163,13 +158,13 @@ func (c *dashboardServeCmd) certificate() (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: source.get, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
-type dashboardHashCmd struct {
+type hashPasswordCmd struct {
 	Name string `arg:"" help:"The user's name."`
 	Role string `enum:"viewer,operator" default:"viewer" help:"What the user may do: ${enum} (${default})."`
 }
 
 // Run implements the command.
-func (c *dashboardHashCmd) Run(e *env) error {
+func (c *hashPasswordCmd) Run(e *env) error {
 	password, err := c.password(e)
 	if err != nil {
 		return err
@@ -187,7 +182,7 @@ func (c *dashboardHashCmd) Run(e *env) error {
 }
 
 // password reads the password without showing it.
-func (c *dashboardHashCmd) password(e *env) (string, error) {
+func (c *hashPasswordCmd) password(e *env) (string, error) {
 	if file, ok := e.stdin.(*os.File); ok && terminal.IsTerminal(e.stdin) {
 		fmt.Fprintf(e.stderr, "Password of %s: ", c.Name)
 		password, err := term.ReadPassword(int(file.Fd()))

@@ -17,11 +17,12 @@ import (
 // nowPage is what `kooworker status` says.
 type nowPage struct {
 	overview.Overview
-	OK     bool
-	Causes []overview.Cause
-	Kinds  []callRow
-	Dead   []reasonRow
-	Retry  []reasonRow
+	OK      bool
+	Waiting int64
+	Causes  []overview.Cause
+	Kinds   []callRow
+	Dead    []reasonRow
+	Retry   []reasonRow
 }
 
 // callRow is a kind of calls.
@@ -52,7 +53,7 @@ func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	p := nowPage{Overview: v, Causes: v.Causes(), Dead: reasonRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
+	p := nowPage{Overview: v, Waiting: v.Waiting(), Causes: v.Causes(), Dead: reasonRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
 	for i, row := range p.Dead {
 		p.Dead[i].Href = d.prefix + "/dead?" + url.Values{"reason": {string(row.Reason)}}.Encode()
 	}

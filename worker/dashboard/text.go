@@ -12,7 +12,7 @@ import (
 
 // functions are those of the templates.
 var functions = template.FuncMap{
-	"visible": visible,
+	"visible": visible, "printable": printable,
 	"number":  number[int64],
 	"count":   number[int],
 	"share":   share,
