@@ -15,6 +15,7 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/batches"
@@ -69,9 +70,9 @@ func checkReason(text string) error {
 
 // cancelSummary is for people.
 func cancelSummary(res batches.CancelResult) string {
-	text := terminal.Count(res.Cancelled, "tasks") + " cancelled"
+	text := humanize.Count(res.Cancelled, "tasks") + " cancelled"
 	if res.InFlight > 0 {
-		text += fmt.Sprintf("; %d in flight, which %s", res.InFlight, terminal.Plural(res.InFlight, "ends by itself", "end by themselves"))
+		text += fmt.Sprintf("; %d in flight, which %s", res.InFlight, humanize.Plural(res.InFlight, "ends by itself", "end by themselves"))
 	}
 	if res.Left > 0 {
 		text += fmt.Sprintf("; %d left", res.Left)

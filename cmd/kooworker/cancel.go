@@ -10,9 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
 )
@@ -99,7 +99,7 @@ func (c *cancelCmd) Run(e *env, rdb redis.UniversalClient, queues *waiting.Store
 			return printErr
 		}
 	case c.DryRun:
-		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", terminal.Count(report.Matched, "orders"), report.InFlight)
+		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", humanize.Count(report.Matched, "orders"), report.InFlight)
 	default:
 		fmt.Fprintln(e.stdout, c.summary(report))
 	}
@@ -121,7 +121,7 @@ func (c *cancelCmd) subject() string {
 }
 
 func (c *cancelCmd) summary(report cancelReport) string {
-	text := terminal.Count(report.Cancelled, "orders") + " cancelled"
+	text := humanize.Count(report.Cancelled, "orders") + " cancelled"
 	if report.InFlight > 0 {
 		text += fmt.Sprintf("; %d in flight: a call that succeeds cannot be cancelled any more; if it fails, the order is tried again, so run the same command again", report.InFlight)
 	}

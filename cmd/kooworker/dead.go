@@ -16,6 +16,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -90,7 +91,7 @@ func durationOrNone(d time.Duration) string {
 	if d == 0 {
 		return ""
 	}
-	return terminal.Duration(d)
+	return humanize.Duration(d)
 }
 
 type deadListCmd struct {
@@ -238,11 +239,11 @@ func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err e
 			return printErr
 		}
 	case f.DryRun:
-		fmt.Fprintf(e.stdout, "%s would be %s\n", terminal.Count(res.Matched, "dead letters"), verb)
+		fmt.Fprintf(e.stdout, "%s would be %s\n", humanize.Count(res.Matched, "dead letters"), verb)
 	default:
-		fmt.Fprintf(e.stdout, "%d of %s %s\n", res.Done, terminal.Count(res.Matched, "dead letters"), verb)
+		fmt.Fprintf(e.stdout, "%d of %s %s\n", res.Done, humanize.Count(res.Matched, "dead letters"), verb)
 		if res.Skipped > 0 {
-			fmt.Fprintf(e.stdout, "%s skipped: just becoming dead letters, or taken by somebody else; try again\n", terminal.Count(res.Skipped, "tasks"))
+			fmt.Fprintf(e.stdout, "%s skipped: just becoming dead letters, or taken by somebody else; try again\n", humanize.Count(res.Skipped, "tasks"))
 		}
 	}
 	if err != nil && e.ctx.Err() != nil {
@@ -348,7 +349,7 @@ func recordOutcomes(ctx context.Context, batches *batch.Store, singles *history.
 
 // confirm asks on the terminal.
 func confirm(e *env, n int) bool {
-	fmt.Fprintf(e.stdout, "Discard %s for good? Discarded tasks are never carried out. [y/N] ", terminal.Count(n, "dead letters"))
+	fmt.Fprintf(e.stdout, "Discard %s for good? Discarded tasks are never carried out. [y/N] ", humanize.Count(n, "dead letters"))
 	line, _ := bufio.NewReader(cancelableReader{e.ctx, e.stdin}).ReadString('\n')
 	word := strings.ToLower(strings.TrimSpace(line))
 	return word == "y" || word == "yes"

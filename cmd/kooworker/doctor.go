@@ -14,6 +14,7 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/batches"
 	"github.com/kooworker/kooworker/worker/doctor"
@@ -157,7 +158,7 @@ func writeFindings(w io.Writer, findings []doctor.Finding, isFixed bool) error {
 			writeFinding(out, width, m.mark, f)
 		}
 		if n > 0 && m.status == doctor.Error || m.status == doctor.Warning {
-			counts = append(counts, terminal.Count(n, m.nouns))
+			counts = append(counts, humanize.Count(n, m.nouns))
 		} else if n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, m.mark))
 		}

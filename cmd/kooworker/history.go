@@ -15,6 +15,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -86,14 +87,14 @@ func (c *historyForgetCmd) Run(e *env, rdb redis.UniversalClient, batches *batch
 	sum := sha256.Sum256([]byte(c.UserID)) // a log must not keep the id that is forgotten
 	e.audit(rdb, audit.Entry{Action: "history of a user forgotten", Subject: subject("user_sha256", hex.EncodeToString(sum[:])), Count: forgotten}, err)
 	if err != nil {
-		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, terminal.Count(forgotten, "receipts")))
+		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, humanize.Count(forgotten, "receipts")))
 	}
 	if c.JSON {
 		return writeJSON(e.stdout, struct {
 			Forgotten int64 `json:"forgotten"`
 		}{forgotten})
 	}
-	fmt.Fprintf(e.stdout, "%s forgotten\n", terminal.Count(forgotten, "receipts"))
+	fmt.Fprintf(e.stdout, "%s forgotten\n", humanize.Count(forgotten, "receipts"))
 	return nil
 }
 

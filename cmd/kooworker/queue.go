@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
@@ -56,7 +57,7 @@ func (c *queuePauseCmd) check() error {
 		return usagef("--reason: it has %d characters; want at most %d", n, pauses.MaxReason)
 	}
 	if c.For != 0 && (c.For < time.Second || c.For > pauses.MaxFor) {
-		return usagef("--for: %s; want 1s to 365d", terminal.Duration(c.For))
+		return usagef("--for: %s; want 1s to 365d", humanize.Duration(c.For))
 	}
 	return nil
 }
@@ -163,7 +164,7 @@ var queueHeader = []any{"QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLD
 
 func writeQueueTable(table *terminal.Table, rows []overview.Queue) error {
 	for _, row := range rows {
-		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), pausedText(row))
+		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, humanize.Seconds(float64(row.OldestSeconds)), pausedText(row))
 	}
 	return table.Close("")
 }

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/kooworker/kooworker/enqueue/history"
-	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
@@ -255,15 +254,11 @@ func TestDashboard_HostileText(t *testing.T) {
 	s := serve(t, "")
 	rdb := s.redis.Client()
 	user := `<script>alert(1)</script>"'&` + "\u202etxt.exe\u2066\u200b" + strings.Repeat("x", 10_000)
-	receipt := tasks.Receipt{Kind: tasks.KindDeviceUnbind, UserID: user, Target: user, Outcome: tasks.Succeeded, Reason: tasks.OK, At: time.Now(), Device: &tasks.Device{Name: user}, Source: tasks.FromSingle}
+	receipt := tasks.Receipt{Kind: tasks.KindDeviceUnbind, UserID: user, Target: user, Outcome: tasks.Succeeded, Reason: tasks.OK, At: time.Now(), Device: &tasks.Device{DeviceName: user}, Source: tasks.FromSingle}
 	if err := history.NewStore(rdb).Record(t.Context(), []tasks.Receipt{receipt}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	s.audit.Record(t.Context(), audit.Entry{By: user, Via: user, Action: user, Subject: user, Reason: user, Error: user})
-	lock := tasks.LockID{UserID: "u", LockID: "l"}
-	if _, err := enqueuelocks.NewStore(rdb).Track(t.Context(), []enqueuelocks.TrackRequest{{LockID: lock, TTL: time.Second}}); err != nil {
-		t.Fatal(err)
-	}
 	for _, path := range []string{"/user?user_id=" + url.QueryEscape(user), "/audit", "/locks?user_id=" + url.QueryEscape(user), "/batches?user_id=" + url.QueryEscape(user)} {
 		a := s.get(path)
 		if a.code != http.StatusOK {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
@@ -34,7 +35,7 @@ const shownLocks = 100
 
 func (d *Dashboard) lockList(r *http.Request, _ access.User) (reply, error) {
 	ctx, query := r.Context(), r.URL.Query()
-	p := locksPage{Sources: tasks.Sources(), UserID: query.Get("user_id"), Grace: duration(d.cfg.Grace)}
+	p := locksPage{Sources: tasks.Sources(), UserID: query.Get("user_id"), Grace: humanize.Duration(d.cfg.Grace)}
 	var err error
 	if p.Counts, err = d.locks.Counts(ctx, d.cfg.Grace); err != nil {
 		return reply{}, err

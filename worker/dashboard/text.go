@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 // functions are those of the templates.
@@ -18,9 +20,9 @@ var functions = template.FuncMap{
 	"share":   share,
 	"time":    clock,
 	"ago":     ago,
-	"seconds": func(s int64) string { return duration(time.Duration(s) * time.Second) },
-	"perSec":  perSecond,
-	"bytes":   bytesText,
+	"seconds": func(s int64) string { return humanize.Seconds(float64(s)) },
+	"perSec":  humanize.PerSecond,
+	"bytes":   humanize.Bytes,
 	"ended":   ended,
 	"tableOf": func(v view, caption string, rows any) table { return table{v, caption, rows} },
 }
@@ -117,5 +119,5 @@ func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return duration(max(now.Sub(t), 0)) + " ago"
+	return humanize.Age(max(now.Sub(t), 0)) + " ago"
 }
