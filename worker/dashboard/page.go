@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/overview"
 )
@@ -120,11 +121,12 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 		p.Hint = hinted.Hint()
 	}
 	_, isRequest := errors.AsType[*requestError](err)
+	_, isField := errors.AsType[*tasks.FieldError](err)
 	_, isMissing := errors.AsType[*batch.NotFoundError](err)
 	switch {
 	case errors.Is(err, errNotFound), isMissing:
 		status = http.StatusNotFound
-	case isRequest:
+	case isRequest, isField:
 		status = http.StatusBadRequest
 	default:
 		cause := overview.Unreachable(err)
