@@ -18,6 +18,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 // cli is the whole command line. The flags that all commands share come first.
@@ -87,7 +88,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(func(rdb redis.UniversalClient) redis.UniversalClient { return rdb })),
 		kong.BindToProvider(storeOf(batch.NewStore)),
 		kong.BindToProvider(storeOf(waiting.NewStore)),
-		kong.BindToProvider(storeOf(newForecaster)),
+		kong.BindToProvider(storeOf(forecast.New)),
 		kong.BindToProvider(storeOf(history.NewStore)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),

@@ -5,18 +5,15 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 // batchPage shows one batch.
 type batchPage struct {
-	tasks.BatchStats
+	forecast.Batch
 	States []stateRow
-	Rate   float64
-	Left   string // about how long the rest takes; empty if that is not known
-	Held   *batch.Hold
 	Late   bool
 }
 
@@ -42,18 +39,13 @@ func (d *Dashboard) batch(r *http.Request, _ access.User) (reply, error) {
 }
 
 func (d *Dashboard) readBatch(ctx context.Context, id string) (p batchPage, err error) {
-	if p.BatchStats, err = d.batches.Show(ctx, id); err != nil {
-		return p, err
-	}
-	p.Late = p.IsLate(time.Now())
-	p.States = statesOf(p.BatchStats)
-	stops, err := d.batches.Stops(ctx, nil)
+	stats, err := d.batches.Show(ctx, id)
 	if err != nil {
 		return p, err
 	}
-	if h, ok := stops.HoldNow(id, time.Now()); ok {
-		p.Held = &h
-	}
+	p.Batch = d.forecasts.WithTimeLeft(ctx, stats)
+	p.Late = p.IsLate(time.Now())
+	p.States = statesOf(stats)
 	return p, nil
 }
 

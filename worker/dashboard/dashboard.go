@@ -19,6 +19,7 @@ import (
 	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/forecast"
 	"github.com/kooworker/kooworker/worker/locks"
 )
 
@@ -45,9 +46,10 @@ type Dashboard struct {
 	handler http.Handler
 	pages   map[string]*template.Template
 
-	batches *batch.Store
-	letters *deadletter.Store
-	locks   *enqueuelocks.Store
+	batches   *batch.Store
+	letters   *deadletter.Store
+	locks     *enqueuelocks.Store
+	forecasts *forecast.Forecaster
 }
 
 //go:embed templates/*.html
@@ -65,7 +67,7 @@ func New(cfg Config) (*Dashboard, error) {
 		cfg.Grace = locks.DefaultGrace
 	}
 	d := &Dashboard{
-		cfg: cfg, batches: batch.NewStore(cfg.Redis), letters: deadletter.NewStore(cfg.Redis), locks: enqueuelocks.NewStore(cfg.Redis),
+		cfg: cfg, batches: batch.NewStore(cfg.Redis), letters: deadletter.NewStore(cfg.Redis), locks: enqueuelocks.NewStore(cfg.Redis), forecasts: forecast.New(cfg.Redis),
 	}
 	if cfg.External != nil {
 		d.prefix = strings.TrimRight(cfg.External.EscapedPath(), "/")
