@@ -14,10 +14,10 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/batches"
 )
 
 type batchCancelCmd struct {
