@@ -16,6 +16,8 @@ import (
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/dashboard/access"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 )
 
 // act carries out what an operator wants, or says why not. It answers as asynqmon does.
-func (h *Handler) act(w http.ResponseWriter, r *http.Request, user User, a action) {
+func (h *Handler) act(w http.ResponseWriter, r *http.Request, user access.User, a action) {
 	if why := a.refusal(); why != "" {
 		fail(w, http.StatusForbidden, why)
 		return
@@ -37,8 +39,10 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request, user User, a actio
 	// What has begun is done to its end, and is audited, though the browser is closed.
 	ctx := context.WithoutCancel(r.Context())
 	switch a.verb {
-	case verbPause, verbResume:
+	case verbPause:
 		h.pause(ctx, w, user, a)
+	case verbResume:
+		h.resume(ctx, w, user, a)
 	case verbRun:
 		h.runOne(ctx, w, user, a)
 	case verbDelete:
@@ -75,41 +79,58 @@ func selected(w http.ResponseWriter, r *http.Request) ([]string, error) {
 	return ids, nil
 }
 
-// pause pauses or resumes the queue that a lane belongs to, with all its lanes.
-func (h *Handler) pause(ctx context.Context, w http.ResponseWriter, user User, a action) {
-	queue, _ := tasks.SplitQueue(a.queue)
+// queueOf returns the queue that a lane belongs to, and what to call it in a sentence. It is not ok if there is
+// no such queue; then it has answered.
+func queueOf(w http.ResponseWriter, lane string) (queue, name string, ok bool) {
+	queue, _ = tasks.SplitQueue(lane)
 	if !slices.Contains(tasks.Queues(), queue) {
-		fail(w, http.StatusNotFound, fmt.Sprintf("%s is no queue of kooworker's; want one of %s.", visible(a.queue, maxMember), strings.Join(tasks.Queues(), ", ")))
+		fail(w, http.StatusNotFound, fmt.Sprintf("%s is no queue of kooworker's; want one of %s.", visible(lane, maxMember), strings.Join(tasks.Queues(), ", ")))
+		return "", "", false
+	}
+	name = "Queue " + queue
+	if n := len(tasks.LanesOf(queue)); n > 1 {
+		name += fmt.Sprintf(", with all its %d lanes,", n)
+	}
+	return queue, name, true
+}
+
+func (h *Handler) pause(ctx context.Context, w http.ResponseWriter, user access.User, a action) {
+	queue, name, ok := queueOf(w, a.queue)
+	if !ok {
 		return
 	}
-	what := "Queue " + queue
-	if n := len(tasks.LanesOf(queue)); n > 1 {
-		what += fmt.Sprintf(", with all its %d lanes,", n)
-	}
-	action, err := ActionResume, error(nil)
-	if a.verb == verbResume {
-		err = pauses.Remove(ctx, h.cfg.Redis, []string{queue})
-		what += " is resumed."
-	} else {
-		var lanes pauses.Lanes
-		if lanes, err = pauses.Read(ctx, h.cfg.Redis); err == nil {
-			if of := lanes.Of(tasks.LanesOf(queue)); len(of) == 1 && of[0].IsWhole() { // somebody was faster, perhaps with a better reason
-				done(w, "It is paused already: "+visible(of[0].String(), maxText)+".")
-				return
-			}
-			err = pauses.Set(ctx, h.cfg.Redis, []string{queue}, pauses.Order{By: user.Name, Reason: pauseReason})
-		}
-		action, what = ActionPause, what+" is paused until somebody resumes it."
-	}
+	lanes, err := pauses.Read(ctx, h.cfg.Redis)
 	if err != nil {
 		h.failed(w, err)
 		return
 	}
-	h.cfg.Changed(ctx, Change{By: user.Name, Action: action, Count: 1, Detail: "queue " + queue})
-	done(w, what)
+	// The page may be older than another one's pause, whose reason and end must stay.
+	if groups := lanes.Of(tasks.LanesOf(queue)); len(groups) == 1 && groups[0].IsWhole() {
+		done(w, "Nothing to do: "+visible(groups[0].String(), maxText)+".")
+		return
+	}
+	if err := pauses.Set(ctx, h.cfg.Redis, []string{queue}, pauses.Order{By: user.Name, Reason: pauseReason}); err != nil {
+		h.failed(w, err)
+		return
+	}
+	h.audit(ctx, user, actionPause, 1, "queue "+queue, nil)
+	done(w, name+" is paused until somebody resumes it.")
 }
 
-func (h *Handler) runOne(ctx context.Context, w http.ResponseWriter, user User, a action) {
+func (h *Handler) resume(ctx context.Context, w http.ResponseWriter, user access.User, a action) {
+	queue, name, ok := queueOf(w, a.queue)
+	if !ok {
+		return
+	}
+	if err := pauses.Remove(ctx, h.cfg.Redis, []string{queue}); err != nil {
+		h.failed(w, err)
+		return
+	}
+	h.audit(ctx, user, actionResume, 1, "queue "+queue, nil)
+	done(w, name+" is resumed.")
+}
+
+func (h *Handler) runOne(ctx context.Context, w http.ResponseWriter, user access.User, a action) {
 	if err := h.inspector.RunTask(a.queue, a.id); err != nil {
 		h.cannotRun(w, a, err)
 		return
@@ -133,7 +154,7 @@ func (h *Handler) cannotRun(w http.ResponseWriter, a action, err error) {
 	h.failed(w, err)
 }
 
-func (h *Handler) runMany(ctx context.Context, w http.ResponseWriter, user User, a action, shown []string) {
+func (h *Handler) runMany(ctx context.Context, w http.ResponseWriter, user access.User, a action, shown []string) {
 	answer := struct {
 		Pending []string `json:"pending_ids"`
 		Errors  []string `json:"error_ids"`
@@ -156,15 +177,15 @@ func (h *Handler) runMany(ctx context.Context, w http.ResponseWriter, user User,
 	writeJSON(w, answer)
 }
 
-func (h *Handler) ran(ctx context.Context, user User, a action, ids []string) {
-	action := ActionRun
+func (h *Handler) ran(ctx context.Context, user access.User, a action, ids []string) {
+	did := actionRun
 	if a.queue == tasks.QueueDeadLetter {
-		action = ActionReplay
+		did = actionReplay
 	}
-	h.cfg.Changed(ctx, Change{By: user.Name, Action: action, Count: int64(len(ids)), Detail: "queue " + visible(a.queue, maxMember) + ": " + listed(ids)})
+	h.audit(ctx, user, did, len(ids), "queue "+visible(a.queue, maxMember)+": "+listed(ids), nil)
 }
 
-func (h *Handler) discardOne(ctx context.Context, w http.ResponseWriter, user User, a action) {
+func (h *Handler) discardOne(ctx context.Context, w http.ResponseWriter, user access.User, a action) {
 	switch n, err := h.discard(ctx, user, []string{a.id}); {
 	case err != nil:
 		h.failed(w, err)
@@ -175,7 +196,7 @@ func (h *Handler) discardOne(ctx context.Context, w http.ResponseWriter, user Us
 	}
 }
 
-func (h *Handler) discardMany(ctx context.Context, w http.ResponseWriter, user User, shown []string) {
+func (h *Handler) discardMany(ctx context.Context, w http.ResponseWriter, user access.User, shown []string) {
 	answer := struct {
 		Deleted []string `json:"deleted_ids"`
 		Failed  []string `json:"failed_ids"`
@@ -205,10 +226,10 @@ func (h *Handler) discardMany(ctx context.Context, w http.ResponseWriter, user U
 	writeJSON(w, answer)
 }
 
-func (h *Handler) discard(ctx context.Context, user User, ids []string) (int, error) {
+func (h *Handler) discard(ctx context.Context, user access.User, ids []string) (int, error) {
 	n, err := h.cfg.Discard(ctx, ids)
-	if n > 0 {
-		h.cfg.Changed(ctx, Change{By: user.Name, Action: ActionDiscard, Count: int64(n), Detail: listed(ids)})
+	if n > 0 || err != nil { // on an error some may be discarded, or the ledger may know them as such
+		h.audit(ctx, user, actionDiscard, n, listed(ids), err)
 	}
 	return n, err
 }
@@ -230,6 +251,15 @@ func (h *Handler) remaining(ctx context.Context, shown []string) (map[string]boo
 		left[text] = answer.Val() == 1
 	}
 	return left, nil
+}
+
+// audit records a change.
+func (h *Handler) audit(ctx context.Context, user access.User, action string, count int, subject string, err error) {
+	e := audit.Entry{By: user.Name, Via: audit.Asynqmon, Action: action, Subject: subject, Count: int64(count)}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	h.cfg.Audit(ctx, e)
 }
 
 // listed returns the first of some IDs, and how many more there are.

@@ -40,6 +40,6 @@
 // asynqmon's page of Prometheus metrics is off: it shows metrics of asynq's exporter, which kooworker
 // does not have.
 //
-// The package imports asynqmon, asynq, go-redis, tasks, worker/deadletter, internal/asynqx and
-// internal/pauses. It must not import any other part of the worker or of the dashboard.
+// The package imports asynqmon, asynq, go-redis, tasks, worker/audit, worker/deadletter, worker/dashboard/access (for
+// who asks), internal/asynqx and internal/pauses. It must not import any other part of the worker or of the dashboard.
 package monitoring

@@ -11,6 +11,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/dashboard/access"
 )
 
 // Config configures a Handler.
@@ -25,8 +28,8 @@ type Config struct {
 	// many it has deleted; those that have changed meanwhile stay. It writes no audit entry.
 	// Required.
 	Discard func(ctx context.Context, ids []string) (int, error)
-	// Changed is called after each change. Required.
-	Changed func(ctx context.Context, c Change)
+	// Audit takes an entry after each change: Record of an audit.Log. Required.
+	Audit func(ctx context.Context, e audit.Entry)
 	// Links are shown on top of each page, the most important first. On a narrow screen only the first
 	// is shown.
 	Links []Link
@@ -38,27 +41,13 @@ type Link struct {
 	Path string // with the path prefix, if there is one
 }
 
-// User is who asks.
-type User struct {
-	Name     string
-	Operator bool // may change something
-}
-
-// Change is what a user has changed.
-type Change struct {
-	By     string
-	Action string // one of the constants below
-	Count  int64  // tasks or queues
-	Detail string // the queue, and the IDs of tasks
-}
-
-// The actions of a Change.
+// The actions of audit entries.
 const (
-	ActionPause   = "queue paused"
-	ActionResume  = "queue resumed"
-	ActionRun     = "tasks run"
-	ActionReplay  = "dead letters replayed"
-	ActionDiscard = "dead letters discarded"
+	actionPause   = "queue paused"
+	actionResume  = "queue resumed"
+	actionRun     = "tasks run"
+	actionReplay  = "dead letters replayed"
+	actionDiscard = "dead letters discarded"
 )
 
 // Handler serves asynqmon. It is safe for concurrent use.
@@ -77,8 +66,8 @@ func New(cfg Config) (*Handler, error) {
 	default:
 		return nil, fmt.Errorf("monitoring: Redis is a %T; want a *redis.Client or *redis.ClusterClient", cfg.Redis)
 	}
-	if cfg.Discard == nil || cfg.Changed == nil {
-		return nil, errors.New("monitoring: Discard and Changed are required")
+	if cfg.Discard == nil || cfg.Audit == nil {
+		return nil, errors.New("monitoring: Discard and Audit are required")
 	}
 	if !strings.HasPrefix(cfg.RootPath, "/") || path.Clean(cfg.RootPath) != cfg.RootPath || cfg.RootPath == "/" {
 		return nil, fmt.Errorf("monitoring: RootPath is %q; want a path such as /monitoring", cfg.RootPath)
@@ -114,7 +103,7 @@ type sharedClient struct{ rdb redis.UniversalClient }
 func (s sharedClient) MakeRedisClient() any { return s.rdb }
 
 // Serve answers a request whose path begins with the root path.
-func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, user User) {
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, user access.User) {
 	setHeaders(w.Header())
 	rel, ok := strings.CutPrefix(r.URL.Path, h.cfg.RootPath)
 	if !ok || rel != "" && rel[0] != '/' {
@@ -123,7 +112,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, user User) {
 	}
 	endpoint, isAPI := strings.CutPrefix(rel, "/api/")
 	switch reads := r.Method == http.MethodGet || r.Method == http.MethodHead; {
-	case !reads && !user.Operator:
+	case !reads && !user.IsOperator():
 		fail(w, http.StatusForbidden, "You may look, and change nothing: your role is viewer. An operator can do it.")
 	case !reads && !isAPI:
 		fail(w, http.StatusForbidden, "Pages are only read, by GET.")

@@ -11,6 +11,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"github.com/kooworker/kooworker/worker/dashboard/access"
 )
 
 //go:embed assets
@@ -18,6 +20,9 @@ var assets embed.FS
 
 // ownPath is where our script and stylesheet are, below the root path.
 const ownPath = "/kooworker/"
+
+// metricsPage shows what asynqmon reads from a Prometheus, if it has one. No link leads there.
+const metricsPage = "/q/metrics"
 
 // page is asynqmon's index.html, rewritten, with a mark where the nonce belongs.
 type page string
@@ -71,7 +76,7 @@ func newPage(cfg Config, asynqmon http.Handler) (page, error) {
 
 // servePage serves the page, or one of the files that it loads. Every path that is no file is a
 // deep link: the page's script reads it.
-func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, user User, rel string) {
+func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, user access.User, rel string) {
 	if name, ok := strings.CutPrefix(rel, ownPath); ok {
 		content, err := assets.ReadFile("assets/" + name)
 		if err != nil || path.Ext(name) == ".html" {
@@ -81,9 +86,14 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, user User, r
 		serveFile(w, rel, content)
 		return
 	}
+	if rel == metricsPage {
+		http.Redirect(w, r, h.cfg.RootPath+"/", http.StatusSeeOther)
+		return
+	}
 	if path.Ext(rel) != "" { // perhaps a file; a task's ID may have a dot as well
 		rec := h.ask(r, path.Clean(rel), nil)
-		if isFile := rec.code == http.StatusOK && !strings.HasPrefix(rec.header.Get("Content-Type"), "text/html"); isFile {
+		// asynqmon gives each file a type. It answers with its own page, which has none, if there is no such file.
+		if kind := rec.header.Get("Content-Type"); rec.code == http.StatusOK && kind != "" && !strings.HasPrefix(kind, "text/html") {
 			serveFile(w, rel, rec.body.Bytes())
 			return
 		}
@@ -93,7 +103,7 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, user User, r
 		return
 	}
 	p := h.viewerPage
-	if user.Operator {
+	if user.IsOperator() {
 		p = h.operatorPage
 	}
 	p.serve(w)
@@ -120,7 +130,7 @@ func setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 

@@ -43,7 +43,7 @@ func formatPayload(kind string, payload []byte) string {
 	l := deadletter.Decode("", kind, payload)
 	if isEnvelope := !bytes.Equal(l.Payload, payload); isEnvelope {
 		return toJSON(shownLetter{
-			Reason: tasks.Reason(member(string(l.Reason))), Error: member(l.Error), Attempts: l.Attempts, DeadAt: l.DeadAt, EnqueuedAt: l.EnqueuedAt,
+			Reason: tasks.Reason(member(string(l.Reason))), Error: member(l.Error), Attempts: l.Attempts, DeadAt: l.DeadAt.Truncate(time.Second), EnqueuedAt: l.EnqueuedAt.Truncate(time.Second),
 			UserID: member(l.UserID), Target: member(l.Target), Batch: member(l.Batch), Queue: member(l.Queue), Task: harmless(l.Payload),
 		})
 	}

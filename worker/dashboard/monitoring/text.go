@@ -1,6 +1,7 @@
 package monitoring
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -8,6 +9,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 )
+
+// maxID is how long an ID is at most that can be used here, in bytes. Ours have up to 300.
+const maxID = 1000
 
 // maxText is how many characters of a text are shown.
 const maxText = 2000
@@ -57,7 +61,18 @@ func isPlain(text string) bool {
 // slash. So each character that means something in a URL, in the UI's templates of URLs, or that is
 // not visible becomes its number in hexadecimal between two tildes: "a~2f~b". decodeID reads it
 // back. Other IDs stay what they are.
+//
+// An ID that is longer than any of ours is cut, and its digest tells it from others. Nothing can be done with
+// it here; the command line can.
 func encodeID(id string) string {
+	if len(id) > maxID {
+		digest := sha256.Sum256([]byte(id))
+		return fmt.Sprintf("%s… [of %d bytes, SHA-256 %x…]", encodeRunes(strings.ToValidUTF8(id[:maxID/4], "")), len(id), digest[:4])
+	}
+	return encodeRunes(id)
+}
+
+func encodeRunes(id string) string {
 	onlyDots := strings.Trim(id, ".") == "" // a browser resolves "." and ".." in a path
 	var out strings.Builder
 	for _, r := range id {
