@@ -14,6 +14,7 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -261,7 +262,7 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	case e.ctx.Err() != nil:
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
-		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, terminal.Duration(timeout), b.Queued, terminal.Count(b.Total, "tasks"), terminal.Plural(b.Queued, "is", "are"))
+		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, humanize.Duration(timeout), b.Queued, humanize.Count(b.Total, "tasks"), humanize.Plural(b.Queued, "is", "are"))
 		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
 	return b, redisError(err)

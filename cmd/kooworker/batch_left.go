@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
@@ -170,7 +170,7 @@ func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batch
 
 // timeLeft is for people. It is empty if there is nothing to say.
 func (b batchLeft) timeLeft() string {
-	left, rate := terminal.HumanDuration(float64(b.LeftSeconds)), terminal.PerSecond(b.forecast.rate)
+	left, rate := humanize.Seconds(float64(b.LeftSeconds)), humanize.PerSecond(b.forecast.rate)
 	switch {
 	case b.LeftSeconds > 0 && b.forecast.isMeasured:
 		return fmt.Sprintf("about %s, at the present %s", left, rate)

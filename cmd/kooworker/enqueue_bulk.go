@@ -12,6 +12,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -113,7 +114,7 @@ func (r *runTimes) text(enqueued int64) string {
 	case r.tasks < enqueued:
 		return fmt.Sprintf("; %d of them wait for their time, from %s to %s", r.tasks, first, last)
 	case first == last:
-		return "; " + terminal.Plural(enqueued, "it runs", "they run") + " from " + first + " on"
+		return "; " + humanize.Plural(enqueued, "it runs", "they run") + " from " + first + " on"
 	default:
 		return fmt.Sprintf("; they wait for their time, from %s to %s", first, last)
 	}
@@ -121,7 +122,7 @@ func (r *runTimes) text(enqueued int64) string {
 
 // String returns the summary for people.
 func (s bulkSummary) String() string {
-	text := fmt.Sprintf("%s: %d enqueued, %d duplicate, %d rejected", terminal.Count(s.Total, "lines"), s.Enqueued, s.Duplicate, s.Rejected)
+	text := fmt.Sprintf("%s: %d enqueued, %d duplicate, %d rejected", humanize.Count(s.Total, "lines"), s.Enqueued, s.Duplicate, s.Rejected)
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
@@ -268,7 +269,7 @@ func isUsage(err error) bool {
 // resumableError says how to resume after an error, if the same command would
 // succeed.
 func resumableError(err error, sum bulkSummary) error {
-	lines, resume := terminal.Count(sum.Total, "lines"), "run the same command again to resume; outstanding tasks count as duplicates"
+	lines, resume := humanize.Count(sum.Total, "lines"), "run the same command again to resume; outstanding tasks count as duplicates"
 	if sum.Batch != "" {
 		resume = "run the same command again with --batch " + sum.Batch + " to enqueue what is missing"
 	}

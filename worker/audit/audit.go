@@ -83,7 +83,11 @@ func New(rdb redis.UniversalClient, log *zap.Logger) *Log {
 // the change has happened.
 func (l *Log) Record(ctx context.Context, e Entry) {
 	e = e.tidy()
-	l.log.Warn(e.Action, e.fields()...)
+	message := e.Action
+	if e.Error != "" {
+		message += ": failed, or done in part"
+	}
+	l.log.Warn(message, e.fields()...)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := l.keep(ctx, e); err != nil {

@@ -115,7 +115,7 @@ func (a *Access) CheckAddr(addr string) error {
 		return nil
 	default:
 		return errors.New("without credentials the dashboard listens on loopback only, such as 127.0.0.1:8090; to listen elsewhere give it --users-file, " +
-			"a file with lines of `kooworker dashboard hash NAME`, or --trusted-proxy with the addresses of a proxy that names the user in a header")
+			"a file with lines of `kooworker hash-password NAME`, or --trusted-proxy with the addresses of a proxy that names the user in a header")
 	}
 }
 

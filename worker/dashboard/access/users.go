@@ -113,7 +113,7 @@ func (u *Users) read() (map[string]account, error) {
 		}
 		name, a, err := parseUser(line)
 		if err != nil {
-			return nil, fmt.Errorf("file of users: line %d: %w; `kooworker dashboard hash NAME` prints a line", n, err)
+			return nil, fmt.Errorf("file of users: line %d: %w; `kooworker hash-password NAME` prints a line", n, err)
 		}
 		if _, twice := users[name]; twice {
 			return nil, fmt.Errorf("file of users: line %d: a second user of this name", n)
@@ -124,7 +124,7 @@ func (u *Users) read() (map[string]account, error) {
 		return nil, fmt.Errorf("file of users: %w", err)
 	}
 	if len(users) == 0 {
-		return nil, errors.New("file of users: it has no users; `kooworker dashboard hash NAME` prints a line")
+		return nil, errors.New("file of users: it has no users; `kooworker hash-password NAME` prints a line")
 	}
 	return users, nil
 }
