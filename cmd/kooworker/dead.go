@@ -18,6 +18,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
@@ -285,34 +286,13 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 	res, err := store.Discard(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate,
 		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
-			return recordOutcomes(ctx, batches, singles, receipts)
+			return bulk.RecordOutcomes(ctx, batches, singles, receipts)
 		},
 	})
 	if !c.DryRun {
 		c.audit(e, res)
 	}
 	return c.printResult(e, "discarded", res, err)
-}
-
-// recordOutcomes records outcomes in the ledger of batches and in the history of the
-// other tasks, each where it belongs.
-func recordOutcomes(ctx context.Context, batches *batch.Store, singles *history.Store, receipts []tasks.Receipt) error {
-	var ofBatches, others []tasks.Receipt
-	for _, r := range receipts {
-		if r.IsSet() {
-			ofBatches = append(ofBatches, r)
-		} else {
-			others = append(others, r)
-		}
-	}
-	if _, _, err := batches.RecordOutcomes(ctx, ofBatches); err != nil {
-		return err
-	}
-	keep, err := singles.Keep(ctx)
-	if err != nil {
-		return err
-	}
-	return singles.Record(ctx, others, keep)
 }
 
 // audit logs who discarded what, whatever the log level.
