@@ -19,6 +19,7 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
@@ -317,34 +318,13 @@ func (c *deadDiscardCmd) Run(e *env, rdb redis.UniversalClient, store *deadlette
 	res, err := store.Discard(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate,
 		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
-			return recordOutcomes(ctx, batches, singles, receipts)
+			return bulk.RecordOutcomes(ctx, batches, singles, receipts)
 		},
 	})
 	if !c.DryRun {
 		e.audit(rdb, audit.Entry{Action: "dead letters discarded", Subject: c.subject(), Count: int64(res.Done)}, err)
 	}
 	return c.printResult(e, "discarded", res, err)
-}
-
-// recordOutcomes records outcomes in the ledger of batches and in the history of the
-// other tasks, each where it belongs.
-func recordOutcomes(ctx context.Context, batches *batch.Store, singles *history.Store, receipts []tasks.Receipt) error {
-	var ofBatches, others []tasks.Receipt
-	for _, r := range receipts {
-		if r.IsSet() {
-			ofBatches = append(ofBatches, r)
-		} else {
-			others = append(others, r)
-		}
-	}
-	if _, _, err := batches.RecordOutcomes(ctx, ofBatches); err != nil {
-		return err
-	}
-	keep, err := singles.Keep(ctx)
-	if err != nil {
-		return err
-	}
-	return singles.Record(ctx, others, keep)
 }
 
 // confirm asks on the terminal.

@@ -160,60 +160,65 @@ func (b *bulk) nextPage(ctx context.Context) (page []match, next Position, looke
 	}
 }
 
-// applyPage changes the letters of a page, and moves the position behind it.
+// applyPage changes the letters of a page of so many entries, and moves the position behind it.
 func (b *bulk) applyPage(ctx context.Context, page []match, next Position, looked int) error {
-	// The script cannot act on letters that arrive.
-	parked := slices.DeleteFunc(slices.Clone(page), func(m match) bool { return !isParked(m.score) })
-	arriving := len(page) - len(parked)
-	if b.DryRun {
-		b.res.Matched, b.res.Skipped = b.res.Matched+len(page), b.res.Skipped+arriving
-		b.at = next
-		return nil
-	}
-	for first := true; first || len(parked) > 0; first = false {
-		n := min(b.verb.chunk, b.limiter.Burst(), len(parked))
+	passed := 0 // entries
+	for first := true; first || len(page) > 0; first = false {
+		most := min(b.verb.chunk, b.limiter.Burst())
 		isCanary := b.canary.remaining() > 0
 		if isCanary {
-			n = min(n, b.canary.remaining())
+			most = min(most, b.canary.remaining())
 		}
-		chunk := parked[:n]
-		parked = parked[n:]
-		st := step{matched: n, from: b.at, to: next, canary: isCanary}
-		if len(parked) > 0 {
-			st.to = chunk[n-1].position()
+		chunk := page[:min(len(page), most)]
+		page = page[len(chunk):]
+		st := step{matched: len(chunk), from: b.at, to: next, looked: looked - passed, canary: isCanary}
+		if len(page) > 0 {
+			last := chunk[len(chunk)-1]
+			st.to, st.looked = last.position(), last.nth-passed
 		}
-		if first {
-			st.looked, st.matched, st.skipped = looked, n+arriving, arriving
+		passed += st.looked
+		// The script cannot act on letters that arrive.
+		parked := slices.DeleteFunc(slices.Clone(chunk), func(m match) bool { return !isParked(m.score) })
+		st.skipped = len(chunk) - len(parked)
+		if b.DryRun {
+			b.res.Matched, b.res.Skipped, b.at = b.res.Matched+st.matched, b.res.Skipped+st.skipped, st.to
+			continue
 		}
-		if err := b.limiter.WaitN(ctx, n); err != nil {
+		if err := b.applyChunk(ctx, parked, st); err != nil {
 			return err
-		}
-		if b.verb == discard {
-			if err := b.Fence.check(ctx, b.rdb); err != nil {
-				return err
-			}
-			// If the process dies here, the letters are taken for discarded, and still there.
-			// If the change is continued, they are recorded once more, and deleted.
-			if err := b.recordDiscarded(ctx, chunk); err != nil {
-				return fmt.Errorf("dead letters: %w", err)
-			}
-		}
-		// The letters are changed and the position is moved in one step. So the process may
-		// die before or after it.
-		done, err := b.change(ctx, b.verb, chunk, b.Fence, st)
-		if err != nil {
-			return err
-		}
-		b.at = st.to
-		b.res.Matched, b.res.Done, b.res.Skipped = b.res.Matched+st.matched, b.res.Done+len(done), b.res.Skipped+st.skipped+n-len(done)
-		if isCanary {
-			b.canary.add(done)
-			if err := b.judgeCanary(ctx); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
+}
+
+// applyChunk changes some letters, and moves the position behind them.
+func (b *bulk) applyChunk(ctx context.Context, chunk []match, st step) error {
+	if err := b.limiter.WaitN(ctx, len(chunk)); err != nil {
+		return err
+	}
+	if b.verb == discard {
+		if err := b.Fence.check(ctx, b.rdb); err != nil {
+			return err
+		}
+		// If the process dies here, the letters are taken for discarded, and still there.
+		// If the change is continued, they are recorded once more, and deleted.
+		if err := b.recordDiscarded(ctx, chunk); err != nil {
+			return fmt.Errorf("dead letters: %w", err)
+		}
+	}
+	// The letters are changed and the position is moved in one step. So the process may
+	// die before or after it.
+	done, err := b.change(ctx, b.verb, chunk, b.Fence, st)
+	if err != nil {
+		return err
+	}
+	b.at = st.to
+	b.res.Matched, b.res.Done, b.res.Skipped = b.res.Matched+st.matched, b.res.Done+len(done), b.res.Skipped+st.skipped+len(chunk)-len(done)
+	if !st.canary {
+		return nil
+	}
+	b.canary.add(done)
+	return b.judgeCanary(ctx)
 }
 
 // newLimiter spreads letters over time. Its burst is how many letters travel in

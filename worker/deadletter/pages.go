@@ -116,6 +116,7 @@ type match struct {
 	entry
 
 	letter Letter
+	nth    int // entry of its page, from 1
 }
 
 // matches yields the letters that match a filter, page by page: from the index if the filter
@@ -126,7 +127,7 @@ func (s *Store) matches(ctx context.Context, f Filter) iter.Seq2[[]match, error]
 			for page, err := range s.allPages(ctx) {
 				var found []match
 				for _, e := range page {
-					found = append(found, match{e, e.read()})
+					found = append(found, match{entry: e, letter: e.read()})
 				}
 				if !yield(found, err) || err != nil {
 					return

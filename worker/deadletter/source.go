@@ -273,9 +273,9 @@ func (src source) selects(f Filter, e entry) (l Letter, ok bool) {
 
 // selectFrom returns the letters of a page that match.
 func (src source) selectFrom(f Filter, page []entry) (found []match) {
-	for _, e := range page {
+	for i, e := range page {
 		if l, ok := src.selects(f, e); ok {
-			found = append(found, match{e, l})
+			found = append(found, match{e, l, i + 1})
 		}
 	}
 	return found

@@ -139,7 +139,7 @@ func (s *Store) Withdraw(ctx context.Context, id string, payload []byte) error {
 	if l.Reason != tasks.Crashed || !bytes.Equal(l.Payload, payload) || !isParked(there.score) {
 		return nil
 	}
-	_, err = s.change(ctx, discard, []match{{there, l}}, nil, step{})
+	_, err = s.change(ctx, discard, []match{{entry: there, letter: l}}, nil, step{})
 	return err
 }
 
