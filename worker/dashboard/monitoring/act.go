@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// maxSelected is how many tasks one request may name: the UI shows at most so many on a page.
+	// maxSelected is how many tasks one request may name: the UI shows at most so many
+	// on a page.
 	maxSelected = 100
 	// maxBody is asynqmon's limit.
 	maxBody = 1_000_000
@@ -79,8 +80,8 @@ func selected(w http.ResponseWriter, r *http.Request) ([]string, error) {
 	return ids, nil
 }
 
-// queueOf returns the queue that a lane belongs to, and what to call it in a sentence. It is not ok if there is
-// no such queue; then it has answered.
+// queueOf returns the queue that a lane belongs to, and what to call it in a
+// sentence. It is not ok if there is no such queue; then it has answered.
 func queueOf(w http.ResponseWriter, lane string) (queue, name string, ok bool) {
 	queue, _ = tasks.SplitQueue(lane)
 	if !slices.Contains(tasks.Queues(), queue) {
@@ -139,8 +140,8 @@ func (h *Handler) runOne(ctx context.Context, w http.ResponseWriter, user access
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// cannotRun says why a task was not run. asynq's error does not tell a task that runs already from an
-// outage.
+// cannotRun says why a task was not run. asynq's error does not tell a task that runs
+// already from an outage.
 func (h *Handler) cannotRun(w http.ResponseWriter, a action, err error) {
 	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
 		fail(w, http.StatusNotFound, "The task is not there any more: it is done, or somebody has taken it out.")

@@ -21,17 +21,18 @@ type Config struct {
 	// Redis is where the queues are: a *redis.Client or a *redis.ClusterClient. It stays the
 	// caller's to close. Required.
 	Redis redis.UniversalClient
-	// RootPath is the path that the Handler is mounted at, as the browser sees it, without a slash at its
-	// end: /monitoring or /koo/monitoring, for example. Required.
-	RootPath string
-	// Discard deletes the dead letters of these IDs, after it has told the ledger. It returns how
-	// many it has deleted; those that have changed meanwhile stay. It writes no audit entry.
+	// RootPath is the path that the Handler is mounted at, as the browser sees it,
+	// without a slash at its end: /monitoring or /koo/monitoring, for example.
 	// Required.
+	RootPath string
+	// Discard deletes the dead letters of these IDs, after it has told the ledger. It
+	// returns how many it has deleted; those that have changed meanwhile stay. It
+	// writes no audit entry. Required.
 	Discard func(ctx context.Context, ids []string) (int, error)
 	// Audit takes an entry after each change: Record of an audit.Log. Required.
 	Audit func(ctx context.Context, e audit.Entry)
-	// Links are shown on top of each page, the most important first. On a narrow screen only the first
-	// is shown.
+	// Links are shown on top of each page, the most important first. On a narrow
+	// screen only the first is shown.
 	Links []Link
 }
 
@@ -131,5 +132,5 @@ func fail(w http.ResponseWriter, code int, text string) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text + "\n")) // the client has gone
+	_, _ = w.Write([]byte(text + "\n")) //nolint:gosec // plain text, and nosniff; it fails if the client has gone
 }

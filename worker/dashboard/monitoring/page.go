@@ -31,8 +31,8 @@ type page string
 const nonceMark = "{{kooworker-nonce}}"
 
 var (
-	// linkElsewhere is what the page loads from another host (fonts), and the manifest of an app, which
-	// browsers load without credentials.
+	// linkElsewhere is what the page loads from another host (fonts), and the manifest
+	// of an app, which browsers load without credentials.
 	linkElsewhere = regexp.MustCompile(`<link [^>]*(?:https?://|rel="manifest")[^>]*>`)
 	// features are what the rewriting builds on. Another asynqmon may not have it.
 	features = []string{"</head>", `<div id="root"></div>`, "<script>", "<script src="}
@@ -92,7 +92,8 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request, user access.
 	}
 	if path.Ext(rel) != "" { // perhaps a file; a task's ID may have a dot as well
 		rec := h.ask(r, path.Clean(rel), nil)
-		// asynqmon gives each file a type. It answers with its own page, which has none, if there is no such file.
+		// asynqmon gives each file a type. It answers with its own page, which has
+		// none, if there is no such file.
 		if kind := rec.header.Get("Content-Type"); rec.code == http.StatusOK && kind != "" && !strings.HasPrefix(kind, "text/html") {
 			serveFile(w, rel, rec.body.Bytes())
 			return
@@ -115,17 +116,18 @@ func (p page) serve(w http.ResponseWriter) {
 	h.Set("Content-Security-Policy", pagePolicy(nonce))
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte(strings.ReplaceAll(string(p), nonceMark, nonce))) // the client has gone
+	_, _ = w.Write([]byte(strings.ReplaceAll(string(p), nonceMark, nonce))) // fails if the client has gone
 }
 
-// pagePolicy is what asynqmon's page may do. Material UI writes style elements while the page runs, and
-// gives them the nonce of the page's csp-nonce.
+// pagePolicy is what asynqmon's page may do. Material UI writes style elements while
+// the page runs, and gives them the nonce of the page's csp-nonce.
 func pagePolicy(nonce string) string {
 	return "default-src 'none'; script-src 'nonce-" + nonce + "'; style-src 'self' 'nonce-" + nonce + "'; " +
 		"img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 }
 
-// setHeaders sets what all answers have. Only the page itself gets a policy that allows anything.
+// setHeaders sets what all answers have. Only the page itself gets a policy that
+// allows anything.
 func setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -134,7 +136,8 @@ func setHeaders(h http.Header) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
-// contentTypes are those of the files. asynqmon guesses by content, and takes an SVG for plain text.
+// contentTypes are those of the files. asynqmon guesses by content, and takes an SVG
+// for plain text.
 var contentTypes = map[string]string{
 	".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json", ".map": "application/json",
 	".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon", ".txt": "text/plain; charset=utf-8",
@@ -151,5 +154,5 @@ func serveFile(w http.ResponseWriter, rel string, content []byte) {
 	if strings.HasPrefix(rel, "/static/") { // their names change with their content
 		h.Set("Cache-Control", "private, max-age=31536000, immutable")
 	}
-	_, _ = w.Write(content) // the client has gone
+	_, _ = w.Write(content) //nolint:gosec // an embedded file; it fails if the client has gone
 }

@@ -3,6 +3,7 @@ package monitoring
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,12 +16,14 @@ import (
 const (
 	// maxMember is how many characters of one string of a payload are shown.
 	maxMember = 500
-	// maxPayload is how many bytes of a payload are shown. The UI shows it on each row of a table.
+	// maxPayload is how many bytes of a payload are shown. The UI shows it on each row
+	// of a table.
 	maxPayload = 4000
 )
 
-// shownLetter is what an operator sees of a dead letter's envelope: the cause first, and the task's
-// own payload as the object that it is, not as a string within a string.
+// shownLetter is what an operator sees of a dead letter's envelope: the cause first,
+// and the task's own payload as the object that it is, not as a string within a
+// string.
 type shownLetter struct {
 	Reason     tasks.Reason `json:"reason"`
 	Error      string       `json:"error"`
@@ -34,8 +37,8 @@ type shownLetter struct {
 	Task       any          `json:"task"`
 }
 
-// formatPayload returns the payload of a task as the UI shows it: JSON if it is JSON, which the UI
-// indents. It also serves for results.
+// formatPayload returns the payload of a task as the UI shows it: JSON if it is JSON,
+// which the UI indents. It also serves for results.
 func formatPayload(kind string, payload []byte) string {
 	if len(payload) == 0 {
 		return ""
@@ -75,7 +78,7 @@ func harmless(data []byte) any {
 
 func isAtEnd(dec *json.Decoder) bool {
 	_, err := dec.Token()
-	return err == io.EOF //nolint:errorlint // a Decoder returns it as it is
+	return errors.Is(err, io.EOF)
 }
 
 // mapStrings changes all strings of a JSON value, the names of members included.

@@ -70,8 +70,8 @@ func (r *recorder) WriteHeader(code int) { r.code = code }
 // Write implements http.ResponseWriter.
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-// pageQuery returns what asynqmon may know of a query: which page of a list, and how long the page is. asynqmon
-// reads a page of any length by one script.
+// pageQuery returns what asynqmon may know of a query: which page of a list, and how
+// long the page is. asynqmon reads a page of any length by one script.
 func pageQuery(q url.Values) url.Values {
 	const maxPage = 1_000_000
 	out := make(url.Values)
@@ -83,7 +83,8 @@ func pageQuery(q url.Values) url.Values {
 	return out
 }
 
-// rewrite makes the strings of an answer harmless. The name is that of the member that has the value.
+// rewrite makes the strings of an answer harmless. The name is that of the member
+// that has the value.
 func rewrite(name string, value any) any {
 	switch v := value.(type) {
 	case string:
@@ -111,7 +112,8 @@ func rewrite(name string, value any) any {
 	return value
 }
 
-// taskInfo is asynqmon's answer about one task. asynqmon's own endpoint takes no ID with a slash.
+// taskInfo is asynqmon's answer about one task. asynqmon's own endpoint takes no ID
+// with a slash.
 type taskInfo struct {
 	ID            string `json:"id"`
 	Queue         string `json:"queue"`
@@ -167,5 +169,5 @@ func writeJSON(w http.ResponseWriter, value any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write(append(text, '\n')) // the client has gone
+	_, _ = w.Write(append(text, '\n')) // fails if the client has gone
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The verbs of the endpoints that change something. An endpoint is one task, those that are selected
-// (batch_), or all of a state (_all).
+// The verbs of the endpoints that change something. An endpoint is one task, those
+// that are selected (batch_), or all of a state (_all).
 const (
 	verbPause       = "pause"
 	verbResume      = "resume"
@@ -52,7 +52,8 @@ func parseAction(method, endpoint string) action {
 		}
 		isState = func(name string) bool { return name == "aggregating" }
 	}
-	// <state>_tasks:<verb> is about many tasks, <state>_tasks/<id> and <state>_tasks/<id>:<verb> about one.
+	// <state>_tasks:<verb> is about many tasks, <state>_tasks/<id> and
+	// <state>_tasks/<id>:<verb> about one.
 	if a.state, rest, ok = strings.Cut(rest, "_tasks"); !ok || !isState(a.state) || queue == "" {
 		return action{}
 	}
@@ -121,7 +122,8 @@ func isReadable(endpoint string) bool {
 	return false
 }
 
-// refusal says why an action is refused, and what to do instead. It is "" if the action is allowed.
+// refusal says why an action is refused, and what to do instead. It is "" if the
+// action is allowed.
 func (a action) refusal() string {
 	waiting := a.group == "" && (a.state == "scheduled" || a.state == "retry" || a.state == "archived")
 	isLetter := a.queue == tasks.QueueDeadLetter && a.state == "retry" && a.group == ""
@@ -135,7 +137,7 @@ func (a action) refusal() string {
 		return "Tasks are not archived here: asynq keeps 9,999 archived tasks of a queue and deletes the others, without a receipt. " +
 			"To keep tasks from running, pause the queue or hold the batch (kooworker batch hold); to take them out, use kooworker batch cancel or kooworker cancel."
 	case verb == "cancel":
-		return "A task that is running is not cancelled here: it would only run again a second later, and KooDrive may have carried it out already. " +
+		return "A task that is running is not cancelled here: it would only run again two seconds later, and KooDrive may have carried it out already. " +
 			"Use kooworker cancel or kooworker batch cancel, which also keep it from running again."
 	case a.verb == verbRunAll, a.verb == verbDeleteAll:
 		if a.queue == tasks.QueueDeadLetter {

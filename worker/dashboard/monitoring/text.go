@@ -56,14 +56,15 @@ func isPlain(text string) bool {
 
 // encodeID returns the form of a task's ID that the UI gets, shows, and sends back.
 //
-// IDs hold the names of users, of which KooDrive allows "a/b?c%41#$&". asynqmon's UI puts IDs into
-// URLs as they are, so such a task could not be opened or run; and asynqmon's router takes no
-// slash. So each character that means something in a URL, in the UI's templates of URLs, or that is
-// not visible becomes its number in hexadecimal between two tildes: "a~2f~b". decodeID reads it
-// back. Other IDs stay what they are.
+// IDs hold the names of users, of which KooDrive allows "a/b?c%41#$&". asynqmon's UI
+// puts IDs into URLs as they are, so such a task could not be opened or run; and
+// asynqmon's router takes no slash. So each character that means something in a URL,
+// in the UI's templates of URLs, or that is not visible becomes its number in
+// hexadecimal between two tildes: "a~2f~b". decodeID reads it back. Other IDs stay
+// what they are.
 //
-// An ID that is longer than any of ours is cut, and its digest tells it from others. Nothing can be done with
-// it here; the command line can.
+// An ID that is longer than any of ours is cut, and its digest tells it from others.
+// Nothing can be done with it here; the command line can.
 func encodeID(id string) string {
 	if len(id) > maxID {
 		digest := sha256.Sum256([]byte(id))

@@ -122,7 +122,8 @@ func TestRead_TextFromStrangers(t *testing.T) {
 	}
 }
 
-// A dead letter shows why it died, and what it was about, as objects and not as a string in a string.
+// A dead letter shows why it died, and what it was about, as objects and not as a
+// string in a string.
 func TestRead_PayloadOfLetter(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

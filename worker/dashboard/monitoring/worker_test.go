@@ -61,7 +61,8 @@ func startWorker(t *testing.T, server *redistest.Server, koodriveURL string) {
 	})
 }
 
-// openBatch enqueues tasks as a batch, as package enqueue does. The ID of each task is its device's.
+// openBatch enqueues tasks as a batch, as package enqueue does. The ID of each task
+// is its device's.
 func (b *bundle) openBatch(ledger *batch.Store, id string, all ...tasks.DeviceUnbind) {
 	b.t.Helper()
 	ctx := b.t.Context()
@@ -95,8 +96,8 @@ func (b *bundle) openBatch(ledger *batch.Store, id string, all ...tasks.DeviceUn
 	}
 }
 
-// A worker parks what KooDrive forbids. Run carries out one of the letters in earnest, and Delete
-// discards the other. The ledger of the batch knows both.
+// A worker parks what KooDrive forbids. Run carries out one of the letters in
+// earnest, and Delete discards the other. The ledger of the batch knows both.
 func TestRunAndDiscard_WithWorker(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
