@@ -97,7 +97,7 @@ func (c *dashboardCmd) Run(e *env) error {
 	cancel()
 	<-ended
 	log.Info("dashboard stopped")
-	return err
+	return errors.Join(err, d.Close())
 }
 
 func (c *dashboardCmd) external() (*url.URL, error) {

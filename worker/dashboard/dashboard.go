@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,10 +18,13 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
+	"github.com/kooworker/kooworker/worker/dashboard/monitoring"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/forecast"
 	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 // Config is what a Dashboard needs.
@@ -50,6 +54,11 @@ type Dashboard struct {
 	letters   *deadletter.Store
 	locks     *enqueuelocks.Store
 	forecasts *forecast.Forecaster
+	jobs      *bulk.Store
+	runner    *bulk.Runner
+	shared    *overview.Shared
+	asynqmon  *monitoring.Handler
+	beside    background
 }
 
 //go:embed templates/*.html
@@ -67,13 +76,20 @@ func New(cfg Config) (*Dashboard, error) {
 		cfg.Grace = locks.DefaultGrace
 	}
 	d := &Dashboard{
-		cfg: cfg, batches: batch.NewStore(cfg.Redis), letters: deadletter.NewStore(cfg.Redis), locks: enqueuelocks.NewStore(cfg.Redis), forecasts: forecast.New(cfg.Redis),
+		cfg: cfg, batches: batch.NewStore(cfg.Redis), letters: deadletter.NewStore(cfg.Redis), locks: enqueuelocks.NewStore(cfg.Redis), forecasts: forecast.New(cfg.Redis), jobs: bulk.NewStore(cfg.Redis),
+		shared: overview.NewShared(overview.SharedConfig{Redis: cfg.Redis, Grace: cfg.Grace, Logger: cfg.Logger.Named("overview")}),
 	}
 	if cfg.External != nil {
 		d.prefix = strings.TrimRight(cfg.External.EscapedPath(), "/")
 	}
 	var err error
 	if d.pages, err = d.parse(); err != nil {
+		return nil, err
+	}
+	if d.runner, err = bulk.New(bulk.Config{Redis: cfg.Redis, Logger: cfg.Logger.Named("jobs")}); err != nil {
+		return nil, err
+	}
+	if d.asynqmon, err = d.newMonitoring(); err != nil {
 		return nil, err
 	}
 	d.handler = d.routes()
@@ -83,10 +99,19 @@ func New(cfg Config) (*Dashboard, error) {
 // Prefix is the path that all pages have in common, "" if they are at the root.
 func (d *Dashboard) Prefix() string { return d.prefix }
 
-// Run does what goes on without a request, until ctx ends.
+// Run does what goes on without a request, until ctx ends: it runs the jobs, and takes its turn at
+// reading the overview, of which the charts are made.
 func (d *Dashboard) Run(ctx context.Context) {
-	<-ctx.Done()
+	d.beside.begin(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { d.runner.Run(ctx) })
+	running.Go(func() { d.shared.Run(ctx) })
+	d.beside.wait(ctx)
+	running.Wait()
 }
+
+// Close releases what the Dashboard holds, after Run has returned.
+func (d *Dashboard) Close() error { return d.asynqmon.Close() }
 
 // routes returns the handler of all paths. A proxy may take the prefix off, or leave it.
 func (d *Dashboard) routes() http.Handler {
@@ -102,6 +127,18 @@ func (d *Dashboard) routes() http.Handler {
 		"GET /batches/{id}":          d.batch,
 		"GET /batches/{id}/receipts": d.receipts,
 		"GET /user":                  d.user,
+		"GET /batches/{id}/cancel":   d.confirmCancel,
+		"POST /batches/{id}/cancel":  d.cancelBatch,
+		"POST /batches/{id}/hold":    d.holdBatch,
+		"POST /batches/{id}/release": d.releaseBatch,
+		"GET /dead":                  d.dead,
+		"GET /dead/replay":           d.confirm(bulk.Replay),
+		"POST /dead/replay":          d.order(bulk.Replay),
+		"GET /dead/discard":          d.confirm(bulk.Discard),
+		"POST /dead/discard":         d.order(bulk.Discard),
+		"GET /jobs":                  d.jobList,
+		"GET /jobs/{id}":             d.job,
+		"POST /jobs/{id}/stop":       d.stopJob,
 		"GET /locks":                 d.lockList,
 		"POST /locks/sweep":          d.sweepNow,
 		"GET /audit":                 d.auditLog,
@@ -110,6 +147,8 @@ func (d *Dashboard) routes() http.Handler {
 		guarded(pattern, d.page(handler))
 	}
 	guarded("GET /assets/{name}", d.asset)
+	guarded("/monitoring", d.monitoring)
+	guarded("/monitoring/", d.monitoring)
 	if d.prefix == "" {
 		return mux
 	}

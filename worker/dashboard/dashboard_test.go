@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -71,7 +72,17 @@ func serve(t *testing.T, external string) *site {
 		t.Fatal(err)
 	}
 	s.http = httptest.NewServer(d)
-	t.Cleanup(s.http.Close)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); d.Run(ctx) }()
+	t.Cleanup(func() {
+		s.http.Close()
+		cancel()
+		<-ended
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return s
 }
 
@@ -122,10 +133,10 @@ func (s *site) changes() []audit.Entry {
 }
 
 // Every page that a viewer finds in the menu.
-var pages = []string{"/", "/batches", "/user", "/locks", "/queues", "/audit"}
+var pages = []string{"/", "/dead", "/jobs", "/batches", "/user", "/locks", "/queues", "/audit"}
 
 // Every change.
-var changes = []string{"/queues/pause", "/queues/resume", "/locks/sweep"}
+var changes = []string{"/queues/pause", "/queues/resume", "/locks/sweep", "/dead/replay", "/dead/discard", "/jobs/x/stop", "/batches/x/cancel", "/batches/x/hold", "/batches/x/release"}
 
 func TestDashboard_EveryPageAsksWhoItIs(t *testing.T) {
 	t.Parallel()

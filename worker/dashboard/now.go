@@ -3,7 +3,6 @@ package dashboard
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
@@ -53,10 +52,7 @@ func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	p := nowPage{Overview: v, Waiting: v.Waiting(), Causes: v.Causes(), Dead: reasonRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
-	for i, row := range p.Dead {
-		p.Dead[i].Href = d.prefix + "/dead?" + url.Values{"reason": {string(row.Reason)}}.Encode()
-	}
+	p := nowPage{Overview: v, Waiting: v.Waiting(), Causes: v.Causes(), Dead: d.deadRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
 	p.OK = !slices.ContainsFunc(p.Causes, func(c overview.Cause) bool { return c.Wrong })
 	for _, kind := range gate.Kinds() {
 		q := v.Quota.Calls[kind]

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/overview"
 )
@@ -105,6 +106,9 @@ type problem struct {
 // errNotFound is for a page, or a thing, that does not exist.
 var errNotFound = errors.New("there is no such page")
 
+// errViewer is for a page on which one changes something.
+var errViewer = errors.New("you are a viewer, and only an operator may change something")
+
 // requestError is what is wrong with a request.
 type requestError struct{ text string }
 
@@ -124,7 +128,9 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 	_, isField := errors.AsType[*tasks.FieldError](err)
 	_, isMissing := errors.AsType[*batch.NotFoundError](err)
 	switch {
-	case errors.Is(err, errNotFound), isMissing:
+	case errors.Is(err, errViewer):
+		status = http.StatusForbidden
+	case errors.Is(err, errNotFound), errors.Is(err, bulk.ErrNotFound), isMissing:
 		status = http.StatusNotFound
 	case isRequest, isField:
 		status = http.StatusBadRequest
@@ -139,9 +145,12 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 // notices are what a page may say about what has just been done, by the value of the query
 // "done": nobody else can put words into a page.
 var notices = map[string]string{
-	"paused":  "Paused. Tasks that have begun finish.",
-	"resumed": "Resumed.",
-	"sweep":   "A sweep is enqueued. A worker carries it out; its result appears here.",
+	"paused":    "Paused. Tasks that have begun finish.",
+	"resumed":   "Resumed.",
+	"cancelled": "Cancelled: nothing more of the batch begins. What is in flight finishes.",
+	"held":      "Held: nothing more of the batch begins until it is released.",
+	"released":  "Released: what waits of the batch runs.",
+	"sweep":     "A sweep is enqueued. A worker carries it out; its result appears here.",
 }
 
 // parse reads the templates.
@@ -202,7 +211,9 @@ var menu = []struct {
 	Pages      []string
 }{
 	{"", "Now", []string{"now.html"}},
-	{"batches", "Batches", []string{"batches.html", "batch.html"}},
+	{"dead", "Dead letters", []string{"dead.html", "order.html"}},
+	{"jobs", "Jobs", []string{"jobs.html", "job.html"}},
+	{"batches", "Batches", []string{"batches.html", "batch.html", "cancel.html"}},
 	{"user", "User", []string{"user.html"}},
 	{"locks", "Stale locks", []string{"locks.html"}},
 	{"queues", "Queues", []string{"queues.html"}},

@@ -15,16 +15,17 @@ import (
 // functions are those of the templates.
 var functions = template.FuncMap{
 	"visible": visible, "printable": printable,
-	"number":  number[int64],
-	"count":   number[int],
-	"share":   share,
-	"time":    clock,
-	"ago":     ago,
-	"seconds": func(s int64) string { return humanize.Seconds(float64(s)) },
-	"perSec":  humanize.PerSecond,
-	"bytes":   humanize.Bytes,
-	"ended":   ended,
-	"tableOf": func(v view, caption string, rows any) table { return table{v, caption, rows} },
+	"number":       number[int64],
+	"count":        number[int],
+	"share":        share,
+	"time":         clock,
+	"ago":          ago,
+	"seconds":      func(s int64) string { return humanize.Seconds(float64(s)) },
+	"perSec":       humanize.PerSecond,
+	"bytes":        humanize.Bytes,
+	"ended":        ended,
+	"deviceOrLock": deviceOrLock,
+	"tableOf":      func(v view, caption string, rows any) table { return table{v, caption, rows} },
 }
 
 // table is what the template of a table gets.
