@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/term"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
@@ -85,11 +86,12 @@ func (c *dashboardCmd) Run(e *env) error {
 	if certificate != nil {
 		listener, scheme = tls.NewListener(listener, certificate), "https"
 	}
-	fmt.Fprintf(e.stdout, "The dashboard listens on %s://%s%s/\n", scheme, listener.Addr(), d.Prefix())
+	at := fmt.Sprintf("%s://%s%s/", scheme, listener.Addr(), d.Prefix())
+	fmt.Fprintln(e.stdout, "The dashboard listens on", at)
 	if door.IsOpen() {
 		log.Warn("the dashboard asks nobody who they are: whoever can log in to this machine is an operator; --users-file or --trusted-proxy change that")
 	}
-	log.Info("dashboard listens")
+	log.Info("dashboard listens", zap.String("url", at))
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(e.ctx)
 	go func() { defer close(ended); d.Run(ctx) }()

@@ -173,11 +173,11 @@ func TestDashboard_PagesOfAViewer(t *testing.T) {
 	}
 	for _, path := range changes {
 		for _, method := range []string{"POST", "PUT", "DELETE"} {
-			if a := s.do("bob", method, path, url.Values{"queue": {"unbind"}, "source": {"ledger"}, "reason": {"x"}}); a.code != http.StatusForbidden {
+			if a := s.do("bob", method, path, url.Values{"queue": {"unbind"}, "source": {"ledger"}, "why": {"x"}}); a.code != http.StatusForbidden {
 				t.Errorf("%s %s as a viewer: status %d; want 403", method, path, a.code)
 			}
 		}
-		if a := s.do("alice", "POST", path, url.Values{"queue": {"unbind"}, "source": {"ledger"}, "reason": {"x"}}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.code != http.StatusForbidden {
+		if a := s.do("alice", "POST", path, url.Values{"queue": {"unbind"}, "source": {"ledger"}, "why": {"x"}}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.code != http.StatusForbidden {
 			t.Errorf("%s from a page of another site: status %d; want 403", path, a.code)
 		}
 	}
@@ -192,7 +192,7 @@ func TestDashboard_PagesOfAViewer(t *testing.T) {
 func TestDashboard_PauseAndResume(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "")
-	form := url.Values{"queue": {"unbind"}, "for": {"4h"}, "reason": {"INC-17: <wrong> file"}}
+	form := url.Values{"queue": {"unbind"}, "for": {"4h"}, "why": {"INC-17: <wrong> file"}}
 	a := s.do("alice", "POST", "/queues/pause", form)
 	if a.code != http.StatusSeeOther || a.header.Get("Location") != "/queues?done=paused" {
 		t.Fatalf("%+v; want a redirect to the queues", a)
@@ -217,7 +217,7 @@ func TestDashboard_PauseAndResume(t *testing.T) {
 		t.Errorf("%d lanes are paused, %v; want none", len(paused), err)
 	}
 	all := s.changes()
-	if len(all) != 2 || all[1].By != "alice" || all[1].Via != audit.Dashboard || all[1].Action != "queues paused" || all[1].Subject != "unbind" || all[1].Reason != form.Get("reason") {
+	if len(all) != 2 || all[1].By != "alice" || all[1].Via != audit.Dashboard || all[1].Action != "queues paused" || all[1].Subject != "unbind" || all[1].Reason != form.Get("why") {
 		t.Errorf("the audit log has %+v; want the pause and the resume", all)
 	}
 	if body := s.get("/audit").body; !strings.Contains(body, "queues paused") || !strings.Contains(body, "INC-17: &lt;wrong&gt; file") {
@@ -225,11 +225,11 @@ func TestDashboard_PauseAndResume(t *testing.T) {
 	}
 	for name, form := range map[string]url.Values{
 		"no reason":      {"queue": {"unbind"}},
-		"no such queue":  {"queue": {"<x>"}, "reason": {"x"}},
-		"a long reason":  {"queue": {"unbind"}, "reason": {strings.Repeat("x", 10_000)}},
-		"two lines":      {"queue": {"unbind"}, "reason": {"a\nb"}},
-		"for too long":   {"queue": {"unbind"}, "reason": {"x"}, "for": {"100000h"}},
-		"for a nonsense": {"queue": {"unbind"}, "reason": {"x"}, "for": {"soon"}},
+		"no such queue":  {"queue": {"<x>"}, "why": {"x"}},
+		"a long reason":  {"queue": {"unbind"}, "why": {strings.Repeat("x", 10_000)}},
+		"two lines":      {"queue": {"unbind"}, "why": {"a\nb"}},
+		"for too long":   {"queue": {"unbind"}, "why": {"x"}, "for": {"100000h"}},
+		"for a nonsense": {"queue": {"unbind"}, "why": {"x"}, "for": {"soon"}},
 	} {
 		if a := s.do("alice", "POST", "/queues/pause", form); a.code != http.StatusBadRequest || !strings.Contains(a.body, "want") && !strings.Contains(a.body, "the queues are") {
 			t.Errorf("%s: status %d; want 400, and a page that says what would be right", name, a.code)
@@ -253,7 +253,7 @@ func TestDashboard_Prefix(t *testing.T) {
 	if a := s.get("/koo/worker"); a.code != http.StatusMovedPermanently || a.header.Get("Location") != "/koo/worker/" {
 		t.Errorf("the prefix alone: %+v; want a redirect to /koo/worker/", a)
 	}
-	a := s.do("alice", "POST", "/koo/worker/queues/pause", url.Values{"queue": {"unbind"}, "reason": {"x"}}, "Origin", "https://ops.example.com")
+	a := s.do("alice", "POST", "/koo/worker/queues/pause", url.Values{"queue": {"unbind"}, "why": {"x"}}, "Origin", "https://ops.example.com")
 	if a.code != http.StatusSeeOther || a.header.Get("Location") != "/koo/worker/queues?done=paused" {
 		t.Errorf("%+v; want a redirect below the prefix", a)
 	}

@@ -53,9 +53,9 @@ func queuesOf(r *http.Request) ([]string, error) {
 
 // reasonOf returns the reason that a form gives; a change needs one.
 func reasonOf(r *http.Request, most int) (string, error) {
-	reason, err := formText(r, "reason", most)
+	reason, err := formText(r, "why", most)
 	if err == nil && reason == "" {
-		err = badRequest("reason: it is empty; want a line that tells others why")
+		err = badRequest("why: it is empty; want a line that tells others why")
 	}
 	return reason, err
 }
@@ -85,7 +85,7 @@ func (d *Dashboard) resumeQueues(r *http.Request, user access.User) (reply, erro
 	if err != nil {
 		return reply{}, err
 	}
-	reason, err := formText(r, "reason", pauses.MaxReason)
+	reason, err := formText(r, "why", pauses.MaxReason)
 	if err != nil {
 		return reply{}, err
 	}
