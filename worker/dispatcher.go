@@ -89,7 +89,8 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 	letter := deadletter.Decode(d.ID, string(d.Kind), d.Payload)
 	d.Replay, d.Payload = true, letter.Payload
 	decision := pipeline.Decision{Action: pipeline.Park, Reason: letter.Reason, Error: letter.Error}
-	if arrives := d.Retries == 0; !arrives {
+	arrives := d.Retries == 0
+	if !arrives {
 		d.Attempts = letter.Attempts + d.Retries - 1
 		if why, wait := h.pauses.holds(letter); wait {
 			return pipeline.ToAsynqError(d, h.pipeline.PutBack(ctx, d, why))
@@ -101,14 +102,23 @@ func (h dispatcher) processLetter(ctx context.Context, d pipeline.Delivery) erro
 		}
 	}
 	if decision.Action == pipeline.Complete {
-		_ = h.letters.Unindex(ctx, d.ID) // housekeeping removes an entry without a letter
+		_ = h.letters.Unindex(ctx, letter) // housekeeping removes entries without a letter
 	}
 	if decision.Action == pipeline.Park {
-		// The index may lack the letter's reason: somebody put the letter here by hand,
-		// or the replay failed for another reason.
-		if err := h.letters.IndexReason(ctx, d.ID, decision.Reason); err != nil {
+		if err := h.index(ctx, letter, decision, arrives); err != nil {
 			decision = pipeline.Decision{Action: pipeline.Retry, Reason: decision.Reason, Error: err.Error(), Delay: time.Second}
 		}
 	}
 	return pipeline.ToAsynqError(d, decision)
+}
+
+// index adds a letter that is about to be parked to the index. One that arrives is there
+// already, unless somebody has put it into the queue by hand. One whose replay has failed
+// has died again, perhaps for another reason.
+func (h dispatcher) index(ctx context.Context, letter deadletter.Letter, decision pipeline.Decision, arrives bool) error {
+	if arrives {
+		return h.letters.IndexMissing(ctx, letter)
+	}
+	letter.Reason, letter.DeadAt = decision.Reason, time.Now()
+	return h.letters.IndexDeath(ctx, letter)
 }

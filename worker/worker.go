@@ -128,7 +128,7 @@ func (w *Worker) build() (err error) {
 		return err
 	}
 	w.repairer, err = recovery.New(recovery.Config{
-		Redis: w.rdb, Parker: w.letters, Receipts: receipts, MaxCrashes: cfg.MaxCrashes, Hold: w.clock.Wrong,
+		Redis: w.rdb, Parker: w.letters, IndexDeath: w.letters.IndexDeath, Receipts: receipts, MaxCrashes: cfg.MaxCrashes, Hold: w.clock.Wrong,
 		Logger: w.log.Named("recovery"), OnRepair: w.metrics.countRepairs,
 	})
 	if err != nil {

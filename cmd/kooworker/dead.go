@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
@@ -64,6 +65,34 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 		out.DeadAfter = now.Add(-f.NewerThan)
 	}
 	return out, nil
+}
+
+// subject says for the audit log which dead letters were meant.
+func (f deadFilter) subject() string {
+	text := subject("id", strings.Join(f.ID, " "), "kind", words(f.Kind), "reason", words(f.Reason), "user", f.UserID, "batch", f.Batch,
+		"older than", durationOrNone(f.OlderThan), "newer than", durationOrNone(f.NewerThan))
+	if text == "" {
+		text = "all dead letters"
+	}
+	if f.Limit > 0 {
+		text += fmt.Sprintf(", at most %d", f.Limit)
+	}
+	return text
+}
+
+func words[T ~string](list []T) string {
+	var out []string
+	for _, word := range list {
+		out = append(out, string(word))
+	}
+	return strings.Join(out, " ")
+}
+
+func durationOrNone(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return humanize.Duration(d)
 }
 
 type deadListCmd struct {
@@ -246,6 +275,9 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, rdb redis.Universal
 	res, err := store.Replay(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
 	})
+	if !c.DryRun {
+		e.audit(rdb, audit.Entry{Action: "dead letters replayed", Subject: c.subject(), Count: int64(res.Done)}, err)
+	}
 	if failed, ok := errors.AsType[*deadletter.CanaryError](err); ok {
 		if err := c.printResult(e, "replayed", res, nil); err != nil {
 			return err
@@ -261,7 +293,7 @@ type deadDiscardCmd struct {
 }
 
 // Run implements the command.
-func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Store, singles *history.Store) error {
+func (c *deadDiscardCmd) Run(e *env, rdb redis.UniversalClient, store *deadletter.Store, batches *batch.Store, singles *history.Store) error {
 	filter, err := c.check()
 	if err != nil {
 		return err
@@ -286,39 +318,13 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 	res, err := store.Discard(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate,
 		RecordOutcomes: func(ctx context.Context, receipts []tasks.Receipt) error {
-			return recordOutcomes(ctx, batches, singles, receipts)
+			return bulk.RecordOutcomes(ctx, batches, singles, receipts)
 		},
 	})
 	if !c.DryRun {
-		c.audit(e, res)
+		e.audit(rdb, audit.Entry{Action: "dead letters discarded", Subject: c.subject(), Count: int64(res.Done)}, err)
 	}
 	return c.printResult(e, "discarded", res, err)
-}
-
-// recordOutcomes records outcomes in the ledger of batches and in the history of the
-// other tasks, each where it belongs.
-func recordOutcomes(ctx context.Context, batches *batch.Store, singles *history.Store, receipts []tasks.Receipt) error {
-	var ofBatches, others []tasks.Receipt
-	for _, r := range receipts {
-		if r.IsSet() {
-			ofBatches = append(ofBatches, r)
-		} else {
-			others = append(others, r)
-		}
-	}
-	if _, _, err := batches.RecordOutcomes(ctx, ofBatches); err != nil {
-		return err
-	}
-	keep, err := singles.Keep(ctx)
-	if err != nil {
-		return err
-	}
-	return singles.Record(ctx, others, keep)
-}
-
-// audit logs who discarded what, whatever the log level.
-func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
-	e.audit("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
 }
 
 // confirm asks on the terminal.

@@ -14,6 +14,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 // batchFlags put tasks into a batch.
@@ -175,7 +176,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 		if !c.JSON {
 			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
 		}
-		b, waitErr := watchBatch(e, batch.NewStore(rdb), newForecaster(rdb), sum.Batch, c.Batch.WaitTimeout)
+		b, waitErr := watchBatch(e, batch.NewStore(rdb), forecast.New(rdb), sum.Batch, c.Batch.WaitTimeout)
 		sum.Balance, after = &b, cmp.Or(waitErr, tooManyGone(b, c.Batch.MaxGone))
 	}
 	if printErr := c.printSummary(e, sum); after == nil {
@@ -250,7 +251,7 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 		}
 		return err
 	case sum.Balance != nil:
-		return printStats(e, batchLeft{BatchStats: *sum.Balance}, false)
+		return printStats(e, forecast.Batch{BatchStats: *sum.Balance}, false)
 	default:
 		fmt.Fprintln(e.stdout, sum)
 		return nil

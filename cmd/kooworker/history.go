@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
@@ -18,6 +17,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/userhistory"
 )
@@ -85,7 +85,7 @@ func (c *historyForgetCmd) Run(e *env, rdb redis.UniversalClient, batches *batch
 		forgotten += others
 	}
 	sum := sha256.Sum256([]byte(c.UserID)) // a log must not keep the id that is forgotten
-	e.audit("history of a user forgotten", zap.String("user_sha256", hex.EncodeToString(sum[:])), zap.Int64("receipts", forgotten), zap.Bool("complete", err == nil))
+	e.audit(rdb, audit.Entry{Action: "history of a user forgotten", Subject: subject("user_sha256", hex.EncodeToString(sum[:])), Count: forgotten}, err)
 	if err != nil {
 		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, humanize.Count(forgotten, "receipts")))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -71,7 +72,9 @@ func (c *queuePauseCmd) Run(e *env, rdb redis.UniversalClient) error {
 		return err
 	}
 	order := pauses.Order{By: operator(), Reason: c.Reason, For: c.For}
-	if err := pauses.Set(e.ctx, rdb, names, order); err != nil {
+	err = pauses.Set(e.ctx, rdb, names, order)
+	e.audit(rdb, audit.Entry{Action: "queues paused", Subject: subject("queues", strings.Join(names, " "), "for", durationOrNone(c.For)), Reason: c.Reason}, err)
+	if err != nil {
 		return redisError(err)
 	}
 	return printQueues(e, rdb, names, c.JSON)
@@ -88,7 +91,9 @@ func (c *queueResumeCmd) Run(e *env, rdb redis.UniversalClient) error {
 	if err != nil {
 		return err
 	}
-	if err := pauses.Remove(e.ctx, rdb, names); err != nil {
+	err = pauses.Remove(e.ctx, rdb, names)
+	e.audit(rdb, audit.Entry{Action: "queues resumed", Subject: subject("queues", strings.Join(names, " "))}, err)
+	if err != nil {
 		return redisError(err)
 	}
 	return printQueues(e, rdb, names, c.JSON)

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
 	"github.com/kooworker/kooworker/internal/humanize"
+	"github.com/kooworker/kooworker/worker/forecast/draintime"
 )
 
 // The table of docs/scale.md is what the model says.

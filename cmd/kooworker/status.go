@@ -17,6 +17,7 @@ import (
 	"github.com/kooworker/kooworker/internal/cancelable"
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/overview"
@@ -292,7 +293,7 @@ func batchState(b overview.Batch) string {
 		parts = append(parts, "late: due by "+b.DueBy.Local().Format(time.DateTime))
 	}
 	if b.Held != nil {
-		parts = append(parts, "held "+heldText(*b.Held))
+		parts = append(parts, "held "+forecast.HeldText(*b.Held))
 	}
 	if b.Dead > 0 {
 		parts = append(parts, fmt.Sprintf("%d dead", b.Dead))

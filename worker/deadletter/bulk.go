@@ -4,63 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/time/rate"
 
 	"github.com/kooworker/kooworker/tasks"
 )
-
-// List yields the letters that match, the latest death first; if the filter names
-// reasons, reason by reason. It ends with an error if Redis fails. Letters that
-// arrive are included, and letters that are being replayed are not.
-func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[Letter, error] {
-	return func(yield func(Letter, error) bool) {
-		n := 0
-		for page, err := range s.pages(ctx, f) {
-			if err != nil {
-				yield(Letter{}, err)
-				return
-			}
-			for _, e := range page {
-				l := e.letter()
-				if !f.matches(l) {
-					continue
-				}
-				if !yield(l, nil) {
-					return
-				}
-				if n++; n == f.Limit {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Stats counts the dead letters.
-type Stats struct {
-	Total    int                  `json:"total"`
-	ByReason map[tasks.Reason]int `json:"by_reason"`
-	ByKind   map[tasks.Kind]int   `json:"by_kind"`
-}
-
-// Stats counts the letters that match.
-func (s *Store) Stats(ctx context.Context, f Filter) (Stats, error) {
-	stats := Stats{ByReason: map[tasks.Reason]int{}, ByKind: map[tasks.Kind]int{}}
-	for l, err := range s.List(ctx, f) {
-		if err != nil {
-			return Stats{}, err
-		}
-		stats.Total++
-		stats.ByReason[l.Reason]++
-		stats.ByKind[l.Kind]++
-	}
-	return stats, nil
-}
 
 // Result is what Replay or Discard did.
 type Result struct {
@@ -80,48 +30,21 @@ type Options struct {
 	// RecordOutcomes records which letters are discarded, before they are: those of batches
 	// and the others. Without it Discard refuses letters that belong to a batch.
 	RecordOutcomes func(ctx context.Context, receipts []tasks.Receipt) error
+	// Fence makes the change one that can be continued. Without it a change that is
+	// interrupted leaves the rest as it was.
+	Fence *Fence
 }
 
 // ErrNoLedger is returned by Discard for letters of a batch if
 // Options.RecordOutcomes is not set.
 var ErrNoLedger = errors.New("the dead letter belongs to a batch, and its ledger must know: want Options.RecordOutcomes")
 
-// replayCmd puts a parked letter into pending, unless it has changed: it may have
-// been replayed, and have died of another reason, since it was read.
-//
-// KEYS[1] -> asynq:{dead-letter}:t:<id>
-// KEYS[2] -> asynq:{dead-letter}:retry
-// KEYS[3] -> asynq:{dead-letter}:pending
-// KEYS[4…] -> kooworker:{dead-letter}:reason:<reason>, of all reasons
-// --
-// ARGV[1] -> ID
-// ARGV[2] -> least score of a parked letter
-// ARGV[3] -> the message that was read
-// ARGV[4] -> the current time in Unix ns, which asynq keeps of pending tasks
-//
-// Returns 1, or 0 if the letter has changed or is not parked any more.
-var replayCmd = redis.NewScript(ifUnchangedLua + `
-redis.call("ZREM", KEYS[2], ARGV[1])
-redis.call("LPUSH", KEYS[3], ARGV[1])
-redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[4])
-return 1
-`)
-
-// discardCmd deletes a parked letter and its entries in the index, unless it has
-// changed. It has the KEYS and ARGV of replayCmd, and returns the same. It does not
-// use pending and the time.
-var discardCmd = redis.NewScript(ifUnchangedLua + `
-redis.call("ZREM", KEYS[2], ARGV[1])
-redis.call("DEL", KEYS[1])
-for i = 4, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
-return 1
-`)
-
 // Replay makes the letters that match run once more, in their queue. It returns
 // when they are pending, not when they are done. A letter that dies again
 // meanwhile is not replayed again.
 func (s *Store) Replay(ctx context.Context, f Filter, o Options) (Result, error) {
-	return s.bulkApply(ctx, f, o, replayCmd, func(context.Context, []entry) error { return nil })
+	o.RecordOutcomes = nil
+	return s.apply(ctx, f, o, replay)
 }
 
 // Discard deletes the letters that match, for good.
@@ -131,14 +54,14 @@ func (s *Store) Replay(ctx context.Context, f Filter, o Options) (Result, error)
 // is replayed instead, the ledger records the outcome of the replay.
 func (s *Store) Discard(ctx context.Context, f Filter, o Options) (Result, error) {
 	o.Canary = Canary{} // a deletion has no outcome to wait for
-	return s.bulkApply(ctx, f, o, discardCmd, o.recordDiscarded)
+	return s.apply(ctx, f, o, discard)
 }
 
 // recordDiscarded records letters as discarded.
-func (o Options) recordDiscarded(ctx context.Context, chunk []entry) error {
+func (o Options) recordDiscarded(ctx context.Context, chunk []match) error {
 	var receipts []tasks.Receipt
-	for _, e := range chunk {
-		if receipt, ok := e.letter().Receipt(tasks.Discarded); ok {
+	for _, m := range chunk {
+		if receipt, ok := m.letter.Receipt(tasks.Discarded); ok {
 			receipts = append(receipts, receipt)
 		}
 	}
@@ -152,105 +75,154 @@ func (o Options) recordDiscarded(ctx context.Context, chunk []entry) error {
 	return o.RecordOutcomes(ctx, receipts)
 }
 
-// bulkApply runs a script for every letter that matches, chunk by chunk. It calls
-// before with each chunk first.
-func (s *Store) bulkApply(ctx context.Context, f Filter, o Options, script *redis.Script, before func(context.Context, []entry) error) (Result, error) {
-	var res Result
+// bulk is a Replay or Discard under way.
+type bulk struct {
+	*Store
+	Options
+
+	filter  Filter
+	verb    verb
+	src     source
+	limiter *rate.Limiter
+	canary  *canaryRun
+	at      Position
+	matched int // with those before the change was interrupted
+	res     Result
+}
+
+// apply changes every letter that matches, chunk by chunk.
+func (s *Store) apply(ctx context.Context, f Filter, o Options, v verb) (Result, error) {
 	if err := o.Canary.validate(); err != nil {
-		return res, err
+		return Result{}, err
 	}
-	if err := script.Load(ctx, s.rdb).Err(); err != nil {
-		return res, fmt.Errorf("load the script: %w", err)
-	}
-	limiter, canary := newLimiter(o.Rate), &canaryRun{Canary: o.Canary}
-	for page, err := range s.pages(ctx, f) {
-		if err != nil {
-			return res, err
-		}
-		matching := filterMatching(page, f, &res)
-		if o.DryRun {
-			continue
-		}
-		for len(matching) > 0 {
-			n := min(limiter.Burst(), len(matching))
-			isCanary := canary.remaining() > 0
-			if isCanary {
-				n = min(n, canary.remaining())
-			}
-			chunk := matching[:n]
-			matching = matching[n:]
-			if err := limiter.WaitN(ctx, n); err != nil {
-				return res, err
-			}
-			if err := before(ctx, chunk); err != nil {
-				return res, fmt.Errorf("dead letters: %w", err)
-			}
-			done, err := s.run(ctx, script, chunk)
-			res.Done, res.Skipped = res.Done+len(done), res.Skipped+n-len(done)
-			if err != nil {
-				return res, err
-			}
-			if !isCanary {
-				continue
-			}
-			if canary.sent = append(canary.sent, done...); canary.remaining() == 0 {
-				if err := s.awaitCanary(ctx, canary); err != nil {
-					return res, err
-				}
-			}
-		}
-		if f.Limit > 0 && res.Matched >= f.Limit {
-			break
-		}
-	}
-	return res, nil
-}
-
-// filterMatching counts the entries that match, and returns those that are parked.
-// The script cannot act on those that arrive.
-func filterMatching(page []entry, f Filter, res *Result) []entry {
-	var out []entry
-	for _, e := range page {
-		if f.Limit > 0 && res.Matched >= f.Limit {
-			break
-		}
-		if !f.matches(e.letter()) {
-			continue
-		}
-		res.Matched++
-		if !isParked(e.score) {
-			res.Skipped++
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-// run runs a script for some letters in one exchange with Redis. It returns those
-// that had not changed.
-func (s *Store) run(ctx context.Context, script *redis.Script, chunk []entry) (done []entry, err error) {
-	results, keys := make([]*redis.Cmd, 0, len(chunk)), append([]string{retryKey, pendingKey}, indexKeys()...)
-	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, e := range chunk {
-			results = append(results, script.EvalSha(ctx, p, append([]string{taskPrefix + e.id}, keys...),
-				e.id, minParkedScore(), e.message, time.Now().UnixNano()))
-		}
-		return nil
-	})
-	for i, result := range results {
-		if n, err := result.Int(); err == nil && n == 1 {
-			done = append(done, chunk[i])
-		}
-	}
+	src, err := s.source(ctx, f)
 	if err != nil {
-		return done, fmt.Errorf("dead letters: %w", err)
+		return Result{}, err
 	}
-	return done, nil
+	b := &bulk{Store: s, Options: o, filter: f, verb: v, src: src, limiter: newLimiter(o.Rate), canary: &canaryRun{Canary: o.Canary, sent: map[string]string{}}}
+	if o.Fence != nil {
+		b.at, b.matched, b.canary.sent = o.Fence.At, o.Fence.Matched, o.Fence.CanarySent
+	} else if b.at, err = s.Top(ctx); err != nil {
+		return Result{}, err
+	}
+	err = b.run(ctx)
+	return b.res, err
+}
+
+func (b *bulk) run(ctx context.Context) error {
+	// Perhaps the whole canary was sent before the change was interrupted.
+	if err := b.judgeCanary(ctx); err != nil {
+		return err
+	}
+	for isEnd := b.isFull(); !isEnd; {
+		var page []match
+		var next Position
+		var looked int
+		var err error
+		if page, next, looked, isEnd, err = b.nextPage(ctx); err != nil {
+			return err
+		}
+		if err := b.applyPage(ctx, page, next, looked); err != nil {
+			return err
+		}
+		isEnd = isEnd || b.isFull()
+	}
+	return nil
+}
+
+// isFull reports whether the filter's limit is reached.
+func (b *bulk) isFull() bool { return b.filter.Limit > 0 && b.matched+b.res.Matched >= b.filter.Limit }
+
+// nextPage reads a page: the letters that match, the position behind it, and how many entries
+// it has. If the change can be continued, it waits a moment for letters that are arriving: they
+// have died before the change was ordered.
+func (b *bulk) nextPage(ctx context.Context) (page []match, next Position, looked int, isEnd bool, err error) {
+	const patience, pause = 2 * time.Second, 50 * time.Millisecond
+	began := time.Now()
+	for {
+		entries, next, isEnd, err := b.read(ctx, b.src, b.at, pageSize)
+		if err != nil {
+			return nil, next, 0, false, err
+		}
+		page = b.src.selectFrom(b.filter, entries)
+		if b.filter.Limit > 0 {
+			page = page[:min(len(page), b.filter.Limit-b.matched-b.res.Matched)]
+		}
+		arrives := func(m match) bool { return !isParked(m.score) }
+		if b.Fence == nil || !slices.ContainsFunc(page, arrives) || time.Since(began) > patience {
+			return page, next, len(entries), isEnd, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, next, 0, false, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// applyPage changes the letters of a page of so many entries, and moves the position behind it.
+func (b *bulk) applyPage(ctx context.Context, page []match, next Position, looked int) error {
+	passed := 0 // entries
+	for first := true; first || len(page) > 0; first = false {
+		most := min(b.verb.chunk, b.limiter.Burst())
+		isCanary := b.canary.remaining() > 0
+		if isCanary {
+			most = min(most, b.canary.remaining())
+		}
+		chunk := page[:min(len(page), most)]
+		page = page[len(chunk):]
+		st := step{matched: len(chunk), from: b.at, to: next, looked: looked - passed, canary: isCanary}
+		if len(page) > 0 {
+			last := chunk[len(chunk)-1]
+			st.to, st.looked = last.position(), last.nth-passed
+		}
+		passed += st.looked
+		// The script cannot act on letters that arrive.
+		parked := slices.DeleteFunc(slices.Clone(chunk), func(m match) bool { return !isParked(m.score) })
+		st.skipped = len(chunk) - len(parked)
+		if b.DryRun {
+			b.res.Matched, b.res.Skipped, b.at = b.res.Matched+st.matched, b.res.Skipped+st.skipped, st.to
+			continue
+		}
+		if err := b.applyChunk(ctx, parked, st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyChunk changes some letters, and moves the position behind them.
+func (b *bulk) applyChunk(ctx context.Context, chunk []match, st step) error {
+	if err := b.limiter.WaitN(ctx, len(chunk)); err != nil {
+		return err
+	}
+	if b.verb == discard {
+		if err := b.Fence.check(ctx, b.rdb); err != nil {
+			return err
+		}
+		// If the process dies here, the letters are taken for discarded, and still there.
+		// If the change is continued, they are recorded once more, and deleted.
+		if err := b.recordDiscarded(ctx, chunk); err != nil {
+			return fmt.Errorf("dead letters: %w", err)
+		}
+	}
+	// The letters are changed and the position is moved in one step. So the process may
+	// die before or after it.
+	done, err := b.change(ctx, b.verb, chunk, b.Fence, st)
+	if err != nil {
+		return err
+	}
+	b.at = st.to
+	b.res.Matched, b.res.Done, b.res.Skipped = b.res.Matched+st.matched, b.res.Done+len(done), b.res.Skipped+st.skipped+len(chunk)-len(done)
+	if !st.canary {
+		return nil
+	}
+	b.canary.add(done)
+	return b.judgeCanary(ctx)
 }
 
 // newLimiter spreads letters over time. Its burst is how many letters travel in
-// one exchange with Redis. At 100 scripts in a row nobody else waits noticeably.
+// one exchange with Redis.
 func newLimiter(perSecond float64) *rate.Limiter {
 	const maxBurst, exchanges = 100, 20 // the latter a second
 	if perSecond <= 0 {

@@ -3,7 +3,11 @@ package deadletter
 import (
 	"cmp"
 	"context"
+	"crypto/sha1" //nolint:gosec // Redis' scripts know no other
+	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -19,7 +23,8 @@ type Canary struct {
 	Timeout time.Duration
 }
 
-const defaultCanaryTimeout = 5 * time.Minute
+// DefaultCanaryTimeout is the default of Canary.Timeout.
+const DefaultCanaryTimeout = 5 * time.Minute
 
 func (c Canary) validate() error {
 	if c.Size < 0 || c.MinSuccess < 0 || c.MinSuccess > 1 || c.MinSuccess != c.MinSuccess {
@@ -49,34 +54,64 @@ func (e *CanaryError) Hint() string {
 // canaryRun is a canary under way.
 type canaryRun struct {
 	Canary
-	sent []entry // as they were when they were replayed
+
+	sent   map[string]string // by ID the SHA-1 of the message that was replayed
+	judged bool
 }
 
 // remaining returns how many letters of the canary are still to be replayed.
 func (c *canaryRun) remaining() int { return max(c.Size-len(c.sent), 0) }
 
+// add notes letters that were replayed.
+func (c *canaryRun) add(done []match) {
+	for _, m := range done {
+		c.sent[m.id] = sha1Of(m.message)
+	}
+}
+
+func sha1Of(message string) string {
+	sum := sha1.Sum([]byte(message)) //nolint:gosec // tells one message from the next; no secret
+	return hex.EncodeToString(sum[:])
+}
+
+// judgeCanary waits for the outcomes if the whole canary was sent, once.
+func (b *bulk) judgeCanary(ctx context.Context) error {
+	if b.canary.Size == 0 || b.canary.judged || b.canary.remaining() > 0 || b.DryRun {
+		return nil
+	}
+	succeeded, err := b.awaitCanary(ctx, b.canary)
+	if err != nil {
+		return err
+	}
+	b.canary.judged = true
+	if b.Fence != nil && b.Fence.OnCanary != nil {
+		return b.Fence.OnCanary(ctx, len(b.canary.sent), succeeded)
+	}
+	return nil
+}
+
 // awaitCanary waits for the outcomes. It returns a CanaryError if too few letters
 // succeed in time.
-func (s *Store) awaitCanary(ctx context.Context, c *canaryRun) error {
-	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, defaultCanaryTimeout))
+func (s *Store) awaitCanary(ctx context.Context, c *canaryRun) (succeeded int, err error) {
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.Timeout, DefaultCanaryTimeout))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	open, succeeded := c.sent, 0
+	open := slices.Collect(maps.Keys(c.sent))
 	for limited.Err() == nil {
-		var still []entry
-		for _, e := range open {
-			now, err := s.find(limited, e.id)
+		var still []string
+		for _, id := range open {
+			now, err := s.find(limited, id)
 			switch {
 			case err != nil && limited.Err() == nil:
-				return err
+				return succeeded, err
 			case err != nil: // out of time
-				still = append(still, e)
+				still = append(still, id)
 			case now.message == "": // it was carried out, and is gone
 				succeeded++
-			case isParked(now.score) && now.message != e.message: // it died again
+			case isParked(now.score) && sha1Of(now.message) != c.sent[id]: // it died again
 			default:
-				still = append(still, e)
+				still = append(still, id)
 			}
 		}
 		if open = still; len(open) == 0 {
@@ -88,10 +123,10 @@ func (s *Store) awaitCanary(ctx context.Context, c *canaryRun) error {
 		}
 	}
 	if len(open) > 0 && ctx.Err() != nil {
-		return ctx.Err()
+		return succeeded, ctx.Err()
 	}
 	if float64(succeeded) < c.MinSuccess*float64(len(c.sent)) {
-		return &CanaryError{Replayed: len(c.sent), Succeeded: succeeded, MinSuccess: c.MinSuccess}
+		return succeeded, &CanaryError{Replayed: len(c.sent), Succeeded: succeeded, MinSuccess: c.MinSuccess}
 	}
-	return nil
+	return succeeded, nil
 }

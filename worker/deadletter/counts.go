@@ -15,31 +15,38 @@ import (
 type Counts struct {
 	Total    int64                  `json:"total"`
 	ByReason map[tasks.Reason]int64 `json:"by_reason"`
+	ByKind   map[tasks.Kind]int64   `json:"by_kind"`
 }
 
 // Counts counts the dead letters without reading them: in a millisecond, however many there
 // are. Total is exact. The others are the lengths of the index. So a letter that somebody has
-// deleted in asynqmon counts under its reason until PruneIndex finds that out, and one that
-// is being replayed counts there, too. Letters of reasons that this version does not know
-// are in Total only. Stats reads all letters, and is exact.
+// deleted in asynqmon counts under its reason and kind until PruneIndex finds that out, and one that
+// is being replayed counts there, too. A letter that has died of several reasons counts under each.
+// Letters of reasons that this version does not know are not in ByReason; those of unknown kinds
+// count as KindUnknown. Stats reads all letters, and is exact.
 func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	var total *redis.IntCmd
-	lengths := make(map[tasks.Reason]*redis.IntCmd)
+	lengths := make(map[slot]*redis.IntCmd)
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		total = p.ZCount(ctx, asynqx.RetryKey(tasks.QueueDeadLetter), strconv.FormatInt(minParkedScore(), 10), "+inf")
-		for _, reason := range tasks.Reasons() {
-			lengths[reason] = p.ZCard(ctx, indexKey(reason))
+		for _, at := range slots(nil, nil) {
+			lengths[at] = p.ZCard(ctx, indexPrefix+at.set())
 		}
 		return nil
 	})
 	if err != nil {
 		return Counts{}, fmt.Errorf("count the dead letters: %w", err)
 	}
-	counts := Counts{Total: total.Val(), ByReason: make(map[tasks.Reason]int64)}
-	for reason, length := range lengths {
-		if n := min(length.Val(), counts.Total); n > 0 {
-			counts.ByReason[reason] = n
+	counts := Counts{Total: total.Val(), ByReason: make(map[tasks.Reason]int64), ByKind: make(map[tasks.Kind]int64)}
+	for at, length := range lengths {
+		n := length.Val()
+		if n == 0 || counts.Total == 0 {
+			continue
 		}
+		if at.reason != unknownReason {
+			counts.ByReason[at.reason] = min(counts.ByReason[at.reason]+n, counts.Total)
+		}
+		counts.ByKind[at.kind] = min(counts.ByKind[at.kind]+n, counts.Total)
 	}
 	return counts, nil
 }

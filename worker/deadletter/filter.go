@@ -14,15 +14,16 @@ const KindUnknown tasks.Kind = "unknown"
 // Filter selects letters. The zero value selects all. A letter must match every
 // field that is set.
 type Filter struct {
-	IDs     []string       // any of these
-	Kinds   []tasks.Kind   // any of these, which may be KindUnknown
-	Reasons []tasks.Reason // any of these
-	UserID  string
-	Batch   string
+	IDs     []string       `json:"ids,omitempty"`     // any of these
+	Kinds   []tasks.Kind   `json:"kinds,omitempty"`   // any of these, which may be KindUnknown
+	Reasons []tasks.Reason `json:"reasons,omitempty"` // any of these
+	UserID  string         `json:"user_id,omitempty"`
+	Batch   string         `json:"batch,omitempty"`
 	// DeadBefore and DeadAfter bound the time of death.
-	DeadBefore, DeadAfter time.Time
+	DeadBefore time.Time `json:"dead_before,omitzero"`
+	DeadAfter  time.Time `json:"dead_after,omitzero"`
 	// Limit is the greatest number of letters; 0 is no limit.
-	Limit int
+	Limit int `json:"limit,omitempty"`
 }
 
 // Empty reports whether the filter selects everything.

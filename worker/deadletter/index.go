@@ -3,138 +3,278 @@ package deadletter
 import (
 	"context"
 	"fmt"
-	"iter"
+	"hash/fnv"
 	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
 )
 
-// The index lists the letters of each reason, so that finding 12 letters among
-// 700,000 does not read 700,000. It is one sorted set per reason, of IDs by time
-// of death, beside asynq's keys and under the same hash tag. The time is Redis'
-// own, and each entry is above those that came before it.
+// The index lists the letters in sorted sets of IDs, so that finding 12 letters among a
+// million does not read a million. Each letter is in one set for its reason and kind, in
+// one of 65,536 sets for its user, if it has one, and in one for its batch, if it has one:
 //
-// An entry goes with its letter: Discard removes it, and the worker calls Unindex
-// when a replay has succeeded. If somebody deletes the letter by hand, or the worker
-// dies in between, the entry is removed when it is read, or by PruneIndex. A letter
-// that has died of another reason since still has the old entry, until it is gone. So
-// the letter itself is always read.
+//	kooworker:{dead-letter}:reason:<reason>:<kind>
+//	kooworker:{dead-letter}:user:<the hash of the user>
+//	kooworker:{dead-letter}:batch:<batch>
 //
-// No entry is missing. Every letter has one under the reason that it shows: Park
-// adds it after it has stored the letter and before it returns, and the worker calls
-// IndexReason before it parks a replay that failed. If Park is interrupted between
-// storing and indexing, the original task stays where it was and will be parked
-// again. Only a letter whose work is done has none, if asynq could not remove it.
+// A reason or a kind that this version does not know counts as "unknown", so the sets for
+// reasons and kinds are few, and all of them together list every letter. The sets for
+// users are so many that a user shares a set with some dozens among a million.
 //
-// There are indexes of known reasons only. Letters of other reasons, which another
-// version or a stranger has written, are found by reading everything.
-func indexKey(reason tasks.Reason) string {
-	return "kooworker:{" + tasks.QueueDeadLetter + "}:reason:" + string(reason)
+// # Scores
+//
+// The score of an entry is when the letter died, in µs by Redis' clock, and one more than
+// the score before, if that clock has not moved on or goes back. So no two deaths have one
+// score, and a death has a higher score than all deaths before it, whichever worker writes it.
+// A letter has one score in all its sets. So several sets can be read as if they were
+// one, and a position in one is a position in the others. What changes all letters that
+// match notes the highest score first. Letters that it has replayed, and that die again,
+// are above it, and none is replayed twice.
+//
+// A letter that says it died at quite another time is also in the set misdated: the clock
+// of its worker is wrong, or the letter lay somewhere else. A search by age begins at a
+// place that the scores tell, and reads that set besides.
+//
+// # Entries and letters
+//
+// An entry goes with its letter: Discard removes it, and the worker calls Unindex when a
+// replay has succeeded. If somebody deletes the letter by hand, or the worker dies in
+// between, the entry is removed when it is read, or by PruneIndex. A letter that has died of
+// another reason since still has the old entry, until it is gone. So the letter itself is
+// always read, and counts only in the set of the reason that it shows.
+//
+// No entry is missing. Park adds a letter's entries after it has stored the letter and before
+// it returns, and the worker and the repairer call IndexDeath before they park a replay that
+// failed. If Park is interrupted between storing and indexing, the original task stays where
+// it was and will be parked again. Only a letter whose work is done has none, if asynq
+// could not remove it. Letters that an earlier version has parked get theirs from
+// EnsureIndex, which every reader calls; and workers look for missing ones all the time,
+// since an earlier version may still run. See Reindex.
+//
+// The set sets lists the names of all sets, so that PruneIndex finds them.
+const indexPrefix = "kooworker:{" + tasks.QueueDeadLetter + "}:"
+
+const (
+	setsKey     = indexPrefix + "sets"
+	clockKey    = indexPrefix + "clock"
+	indexedKey  = indexPrefix + "indexed"
+	misdatedSet = "misdated"
+)
+
+// unknownReason is the reason of the set for letters whose reason this version does not know.
+const unknownReason tasks.Reason = "unknown"
+
+// maxClockSkew is how far the time that a letter names may be from its score. It is in µs.
+const maxClockSkew = 10 * 60 * 1_000_000
+
+// slot is one of the sets for reasons and kinds.
+type slot struct {
+	reason tasks.Reason
+	kind   tasks.Kind
 }
 
-// indexCmd adds a letter to an index.
+// slotOf returns the slot of a letter.
+func slotOf(l Letter) slot {
+	s := slot{l.Reason, l.Kind}
+	if !s.reason.Known() {
+		s.reason = unknownReason
+	}
+	if !s.kind.Known() {
+		s.kind = KindUnknown
+	}
+	return s
+}
+
+func (s slot) set() string { return "reason:" + string(s.reason) + ":" + string(s.kind) }
+
+// slotReasons and slotKinds are what slots are made of.
+func slotReasons() []tasks.Reason { return append(tasks.Reasons(), unknownReason) }
+
+func slotKinds() []tasks.Kind { return append(tasks.Kinds(), KindUnknown) }
+
+// userSet is the set for a user, whom others share.
+func userSet(user string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(user))
+	return fmt.Sprintf("user:%04x", h.Sum32()>>16^h.Sum32()&0xffff)
+}
+
+func batchSet(batch string) string { return "batch:" + batch }
+
+// setsOf returns the names of a letter's sets: first the one of its slot.
+func setsOf(l Letter) []string {
+	sets := []string{slotOf(l).set()}
+	if l.UserID != "" {
+		sets = append(sets, userSet(l.UserID))
+	}
+	if l.Batch != "" {
+		sets = append(sets, batchSet(l.Batch))
+	}
+	return sets
+}
+
+// indexCmd adds a letter to its sets. A new death gets a new score in all of them, else
+// only what is missing is added, with the score that the letter has.
 //
-// KEYS[1] -> kooworker:{dead-letter}:reason:<reason>
+// KEYS[1] -> kooworker:{dead-letter}:clock, the score that was given last
+// KEYS[2] -> kooworker:{dead-letter}:sets
+// KEYS[3] -> kooworker:{dead-letter}:misdated
+// KEYS[4…] -> the letter's sets
 // --
-// ARGV[1] -> ID.
+// ARGV[1] -> ID
+// ARGV[2] -> 1 if it has just died, or is about to
+// ARGV[3] -> when it died, in µs as it says itself; "" if unknown
+// ARGV[4] -> how far this may be from its score
+// ARGV[5] -> 1 if ARGV[3] is its score, should it have none
+// ARGV[6…] -> the names of its sets
+//
+// Returns how many of its sets it was added to.
 var indexCmd = redis.NewScript(`
-local now = redis.call("TIME")
-local last = redis.call("ZREVRANGE", KEYS[1], 0, 0, "WITHSCORES")[2] or 0
-local score = math.max(now[1] * 1000 + math.floor(now[2] / 1000), last + 1)
-return redis.call("ZADD", KEYS[1], string.format("%.0f", score), ARGV[1])
+local function number(n) return string.format("%.0f", n) end
+local function tick()
+	local now = redis.call("TIME")
+	local at = math.max(now[1] * 1000000 + now[2], (tonumber(redis.call("GET", KEYS[1])) or 0) + 1)
+	redis.call("SET", KEYS[1], number(at))
+	return at
+end
+
+local id, died, score, missing = ARGV[1], tonumber(ARGV[3]), nil, {}
+for i = 4, #KEYS do
+	local has = ARGV[2] ~= "1" and redis.call("ZSCORE", KEYS[i], id)
+	if has then
+		score = math.max(score or 0, tonumber(has))
+	else
+		missing[#missing + 1] = i
+	end
+end
+if #missing == 0 then return 0 end
+if not score then
+	score = tick()
+	if ARGV[5] == "1" and died and died < score then score = died end
+end
+for _, i in ipairs(missing) do
+	redis.call("ZADD", KEYS[i], number(score), id)
+	redis.call("ZADD", KEYS[2], 0, ARGV[i + 2])
+end
+if died and math.abs(died - score) > tonumber(ARGV[4]) then
+	redis.call("ZADD", KEYS[3], number(score), id)
+	redis.call("ZADD", KEYS[2], 0, "` + misdatedSet + `")
+elseif ARGV[2] == "1" then
+	redis.call("ZREM", KEYS[3], id)
+end
+return #missing
 `)
 
-// IndexReason adds a letter that is about to die, or has just died, to the index
-// of a reason.
-func (s *Store) IndexReason(ctx context.Context, id string, reason tasks.Reason) error {
-	if !reason.Known() {
-		return nil
+// indexMode says what a letter's entries are made for.
+type indexMode int
+
+const (
+	hasDied   indexMode = iota // it has just died, or is about to be parked again
+	isThere                    // it is there, and may lack entries
+	wasParked                  // the same, and an earlier version has parked it
+)
+
+// indexArgs returns the KEYS and ARGV of indexCmd.
+func indexArgs(l Letter, mode indexMode) (keys []string, args []any) {
+	flag := map[bool]string{true: "1", false: "0"}
+	keys = []string{clockKey, setsKey, indexPrefix + misdatedSet}
+	var died any = ""
+	if !l.DeadAt.IsZero() {
+		died = l.DeadAt.UnixMicro()
 	}
-	if err := indexCmd.Run(ctx, s.rdb, []string{indexKey(reason)}, id).Err(); err != nil {
-		return fmt.Errorf("index dead letter %s: %w", id, err)
+	args = []any{l.ID, flag[mode == hasDied], died, maxClockSkew, flag[mode == wasParked]}
+	for _, set := range setsOf(l) {
+		keys, args = append(keys, indexPrefix+set), append(args, set)
+	}
+	return keys, args
+}
+
+func (s *Store) index(ctx context.Context, l Letter, mode indexMode) error {
+	if l.UserID == "" {
+		l.UserID = userIn(l.Payload) // as it is read
+	}
+	keys, args := indexArgs(l, mode)
+	if err := indexCmd.Run(ctx, s.rdb, keys, args...).Err(); err != nil {
+		return fmt.Errorf("index dead letter %s: %w", l.ID, err)
 	}
 	return nil
 }
 
-// Unindex removes a letter whose replay has succeeded from the index.
-func (s *Store) Unindex(ctx context.Context, id string) error {
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, key := range indexKeys() {
-			p.ZRem(ctx, key, id)
-		}
-		return nil
-	})
-	return err
-}
+// IndexDeath adds a letter that is about to be parked again to the index, with the reason
+// that it has now.
+func (s *Store) IndexDeath(ctx context.Context, l Letter) error { return s.index(ctx, l, hasDied) }
 
-// indexKeys are the keys of all indexes.
-func indexKeys() []string {
-	var keys []string
-	for _, reason := range tasks.Reasons() {
-		keys = append(keys, indexKey(reason))
-	}
-	return keys
-}
+// IndexMissing adds to the index what it lacks of a letter that is arriving or is parked.
+func (s *Store) IndexMissing(ctx context.Context, l Letter) error { return s.index(ctx, l, isThere) }
 
-// pruneCmd removes entries whose letter is gone.
+// unindexCmd removes letters from the index.
 //
-// KEYS -> the indexes of all reasons
+// KEYS[1…] -> sets
 // --
-// ARGV[1] -> prefix of the tasks' keys
-// ARGV[2] -> the index to continue with, from 1
-// ARGV[3] -> where to continue in it
-// ARGV[4] -> about how many entries to look at
+// ARGV[1] -> ID
 //
-// Returns where the next call continues, as ARGV[2] and ARGV[3], and how many entries
-// were removed.
-var pruneCmd = redis.NewScript(`
-local n, cursor, seen, removed = tonumber(ARGV[2]), ARGV[3], 0, 0
-while n <= #KEYS and seen < tonumber(ARGV[4]) do
-	local page = redis.call("ZSCAN", KEYS[n], cursor, "COUNT", ARGV[4])
-	cursor = page[1]
-	for i = 1, #page[2], 2 do
-		seen = seen + 1
-		if redis.call("EXISTS", ARGV[1] .. page[2][i]) == 0 then
-			removed = removed + redis.call("ZREM", KEYS[n], page[2][i])
-		end
-	end
-	if cursor == "0" then
-		n = n + 1
-	end
-end
-return {n, tonumber(cursor), removed}
-`)
+// Returns nothing.
+var unindexCmd = redis.NewScript(`for _, key in ipairs(KEYS) do redis.call("ZREM", key, ARGV[1]) end`)
 
-// IndexPosition is where PruneIndex continues. The zero value is the beginning.
-type IndexPosition struct{ index, cursor int64 }
-
-// PruneIndex removes from a page of the index the entries whose letter is gone, and
-// moves the position to the next page. After the last page it begins again. A letter
-// that is being parked has its entry only after it is stored, so its entry stays.
-func (s *Store) PruneIndex(ctx context.Context, at *IndexPosition) (removed int64, err error) {
-	keys := indexKeys()
-	got, err := pruneCmd.Run(ctx, s.rdb, keys, taskPrefix, at.index+1, at.cursor, pageSize).Int64Slice()
-	if err == nil && len(got) != 3 {
-		err = fmt.Errorf("%d values; want 3", len(got))
+// Unindex removes a letter whose replay has succeeded from the index.
+func (s *Store) Unindex(ctx context.Context, l Letter) error {
+	if l.UserID == "" {
+		l.UserID = userIn(l.Payload)
 	}
-	if err != nil {
-		return 0, fmt.Errorf("prune the index of dead letters: %w", err)
+	sets := append(setsOf(l)[1:], misdatedSet)
+	at := slotOf(l)
+	for _, at.reason = range slotReasons() {
+		sets = append(sets, at.set())
 	}
-	at.index, at.cursor = (got[0]-1)%int64(len(keys)), got[1]
-	return got[2], nil
+	for i := range sets {
+		sets[i] = indexPrefix + sets[i]
+	}
+	if err := unindexCmd.Run(ctx, s.rdb, sets, l.ID).Err(); err != nil && err != redis.Nil { //nolint:errorlint // go-redis returns it as it is
+		return fmt.Errorf("remove dead letter %s from the index: %w", l.ID, err)
+	}
+	return nil
 }
 
-// reasonPages yields the letters that the index lists under a reason, latest
-// first. It leaves out the entries from the score end on.
-func (s *Store) reasonPages(ctx context.Context, reason tasks.Reason, end string) iter.Seq2[[]entry, error] {
-	return func(yield func([]entry, error) bool) {
-		const removeGone = 1
-		for page, err := range s.setPages(ctx, indexKey(reason), end, removeGone) {
-			if !yield(slices.DeleteFunc(page, func(e entry) bool { return !e.isDead() }), err) {
-				return
-			}
+// reasonWords are the reasons of all slots, for scripts that remove a letter from them.
+func reasonWords() string {
+	var words []string
+	for _, r := range slotReasons() {
+		words = append(words, string(r))
+	}
+	return strings.Join(words, " ")
+}
+
+// slots returns the slots of letters of some reasons and kinds; none stands for all.
+func slots(reasons []tasks.Reason, kinds []tasks.Kind) (out []slot) {
+	var ofReasons []tasks.Reason
+	for _, r := range reasons {
+		if !r.Known() {
+			r = unknownReason
+		}
+		ofReasons = append(ofReasons, r)
+	}
+	var ofKinds []tasks.Kind
+	for _, k := range kinds {
+		if !k.Known() {
+			k = KindUnknown
+		}
+		ofKinds = append(ofKinds, k)
+	}
+	if len(reasons) == 0 {
+		ofReasons = slotReasons()
+	}
+	if len(kinds) == 0 {
+		ofKinds = slotKinds()
+	}
+	slices.Sort(ofReasons)
+	slices.Sort(ofKinds)
+	for _, r := range slices.Compact(ofReasons) {
+		for _, k := range slices.Compact(ofKinds) {
+			out = append(out, slot{r, k})
 		}
 	}
+	return out
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -70,7 +69,7 @@ func TestList_IndexFindsWhatReadingAllFinds(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	check("discarded")
-	if entries := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:upstream").Val(); entries != int64(len(b.list(t, deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}}))) {
+	if entries := b.entries(t, tasks.Upstream, tasks.KindDeviceUnbind); entries != int64(len(b.list(t, deadletter.Filter{Reasons: []tasks.Reason{tasks.Upstream}}))) {
 		t.Errorf("the index has %d entries; want those of discarded letters removed", entries)
 	}
 
@@ -78,7 +77,7 @@ func TestList_IndexFindsWhatReadingAllFinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, reason := range reasons {
-		if left := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val(); left != 0 {
+		if left := b.entries(t, reason, tasks.KindDeviceUnbind); left != 0 {
 			t.Errorf("%d entries of %s are left; want none", left, reason)
 		}
 	}
@@ -121,23 +120,25 @@ func TestReplay_ByReasonsNoneTwice(t *testing.T) {
 	}
 }
 
-// TestList_IndexOfOtherClocks reads entries that a worker has written whose clock is
-// ahead, and shows those of letters that were indexed after them first.
-func TestList_IndexOfOtherClocks(t *testing.T) {
+// TestList_ClockGoesBack has scores that are ahead of Redis' clock, as after a fail-over to a
+// server whose clock is behind: a later death still has a higher score.
+func TestList_ClockGoesBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(t, func(deadletter.Letter) error { return failure{"invalid: again", far} })
-	rdb, key := b.redis.Client(), "kooworker:{dead-letter}:reason:invalid"
+	rdb, key := b.redis.Client(), "kooworker:{dead-letter}:reason:invalid:device:unbind"
 	invalid := deadletter.Filter{Reasons: []tasks.Reason{tasks.Invalid}}
+	ahead := time.Now().Add(time.Minute).UnixMicro()
+	rdb.Set(t.Context(), "kooworker:{dead-letter}:clock", ahead, 0)
 	for i := range 2 {
 		l := letter(t, "u", fmt.Sprint(i), tasks.Intent{})
 		l.Reason, l.Error = tasks.Invalid, "invalid: x"
 		if err := b.store.Park(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		if i == 0 {
-			rdb.ZAdd(t.Context(), key, redis.Z{Score: float64(time.Now().Add(time.Minute).UnixMilli()), Member: l.ID})
-		}
+	}
+	if scores := rdb.ZRangeWithScores(t.Context(), key, 0, -1).Val(); len(scores) != 2 || scores[0].Score != float64(ahead)+1 || scores[1].Score != float64(ahead)+2 {
+		t.Errorf("the scores are %v; want those after %d", scores, ahead)
 	}
 	b.awaitParked(t, 2)
 	if got := b.list(t, invalid); len(got) != 2 {
@@ -183,31 +184,46 @@ func TestPruneIndex_DeletedByHand(t *testing.T) {
 		}
 		removed, pages = removed+got, pages+1
 	}
-	if removed != n/2 || pages < 2 || pages > 6 {
-		t.Errorf("%d entries are removed in %d pages; want %d in a few", removed, pages, n/2)
+	if removed != n || pages < 2 || pages > 6 {
+		t.Errorf("%d entries are removed in %d pages; want %d, of a reason and a user, in a few", removed, pages, n)
 	}
 	for reason, want := range map[tasks.Reason]int{tasks.Forbidden: n / 2 * 3 / 4, tasks.Upstream: n / 2 / 4} {
-		entries := b.redis.Client().ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val()
+		entries := b.entries(t, reason, tasks.KindDeviceUnbind)
 		if found := len(b.list(t, deadletter.Filter{Reasons: []tasks.Reason{reason}})); entries != int64(want) || found != want {
 			t.Errorf("%s: %d entries, %d letters are found; want %d", reason, entries, found, want)
 		}
 	}
 }
 
-// TestIndexReason_UnknownReason has a letter of a reason that this version does not
-// know: it is found, and no index is made that nobody prunes.
-func TestIndexReason_UnknownReason(t *testing.T) {
+// TestIndex_UnknownReason has a letter of a reason and a kind that this version does not
+// know. It is found, and in a set that is one for all such letters.
+func TestIndex_UnknownReason(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	l := letter(t, "u", "d", tasks.Intent{})
-	l.Reason, l.Error = "of_tomorrow", "of_tomorrow: x"
+	l.Reason, l.Error, l.Kind = "of_tomorrow", "of_tomorrow: x", "device:rebind"
 	if err := b.store.Park(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	if keys := b.redis.Client().Keys(t.Context(), "kooworker:*").Val(); len(keys) != 0 {
-		t.Errorf("the keys are %q; want no index", keys)
+	if n := b.entries(t, "unknown", deadletter.KindUnknown); n != 1 {
+		t.Errorf("the set of unknown reasons and kinds has %d entries; want 1", n)
 	}
-	if found := b.list(t, deadletter.Filter{Reasons: []tasks.Reason{"of_tomorrow", tasks.Invalid}}); len(found) != 1 {
-		t.Errorf("%d letters are found; want the one", len(found))
+	for _, f := range []deadletter.Filter{
+		{Reasons: []tasks.Reason{"of_tomorrow", tasks.Invalid}}, {Kinds: []tasks.Kind{deadletter.KindUnknown}},
+		{Kinds: []tasks.Kind{"device:rebind"}}, {UserID: "u"},
+	} {
+		if found := b.list(t, f); len(found) != 1 {
+			t.Errorf("%+v: %d letters are found; want the one", f, len(found))
+		}
 	}
+}
+
+// entries returns how many entries the index has of a reason and a kind.
+func (b *bundle) entries(t *testing.T, reason tasks.Reason, kind tasks.Kind) int64 {
+	t.Helper()
+	n, err := b.redis.Client().ZCard(t.Context(), fmt.Sprintf("kooworker:{dead-letter}:reason:%s:%s", reason, kind)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
-	"github.com/kooworker/kooworker/internal/zset"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -46,52 +45,19 @@ type entry struct {
 	score   string // in the retry set; "" if it is not there
 	message string // asynq's; "" if the letter is gone
 	cursor  string // its score in the set that was read
+	set     int    // the set, of a source's
 }
 
-// setPageCmd reads a page of a sorted set of IDs, the highest score first. A page
-// begins after the last entry of the page before, whether or not that entry is
-// still there. So others may move letters meanwhile, and none is skipped or read
-// twice. It works when memory is full.
-//
-// KEYS[1] -> asynq:{dead-letter}:retry or kooworker:{dead-letter}:reason:<reason>
-// KEYS[2] -> asynq:{dead-letter}:retry
-// --
-// ARGV[1] -> prefix of the tasks' keys
-// ARGV[2] -> score of the last entry; on the first page one above all to read
-// ARGV[3] -> ID of the last entry; on the first page ""
-// ARGV[4] -> entries to read at most
-// ARGV[5] -> 1 to remove the entries whose letter is gone
-//
-// Returns of each entry the ID, the score in the retry set ("" if it is not there),
-// the message ("" if the letter is gone) and the score in KEYS[1], all in one list.
-var setPageCmd = redis.NewScript(zset.RankLua + `
-local first = redis.call("ZCARD", KEYS[1]) - rank(KEYS[1], ARGV[2], ARGV[3])
-local found = redis.call("ZREVRANGE", KEYS[1], first, first + ARGV[4] - 1, "WITHSCORES")
-local out = {}
-for i = 1, #found, 2 do
-	local id = found[i]
-	local message = redis.call("HGET", ARGV[1] .. id, "msg")
-	if not message and ARGV[5] == "1" then
-		redis.call("ZREM", KEYS[1], id)
-	end
-	out[#out + 1] = id
-	out[#out + 1] = redis.call("ZSCORE", KEYS[2], id) or ""
-	out[#out + 1] = message or ""
-	out[#out + 1] = found[i + 1]
-end
-return out
-`)
-
-// listPageCmd reads a page of a list of IDs. It begins at the head, where others
-// add: what they take from the tail moves nothing.
+// listPageCmd reads a page of a list of IDs, from the left.
 //
 // KEYS[1] -> asynq:{dead-letter}:pending or :active
 // --
 // ARGV[1] -> prefix of the tasks' keys
-// ARGV[2] -> index of the first
-// ARGV[3] -> index of the last
+// ARGV[2] -> first index
+// ARGV[3] -> last index
 //
-// Returns what setPageCmd returns. The scores are "".
+// Returns of each entry the ID, "" for the score, the message, and "" for the
+// cursor, all in one list.
 var listPageCmd = redis.NewScript(`
 local out = {}
 for _, id in ipairs(redis.call("LRANGE", KEYS[1], ARGV[2], ARGV[3])) do
@@ -103,25 +69,37 @@ end
 return out
 `)
 
-func (s *Store) page(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]entry, error) {
-	flat, err := script.Run(ctx, s.rdb, keys, append([]any{taskPrefix}, args...)...).StringSlice()
+// entries runs a script that returns entries.
+func (s *Store) entries(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]entry, error) {
+	fields, err := script.Run(ctx, s.rdb, keys, args...).StringSlice()
 	if err != nil {
-		return nil, fmt.Errorf("read the dead letters: %w", err)
+		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
-	page := make([]entry, 0, len(flat)/4)
-	for i := 0; i+3 < len(flat); i += 4 {
-		page = append(page, entry{id: flat[i], score: flat[i+1], message: flat[i+2], cursor: flat[i+3]})
+	page := make([]entry, 0, len(fields)/4)
+	for f := range slices.Chunk(fields, 4) {
+		page = append(page, entry{id: f[0], score: f[1], message: f[2], cursor: f[3]})
 	}
 	return page, nil
 }
 
-// setPages yields the entries of a sorted set whose score is less than below, the
-// highest score first.
-func (s *Store) setPages(ctx context.Context, key, below string, removeGone int) iter.Seq2[[]entry, error] {
+// listPages yields the entries of a list.
+func (s *Store) listPages(ctx context.Context, key string) iter.Seq2[[]entry, error] {
 	return func(yield func([]entry, error) bool) {
-		last := entry{cursor: below}
+		for start := 0; ; start += pageSize {
+			page, err := s.entries(ctx, listPageCmd, []string{key}, taskPrefix, start, start+pageSize-1)
+			if !yield(page, err) || len(page) < pageSize {
+				return
+			}
+		}
+	}
+}
+
+// setPages yields the entries of the retry set.
+func (s *Store) setPages(ctx context.Context) iter.Seq2[[]entry, error] {
+	return func(yield func([]entry, error) bool) {
+		last := entry{cursor: "+inf"}
 		for {
-			page, err := s.page(ctx, setPageCmd, []string{key, retryKey}, last.cursor, last.id, pageSize, removeGone)
+			page, err := s.entries(ctx, parkedPageCmd, []string{retryKey}, taskPrefix, last.cursor, last.id, pageSize)
 			n := len(page)
 			if n > 0 {
 				last = page[n-1]
@@ -133,39 +111,43 @@ func (s *Store) setPages(ctx context.Context, key, below string, removeGone int)
 	}
 }
 
-// listPages yields the entries of a list.
-func (s *Store) listPages(ctx context.Context, key string) iter.Seq2[[]entry, error] {
-	return func(yield func([]entry, error) bool) {
-		for start := 0; ; start += pageSize {
-			page, err := s.page(ctx, listPageCmd, []string{key}, start, start+pageSize-1)
-			if !yield(page, err) || len(page) < pageSize {
-				return
-			}
-		}
-	}
+// match is a letter that matches a filter.
+type match struct {
+	entry
+
+	letter Letter
+	nth    int // entry of its page, from 1
 }
 
-// pages yields what may match a filter, page by page: from the index if the
-// filter names reasons that have one, otherwise every letter.
-func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
-	if len(f.Reasons) == 0 || slices.ContainsFunc(f.Reasons, func(r tasks.Reason) bool { return !r.Known() }) {
-		return s.allPages(ctx)
-	}
-	return func(yield func([]entry, error) bool) {
-		var ends []string // a score above all that each index has now
-		for _, reason := range f.Reasons {
-			last, err := s.rdb.ZRevRangeWithScores(ctx, indexKey(reason), 0, 0).Result()
-			if err != nil {
-				yield(nil, fmt.Errorf("read the index of dead letters: %w", err))
-				return
-			}
-			ends = append(ends, fmt.Sprintf("%.0f", append(last, redis.Z{})[0].Score+1))
-		}
-		for i, reason := range f.Reasons {
-			for page, err := range s.reasonPages(ctx, reason, ends[i]) {
-				if !yield(page, err) {
+// matches yields the letters that match a filter, page by page: from the index if the filter
+// names something that is indexed, otherwise from all letters. It ignores Limit.
+func (s *Store) matches(ctx context.Context, f Filter) iter.Seq2[[]match, error] {
+	return func(yield func([]match, error) bool) {
+		if !f.isIndexed() {
+			for page, err := range s.allPages(ctx) {
+				var found []match
+				for _, e := range page {
+					found = append(found, match{entry: e, letter: e.read()})
+				}
+				if !yield(found, err) || err != nil {
 					return
 				}
+			}
+			return
+		}
+		src, err := s.source(ctx, f)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		at, err := s.Top(ctx)
+		for isEnd := false; !isEnd; {
+			var page []entry
+			if err == nil {
+				page, at, isEnd, err = s.read(ctx, src, at, pageSize)
+			}
+			if !yield(src.selectFrom(f, page), err) || err != nil {
+				return
 			}
 		}
 	}
@@ -173,10 +155,6 @@ func (s *Store) pages(ctx context.Context, f Filter) iter.Seq2[[]entry, error] {
 
 // allPages yields every letter: first those that arrive, then the parked ones, latest
 // first. It remembers the IDs of the first, since a letter may be parked in between.
-//
-// A letter that is parked again while the pages are read comes before all those
-// that are still to be read. So a caller that replays what it reads replays no
-// letter twice.
 func (s *Store) allPages(ctx context.Context) iter.Seq2[[]entry, error] {
 	return func(yield func([]entry, error) bool) {
 		seen := make(map[string]bool)
@@ -194,7 +172,7 @@ func (s *Store) allPages(ctx context.Context) iter.Seq2[[]entry, error] {
 				}
 			}
 		}
-		for page, err := range s.setPages(ctx, retryKey, "+inf", 0) {
+		for page, err := range s.setPages(ctx) {
 			end := slices.IndexFunc(page, func(e entry) bool { return !isParked(e.score) })
 			if end >= 0 { // the replays that wait for their next try come after it
 				page = page[:end]
@@ -220,15 +198,18 @@ func (e entry) isDead() bool {
 	return err == nil && m.Retried == 0
 }
 
-// letter decodes an entry: the envelope, and what has happened in the queue since.
-// If asynq cannot read the message either, only its bytes are known of the letter.
-func (e entry) letter() Letter {
-	m, err := asynqx.ParseMessage([]byte(e.message))
+// read decodes an entry: the envelope, and what has happened in the queue since.
+func (e entry) read() Letter { return FromMessage(e.id, []byte(e.message)) }
+
+// FromMessage reads a letter from the message in which asynq keeps it. If asynq cannot
+// read the message either, only its bytes are known of the letter.
+func FromMessage(id string, message []byte) Letter {
+	m, err := asynqx.ParseMessage(message)
 	if err != nil {
 		return Letter{
-			ID: e.id, Queue: tasks.QueueDeadLetter, Payload: []byte(e.message), Reason: tasks.Undecodable,
+			ID: id, Queue: tasks.QueueDeadLetter, Payload: message, Reason: tasks.Undecodable,
 			Error: string(tasks.Undecodable) + ": " + err.Error(),
 		}
 	}
-	return Decode(e.id, m.Kind, m.Payload).withReplays(m)
+	return Decode(id, m.Kind, m.Payload).withReplays(m)
 }

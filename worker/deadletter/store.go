@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -22,8 +23,9 @@ import (
 
 // Store is the dead-letter queue of one Redis. It is safe for concurrent use.
 type Store struct {
-	rdb    redis.UniversalClient
-	client *asynq.Client
+	rdb     redis.UniversalClient
+	client  *asynq.Client
+	indexed atomic.Bool // EnsureIndex is done
 }
 
 // NewStore returns a Store over a client, which stays the caller's to close.
@@ -51,21 +53,21 @@ func (s *Store) Park(ctx context.Context, l Letter) error {
 	}
 	const tries = 5 // each further one means that somebody else has just moved the copy
 	for range tries {
-		again, err := s.tryPark(ctx, &l)
-		if err != nil {
+		done, err := s.tryPark(ctx, &l)
+		if done || err != nil {
 			return err
-		}
-		if !again {
-			return s.IndexReason(ctx, l.ID, l.Reason)
 		}
 	}
 	return ErrBusy
 }
 
-// tryPark is one try of Park. It asks for another one if the letter that has the
-// ID vanished or changed, or if that letter is another task's.
-func (s *Store) tryPark(ctx context.Context, l *Letter) (again bool, err error) {
+// tryPark is one try of Park. It is not done if the letter that has the ID vanished or
+// changed, or if that letter is another task's.
+func (s *Store) tryPark(ctx context.Context, l *Letter) (done bool, err error) {
 	err = s.enqueue(ctx, *l)
+	if err == nil {
+		return true, s.IndexDeath(ctx, *l)
+	}
 	if !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, err
 	}
@@ -73,24 +75,30 @@ func (s *Store) tryPark(ctx context.Context, l *Letter) (again bool, err error) 
 	// the same ID, or this letter's own: Redis stored it, and the reply was lost.
 	there, err := s.find(ctx, l.ID)
 	if err != nil || there.message == "" {
-		return err == nil, err
+		return false, err
 	}
-	other := there.letter()
+	other := there.read()
 	if !sameTarget(*l, other) {
 		l.ID = l.ID + ":" + digest(*l)
-		return true, nil
+		return false, nil
 	}
 	if !isParked(there.score) {
 		return false, ErrBusy
 	}
+	// The letter that is there has not died again. So it keeps its score, and a change of all
+	// that match, which is under way, does not miss it. If Park was interrupted when it
+	// stored the letter, its entries are missing.
 	merged := merge(*l, other)
 	if string(merged.Payload) == string(other.Payload) {
-		return false, nil
+		return true, s.IndexMissing(ctx, other)
 	}
 	// The old letter is replaced in one step. If it were deleted first, its demands
 	// would be lost should storing the new one fail.
-	replaced, err := s.replace(ctx, there, merged)
-	return !replaced, err
+	merged, done, err = s.replace(ctx, there, merged)
+	if !done || err != nil {
+		return false, err
+	}
+	return true, s.IndexMissing(ctx, merged)
 }
 
 func (s *Store) enqueue(ctx context.Context, l Letter) error {
@@ -127,26 +135,13 @@ func (s *Store) Withdraw(ctx context.Context, id string, payload []byte) error {
 	if err != nil || there.message == "" {
 		return err
 	}
-	l := there.letter()
+	l := there.read()
 	if l.Reason != tasks.Crashed || !bytes.Equal(l.Payload, payload) || !isParked(there.score) {
 		return nil
 	}
-	if err := discardCmd.Load(ctx, s.rdb).Err(); err != nil {
-		return fmt.Errorf("load the script: %w", err)
-	}
-	_, err = s.run(ctx, discardCmd, []entry{there})
+	_, err = s.change(ctx, discard, []match{{entry: there, letter: l}}, nil, step{})
 	return err
 }
-
-// ifUnchangedLua ends a script unless the letter is parked and has the message that
-// was read. The scripts that begin with it have the first two KEYS and the first
-// three ARGV in common.
-const ifUnchangedLua = `
-local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
-if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then
-	return 0
-end
-`
 
 // replaceCmd gives a parked letter another message, unless it has changed.
 //
@@ -159,25 +154,29 @@ end
 // ARGV[4] -> the new message
 //
 // Returns 1, or 0 if the letter has changed or is not parked any more.
-var replaceCmd = redis.NewScript(ifUnchangedLua + `
+var replaceCmd = redis.NewScript(`
+local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+if not score or tonumber(score) < tonumber(ARGV[2]) or redis.call("HGET", KEYS[1], "msg") ~= ARGV[3] then return 0 end
 redis.call("HSET", KEYS[1], "msg", ARGV[4])
 return 1
 `)
 
-func (s *Store) replace(ctx context.Context, old entry, l Letter) (bool, error) {
+// replace returns the letter as it shows from then on. It is not done if the old one has
+// changed.
+func (s *Store) replace(ctx context.Context, old entry, l Letter) (shown Letter, done bool, err error) {
 	payload, err := l.encode()
 	if err != nil {
-		return false, err
+		return l, false, err
 	}
 	message, err := asynqx.RewritePayload([]byte(old.message), payload)
 	if err != nil {
-		return false, fmt.Errorf("rewrite dead letter %s: %w", old.id, err)
+		return l, false, fmt.Errorf("rewrite dead letter %s: %w", old.id, err)
 	}
 	n, err := replaceCmd.Run(ctx, s.rdb, []string{taskPrefix + old.id, retryKey}, old.id, minParkedScore(), old.message, message).Int()
 	if err != nil {
-		return false, fmt.Errorf("replace dead letter %s: %w", old.id, err)
+		return l, false, fmt.Errorf("replace dead letter %s: %w", old.id, err)
 	}
-	return n == 1, nil
+	return FromMessage(old.id, message), n == 1, nil
 }
 
 // sameTarget reports whether two letters are about the same device or lock, so

@@ -68,11 +68,12 @@ func (b *bundle) work(t *testing.T, replay func(deadletter.Letter) error) {
 		}
 		err := replay(letter)
 		if err == nil {
-			return b.store.Unindex(ctx, id)
+			return b.store.Unindex(ctx, letter)
 		}
 		if f := (failure{}); errors.As(err, &f) && f.delay == far {
 			reason, _, _ := strings.Cut(f.text, ":")
-			if err := b.store.IndexReason(ctx, id, tasks.Reason(reason)); err != nil {
+			letter.Reason, letter.DeadAt = tasks.Reason(reason), time.Now()
+			if err := b.store.IndexDeath(ctx, letter); err != nil {
 				return err
 			}
 		}
@@ -550,27 +551,29 @@ func TestDiscard_LetterHasChanged(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	rdb.AddHook(beforePipeline(changed))
+	rdb.AddHook(beforeChange(changed))
 	res, err := deadletter.NewStore(rdb).Discard(t.Context(), deadletter.Filter{UserID: "u"}, deadletter.Options{})
 	if err != nil || res != (deadletter.Result{Matched: 1, Skipped: 1}) || len(b.list(t, deadletter.Filter{})) != 1 {
 		t.Errorf("%+v, %v; want it skipped", res, err)
 	}
 }
 
-// beforePipeline is a hook that is called before every pipeline of scripts.
-type beforePipeline func()
+// beforeChange is a hook that is called before letters are discarded.
+type beforeChange func()
 
-func (beforePipeline) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (beforeChange) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (beforePipeline) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-func (act beforePipeline) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if len(cmds) > 0 && cmds[0].Name() == "evalsha" {
+func (act beforeChange) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if slices.Contains(cmd.Args(), any("discard")) {
 			act()
 		}
-		return next(ctx, cmds)
+		return next(ctx, cmd)
 	}
+}
+
+func (beforeChange) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // TestPark_CopiesDieDuringAReplay forces the race that lost 2,000 of 2,000 letters

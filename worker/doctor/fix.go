@@ -55,8 +55,9 @@ func (d *Doctor) Fix(ctx context.Context) ([]Fixed, error) {
 	if err != nil {
 		return nil, err
 	}
+	letters := deadletter.NewStore(d.cfg.Redis)
 	r, err := recovery.New(recovery.Config{
-		Redis: d.cfg.Redis, Parker: deadletter.NewStore(d.cfg.Redis), Receipts: receipts{batch.NewStore(d.cfg.Redis), singles, keep, d.cfg.Logger},
+		Redis: d.cfg.Redis, Parker: letters, IndexDeath: letters.IndexDeath, Receipts: receipts{batch.NewStore(d.cfg.Redis), singles, keep, d.cfg.Logger},
 		Hold: c.Wrong, Logger: d.cfg.Logger.Named("recovery"),
 		OnRepair: func(queue string, repair recovery.Repair, n int) {
 			if repair != recovery.Paused && (repair != recovery.Registered || d.hasFault(queue, repair)) {

@@ -60,7 +60,9 @@ func TestQueues_DeadLetters(t *testing.T) {
 		id := fmt.Sprint("d-", i)
 		b.must(b.rdb.ZAdd(t.Context(), asynqx.RetryKey(tasks.QueueDeadLetter), redis.Z{Score: float64(time.Now().Add(asynqx.ParkDelay).Unix()), Member: id}).Err())
 		b.must(b.rdb.HSet(t.Context(), asynqx.TaskKey(tasks.QueueDeadLetter, id), "msg", "m", "state", "retry").Err())
-		b.must(deadletter.NewStore(b.rdb).IndexReason(t.Context(), id, []tasks.Reason{tasks.Forbidden, tasks.Forbidden, tasks.Upstream}[i]))
+		b.must(deadletter.NewStore(b.rdb).IndexDeath(t.Context(), deadletter.Letter{
+			ID: id, Kind: tasks.KindDeviceUnbind, Reason: []tasks.Reason{tasks.Forbidden, tasks.Forbidden, tasks.Upstream}[i],
+		}))
 	}
 	f := b.run()
 	f.want("dead.letters", doctor.Warning, "2 letters of 3 died as forbidden", tasks.Forbidden.Hint(), "--reason forbidden")

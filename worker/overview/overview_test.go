@@ -95,7 +95,7 @@ func TestRead(t *testing.T) {
 	if diff := cmp.Diff(map[tasks.Reason]int64{tasks.Upstream: 1}, v.Retries); diff != "" {
 		t.Errorf("retries (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(deadletter.Counts{Total: 2, ByReason: map[tasks.Reason]int64{tasks.Forbidden: 1, tasks.Invalid: 1}}, v.Dead); diff != "" {
+	if diff := cmp.Diff(deadletter.Counts{Total: 2, ByReason: map[tasks.Reason]int64{tasks.Forbidden: 1, tasks.Invalid: 1}, ByKind: map[tasks.Kind]int64{tasks.KindDeviceUnbind: 2}}, v.Dead); diff != "" {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
 	}
 	if v.Batches.Open != 1 || v.Batches.Late != 1 || len(v.Batches.List) != 1 || !v.Batches.List[0].Late {

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 // Config is what a Repairer needs. Redis, Parker and Receipts are required; a zero
@@ -40,6 +42,11 @@ type Config struct {
 	// workers die at the same time, it takes three times as many. At least 1. Default 3.
 	MaxCrashes int
 
+	// IndexDeath is called before a dead letter is put back among the parked ones: it
+	// has died again. On an error the letter stays where it is, and another pass tries again.
+	// Default: nothing is called.
+	IndexDeath func(ctx context.Context, l deadletter.Letter) error
+
 	// Hold makes the repairer repair nothing, and leave the lock to another one, while
 	// it returns true. It must not block. Default: nothing does.
 	Hold func() bool
@@ -66,6 +73,9 @@ func (c Config) withDefaults() Config {
 	c.Interval = cmp.Or(c.Interval, time.Second)
 	c.MinUptime = cmp.Or(c.MinUptime, 8*time.Second)
 	c.MaxCrashes = cmp.Or(c.MaxCrashes, DefaultMaxCrashes)
+	if c.IndexDeath == nil {
+		c.IndexDeath = func(context.Context, deadletter.Letter) error { return nil }
+	}
 	if c.Hold == nil {
 		c.Hold = func() bool { return false }
 	}

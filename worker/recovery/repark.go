@@ -7,6 +7,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/httpx"
+	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
 // reparkCmd puts a dead letter back among the parked ones. It is atomic.
@@ -45,6 +46,12 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", it.id, err)
 	}
+	// Without this a letter that was replayed, and has crashed its worker, would be where it was
+	// before the replay, and a change of all letters would come to it once more. If the process
+	// dies behind it, the letter is indexed again when it is put back after all.
+	if err := r.indexDeath(ctx, deadletter.FromMessage(it.id, parked)); err != nil {
+		return err
+	}
 	n, err := r.run(ctx, reparkCmd, q.keys(it.id), it.id, int(it.in), it.score,
 		*it.raw, parked, int64(asynqx.ParkDelay.Seconds()), it.crashes.alone, it.crashes.calm).Int()
 	if err != nil {
@@ -54,4 +61,10 @@ func (r *Repairer) repark(ctx context.Context, q queue, it item, text string, as
 		r.logRepairs(q, as, it.id)
 	}
 	return nil
+}
+
+func (r *Repairer) indexDeath(ctx context.Context, l deadletter.Letter) error {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	return r.cfg.IndexDeath(ctx, l)
 }
