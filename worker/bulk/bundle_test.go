@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -118,11 +119,7 @@ func (b *bundle) work(replay func(deadletter.Letter) error) {
 func (b *bundle) replays() map[string]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make(map[string]int, len(b.tried))
-	for id, n := range b.tried {
-		out[id] = n
-	}
-	return out
+	return maps.Clone(b.tried)
 }
 
 func (b *bundle) must(err error) {
