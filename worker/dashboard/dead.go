@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
+	"github.com/kooworker/kooworker/worker/dashboard/chart"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
 
@@ -23,6 +25,7 @@ type deadPage struct {
 	Found           bool
 	Looked, Entries int64
 	AllReasons      []tasks.Reason
+	Chart           template.HTML
 	AllKinds        []tasks.Kind
 	Ages            []choice
 }
@@ -178,6 +181,11 @@ func (d *Dashboard) dead(r *http.Request, _ access.User) (reply, error) {
 	if p.Counts, err = d.letters.Counts(r.Context()); err != nil {
 		return reply{}, err
 	}
+	bars := chart.Bars{Title: "Dead letters by reason", Unit: "letters"}
+	for _, row := range d.deadRows(p.Counts.ByReason) {
+		bars.Bars = append(bars.Bars, chart.Bar{Name: string(row.Reason), Count: row.Count, Link: row.Href})
+	}
+	p.Chart = bars.HTML()
 	return reply{page: "dead.html", title: "Dead letters", data: p}, nil
 }
 

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"html/template"
 	"net/http"
 	"slices"
 	"time"
@@ -22,6 +23,7 @@ type nowPage struct {
 	Kinds   []callRow
 	Dead    []reasonRow
 	Retry   []reasonRow
+	Charts  []template.HTML
 }
 
 // callRow is a kind of calls.
@@ -53,6 +55,11 @@ func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 		return reply{}, err
 	}
 	p := nowPage{Overview: v, Waiting: v.Waiting(), Causes: v.Causes(), Dead: d.deadRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
+	samples, err := overview.ReadSamples(r.Context(), d.cfg.Redis)
+	if err != nil {
+		return reply{}, err
+	}
+	p.Charts = charts(samples, v.At)
 	p.OK = !slices.ContainsFunc(p.Causes, func(c overview.Cause) bool { return c.Wrong })
 	for _, kind := range gate.Kinds() {
 		q := v.Quota.Calls[kind]

@@ -20,6 +20,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
+	"github.com/kooworker/kooworker/worker/dashboard/chart"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -242,6 +243,9 @@ func (v view) Menu() (items []item) {
 func (d *Dashboard) asset(w http.ResponseWriter, r *http.Request, _ access.User) {
 	name := r.PathValue("name")
 	data, err := assetFiles.ReadFile("assets/" + path.Base(name))
+	if name == "style.css" {
+		data = append(data, chart.CSS...)
+	}
 	kind := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}[path.Ext(name)]
 	if err != nil || kind == "" {
 		http.NotFound(w, r)

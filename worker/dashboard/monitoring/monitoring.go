@@ -103,11 +103,23 @@ type sharedClient struct{ rdb redis.UniversalClient }
 // MakeRedisClient implements asynq.RedisConnOpt.
 func (s sharedClient) MakeRedisClient() any { return s.rdb }
 
-// Serve answers a request whose path begins with the root path.
+// relativeTo returns the part of a path below the root path. A reverse proxy may have
+// taken the prefix off: then the path begins with the last part of the root path.
+func relativeTo(root, requested string) (rel string, ok bool) {
+	for _, prefix := range []string{root, "/" + path.Base(root)} {
+		if rel, ok = strings.CutPrefix(requested, prefix); ok && (rel == "" || rel[0] == '/') {
+			return rel, true
+		}
+	}
+	return "", false
+}
+
+// Serve answers a request whose path begins with the root path, or with the last part
+// of it.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, user access.User) {
 	setHeaders(w.Header())
-	rel, ok := strings.CutPrefix(r.URL.Path, h.cfg.RootPath)
-	if !ok || rel != "" && rel[0] != '/' {
+	rel, ok := relativeTo(h.cfg.RootPath, r.URL.Path)
+	if !ok {
 		fail(w, http.StatusNotFound, "There is no such page.")
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/kooworker/kooworker/tasks"
 )
 
 var (
@@ -62,6 +64,20 @@ func TestPage(t *testing.T) {
 		}
 	}
 	b.want(b.serve(viewer, http.MethodGet, root+"/"), http.StatusOK, `window.FLAG_READ_ONLY="true"`)
+}
+
+// A reverse proxy may take the prefix off. The page names it all the same.
+func TestServe_PrefixTakenOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.put(tasks.QueueUnbind, "retry", "x")
+	b.want(b.serve(viewer, http.MethodGet, "/monitoring/queues/unbind?status=retry"), http.StatusOK, `src="`+root+`/static/js/`)
+	b.want(b.serve(viewer, http.MethodGet, "/monitoring"), http.StatusOK, `<div id="root"></div>`)
+	b.want(b.serve(viewer, http.MethodGet, "/monitoring/api/queues/unbind/retry_tasks"), http.StatusOK, `"id":"x"`)
+	b.want(b.serve(viewer, http.MethodPost, "/monitoring/api/queues/unbind/retry_tasks/x:run"), http.StatusForbidden)
+	b.want(b.serve(operator, http.MethodPost, "/monitoring/api/queues/unbind/retry_tasks/x:run"), http.StatusNoContent)
+	b.want(b.serve(viewer, http.MethodGet, "/monitoring/static/js/main.5adda2da.chunk.js"), http.StatusOK)
+	b.want(b.serve(viewer, http.MethodGet, "/monitoringx/api/queues"), http.StatusNotFound)
 }
 
 // A deep link is answered with the page, whose script reads the rest of the path.

@@ -9,6 +9,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,6 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -28,6 +28,9 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/dashboard"
+	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
@@ -128,7 +131,7 @@ func (d *demo) play(ctx context.Context, o Options, unbinds, releases int) error
 		return err
 	}
 	if o.Stay {
-		return d.stay(ctx)
+		return d.stay(ctx, cmp.Or(o.Log, zap.NewNop()))
 	}
 	return nil
 }
@@ -225,11 +228,18 @@ func (d *demo) idle() bool {
 	return true
 }
 
-// stay serves asynqmon on loopback, says what to try, and waits until ctx ends.
-func (d *demo) stay(ctx context.Context) error {
-	dashboard := asynqmon.New(asynqmon.Options{RedisConnOpt: asynq.RedisClientOpt{Addr: d.redis.addr}})
-	defer func() { _ = dashboard.Close() }()
-	server, err := serve(ctx, dashboard)
+// stay serves the dashboard on loopback, says what to try, and waits until ctx ends.
+func (d *demo) stay(ctx context.Context, log *zap.Logger) error {
+	door, err := access.New(access.Config{Local: "you", Logger: log})
+	if err != nil {
+		return err
+	}
+	pages, err := dashboard.New(dashboard.Config{Redis: d.rdb, Access: door, Logger: log, Audit: audit.New(d.rdb, log)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pages.Close() }()
+	server, err := serve(ctx, pages)
 	if err != nil {
 		return err
 	}
@@ -247,7 +257,7 @@ Try, in another terminal:
 
 Press Ctrl-C to end it.
 `, server.Addr, d.url, d.redis.addr)
-	<-ctx.Done()
+	pages.Run(ctx)
 	fmt.Fprintln(d.out, "Stopped.")
 	return nil
 }
