@@ -121,7 +121,8 @@ func (s *stage) start(args ...string) *process {
 	s.t.Cleanup(func() {
 		p.kill()
 		if s.t.Failed() {
-			s.t.Logf("kooworker %s:\n%s", args[0], p.out.String())
+			log := p.out.String()
+			s.t.Logf("the end of the log of kooworker %s:\n%s", args[0], log[max(len(log)-2000, 0):])
 		}
 	})
 	return p

@@ -198,14 +198,15 @@ func (b *tab) click(selector string) {
 // write types into a field, in place of what was there.
 func (b *tab) write(selector, text string) {
 	b.t.Helper()
-	b.do(chromedp.SetValue(chromedp.CSS(selector), ""), chromedp.SendKeys(chromedp.CSS(selector), text))
+	b.do(chromedp.Focus(chromedp.CSS(selector)))
+	evaluate[chromedp.Void](b, `document.activeElement.select()`)
+	b.do(chromedp.KeyEvent(kb.Delete), chromedp.KeyEvent(text))
 }
 
 // choose chooses an option of a list.
 func (b *tab) choose(selector, value string) {
 	b.t.Helper()
-	b.do(chromedp.SetValue(chromedp.CSS(selector), value))
-	if got := evaluate[string](b, `document.querySelector(`+quote(selector)+`).value`); got != value {
+	if got := evaluate[string](b, `(e => { e.value = `+quote(value)+`; return e.value })(document.querySelector(`+quote(selector)+`))`); got != value {
 		b.t.Fatalf("%s has no option %q", selector, value)
 	}
 }
