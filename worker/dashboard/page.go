@@ -206,6 +206,15 @@ func (v view) Link(page string, pairs ...string) string {
 	return v.Path(page) + "?" + query.Encode()
 }
 
+// With returns the path of a page with a query that is encoded already. A template must not join the
+// two: html/template encodes what follows a "?" once more.
+func (v view) With(query string, parts ...string) string {
+	if query == "" {
+		return v.Path(parts...)
+	}
+	return v.Path(parts...) + "?" + query
+}
+
 // menu is the order of the pages in the menu: path, name and the templates that belong to it.
 var menu = []struct {
 	Path, Name string

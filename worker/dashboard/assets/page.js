@@ -11,6 +11,13 @@
     return selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode);
   };
 
+  // Says that the dashboard, or Redis behind it, does not answer.
+  const away = (is) => {
+    const text = is ? "The dashboard does not answer just now; what is shown may be old." : "";
+    const place = document.getElementById("away");
+    if (place.textContent !== text) place.textContent = text; // a screen reader says it once
+  };
+
   const reload = async () => {
     const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -18,8 +25,8 @@
       const next = page.getElementById(part.id);
       if (next && !inUse(part) && next.innerHTML !== part.innerHTML) part.replaceWith(next);
     }
-    document.body.classList.toggle("stale", !answer.ok);
-    return page.body.dataset.reload;
+    away(!answer.ok);
+    return !answer.ok || page.body.dataset.reload;
   };
 
   const loop = async () => {
@@ -28,7 +35,7 @@
       try {
         again = await reload();
       } catch {
-        document.body.classList.add("stale"); // the dashboard does not answer just now
+        away(true);
       }
     }
     if (again) setTimeout(loop, every);
