@@ -247,6 +247,7 @@ func (g *guarded) operate(url string) {
 	do(done, "history", "--user-id", "u")
 	do(done, "history", "forget", "--user-id", "user-1")
 	do(done, "history", "forget", "--user-id", "leaver-1")
+	g.browse()
 	do(done, "batch", "delete", "b-1")
 	worker.end(g.t, syscall.SIGTERM)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,11 +47,17 @@ func TestRun_RefusesBrokenFile(t *testing.T) {
 		"compose: writable":           {composeFile, "  read_only: true\n", "", "read_only"},
 		"compose: capabilities":       {composeFile, "  cap_drop: [ALL]\n", "", "cap_drop"},
 		"compose: privileges":         {composeFile, `["no-new-privileges:true"]`, "[]", "no-new-privileges"},
-		"compose: every address":      {composeFile, "127.0.0.1:8080:8080", "8080:8080", "beyond this machine"},
-		"compose: floating tag":       {composeFile, "asynqmon:0.7.2", "asynqmon", "name a version"},
+		"compose: every address":      {composeFile, "127.0.0.1:8090:8090", "8090:8090", "beyond this machine"},
+		"compose: floating tag":       {composeFile, "prom/prometheus:v3.5.0", "prom/prometheus", "name a version"},
 		"compose: secret in the open": {composeFile, "KOODRIVE_TOKEN_FILE: /run", "KOODRIVE_TOKEN: /run", "KOODRIVE_TOKEN has a value"},
 		"compose: short grace":        {composeFile, "stop_grace_period: 40s", "stop_grace_period: 20s", "stop_grace_period"},
 		"compose: redis reachable":    {composeFile, "internal: true", "internal: false", "not internal"},
+
+		"compose: open dashboard":   {composeFile, "      KOOWORKER_DASHBOARD_USERS_FILE: /run/secrets/dashboard-users\n", "", "lets nobody in"},
+		"compose: other users":      {composeFile, "_USERS_FILE: /run/secrets/dashboard-users", "_USERS_FILE: /run/secrets/users", "lets nobody in"},
+		"compose: dashboard calls":  {composeFile, "secrets: [dashboard-users]", "secrets: [dashboard-users, koodrive-token]", "has the token of KooDrive"},
+		"compose: a worker's check": {composeFile, "127.0.0.1:8090/healthz", "127.0.0.1:8080/readyz", "asks its own /healthz"},
+		"compose: image's check":    {composeFile, `      test: [CMD, /usr/local/bin/kooworker, healthcheck, --url, "http://127.0.0.1:8090/healthz"]` + "\n", "", "asks its own /healthz"},
 
 		"dockerfile: unknown instruction": {dockerFile, "WORKDIR", "WORKDIRR", "WORKDIRR"},
 		"dockerfile: unknown stage":       {dockerFile, "--from=build", "--from=biuld", "biuld"},
@@ -91,8 +98,25 @@ func TestLoadCompose_RequiredSettings(t *testing.T) {
 	for i := range settings {
 		left := append(append([]string{}, settings[:i]...), settings[i+1:]...)
 		name, _, _ := strings.Cut(settings[i], "=")
-		if _, err := loadCompose(t.Context(), composeFile, left); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := loadCompose(t.Context(), composeFile, left, "*"); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: %v, want an error that names it", name, err)
+		}
+	}
+}
+
+// TestLoadCompose_Profiles checks which services start by themselves: those that need no file
+// but the token.
+func TestLoadCompose_Profiles(t *testing.T) {
+	t.Parallel()
+	for profile, want := range map[string][]string{
+		"": {"redis", "worker"}, "dashboard": {"dashboard", "redis", "worker"}, "scheduler": {"redis", "scheduler", "worker"}, "monitoring": {"grafana", "prometheus", "redis", "worker"},
+	} {
+		project, err := loadCompose(t.Context(), composeFile, settings, profile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(slices.Values(project.ServiceNames())); !slices.Equal(got, want) {
+			t.Errorf("profile %q: %v start; want %v", profile, got, want)
 		}
 	}
 }

@@ -22,7 +22,7 @@ var settings = []string{
 // checkCompose loads the file as `docker compose config` does: schema,
 // interpolation, includes and references among its parts.
 func checkCompose(ctx context.Context, name string) ([]string, error) {
-	project, err := loadCompose(ctx, name, settings)
+	project, err := loadCompose(ctx, name, settings, "*") // those that are off by default are checked too
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func checkCompose(ctx context.Context, name string) ([]string, error) {
 	var problems []string
 	for _, service := range project.Services {
 		for _, problem := range slices.Concat(
-			confinement(service), exposure(service), credentials(service), grace(service), mounts(service),
+			confinement(service), exposure(service), credentials(service), grace(service), mounts(service), composeDashboard(service),
 		) {
 			problems = append(problems, "service "+service.Name+": "+problem)
 		}
@@ -40,11 +40,12 @@ func checkCompose(ctx context.Context, name string) ([]string, error) {
 	return problems, nil
 }
 
-func loadCompose(ctx context.Context, name string, env []string) (*types.Project, error) {
+// loadCompose loads the services of some profiles, and those that are in none.
+func loadCompose(ctx context.Context, name string, env []string, profiles ...string) (*types.Project, error) {
 	options, err := cli.NewProjectOptions([]string{name},
 		cli.WithWorkingDirectory(filepath.Dir(name)),
 		cli.WithEnv(env),
-		cli.WithProfiles([]string{"*"}), // those that are off by default are checked too
+		cli.WithProfiles(profiles),
 	)
 	if err != nil {
 		return nil, err
@@ -77,8 +78,8 @@ func confinement(s types.ServiceConfig) (problems []string) {
 	return problems
 }
 
-// exposure demands that no service listens beyond this machine, because none of
-// them asks for a password.
+// exposure demands that no service listens beyond this machine: only the dashboard asks for
+// a password, and it asks without TLS.
 func exposure(s types.ServiceConfig) (problems []string) {
 	for _, port := range s.Ports {
 		if port.HostIP != "127.0.0.1" && port.HostIP != "::1" {

@@ -25,6 +25,7 @@ import (
 type manifests struct {
 	deployments map[string]*appsv1.Deployment
 	configMaps  map[string]*corev1.ConfigMap
+	services    []*corev1.Service
 	accounts    map[string]*corev1.ServiceAccount
 	budgets     []*policyv1.PodDisruptionBudget
 	policies    []*networkingv1.NetworkPolicy
@@ -54,7 +55,11 @@ func checkKubernetes(_ context.Context, dir string) ([]string, error) {
 		}
 	}
 	unused, err := unusedFiles(dir)
-	return append(problems, unused...), err
+	if err != nil {
+		return problems, err
+	}
+	unbuilt, err := unbuiltComponents(dir, overlays)
+	return slices.Concat(problems, unused, unbuilt), err
 }
 
 func dirsOf(files []string) (dirs []string) {
@@ -80,6 +85,28 @@ func unusedFiles(dir string) (problems []string, err error) {
 	return problems, err
 }
 
+// unbuiltComponents finds a component that no overlay names: it is checked by nothing.
+func unbuiltComponents(dir string, overlays []string) (problems []string, err error) {
+	components, err := filepath.Glob(filepath.Join(dir, "components", "*", "kustomization.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var text []byte
+	for _, overlay := range overlays {
+		one, err := os.ReadFile(overlay) //nolint:gosec // a file of the repository
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, one...)
+	}
+	for _, folder := range dirsOf(components) {
+		if name := "components/" + filepath.Base(folder); !strings.Contains(string(text), "- ../../"+name+"\n") {
+			problems = append(problems, name+": no overlay names it, so nothing checks it")
+		}
+	}
+	return problems, nil
+}
+
 func checkOverlay(folder string) ([]string, error) {
 	m, err := build(folder)
 	if err != nil {
@@ -90,7 +117,7 @@ func checkOverlay(folder string) ([]string, error) {
 		deployment := m.deployments[name]
 		pod := deployment.Spec.Template
 		for _, problem := range slices.Concat(
-			podConfinement(pod.Spec), podCredentials(m, pod.Spec), podGrace(m, pod.Spec), podProbes(pod.Spec),
+			podConfinement(pod.Spec), podCredentials(m, pod.Spec), podGrace(m, pod.Spec), podProbes(pod.Spec), podDashboard(m, pod.Spec),
 			m.account(pod.Spec), m.budget(pod.Labels), m.policy(pod.Labels), m.scaling(deployment),
 		) {
 			problems = append(problems, "deployment "+name+": "+problem)
@@ -99,6 +126,11 @@ func checkOverlay(folder string) ([]string, error) {
 	for _, policy := range m.policies {
 		for _, problem := range append(policyLimits(policy), m.reachesOthers(policy)...) {
 			problems = append(problems, "network policy "+policy.Name+": "+problem)
+		}
+	}
+	for _, service := range m.services {
+		for _, problem := range m.serviceRules(service) {
+			problems = append(problems, "service "+service.Name+": "+problem)
 		}
 	}
 	problems = append(problems, m.monitored()...)
@@ -143,6 +175,8 @@ func (m *manifests) add(kind string, text []byte) error {
 		c, err := strictly[corev1.ConfigMap](text)
 		m.configMaps[c.Name] = c
 		return err
+	case "v1 Service":
+		return appendStrictly(&m.services, text)
 	case "v1 ServiceAccount":
 		a, err := strictly[corev1.ServiceAccount](text)
 		m.accounts[a.Name] = a

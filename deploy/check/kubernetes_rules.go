@@ -184,16 +184,24 @@ func podGrace(m *manifests, pod corev1.PodSpec) (problems []string) {
 	return problems
 }
 
-// podProbes demands that whoever has an admin server is asked by the kubelet, at the
-// right paths: a liveness probe at /readyz would restart all workers when Redis is away.
+// podProbes demands that whoever serves something is asked by the kubelet, at the right
+// paths: a liveness probe at /readyz would restart all workers when Redis is away. The
+// dashboard has no /readyz, because its pages say themselves that Redis is away.
 func podProbes(pod corev1.PodSpec) (problems []string) {
 	for _, c := range pod.Containers {
 		if len(c.Ports) == 0 {
 			continue
 		}
-		for path, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-			if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || !hasPort(c, probe.HTTPGet.Port.String()) {
-				problems = append(problems, fmt.Sprintf("container %s: want a liveness probe at /healthz and a readiness probe at /readyz, at a port that it names; %s is not asked", c.Name, path))
+		ready := "/readyz"
+		if isDashboard(c.Args) {
+			ready = "/healthz"
+		}
+		for _, want := range []struct {
+			name, path string
+			probe      *corev1.Probe
+		}{{"liveness", "/healthz", c.LivenessProbe}, {"readiness", ready, c.ReadinessProbe}} {
+			if get := want.probe; get == nil || get.HTTPGet == nil || get.HTTPGet.Path != want.path || !hasPort(c, get.HTTPGet.Port.String()) {
+				problems = append(problems, fmt.Sprintf("container %s: want a %s probe at a port that it names; %s is not asked", c.Name, want.name, want.path))
 			}
 		}
 	}
