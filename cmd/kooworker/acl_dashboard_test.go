@@ -43,9 +43,10 @@ func (g *guarded) browse() {
 	change(http.MethodPost, "/queues/resume", with("queue", tasks.QueueOffboard))
 	change(http.MethodPost, "/monitoring/api/queues/offboard:pause", nil)
 	change(http.MethodPost, "/monitoring/api/queues/offboard:resume", nil)
-	change(http.MethodPost, "/batches/b-2/hold", why)
-	change(http.MethodPost, "/batches/b-2/release", why)
-	change(http.MethodPost, "/batches/b-4/cancel", why)
+	g.as(producerUser, "user_id,device_id\nu,d-3\n", done, "enqueue", "unbind", "--file", "-", "--batch", "b-5", "--in", "1h")
+	change(http.MethodPost, "/batches/b-5/hold", why)
+	change(http.MethodPost, "/batches/b-5/release", why)
+	change(http.MethodPost, "/batches/b-5/cancel", why)
 	change(http.MethodPost, "/locks/sweep", with("source", string(tasks.SourceLedger)))
 
 	// A letter is dead again soon after each replay, because KooDrive goes on to forbid it.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
 )
 
 // TestCheckKubernetes_RefusesBrokenFile breaks the manifests, one change at a time, and
@@ -130,6 +132,36 @@ func TestCheckKubernetes_RefusesBrokenFile(t *testing.T) {
 				t.Errorf("want a problem that mentions %q:\n%s", tt.want, said)
 			}
 		})
+	}
+}
+
+// TestReadme_Ingress checks that the Ingress of the documentation leads to the dashboard.
+func TestReadme_Ingress(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(readme), "```yaml\n  apiVersion: networking.k8s.io/v1\n")
+	text, _, ended := strings.Cut(text, "```")
+	if !found || !ended {
+		t.Fatal("README.md has no Ingress: the test is out of date")
+	}
+	ingress, err := strictly[networkingv1.Ingress]([]byte("  apiVersion: networking.k8s.io/v1\n" + text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := build(filepath.Join(kubernetes, "overlays", "production"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := m.services[0]
+	to := ingress.Spec.Rules[0].HTTP.Paths[0].Backend.Service
+	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name {
+		t.Errorf("it leads to %+v; want the service %s and its port %s", to, service.Name, service.Spec.Ports[0].Name)
+	}
+	if hosts := ingress.Spec.TLS[0].Hosts; len(hosts) != 1 || hosts[0] != ingress.Spec.Rules[0].Host {
+		t.Errorf("its certificate is for %v; want %s", hosts, ingress.Spec.Rules[0].Host)
 	}
 }
 

@@ -27,7 +27,7 @@ var samples = []string{"asynq:{unbind}:t:x", "kooworker:{batch:x}:meta", "{koowo
 var permissions = []permission{
 	{"ping", nil, false}, {"time", nil, false}, {"info", nil, false}, {"evalsha", []string{"x", "0"}, false}, {"eval", []string{"x", "0"}, false},
 	{"script", []string{"load", "x"}, false}, {"subscribe", []string{"asynq:cancel"}, false},
-	{"scan", []string{"0"}, false}, {"wait", []string{"0", "0"}, false},
+	{"scan", []string{"0"}, false}, {"wait", []string{"0", "0"}, false}, {"memory", []string{"usage", samples[0]}, false},
 	{"exists", nil, true}, {"type", nil, true}, {"del", nil, true}, {"unlink", nil, true}, {"expire", []string{"1"}, true}, {"expireat", []string{"1"}, true},
 	{"pexpire", []string{"1"}, true}, {"pexpireat", []string{"1"}, true},
 	{"get", nil, true}, {"set", []string{"x"}, true}, {"setex", []string{"1", "x"}, true}, {"mget", nil, true}, {"incr", nil, true},
