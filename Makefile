@@ -2,6 +2,8 @@
 
 GOLANGCI_LINT_VERSION := v2.15.0
 ACTIONLINT_VERSION    := v1.7.12
+AXE_CORE_VERSION      := 4.14.1
+AXE_CORE_SHA256       := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 GORELEASER_VERSION    := v2.15.1
 
 # The version that the binary prints: the output of `git describe`.
@@ -18,9 +20,10 @@ ARGS ?=
 
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GORELEASER    := bin/tools/goreleaser-$(GORELEASER_VERSION)
+AXE_CORE      := bin/tools/axe-core-$(AXE_CORE_VERSION).min.js
 
 # The targets of `make check`, in their order. Those that fail fast come first.
-CHECKS := fmt-check tidy-check vet build test lint scripts-check deploy-check release-check fuzz-smoke
+CHECKS := fmt-check tidy-check vet build test test-browser lint scripts-check deploy-check release-check fuzz-smoke
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -44,6 +47,12 @@ build: ## Build bin/kooworker
 test: ## Run the tests, against real servers, with the race detector
 	@.ci/need redis-server postgres mariadbd mariadb-install-db gcc bash zsh fish mandoc python3 prometheus
 	CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) ./...
+
+.PHONY: test-browser
+test-browser: $(AXE_CORE) ## Use the dashboard in a headless Chromium; writes bin/screenshots/
+	@.ci/need redis-server chromium
+	AXE_CORE='$(CURDIR)/$(AXE_CORE)' SCREENSHOTS='$(CURDIR)/bin/screenshots' \
+	  go test -tags browser -count=1 -timeout 10m $(TESTFLAGS) ./worker/dashboard/browsertest
 
 .PHONY: chaos
 chaos: ## Kill, freeze and starve what the worker depends on; takes half an hour
@@ -133,7 +142,7 @@ tidy-check: ## Fail if go.mod or go.sum is not what the code needs
 
 .PHONY: vet
 vet: ## Run go vet
-	go vet -tags chaos ./...
+	go vet -tags chaos,browser ./...
 	cd deploy/check && go vet ./...
 
 .PHONY: scripts-check
@@ -166,6 +175,15 @@ checks:
 $(GOLANGCI_LINT):
 	GOBIN='$(CURDIR)/bin/tools' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/tools/golangci-lint $@
+
+# What checks the pages' accessibility.
+$(AXE_CORE):
+	@.ci/need npm
+	mkdir -p bin/tools
+	cd bin/tools && npm pack --silent axe-core@$(AXE_CORE_VERSION)
+	cd bin/tools && echo '$(AXE_CORE_SHA256)  axe-core-$(AXE_CORE_VERSION).tgz' | sha256sum -c -
+	tar -xzOf bin/tools/axe-core-$(AXE_CORE_VERSION).tgz package/axe.min.js >$@
+	rm bin/tools/axe-core-$(AXE_CORE_VERSION).tgz
 
 $(GORELEASER):
 	GOBIN='$(CURDIR)/bin/tools' go install github.com/goreleaser/goreleaser/v2@$(GORELEASER_VERSION)

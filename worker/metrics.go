@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -25,6 +26,8 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	calls    *prometheus.HistogramVec
 	repairs  *prometheus.CounterVec
+	// outcomes counts what finished counts, by outcome, for the worker's reports.
+	outcomes map[tasks.Outcome]*atomic.Int64
 }
 
 // NewRegistry returns a registry with the metrics of Go and of the process, and with
@@ -63,6 +66,10 @@ func newMetrics(cfg Config, status func() gate.Status, workersWanted func() int,
 			Name: "kooworker_repairs_total",
 			Help: "What was found amiss in the queues, and put right or reported.",
 		}, []string{"queue", "repair"}),
+		outcomes: make(map[tasks.Outcome]*atomic.Int64),
+	}
+	for _, outcome := range []tasks.Outcome{tasks.Succeeded, tasks.AlreadyGone, tasks.Superseded, tasks.Cancelled, tasks.Dead} {
+		m.outcomes[outcome] = new(atomic.Int64)
 	}
 	wanted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kooworker_workers_wanted",
@@ -106,7 +113,19 @@ func (m *metrics) countAttempt(e pipeline.Event) {
 	m.seconds.WithLabelValues(kind).Observe(e.Took.Seconds())
 	if decision.Action != pipeline.Retry {
 		m.finished.WithLabelValues(kind, string(decision.Outcome), string(decision.Reason)).Inc()
+		if n, known := m.outcomes[decision.Outcome]; known {
+			n.Add(1)
+		}
 	}
+}
+
+// finishedTasks returns how many tasks have reached an outcome since the worker started.
+func (m *metrics) finishedTasks() map[tasks.Outcome]int64 {
+	counts := make(map[tasks.Outcome]int64, len(m.outcomes))
+	for outcome, n := range m.outcomes {
+		counts[outcome] = n.Load()
+	}
+	return counts
 }
 
 // countCall counts an exchange with KooDrive.

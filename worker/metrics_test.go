@@ -7,8 +7,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/gate/quota"
+	"github.com/kooworker/kooworker/worker/pipeline"
 )
 
 func TestMetrics_Quota(t *testing.T) {
@@ -64,6 +66,25 @@ func TestMetrics_Quota(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// The worker's report counts the outcomes, and not the attempts before them.
+func TestFinishedTasks(t *testing.T) {
+	t.Parallel()
+	m, err := newMetrics(Config{Registry: prometheus.NewRegistry()}, func() gate.Status { return gate.Status{} }, func() int { return 1 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []pipeline.Decision{
+		{Action: pipeline.Complete, Outcome: tasks.Succeeded, Reason: tasks.OK}, {Action: pipeline.Complete, Outcome: tasks.Succeeded, Reason: tasks.OK},
+		{Action: pipeline.Retry, Reason: tasks.Upstream}, {Action: pipeline.Park, Outcome: tasks.Dead, Reason: tasks.Forbidden},
+	} {
+		m.countAttempt(pipeline.Event{Decision: d})
+	}
+	want := map[tasks.Outcome]int64{tasks.Succeeded: 2, tasks.Dead: 1, tasks.AlreadyGone: 0, tasks.Superseded: 0, tasks.Cancelled: 0}
+	if diff := cmp.Diff(want, m.finishedTasks()); diff != "" {
+		t.Errorf("finished (-want +got):\n%s", diff)
 	}
 }
 

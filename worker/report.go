@@ -57,7 +57,7 @@ func (r *reporter) report() fleet.Report {
 	now, s := time.Now(), r.w.gate.Status()
 	out := fleet.Report{
 		Host: r.host, PID: os.Getpid(), Version: r.w.cfg.Version, StartedAt: r.started.UTC(), Settings: r.settings,
-		Stopped: stoppedCalls(s), InFlight: s.InFlight, Waiting: s.Waiting,
+		Stopped: stoppedCalls(s), InFlight: s.InFlight, Waiting: s.Waiting, Finished: r.w.metrics.finishedTasks(),
 	}
 	if err := r.w.clock.Check(context.Background()); err != nil {
 		out.Problem = fmt.Sprintf("the clock: %v", err)

@@ -51,6 +51,7 @@ type Worker struct {
 	repairer *recovery.Repairer
 	pauses   *pauseWatch
 	overview *overview.Shared
+	metrics  *metrics
 	history  *history.Store
 	admin    *admin.Server
 	backlog  atomic.Pointer[backlog]     // nil until it was read
@@ -82,8 +83,8 @@ func (w *Worker) build() (err error) {
 	w.clock = clock.New(w.rdb, w.log)
 	w.pauses = newPauseWatch(w.rdb, w.log)
 	w.overview = overview.NewShared(overview.SharedConfig{Redis: w.rdb, Grace: locks.DefaultGrace, Logger: w.log.Named("overview")})
-	var metrics *metrics // made when the gate is there; no call is made before Run
-	cfg.KooDrive.Observe = func(e koodrive.Exchange) { metrics.countCall(e) }
+	// The metrics are made when the gate is there; no call is made before Run.
+	cfg.KooDrive.Observe = func(e koodrive.Exchange) { w.metrics.countCall(e) }
 	if w.koodrive, err = koodrive.New(cfg.KooDrive); err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (w *Worker) build() (err error) {
 	if err != nil {
 		return err
 	}
-	metrics, err = newMetrics(cfg, w.gate.Status, w.workersWanted, w.overview.Metrics())
+	w.metrics, err = newMetrics(cfg, w.gate.Status, w.workersWanted, w.overview.Metrics())
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func (w *Worker) build() (err error) {
 	receipts := pipeline.NewReceiptBatcher(batch.NewStore(w.rdb), singles, w.notifier.Completed, w.log)
 	w.pipeline, err = pipeline.New(pipeline.Config{
 		Jobs: handlers, DeadLetters: w.letters, Requeue: pipeline.NewRequeue(asynq.NewClientFromRedisClient(w.rdb)), Waited: pipeline.NewWaited(w.rdb), Receipts: receipts,
-		Policy: cfg.Policy, Observe: func(e pipeline.Event) { metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
+		Policy: cfg.Policy, Observe: func(e pipeline.Event) { w.metrics.countAttempt(e); cfg.Observe(e) }, Logger: w.log, NoSuccesses: cfg.LogNoSuccesses,
 		Cancelled: w.isCancelled, Held: w.isHeld, TracerProvider: cfg.TracerProvider, PutBackAt: pipeline.NewPutBackAt(w.rdb),
 	})
 	if err != nil {
@@ -128,7 +129,7 @@ func (w *Worker) build() (err error) {
 	}
 	w.repairer, err = recovery.New(recovery.Config{
 		Redis: w.rdb, Parker: w.letters, IndexDeath: w.letters.IndexDeath, Receipts: receipts, MaxCrashes: cfg.MaxCrashes, Hold: w.clock.Wrong,
-		Logger: w.log.Named("recovery"), OnRepair: metrics.countRepairs,
+		Logger: w.log.Named("recovery"), OnRepair: w.metrics.countRepairs,
 	})
 	if err != nil {
 		return err

@@ -14,7 +14,9 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 type batchCmd struct {
@@ -77,16 +79,16 @@ type batchShowCmd struct {
 }
 
 // Run implements the command.
-func (c *batchShowCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
+func (c *batchShowCmd) Run(e *env, store *batch.Store, forecasts *forecast.Forecaster) error {
 	b, err := store.Show(e.ctx, c.ID)
 	if err != nil {
 		return redisError(err)
 	}
-	return printStats(e, forecasts.withTimeLeft(e.ctx, b), c.JSON)
+	return printStats(e, forecasts.WithTimeLeft(e.ctx, b), c.JSON)
 }
 
 // printStats writes the counts of a batch, and last what is unusual about them.
-func printStats(e *env, b batchLeft, asJSON bool) error {
+func printStats(e *env, b forecast.Batch, asJSON bool) error {
 	if asJSON {
 		err := writeJSON(e.stdout, b)
 		warnGone(e.stderr, b.BatchStats)
@@ -105,7 +107,7 @@ func warnGone(w io.Writer, b tasks.BatchStats) {
 }
 
 // writeStats writes the counts of a batch for people.
-func writeStats(out io.Writer, b batchLeft) {
+func writeStats(out io.Writer, b forecast.Batch) {
 	table := terminal.NewTable(out)
 	table.Row("batch", terminal.ID(b.ID))
 	table.Row("created", b.CreatedAt.Local().Format(time.DateTime))
@@ -127,12 +129,12 @@ func writeStats(out io.Writer, b batchLeft) {
 		table.Row("due by", dueText(b.BatchStats))
 	}
 	if b.Held != nil {
-		table.Row("held", heldText(*b.Held))
+		table.Row("held", forecast.HeldText(*b.Held))
 	}
-	if left := b.timeLeft(); left != "" {
+	if left := b.TimeLeft(); left != "" {
 		table.Row("time left", left)
 	}
-	if hint := b.forecast.blocked.Hint; hint != "" {
+	if hint := b.Forecast.Blocked.Hint; hint != "" {
 		table.Row("hint", hint)
 	}
 	_ = table.Close("") // nobody is left to be told if it fails
@@ -155,7 +157,7 @@ type batchWaitCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
+func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecast.Forecaster) error {
 	if c.Timeout < 0 {
 		return usagef("--timeout: %s is negative; want a time such as 10m", c.Timeout)
 	}
@@ -193,7 +195,7 @@ type batchWatchCmd struct {
 }
 
 // Run implements the command.
-func (c *batchWatchCmd) Run(e *env, store *batch.Store, forecasts *forecaster) error {
+func (c *batchWatchCmd) Run(e *env, store *batch.Store, forecasts *forecast.Forecaster) error {
 	b, err := watchBatch(e, store, forecasts, c.ID, 0)
 	return printWaited(e, b, c.JSON, err)
 }
@@ -202,7 +204,7 @@ func (c *batchWatchCmd) Run(e *env, store *batch.Store, forecasts *forecaster) e
 // code.
 func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 	if b.ID != "" {
-		err = errors.Join(err, printStats(e, batchLeft{BatchStats: b}, asJSON))
+		err = errors.Join(err, printStats(e, forecast.Batch{BatchStats: b}, asJSON))
 	}
 	if err == nil && b.Failed() > 0 {
 		return errPartial
@@ -211,16 +213,16 @@ func printWaited(e *env, b tasks.BatchStats, asJSON bool, err error) error {
 }
 
 // watchBatch waits until a batch is done, and shows the progress on stderr.
-func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, timeout time.Duration) (tasks.BatchStats, error) {
+func watchBatch(e *env, store *batch.Store, forecasts *forecast.Forecaster, id string, timeout time.Duration) (tasks.BatchStats, error) {
 	progress := terminal.StartProgress(e.stderr, terminal.ProgressOptions{Unit: "tasks"})
 	defer progress.Finish()
 	started := false
 	var forecastAt time.Time
-	var next forecast
+	var next forecast.Forecast
 	b, err := waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
 		if b.Queued > 0 && time.Since(forecastAt) >= forecastEvery {
-			next = forecasts.of(e.ctx, b.ID)
-			progress.SetSpeed(next.rate, next.fastest)
+			next = forecasts.Of(e.ctx, b.ID)
+			progress.SetSpeed(next.Rate, next.Fastest)
 			forecastAt = time.Now()
 		}
 		if !started {
@@ -229,9 +231,9 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecaster, id string, ti
 		}
 		progress.SetTotal(b.Total)
 		progress.Set(b.Total - b.Queued)
-		progress.SetDetail(watchDetail(b, next.blocked.Text))
+		progress.SetDetail(watchDetail(b, next.Blocked.Text))
 	})
-	return b, explain(err, next.blocked)
+	return b, explain(err, next.Blocked)
 }
 
 // watchDetail is what a line of the progress ends with.
@@ -261,7 +263,7 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 	case e.ctx.Err() != nil:
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
-		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, terminal.Duration(timeout), b.Queued, terminal.Count(b.Total, "tasks"), terminal.Plural(b.Queued, "is", "are"))
+		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, humanize.Duration(timeout), b.Queued, humanize.Count(b.Total, "tasks"), humanize.Plural(b.Queued, "is", "are"))
 		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
 	}
 	return b, redisError(err)

@@ -6,9 +6,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
+	"github.com/kooworker/kooworker/worker/batches"
 )
 
 type batchAuditCmd struct {
@@ -56,9 +56,9 @@ func (c *batchAuditCmd) Run(e *env, store *batch.Store, rdb redis.UniversalClien
 		return missingError(c.ID, missing)
 	}
 	if !c.JSON {
-		fmt.Fprintf(e.stdout, "clean: %s, whose states were counted again", terminal.Count(audit.Stats.Total, "tasks"))
+		fmt.Fprintf(e.stdout, "clean: %s, whose states were counted again", humanize.Count(audit.Stats.Total, "tasks"))
 		if audit.Receipts >= 0 {
-			fmt.Fprintf(e.stdout, "; %s", terminal.Count(audit.Receipts, "receipts"))
+			fmt.Fprintf(e.stdout, "; %s", humanize.Count(audit.Receipts, "receipts"))
 		}
 		fmt.Fprintln(e.stdout)
 	}

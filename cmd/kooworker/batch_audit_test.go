@@ -15,8 +15,8 @@ import (
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
-// audit runs the audit of b-1.
-func audit(t *testing.T, server *redistest.Server) (code int, missing float64, text string) {
+// auditB1 runs the audit of b-1.
+func auditB1(t *testing.T, server *redistest.Server) (code int, missing float64, text string) {
 	t.Helper()
 	r := kooworker(t, "", "batch", "audit", "b-1", "--json", "--redis-url", server.URL())
 	report := r.object(t)
@@ -48,7 +48,7 @@ func TestBatchAudit_NamesWhatWasDeleted(t *testing.T) {
 		}
 	}
 	enqueue()
-	if code, missing, _ := audit(t, server); code != exitDone || missing != 0 {
+	if code, missing, _ := auditB1(t, server); code != exitDone || missing != 0 {
 		t.Errorf("exit %d, %g missing; want it clean", code, missing)
 	}
 	remove := func() {
@@ -74,20 +74,20 @@ func TestBatchAudit_NamesWhatWasDeleted(t *testing.T) {
 		}
 	}
 	remove()
-	code, missing, text := audit(t, server)
+	code, missing, text := auditB1(t, server)
 	if code != exitFailed || missing != n-200 || !strings.Contains(text, "missing: items ") || !strings.Contains(text, "of the input (queued)") ||
 		!strings.Contains(text, "1000 of the tasks") || !strings.Contains(text, "--restore") || !strings.Contains(text, "batch cancel b-1") {
 		t.Errorf("exit %d, %g missing, %s; want exit 1, 1000 missing, which, and what to do", code, missing, text)
 	}
 	enqueue("--restore")
-	if code, missing, text := audit(t, server); code != exitDone || missing != 0 {
+	if code, missing, text := auditB1(t, server); code != exitDone || missing != 0 {
 		t.Errorf("restored: exit %d, %g missing, %s; want it clean", code, missing, text)
 	}
 	remove()
 	if r := kooworker(t, "", "batch", "cancel", "b-1", "--json", "--redis-url", server.URL()); r.code != exitDone || r.object(t)["cancelled"] != float64(n) {
 		t.Errorf("%+v; want exit 0, and all cancelled", r)
 	}
-	if code, missing, text := audit(t, server); code != exitDone || missing != 0 {
+	if code, missing, text := auditB1(t, server); code != exitDone || missing != 0 {
 		t.Errorf("cancelled: exit %d, %g missing, %s; want it clean", code, missing, text)
 	}
 	if diff := cmp.Diff(map[string]float64{"total": n, "cancelled": n}, counts(show(t, server, "b-1"))); diff != "" {
@@ -112,7 +112,7 @@ func TestBatchAudit_DeadLetter(t *testing.T) {
 		state := kooworker(t, "", "batch", "show", "b-1", "--json", "--redis-url", server.URL()).object(t)
 		return state["dead"] == 2.0 && state["queued"] == 0.0
 	})
-	if code, missing, _ := audit(t, server); code != exitDone || missing != 0 {
+	if code, missing, _ := auditB1(t, server); code != exitDone || missing != 0 {
 		t.Errorf("exit %d, %g missing; want it clean", code, missing)
 	}
 	for letter, err := range deadletter.NewStore(server.Client()).List(t.Context(), deadletter.Filter{}) {
@@ -126,7 +126,7 @@ func TestBatchAudit_DeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	code, missing, text := audit(t, server)
+	code, missing, text := auditB1(t, server)
 	if code != exitFailed || missing != 1 || !strings.Contains(text, "missing: item 3 of the input (dead)\n") || strings.Contains(text, "--restore") {
 		t.Errorf("exit %d, %g missing, %s; want item 3 named, and no word of --restore", code, missing, text)
 	}

@@ -1,108 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/internal/asynqx"
-	"github.com/kooworker/kooworker/internal/cancelable"
-	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
-	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/forecast"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
-// blocked says why nothing of a batch runs now. Its text is empty if nothing is known.
-func (f *forecaster) blocked(ctx context.Context, id string) (overview.Cause, error) {
-	ctx, cancel := context.WithTimeout(ctx, forecastPatience)
-	defer cancel()
-	return cancelable.Call(ctx, func() (overview.Cause, error) {
-		recent, err := batch.NewStore(f.rdb).Recent(ctx, id)
-		if err != nil {
-			recent = batch.Recent{}
-		}
-		return f.blockedOf(ctx, id, recent.Kinds)
-	})
-}
-
-// blockedOf is blocked, given the kinds of the latest tasks of the batch. If no task has
-// ended, the kinds are not known: a queue counts if tasks wait in the lane of the batch there.
-func (f *forecaster) blockedOf(ctx context.Context, id string, kinds []tasks.Kind) (overview.Cause, error) {
-	store := batch.NewStore(f.rdb)
-	if stops, err := store.Stops(ctx, nil); err == nil {
-		if h, ok := stops.HoldNow(id, time.Now()); ok {
-			return overview.Cause{Text: "it is held " + heldText(h), Hint: "kooworker batch release " + id}, nil
-		}
-	}
-	lane, err := store.Lane(ctx, id)
-	if err != nil {
-		return overview.Cause{}, err
-	}
-	queues := queuesOf(kinds)
-	if len(kinds) == 0 {
-		if queues, err = f.notEmpty(ctx, queues, lane); err != nil {
-			return overview.Cause{}, err
-		}
-	}
-	paused, err := pauses.Read(ctx, f.rdb)
-	if err != nil {
-		return overview.Cause{}, err
-	}
-	var texts, hints []string
-	var calls []gate.Kind
-	for _, queue := range queues {
-		if pause, isPaused := paused[lane.Of(queue)]; isPaused {
-			texts = append(texts, pause.Of(queue)) // not of the lane: all tasks of the batch are in that one
-			hints = append(hints, "kooworker queue resume "+queue)
-		}
-		calls = append(calls, callOf(kindOf[queue]))
-	}
-	if len(texts) > 0 {
-		return overview.Cause{Text: strings.Join(texts, "; "), Hint: strings.Join(hints, "; ")}, nil
-	}
-	return overview.Standstill(ctx, f.rdb, calls)
-}
-
-// kindOf is the kind of the tasks of a queue.
-var kindOf = map[string]tasks.Kind{
-	tasks.QueueRelease: tasks.KindLockRelease, tasks.QueueUnbind: tasks.KindDeviceUnbind, tasks.QueueOffboard: tasks.KindUserOffboard,
-}
-
-// queuesOf returns the queues of tasks of some kinds, in the order of tasks.Queues. No kinds:
-// those of all tasks that a batch may have.
-func queuesOf(kinds []tasks.Kind) (queues []string) {
-	for _, queue := range tasks.Queues() {
-		if kind, ok := kindOf[queue]; ok && (len(kinds) == 0 || slices.Contains(kinds, kind)) {
-			queues = append(queues, queue)
-		}
-	}
-	return queues
-}
-
-// notEmpty returns those of some queues in whose lane tasks wait or run.
-func (f *forecaster) notEmpty(ctx context.Context, queues []string, lane tasks.Lane) (out []string, err error) {
-	answers := make(map[string]*redis.IntCmd)
-	_, err = f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, queue := range queues {
-			name := lane.Of(queue)
-			answers[queue] = p.Exists(ctx, asynqx.PendingKey(name), asynqx.ScheduledKey(name), asynqx.RetryKey(name), asynqx.ActiveKey(name))
-		}
-		return nil
-	})
-	for _, queue := range queues {
-		if answers[queue].Val() > 0 {
-			out = append(out, queue)
-		}
-	}
-	return out, err
-}
+// forecastEvery is the time between two forecasts while a command waits for a batch.
+const forecastEvery = 5 * time.Second
 
 // blockedNotice tells those who wait for a batch why nothing of it runs.
 type blockedNotice struct {
@@ -111,12 +20,12 @@ type blockedNotice struct {
 }
 
 // look looks from time to time, and writes a line for each change.
-func (n *blockedNotice) look(e *env, forecasts *forecaster, b tasks.BatchStats) {
+func (n *blockedNotice) look(e *env, forecasts *forecast.Forecaster, b tasks.BatchStats) {
 	if b.Queued == 0 || time.Since(n.at) < forecastEvery {
 		return
 	}
 	n.at = time.Now()
-	cause, err := forecasts.blocked(e.ctx, b.ID)
+	cause, err := forecasts.Blocked(e.ctx, b.ID)
 	switch {
 	case err != nil || cause.Text == n.said.Text:
 		return

@@ -12,12 +12,13 @@ import (
 	"unicode"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/batches"
 )
 
 type batchCancelCmd struct {
@@ -69,9 +70,9 @@ func checkReason(text string) error {
 
 // cancelSummary is for people.
 func cancelSummary(res batches.CancelResult) string {
-	text := terminal.Count(res.Cancelled, "tasks") + " cancelled"
+	text := humanize.Count(res.Cancelled, "tasks") + " cancelled"
 	if res.InFlight > 0 {
-		text += fmt.Sprintf("; %d in flight, which %s", res.InFlight, terminal.Plural(res.InFlight, "ends by itself", "end by themselves"))
+		text += fmt.Sprintf("; %d in flight, which %s", res.InFlight, humanize.Plural(res.InFlight, "ends by itself", "end by themselves"))
 	}
 	if res.Left > 0 {
 		text += fmt.Sprintf("; %d left", res.Left)
@@ -95,15 +96,9 @@ func cancelBatch(e *env, rdb redis.UniversalClient, c batch.Cancellation) (batch
 	if is[*batch.NotFoundError](err) {
 		return res, err
 	}
-	fields := []zap.Field{zap.String("batch", c.Batch), zap.String("user_id", c.UserID), zap.String("kind", string(c.Kind)), zap.String("reason", c.Reason)}
-	if res.IsKnown {
-		fields = append(fields, zap.Int64("cancelled", res.Cancelled), zap.Int64("in_flight", res.InFlight), zap.Int64("left", res.Left))
-	}
-	if err == nil {
-		e.audit("batch cancelled", fields...)
-	} else {
-		e.audit("the cancelling of a batch has failed, or was interrupted", append(fields, zap.Error(err))...)
-	}
+	e.audit(rdb, audit.Entry{
+		Action: "batch cancelled", Subject: subject("batch", c.Batch, "user", c.UserID, "kind", string(c.Kind)), Count: res.Cancelled, Reason: c.Reason,
+	}, err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return res, errors.New("interrupted: workers begin nothing more of it; run the same command again to finish")
@@ -123,10 +118,24 @@ func operator() string {
 	return name + "@" + cmp.Or(host, "unknown")
 }
 
-// audit logs what an operator did, whatever the log level.
-func (e *env) audit(message string, fields ...zap.Field) {
+// audit records what an operator did, whatever the log level. err is why it failed, if it did.
+func (e *env) audit(rdb redis.UniversalClient, entry audit.Entry, err error) {
 	log := e.flags.Log
 	log.LogLevel = "info"
-	who, host, _ := strings.Cut(operator(), "@")
-	log.logger(e.stderr).Named("audit").Warn(message, append(fields, zap.String("by", who), zap.String("host", host))...)
+	entry.By, entry.Via = operator(), audit.Command
+	if err != nil {
+		entry.Error = err.Error()
+	}
+	audit.New(rdb, log.logger(e.stderr)).Record(e.ctx, entry)
+}
+
+// subject writes names and values for the audit log, without the values that are empty.
+func subject(pairs ...string) string {
+	var parts []string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			parts = append(parts, pairs[i]+" "+pairs[i+1])
+		}
+	}
+	return strings.Join(parts, ", ")
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/batches"
 )
 
 type batchHoldCmd struct {
@@ -40,7 +40,7 @@ func (c *batchHoldCmd) Run(e *env, rdb redis.UniversalClient) error {
 	case err != nil:
 		return redisError(err)
 	}
-	e.audit("batch held", zap.String("batch", c.ID), zap.String("until", untilText(c.Until, "released")), zap.String("reason", c.Reason))
+	e.audit(rdb, audit.Entry{Action: "batch held", Subject: subject("batch", c.ID, "until", untilText(c.Until, "")), Count: res.Moved, Reason: c.Reason}, nil)
 	if c.JSON {
 		return writeJSON(e.stdout, struct {
 			Held     int64 `json:"held"`
@@ -78,7 +78,7 @@ func (c *batchReleaseCmd) Run(e *env, rdb redis.UniversalClient) error {
 	case err != nil:
 		return redisError(err)
 	}
-	e.audit("batch released", zap.String("batch", c.ID))
+	e.audit(rdb, audit.Entry{Action: "batch released", Subject: subject("batch", c.ID), Count: res.Moved}, nil)
 	if c.JSON {
 		return writeJSON(e.stdout, struct {
 			Released int64 `json:"released"`

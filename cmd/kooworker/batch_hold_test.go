@@ -50,7 +50,7 @@ func TestBatchHold_OverRestarts(t *testing.T) {
 	if held["reason"] != "legal hold" || held["by"] == "" {
 		t.Errorf("held %v; want who and why", held)
 	}
-	if code, missing, text := audit(t, server); code != exitDone || missing != 0 {
+	if code, missing, text := auditB1(t, server); code != exitDone || missing != 0 {
 		t.Errorf("audit: exit %d, %g missing, %s; want it clean", code, missing, text)
 	}
 	run("", "batch", "release", "b-1")

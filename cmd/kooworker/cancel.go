@@ -8,12 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
+	"github.com/redis/go-redis/v9"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 )
 
 type cancelCmd struct {
@@ -79,7 +80,7 @@ func (c *cancelCmd) query() waiting.Query {
 }
 
 // Run implements the command.
-func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) error {
+func (c *cancelCmd) Run(e *env, rdb redis.UniversalClient, queues *waiting.Store, singles *history.Store) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -90,8 +91,7 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) e
 	} else {
 		report, err = c.cancel(e.ctx, queues, singles)
 		report.Matched = report.Cancelled
-		e.audit("orders cancelled", zap.Int64("cancelled", report.Cancelled), zap.Int64("in_flight", report.InFlight), zap.Strings("id", c.ID),
-			zap.String("user_id", c.UserID), zap.String("device_id", c.DeviceID), zap.String("lock_id", c.LockID), zap.Any("kind", c.Kind), zap.Bool("all", c.All))
+		e.audit(rdb, audit.Entry{Action: "orders cancelled", Subject: c.subject(), Count: report.Cancelled}, err)
 	}
 	switch {
 	case c.JSON:
@@ -99,7 +99,7 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) e
 			return printErr
 		}
 	case c.DryRun:
-		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", terminal.Count(report.Matched, "orders"), report.InFlight)
+		fmt.Fprintf(e.stdout, "%s would be cancelled; %d in flight\n", humanize.Count(report.Matched, "orders"), report.InFlight)
 	default:
 		fmt.Fprintln(e.stdout, c.summary(report))
 	}
@@ -112,8 +112,16 @@ func (c *cancelCmd) Run(e *env, queues *waiting.Store, singles *history.Store) e
 	return nil
 }
 
+// subject says for the audit log which orders were meant.
+func (c *cancelCmd) subject() string {
+	if c.All {
+		return "all single orders"
+	}
+	return subject("id", strings.Join(c.ID, " "), "user", c.UserID, "device", c.DeviceID, "lock", c.LockID, "kind", words(c.Kind))
+}
+
 func (c *cancelCmd) summary(report cancelReport) string {
-	text := terminal.Count(report.Cancelled, "orders") + " cancelled"
+	text := humanize.Count(report.Cancelled, "orders") + " cancelled"
 	if report.InFlight > 0 {
 		text += fmt.Sprintf("; %d in flight: a call that succeeds cannot be cancelled any more; if it fails, the order is tried again, so run the same command again", report.InFlight)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/enqueue/waiting"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 // cli is the whole command line. The flags that all commands share come first.
@@ -25,21 +26,23 @@ type cli struct {
 	Redis redisFlags `embed:"" group:"redis"`
 	Log   logFlags   `embed:"" group:"log"`
 
-	Demo        demoCmd        `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
-	Worker      workerCmd      `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
-	Status      statusCmd      `cmd:"" help:"Show what works, what waits, and what stands in the way."`
-	Doctor      doctorCmd      `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
-	Enqueue     enqueueCmd     `cmd:"" help:"Put tasks into the queue."`
-	Batch       batchCmd       `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
-	Cancel      cancelCmd      `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
-	History     historyCmd     `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
-	Locks       locksCmd       `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
-	Scheduler   schedulerCmd   `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
-	Healthcheck healthcheckCmd `cmd:"" help:"Ask a worker or scheduler whether it is ready; for images without a shell."`
-	Dead        deadCmd        `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
-	Queue       queueCmd       `cmd:"" help:"Show the queues; pause and resume them."`
-	Simulator   simulatorCmd   `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
-	Version     versionCmd     `cmd:"" help:"Print version, commit and Go version."`
+	Demo        demoCmd         `cmd:"" help:"See it work: run Redis, a simulated KooDrive and a worker in this process. Needs no setup."`
+	Worker      workerCmd       `cmd:"" help:"Carry out tasks until SIGTERM or SIGINT."`
+	Status      statusCmd       `cmd:"" help:"Show what works, what waits, and what stands in the way."`
+	Doctor      doctorCmd       `cmd:"" help:"Find what is wrong with Redis, KooDrive, the workers and the queues, and say what to do. Exit code 1 if something is."`
+	Enqueue     enqueueCmd      `cmd:"" help:"Put tasks into the queue."`
+	Batch       batchCmd        `cmd:"" help:"Show the progress, the counts and the receipts of batches."`
+	Cancel      cancelCmd       `cmd:"" help:"Cancel single orders that wait. Those of a batch: batch cancel."`
+	History     historyCmd      `cmd:"" help:"Show what happened to one user, over batches, single orders, sweeps and dead letters; or forget it."`
+	Locks       locksCmd        `cmd:"" help:"Keep the ledger of backup locks, and release stale locks."`
+	Scheduler   schedulerCmd    `cmd:"" help:"Sweep stale locks on a schedule. Every replica may run it."`
+	Dashboard   dashboardCmd    `cmd:"" help:"Show asynqmon and the operators' own pages in a browser, behind a login."`
+	HashPwd     hashPasswordCmd `name:"hash-password" cmd:"" help:"Print the line of a user for dashboard --users-file. The password comes from the terminal, or from the first line of stdin."`
+	Healthcheck healthcheckCmd  `cmd:"" help:"Ask a worker or scheduler whether it is ready; for images without a shell."`
+	Dead        deadCmd         `cmd:"" help:"Show tasks that failed for good; replay, discard or export them."`
+	Queue       queueCmd        `cmd:"" help:"Show the queues; pause and resume them."`
+	Simulator   simulatorCmd    `cmd:"" help:"Serve the KooDrive backup API from memory, with quotas and faults."`
+	Version     versionCmd      `cmd:"" help:"Print version, commit and Go version."`
 
 	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
 	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes command lines."`
@@ -77,6 +80,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 			{Key: "webhook", Title: "Complete batches:", Description: webhookHelp},
 			{Key: "filter", Title: "Which dead letters:"},
 			{Key: "orders", Title: "Which orders:"},
+			{Key: "access", Title: "Who has access:"},
 		}),
 		defaults(),
 		durations(),
@@ -84,7 +88,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 		kong.BindToProvider(storeOf(func(rdb redis.UniversalClient) redis.UniversalClient { return rdb })),
 		kong.BindToProvider(storeOf(batch.NewStore)),
 		kong.BindToProvider(storeOf(waiting.NewStore)),
-		kong.BindToProvider(storeOf(newForecaster)),
+		kong.BindToProvider(storeOf(forecast.New)),
 		kong.BindToProvider(storeOf(history.NewStore)),
 		kong.BindToProvider(storeOf(locks.NewStore)),
 		kong.BindToProvider(storeOf(deadletter.NewStore)),
@@ -149,14 +153,14 @@ func isService(kctx *kong.Context, err error) bool {
 	if err == nil {
 		command = kctx.Command()
 	}
-	return command == "worker" || command == "scheduler" || command == "simulator"
+	return command == "worker" || command == "scheduler" || command == "simulator" || command == "dashboard"
 }
 
 // gracePeriod is how long a command may go on after an interrupt; 0: without limit.
 func gracePeriod(command string) time.Duration {
 	name, _, _ := strings.Cut(command, " ")
 	switch name {
-	case "worker", "scheduler", "simulator", "demo": // they stop in order, in a time of their own
+	case "worker", "scheduler", "simulator", "dashboard", "demo": // they stop in order, in a time of their own
 		return 0
 	case "enqueue", "locks": // they finish what is under way, and say how to resume
 		return 2500 * time.Millisecond

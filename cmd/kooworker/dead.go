@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -64,6 +65,34 @@ func (f deadFilter) filter() (deadletter.Filter, error) {
 		out.DeadAfter = now.Add(-f.NewerThan)
 	}
 	return out, nil
+}
+
+// subject says for the audit log which dead letters were meant.
+func (f deadFilter) subject() string {
+	text := subject("id", strings.Join(f.ID, " "), "kind", words(f.Kind), "reason", words(f.Reason), "user", f.UserID, "batch", f.Batch,
+		"older than", durationOrNone(f.OlderThan), "newer than", durationOrNone(f.NewerThan))
+	if text == "" {
+		text = "all dead letters"
+	}
+	if f.Limit > 0 {
+		text += fmt.Sprintf(", at most %d", f.Limit)
+	}
+	return text
+}
+
+func words[T ~string](list []T) string {
+	var out []string
+	for _, word := range list {
+		out = append(out, string(word))
+	}
+	return strings.Join(out, " ")
+}
+
+func durationOrNone(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return humanize.Duration(d)
 }
 
 type deadListCmd struct {
@@ -211,11 +240,11 @@ func (f bulkFlags) printResult(e *env, verb string, res deadletter.Result, err e
 			return printErr
 		}
 	case f.DryRun:
-		fmt.Fprintf(e.stdout, "%s would be %s\n", terminal.Count(res.Matched, "dead letters"), verb)
+		fmt.Fprintf(e.stdout, "%s would be %s\n", humanize.Count(res.Matched, "dead letters"), verb)
 	default:
-		fmt.Fprintf(e.stdout, "%d of %s %s\n", res.Done, terminal.Count(res.Matched, "dead letters"), verb)
+		fmt.Fprintf(e.stdout, "%d of %s %s\n", res.Done, humanize.Count(res.Matched, "dead letters"), verb)
 		if res.Skipped > 0 {
-			fmt.Fprintf(e.stdout, "%s skipped: just becoming dead letters, or taken by somebody else; try again\n", terminal.Count(res.Skipped, "tasks"))
+			fmt.Fprintf(e.stdout, "%s skipped: just becoming dead letters, or taken by somebody else; try again\n", humanize.Count(res.Skipped, "tasks"))
 		}
 	}
 	if err != nil && e.ctx.Err() != nil {
@@ -246,6 +275,9 @@ func (c *deadReplayCmd) Run(e *env, store *deadletter.Store, rdb redis.Universal
 	res, err := store.Replay(e.ctx, filter, deadletter.Options{
 		DryRun: c.DryRun, Rate: c.Rate, Canary: deadletter.Canary{Size: c.Canary, MinSuccess: c.MinSuccess},
 	})
+	if !c.DryRun {
+		e.audit(rdb, audit.Entry{Action: "dead letters replayed", Subject: c.subject(), Count: int64(res.Done)}, err)
+	}
 	if failed, ok := errors.AsType[*deadletter.CanaryError](err); ok {
 		if err := c.printResult(e, "replayed", res, nil); err != nil {
 			return err
@@ -261,7 +293,7 @@ type deadDiscardCmd struct {
 }
 
 // Run implements the command.
-func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Store, singles *history.Store) error {
+func (c *deadDiscardCmd) Run(e *env, rdb redis.UniversalClient, store *deadletter.Store, batches *batch.Store, singles *history.Store) error {
 	filter, err := c.check()
 	if err != nil {
 		return err
@@ -290,19 +322,14 @@ func (c *deadDiscardCmd) Run(e *env, store *deadletter.Store, batches *batch.Sto
 		},
 	})
 	if !c.DryRun {
-		c.audit(e, res)
+		e.audit(rdb, audit.Entry{Action: "dead letters discarded", Subject: c.subject(), Count: int64(res.Done)}, err)
 	}
 	return c.printResult(e, "discarded", res, err)
 }
 
-// audit logs who discarded what, whatever the log level.
-func (c *deadDiscardCmd) audit(e *env, res deadletter.Result) {
-	e.audit("dead letters discarded", zap.Int("discarded", res.Done), zap.Int("matched", res.Matched), zap.Any("filter", c.deadFilter), zap.Bool("all", c.All))
-}
-
 // confirm asks on the terminal.
 func confirm(e *env, n int) bool {
-	fmt.Fprintf(e.stdout, "Discard %s for good? Discarded tasks are never carried out. [y/N] ", terminal.Count(n, "dead letters"))
+	fmt.Fprintf(e.stdout, "Discard %s for good? Discarded tasks are never carried out. [y/N] ", humanize.Count(n, "dead letters"))
 	line, _ := bufio.NewReader(cancelableReader{e.ctx, e.stdin}).ReadString('\n')
 	word := strings.ToLower(strings.TrimSpace(line))
 	return word == "y" || word == "yes"

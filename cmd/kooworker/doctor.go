@@ -12,9 +12,11 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/batches"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/batches"
 	"github.com/kooworker/kooworker/worker/doctor"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -60,7 +62,7 @@ func (c *doctorCmd) Run(e *env) error {
 		scan.finish()
 		fixed, err := d.Fix(e.ctx)
 		for _, f := range fixed {
-			e.audit("repaired by doctor --fix", zap.String("queue", f.Queue), zap.String("repair", f.Repair), zap.Int64("tasks", f.Tasks))
+			e.audit(rdb, audit.Entry{Action: "repaired by doctor --fix", Subject: subject("queue", f.Queue, "repair", f.Repair), Count: f.Tasks}, nil)
 		}
 		if !c.JSON {
 			writeFixed(e.stdout, fixed)
@@ -156,7 +158,7 @@ func writeFindings(w io.Writer, findings []doctor.Finding, isFixed bool) error {
 			writeFinding(out, width, m.mark, f)
 		}
 		if n > 0 && m.status == doctor.Error || m.status == doctor.Warning {
-			counts = append(counts, terminal.Count(n, m.nouns))
+			counts = append(counts, humanize.Count(n, m.nouns))
 		} else if n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, m.mark))
 		}

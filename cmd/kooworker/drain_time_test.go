@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
+	"github.com/kooworker/kooworker/worker/forecast/draintime"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
@@ -64,7 +65,7 @@ func TestDrainTime(t *testing.T) { //nolint:tparallel // see above
 				t.Fatalf("%+v; want exit 0", r)
 			}
 			rdb := server.Client()
-			store, forecasts := batch.NewStore(rdb), newForecaster(rdb)
+			store, forecasts := batch.NewStore(rdb), forecast.New(rdb)
 			now := func() time.Time {
 				at, err := rdb.Time(t.Context()).Result()
 				if err != nil {
@@ -82,7 +83,7 @@ func TestDrainTime(t *testing.T) { //nolint:tparallel // see above
 					enough()
 				}
 				if foreseen.IsZero() && b.Queued > 0 && done > last/2 && done < last {
-					left := float64(last-done) / forecasts.of(t.Context(), b.ID).rate
+					left := float64(last-done) / forecasts.Of(t.Context(), b.ID).Rate
 					foreseen = now().Add(time.Duration(left * float64(time.Second)))
 				}
 			})

@@ -12,7 +12,9 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
 )
 
 // batchFlags put tasks into a batch.
@@ -113,7 +115,7 @@ func (r *runTimes) text(enqueued int64) string {
 	case r.tasks < enqueued:
 		return fmt.Sprintf("; %d of them wait for their time, from %s to %s", r.tasks, first, last)
 	case first == last:
-		return "; " + terminal.Plural(enqueued, "it runs", "they run") + " from " + first + " on"
+		return "; " + humanize.Plural(enqueued, "it runs", "they run") + " from " + first + " on"
 	default:
 		return fmt.Sprintf("; they wait for their time, from %s to %s", first, last)
 	}
@@ -121,7 +123,7 @@ func (r *runTimes) text(enqueued int64) string {
 
 // String returns the summary for people.
 func (s bulkSummary) String() string {
-	text := fmt.Sprintf("%s: %d enqueued, %d duplicate, %d rejected", terminal.Count(s.Total, "lines"), s.Enqueued, s.Duplicate, s.Rejected)
+	text := fmt.Sprintf("%s: %d enqueued, %d duplicate, %d rejected", humanize.Count(s.Total, "lines"), s.Enqueued, s.Duplicate, s.Rejected)
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
@@ -174,7 +176,7 @@ func (c *enqueueFlags) runBulk(e *env, input iter.Seq2[tasks.Task, error], in *i
 		if !c.JSON {
 			fmt.Fprintf(e.stderr, "%s; waiting for the outcomes\n", sum)
 		}
-		b, waitErr := watchBatch(e, batch.NewStore(rdb), newForecaster(rdb), sum.Batch, c.Batch.WaitTimeout)
+		b, waitErr := watchBatch(e, batch.NewStore(rdb), forecast.New(rdb), sum.Batch, c.Batch.WaitTimeout)
 		sum.Balance, after = &b, cmp.Or(waitErr, tooManyGone(b, c.Batch.MaxGone))
 	}
 	if printErr := c.printSummary(e, sum); after == nil {
@@ -249,7 +251,7 @@ func (c *enqueueFlags) printSummary(e *env, sum bulkSummary) error {
 		}
 		return err
 	case sum.Balance != nil:
-		return printStats(e, batchLeft{BatchStats: *sum.Balance}, false)
+		return printStats(e, forecast.Batch{BatchStats: *sum.Balance}, false)
 	default:
 		fmt.Fprintln(e.stdout, sum)
 		return nil
@@ -268,7 +270,7 @@ func isUsage(err error) bool {
 // resumableError says how to resume after an error, if the same command would
 // succeed.
 func resumableError(err error, sum bulkSummary) error {
-	lines, resume := terminal.Count(sum.Total, "lines"), "run the same command again to resume; outstanding tasks count as duplicates"
+	lines, resume := humanize.Count(sum.Total, "lines"), "run the same command again to resume; outstanding tasks count as duplicates"
 	if sum.Batch != "" {
 		resume = "run the same command again with --batch " + sum.Batch + " to enqueue what is missing"
 	}

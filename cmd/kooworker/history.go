@@ -4,22 +4,22 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/enqueue/waiting"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/deadletter"
-	"github.com/kooworker/kooworker/worker/locks"
+	"github.com/kooworker/kooworker/worker/userhistory"
 )
 
 type historyCmd struct {
@@ -35,8 +35,8 @@ type historyShowCmd struct {
 }
 
 // Run implements the command.
-func (c *historyShowCmd) Run(e *env, batches *batch.Store, singles *history.Store, letters *deadletter.Store) error {
-	events, err := c.events(e, batches, singles, letters)
+func (c *historyShowCmd) Run(e *env, rdb redis.UniversalClient) error {
+	events, err := userhistory.Read(e.ctx, rdb, c.UserID, userhistory.Filter{DeviceID: c.DeviceID, LockID: c.LockID})
 	if err != nil {
 		return redisError(err)
 	}
@@ -64,61 +64,6 @@ func (c *historyShowCmd) Run(e *env, batches *batch.Store, singles *history.Stor
 	return table.Close("Nothing is known of this user.\n")
 }
 
-// events returns what is known of the user, oldest first.
-func (c *historyShowCmd) events(e *env, batches *batch.Store, singles *history.Store, letters *deadletter.Store) (events []tasks.Receipt, err error) {
-	add := func(r tasks.Receipt) {
-		switch {
-		case c.DeviceID != "" && (r.Kind != tasks.KindDeviceUnbind || r.Target != c.DeviceID):
-		case c.LockID != "" && (r.Kind != tasks.KindLockRelease || r.Target != c.LockID):
-		default:
-			if r.Source == tasks.FromBatch && locks.IsSweep(r.Batch) {
-				r.Source = tasks.FromSweep
-			}
-			events = append(events, r)
-		}
-	}
-	for _, receipts := range []iter.Seq2[tasks.Receipt, error]{batches.OfUser(e.ctx, c.UserID), singles.OfUser(e.ctx, c.UserID)} {
-		for r, err := range receipts {
-			if err != nil {
-				return nil, err
-			}
-			add(r)
-		}
-	}
-	known := make(map[tasks.Receipt]bool)
-	for _, r := range events {
-		known[deathOf(r)] = true
-	}
-	for l, err := range letters.List(e.ctx, deadletter.Filter{UserID: c.UserID}) {
-		if err != nil {
-			return nil, err
-		}
-		if r := receiptOfLetter(l); !known[deathOf(r)] {
-			add(r)
-		}
-	}
-	slices.SortStableFunc(events, func(a, b tasks.Receipt) int { return a.At.Compare(b.At) })
-	return events, nil
-}
-
-// receiptOfLetter tells of a dead letter as a receipt does. The letters of a batch without
-// receipts, of --no-history, or of what is no task, have no receipt of their own.
-func receiptOfLetter(l deadletter.Letter) tasks.Receipt {
-	r := tasks.Receipt{
-		BatchRef: tasks.BatchRef{Batch: l.Batch}, Kind: l.Kind, UserID: l.UserID, Target: l.Target,
-		Outcome: tasks.Dead, Reason: l.Reason, Attempts: l.Attempts, At: l.DeadAt.UTC(), Source: tasks.FromDeadLetter,
-	}
-	if decoded, ok := l.Receipt(tasks.Dead); ok {
-		r.BatchRef = decoded.BatchRef
-	}
-	return r
-}
-
-// deathOf is what a dead letter and its receipt have in common.
-func deathOf(r tasks.Receipt) tasks.Receipt {
-	return tasks.Receipt{BatchRef: r.BatchRef, Kind: r.Kind, Target: r.Target, Outcome: r.Outcome, Reason: r.Reason, Attempts: r.Attempts}
-}
-
 type historyForgetCmd struct {
 	UserID string `name:"user-id" required:"" placeholder:"ID" help:"KooDrive user."`
 	JSON   bool   `help:"Print one JSON object."`
@@ -140,16 +85,16 @@ func (c *historyForgetCmd) Run(e *env, rdb redis.UniversalClient, batches *batch
 		forgotten += others
 	}
 	sum := sha256.Sum256([]byte(c.UserID)) // a log must not keep the id that is forgotten
-	e.audit("history of a user forgotten", zap.String("user_sha256", hex.EncodeToString(sum[:])), zap.Int64("receipts", forgotten), zap.Bool("complete", err == nil))
+	e.audit(rdb, audit.Entry{Action: "history of a user forgotten", Subject: subject("user_sha256", hex.EncodeToString(sum[:])), Count: forgotten}, err)
 	if err != nil {
-		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, terminal.Count(forgotten, "receipts")))
+		return redisError(fmt.Errorf("%w; %s removed; run the same command again to remove the others", err, humanize.Count(forgotten, "receipts")))
 	}
 	if c.JSON {
 		return writeJSON(e.stdout, struct {
 			Forgotten int64 `json:"forgotten"`
 		}{forgotten})
 	}
-	fmt.Fprintf(e.stdout, "%s forgotten\n", terminal.Count(forgotten, "receipts"))
+	fmt.Fprintf(e.stdout, "%s forgotten\n", humanize.Count(forgotten, "receipts"))
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/enqueue/records"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -158,7 +159,7 @@ func (c *lockFlags) runFile(e *env, change lockChange) error {
 	if c.JSON {
 		err = writeJSON(e.stdout, sum)
 	} else {
-		fmt.Fprintf(e.stdout, "%s: %s\n", terminal.Count(sum.Total, "lines"), &sum)
+		fmt.Fprintf(e.stdout, "%s: %s\n", humanize.Count(sum.Total, "lines"), &sum)
 		shown := sum.Refused[:min(len(sum.Refused), 10)]
 		for _, line := range shown {
 			line.printRefusal(e.stderr)

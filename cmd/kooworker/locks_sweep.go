@@ -12,6 +12,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	enqueuelocks "github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/locks"
 )
@@ -117,18 +118,18 @@ func (c *locksSweepCmd) explain(e *env, r locks.SweepReport, err error) error {
 	case errors.Is(err, locks.ErrBusy):
 		return fmt.Errorf("%w; try again when it is done", err)
 	case e.ctx.Err() != nil:
-		return fmt.Errorf("interrupted after %s; run the same command again to resume", terminal.Count(r.Enqueued, "releases"))
+		return fmt.Errorf("interrupted after %s; run the same command again to resume", humanize.Count(r.Enqueued, "releases"))
 	case errors.As(err, &listError):
 		return fmt.Errorf("nothing was enqueued: %w", listError)
 	case r.Enqueued > 0:
-		return fmt.Errorf("stopped after %s: %w; run the same command again to resume", terminal.Count(r.Enqueued, "releases"), redisError(err))
+		return fmt.Errorf("stopped after %s: %w; run the same command again to resume", humanize.Count(r.Enqueued, "releases"), redisError(err))
 	default:
 		return redisError(err)
 	}
 }
 
 func (c *locksSweepCmd) printReport(e *env, r locks.SweepReport) error {
-	stale := fmt.Sprintf("%d of %s %s stale", r.Stale, terminal.Count(r.Total, "locks"), terminal.Plural(r.Stale, "is", "are"))
+	stale := fmt.Sprintf("%d of %s %s stale", r.Stale, humanize.Count(r.Total, "locks"), humanize.Plural(r.Stale, "is", "are"))
 	switch {
 	case c.JSON:
 		report := struct {
@@ -141,17 +142,17 @@ func (c *locksSweepCmd) printReport(e *env, r locks.SweepReport) error {
 	case c.DryRun:
 		fmt.Fprintf(e.stdout, "%s; %d would be released\n", stale, r.Enqueued)
 	default:
-		fmt.Fprintf(e.stdout, "%s; %s enqueued", stale, terminal.Count(r.Enqueued, "releases"))
+		fmt.Fprintf(e.stdout, "%s; %s enqueued", stale, humanize.Count(r.Enqueued, "releases"))
 		if r.Batch != "" {
 			fmt.Fprintf(e.stdout, " in batch %s", r.Batch)
 		}
 		fmt.Fprintln(e.stdout)
 	}
 	if r.Unreadable > 0 {
-		fmt.Fprintf(e.stderr, "kooworker: %s cannot be read, and %s; the first: %s\n", terminal.Count(r.Unreadable, "locks"), terminal.Plural(r.Unreadable, "stays", "stay"), r.FirstUnreadable)
+		fmt.Fprintf(e.stderr, "kooworker: %s cannot be read, and %s; the first: %s\n", humanize.Count(r.Unreadable, "locks"), humanize.Plural(r.Unreadable, "stays", "stay"), r.FirstUnreadable)
 	}
 	if r.HeldBack > 0 {
-		fmt.Fprintf(e.stderr, "kooworker: %s held back: %s\nhint: locks sweep --dry-run --force lists all of them; --max, --max-share or --force releases them\n", terminal.Count(r.HeldBack, "stale locks"), r.Why)
+		fmt.Fprintf(e.stderr, "kooworker: %s held back: %s\nhint: locks sweep --dry-run --force lists all of them; --max, --max-share or --force releases them\n", humanize.Count(r.HeldBack, "stale locks"), r.Why)
 	}
 	if r.Unreadable+r.HeldBack > 0 {
 		return errPartial

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,8 +45,20 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
+	waitTogether()
 	// go-redis keeps dialling for a second after its client was closed.
 	goleak.VerifyTestMain(sourcetest.ThenStop(m), goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
+
+// waitTogether lets twice as many tests run at a time as there are processors, unless -parallel
+// says otherwise: most of them wait for the processes that they have started.
+func waitTogether() {
+	flag.Parse()
+	isSet := false
+	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == "test.parallel" })
+	if !isSet {
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
 }
 
 // runProfiled is main with a CPU profile.

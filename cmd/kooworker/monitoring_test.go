@@ -169,7 +169,7 @@ func metricsTable(t *testing.T) (names []string) {
 
 // The structs have the fields of Grafana's dashboards that ours uses. Another field is a
 // spelling mistake, or belongs here.
-type dashboard struct {
+type grafanaBoard struct {
 	UID, Title, Description, Timezone, Refresh string
 	Tags                                       []string
 	Editable                                   bool
@@ -225,7 +225,7 @@ type dashboardTarget struct {
 	Datasource                        dashboardSource
 }
 
-func readDashboard(t *testing.T) (d dashboard) {
+func readDashboard(t *testing.T) (d grafanaBoard) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader([]byte(readFile(t, dashboardFile))))
 	decoder.DisallowUnknownFields()
@@ -235,14 +235,14 @@ func readDashboard(t *testing.T) (d dashboard) {
 	return d
 }
 
-func (d dashboard) panels() (all []dashboardPanel) {
+func (d grafanaBoard) panels() (all []dashboardPanel) {
 	for _, p := range d.Panels {
 		all = append(append(all, p), p.Panels...)
 	}
 	return all
 }
 
-func (d dashboard) exprs() (all []string) {
+func (d grafanaBoard) exprs() (all []string) {
 	for _, p := range d.panels() {
 		for _, target := range p.Targets {
 			all = append(all, target.Expr)

@@ -31,7 +31,7 @@ func TestOutput_Singular(t *testing.T) {
 	}
 }
 
-// Numbers that people read go through terminal.Count.
+// Numbers that people read go through humanize.Count.
 func TestOutput_CountsThroughTheHelper(t *testing.T) {
 	t.Parallel()
 	plural := regexp.MustCompile(`%d (?:[a-z]+ )?(?:batch|device|entr|event|letter|line|lock|order|queue|receipt|record|release|task|unbind|user|worker)(?:s|es|ies)\b`)
@@ -43,7 +43,7 @@ func TestOutput_CountsThroughTheHelper(t *testing.T) {
 		files++
 		text, err := fs.ReadFile(sources, path)
 		for _, found := range plural.FindAllString(string(text), -1) {
-			t.Errorf("%s: %q; want terminal.Count, which knows the singular", path, found)
+			t.Errorf("%s: %q; want humanize.Count, which knows the singular", path, found)
 		}
 		return err
 	})

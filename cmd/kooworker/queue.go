@@ -11,8 +11,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/audit"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -55,7 +57,7 @@ func (c *queuePauseCmd) check() error {
 		return usagef("--reason: it has %d characters; want at most %d", n, pauses.MaxReason)
 	}
 	if c.For != 0 && (c.For < time.Second || c.For > pauses.MaxFor) {
-		return usagef("--for: %s; want 1s to 365d", terminal.Duration(c.For))
+		return usagef("--for: %s; want 1s to 365d", humanize.Duration(c.For))
 	}
 	return nil
 }
@@ -70,7 +72,9 @@ func (c *queuePauseCmd) Run(e *env, rdb redis.UniversalClient) error {
 		return err
 	}
 	order := pauses.Order{By: operator(), Reason: c.Reason, For: c.For}
-	if err := pauses.Set(e.ctx, rdb, names, order); err != nil {
+	err = pauses.Set(e.ctx, rdb, names, order)
+	e.audit(rdb, audit.Entry{Action: "queues paused", Subject: subject("queues", strings.Join(names, " "), "for", durationOrNone(c.For)), Reason: c.Reason}, err)
+	if err != nil {
 		return redisError(err)
 	}
 	return printQueues(e, rdb, names, c.JSON)
@@ -87,7 +91,9 @@ func (c *queueResumeCmd) Run(e *env, rdb redis.UniversalClient) error {
 	if err != nil {
 		return err
 	}
-	if err := pauses.Remove(e.ctx, rdb, names); err != nil {
+	err = pauses.Remove(e.ctx, rdb, names)
+	e.audit(rdb, audit.Entry{Action: "queues resumed", Subject: subject("queues", strings.Join(names, " "))}, err)
+	if err != nil {
 		return redisError(err)
 	}
 	return printQueues(e, rdb, names, c.JSON)
@@ -158,7 +164,7 @@ var queueHeader = []any{"QUEUE", "PENDING", "SCHEDULED", "RETRY", "ACTIVE", "OLD
 
 func writeQueueTable(table *terminal.Table, rows []overview.Queue) error {
 	for _, row := range rows {
-		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, terminal.HumanDuration(float64(row.OldestSeconds)), pausedText(row))
+		table.Row(row.Name, row.Pending, row.Scheduled, row.Retry, row.Active, humanize.Seconds(float64(row.OldestSeconds)), pausedText(row))
 	}
 	return table.Close("")
 }

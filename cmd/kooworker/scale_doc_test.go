@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
+	"github.com/kooworker/kooworker/internal/humanize"
+	"github.com/kooworker/kooworker/worker/forecast/draintime"
 )
 
 // The table of docs/scale.md is what the model says.
@@ -47,7 +47,7 @@ func TestScaleDoc(t *testing.T) {
 			Quota: number(cells[1]), Slots: int(number(cells[2])), Latency: latency,
 			FailureShare: number(strings.TrimSuffix(cells[4], " %")) / 100, CallsPerAttempt: number(cells[5]),
 		}
-		rate, left := fmt.Sprintf("%.0f", m.Rate()), terminal.HumanDuration(m.Seconds(int64(number(cells[0]))))
+		rate, left := fmt.Sprintf("%.0f", m.Rate()), humanize.Seconds(m.Seconds(int64(number(cells[0]))))
 		if want := fmt.Sprintf("%.0f", number(cells[6])); rate != want || left != cells[7] {
 			t.Errorf("%s: the model says %s tasks a second and %s", row, rate, left)
 		}

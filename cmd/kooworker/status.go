@@ -15,7 +15,9 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/forecast"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/locks"
 	"github.com/kooworker/kooworker/worker/overview"
@@ -33,7 +35,7 @@ const statusTimeout = 5 * time.Second
 // Run implements the command.
 func (c *statusCmd) Run(e *env, rdb redis.UniversalClient) error {
 	if c.Every < time.Second {
-		return usagef("--every: %s; want 1s or more", terminal.Duration(c.Every))
+		return usagef("--every: %s; want 1s or more", humanize.Duration(c.Every))
 	}
 	for {
 		err := c.show(e, rdb)
@@ -139,7 +141,7 @@ func (s status) writeCauses(out io.Writer, width int) {
 	case len(s.Causes) == 0 && waiting == 0:
 		table.Row("status", "ok: nothing waits")
 	case len(s.Causes) == 0:
-		table.Row("status", fmt.Sprintf("ok: %s under way", terminal.Count(waiting, "tasks")))
+		table.Row("status", fmt.Sprintf("ok: %s under way", humanize.Count(waiting, "tasks")))
 	default:
 		table.Row("status", word)
 	}
@@ -191,7 +193,7 @@ func (s status) workersText() string {
 		text += ": " + strings.Join(parts, ", ")
 	}
 	if inFlight > 0 {
-		text += fmt.Sprintf("; %s in flight", terminal.Count(inFlight, "calls"))
+		text += fmt.Sprintf("; %s in flight", humanize.Count(inFlight, "calls"))
 	}
 	return text
 }
@@ -199,17 +201,17 @@ func (s status) workersText() string {
 // callsText says how many calls of a kind are made, and allowed.
 func (s status) callsText(kind gate.Kind) string {
 	q := s.Quota.Calls[kind]
-	text := terminal.PerSecond(q.Used)
+	text := humanize.PerSecond(q.Used)
 	switch {
 	case q.Limit > 0:
-		text += " of the " + terminal.PerSecond(q.Limit) + " that KooDrive allows"
+		text += " of the " + humanize.PerSecond(q.Limit) + " that KooDrive allows"
 	case s.Quota.Shared > 0:
-		text += " of the " + terminal.PerSecond(s.Quota.Shared) + " that KooDrive allows for all kinds together"
+		text += " of the " + humanize.PerSecond(s.Quota.Shared) + " that KooDrive allows for all kinds together"
 	default:
 		text += ", no quota known"
 	}
 	if q.Refused > 0 {
-		text += fmt.Sprintf(", %s refused", terminal.PerSecond(q.Refused))
+		text += fmt.Sprintf(", %s refused", humanize.PerSecond(q.Refused))
 	}
 	var reasons []string
 	for _, stopped := range s.Gate.Stopped {
@@ -228,9 +230,9 @@ func (s status) redisText() string {
 	if s.Redis.Version == "" {
 		return text // its user may not ask for more
 	}
-	text = fmt.Sprintf("%s, %s, %s used", s.Redis.Version, text, terminal.Bytes(s.Redis.UsedBytes))
+	text = fmt.Sprintf("%s, %s, %s used", s.Redis.Version, text, humanize.Bytes(s.Redis.UsedBytes))
 	if s.Redis.MaxBytes > 0 {
-		text += " of " + terminal.Bytes(s.Redis.MaxBytes)
+		text += " of " + humanize.Bytes(s.Redis.MaxBytes)
 	}
 	return text
 }
@@ -274,13 +276,13 @@ func (s status) writeBatches(out io.Writer, width int) {
 	for _, b := range s.Batches.List {
 		rate, left := "", ""
 		if b.Rate > 0 {
-			rate, left = terminal.PerSecond(b.Rate), terminal.HumanDuration(float64(b.LeftSeconds))
+			rate, left = humanize.PerSecond(b.Rate), humanize.Seconds(float64(b.LeftSeconds))
 		}
 		table.Row(terminal.ID(b.ID), b.Total, b.Queued, rate, left, batchState(b))
 	}
 	_ = table.Close("")
 	if more := s.Batches.Open - len(s.Batches.List); more > 0 {
-		fmt.Fprintf(out, "and %s\n", terminal.Count(more, "more batches"))
+		fmt.Fprintf(out, "and %s\n", humanize.Count(more, "more batches"))
 	}
 }
 
@@ -291,7 +293,7 @@ func batchState(b overview.Batch) string {
 		parts = append(parts, "late: due by "+b.DueBy.Local().Format(time.DateTime))
 	}
 	if b.Held != nil {
-		parts = append(parts, "held "+heldText(*b.Held))
+		parts = append(parts, "held "+forecast.HeldText(*b.Held))
 	}
 	if b.Dead > 0 {
 		parts = append(parts, fmt.Sprintf("%d dead", b.Dead))

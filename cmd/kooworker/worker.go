@@ -16,8 +16,8 @@ import (
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/redisurl"
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/telemetry"
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/internal/pauses"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
@@ -104,23 +104,23 @@ func defaults() kong.Vars {
 		"concurrency":      fmt.Sprint(worker.DefaultConcurrency),
 		"max_reason":       fmt.Sprint(pauses.MaxReason),
 		"max_crashes":      fmt.Sprint(recovery.DefaultMaxCrashes),
-		"grace":            terminal.Duration(locks.DefaultGrace),
+		"grace":            humanize.Duration(locks.DefaultGrace),
 		"max_locks":        fmt.Sprint(locks.DefaultMax),
 		"max_share":        fmt.Sprint(locks.DefaultMaxShare),
 		"few_stale":        fmt.Sprint(locks.FewStale),
-		"guard_after":      terminal.Duration(jobs.DefaultGuardAfter),
-		"startup_timeout":  terminal.Duration(worker.DefaultStartupTimeout),
-		"shutdown_timeout": terminal.Duration(worker.DefaultShutdownTimeout),
+		"guard_after":      humanize.Duration(jobs.DefaultGuardAfter),
+		"startup_timeout":  humanize.Duration(worker.DefaultStartupTimeout),
+		"shutdown_timeout": humanize.Duration(worker.DefaultShutdownTimeout),
 		"max_attempts":     fmt.Sprint(p.MaxAttempts),
 		"attempts":         attemptsFlag(p.Attempts),
-		"backoff_first":    terminal.Duration(p.Backoff.First),
+		"backoff_first":    humanize.Duration(p.Backoff.First),
 		"backoff_factor":   fmt.Sprint(p.Backoff.Factor),
 		"backoff_jitter":   fmt.Sprint(p.Backoff.Jitter),
-		"backoff_max":      terminal.Duration(p.Backoff.Cap),
-		"throttle_min":     terminal.Duration(p.ThrottleMin),
-		"throttle_max":     terminal.Duration(p.ThrottleMax),
-		"pause":            terminal.Duration(p.Pause),
-		"max_wait":         terminal.Duration(p.MaxWait),
+		"backoff_max":      humanize.Duration(p.Backoff.Cap),
+		"throttle_min":     humanize.Duration(p.ThrottleMin),
+		"throttle_max":     humanize.Duration(p.ThrottleMax),
+		"pause":            humanize.Duration(p.Pause),
+		"max_wait":         humanize.Duration(p.MaxWait),
 	}
 }
 

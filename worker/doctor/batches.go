@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 const (
@@ -50,7 +51,7 @@ func (d *Doctor) balance(ctx context.Context) (out []Finding, err error) {
 	if len(out) > 0 {
 		return out, nil
 	}
-	return ok("the ledgers of %s balance%s", count(int64(len(audited)), "open batches"), besides(len(open)-len(audited))), nil
+	return ok("the ledgers of %s balance%s", humanize.Count(int64(len(audited)), "open batches"), besides(len(open)-len(audited))), nil
 }
 
 // missing looks for the tasks of batches to which nothing happens.
@@ -69,13 +70,13 @@ func (d *Doctor) missing(ctx context.Context) (out []Finding, err error) {
 		}
 		if n := int64(len(missing)); n > 0 {
 			out = append(out, wrong(fmt.Sprintf("kooworker batch audit %s names them; enqueue the same input again with --batch %s --restore, or kooworker batch cancel %s", b.ID, b.ID, b.ID),
-				"%s of batch %s %s missing: the ledger counts them, and no queue holds them, so the batch never ends", count(n, "tasks"), b.ID, are(n)))
+				"%s of batch %s %s missing: the ledger counts them, and no queue holds them, so the batch never ends", humanize.Count(n, "tasks"), b.ID, are(n)))
 		}
 	}
 	if len(out) > 0 {
 		return out, nil
 	}
-	return ok("no task is missing of %s to which nothing has happened for a minute%s", count(int64(len(some)), "batches"), besides(all-len(some))), nil
+	return ok("no task is missing of %s to which nothing has happened for a minute%s", humanize.Count(int64(len(some)), "batches"), besides(all-len(some))), nil
 }
 
 func besides(more int) string {

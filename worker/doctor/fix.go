@@ -12,6 +12,7 @@ import (
 
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/enqueue/history"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/clock"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -89,7 +90,7 @@ func (f Fixed) sentence() string {
 		return fmt.Sprintf("queue %s: added it to asynq's list of queues", f.Queue)
 	}
 	text := repairTexts[repair]
-	return fmt.Sprintf("queue %s: %s %s%s", f.Queue, text.done, count(f.Tasks, text.nouns), text.rest)
+	return fmt.Sprintf("queue %s: %s %s%s", f.Queue, text.done, humanize.Count(f.Tasks, text.nouns), text.rest)
 }
 
 // receipts records the receipts of tasks that become dead letters, as a worker does.

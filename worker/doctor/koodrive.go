@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/koodrive"
 )
@@ -106,7 +107,7 @@ func (k *KooDrive) reached(p koodrive.Probe) Finding {
 	case p.Reason == tasks.Upstream || p.Reason == tasks.TimedOut:
 		return wrong(p.Reason.Hint(), "KooDrive, or a server in front of it, is in trouble: %s", p.Detail())
 	default:
-		return Finding{Status: OK, Detail: fmt.Sprintf("a server answers at that URL, in %s", round(p.RoundTrip))}
+		return Finding{Status: OK, Detail: fmt.Sprintf("a server answers at that URL, in %s", humanize.Round(p.RoundTrip))}
 	}
 }
 
@@ -125,7 +126,7 @@ func (k *KooDrive) tls(p koodrive.Probe, now time.Time) Finding {
 		return Finding{Status: Skipped, Detail: "no answer"}
 	}
 	left := p.Server.NotAfter.Sub(now)
-	detail := fmt.Sprintf("%s; the certificate is valid for %s more, until %s", p.TLSVersion, days(left), p.Server.NotAfter.UTC().Format(time.DateOnly))
+	detail := fmt.Sprintf("%s; the certificate is valid for %s more, until %s", p.TLSVersion, humanize.Age(left), p.Server.NotAfter.UTC().Format(time.DateOnly))
 	const hint = "have the certificate renewed before that: afterwards every call fails"
 	switch {
 	case left < certificateError:
@@ -156,7 +157,7 @@ func skew(p koodrive.Probe) Finding {
 	if !p.Dated {
 		return Finding{Status: Skipped, Detail: "no answer with a Date"}
 	}
-	detail := fmt.Sprintf("%s, give or take %s", compared(p.Ahead, "KooDrive's clock"), round(p.Within))
+	detail := fmt.Sprintf("%s, give or take %s", compared(p.Ahead, "KooDrive's clock"), humanize.Round(p.Within))
 	const hint = "let NTP set this machine's clock (timedatectl status); if redis.clock is well, KooDrive's clock is wrong, or that of a proxy"
 	switch beyond := p.Ahead.Abs() - p.Within; {
 	case beyond > skewError:
@@ -206,5 +207,5 @@ func (k *KooDrive) describe() string {
 	if err != nil {
 		return text + ", which cannot be read"
 	}
-	return text + fmt.Sprintf(", which was changed %s ago", days(time.Since(info.ModTime())))
+	return text + fmt.Sprintf(", which was changed %s ago", humanize.Age(time.Since(info.ModTime())))
 }

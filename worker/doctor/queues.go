@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/overview"
@@ -47,25 +48,18 @@ func (d *Doctor) stuck(ctx context.Context) ([]Finding, error) {
 			oldest, where = age, l.Name
 		}
 	}
-	detail := fmt.Sprintf("%s %s in queues that are not paused, the oldest for %s, in queue %s", count(waiting, "tasks"), wait(waiting), days(oldest), where)
+	detail := fmt.Sprintf("%s %s in queues that are not paused, the oldest for %s, in queue %s", humanize.Count(waiting, "tasks"), wait(waiting), humanize.Age(oldest), where)
 	switch {
 	case waiting == 0:
-		return ok("no task waits for a worker; %s %s being worked on", count(active, "tasks"), are(active)), nil
+		return ok("no task waits for a worker; %s %s being worked on", humanize.Count(active, "tasks"), are(active)), nil
 	case d.live == 0 && oldest > unattendedAfter:
 		return []Finding{wrong("start a worker: kooworker worker", "%s, and no worker is alive", detail)}, nil
 	case d.live > 0 && active == 0 && oldest > stuckAfter:
 		return []Finding{wrong("workers.alive says what they report; look at their logs, and at /readyz of one; a worker that hangs is restarted without loss",
-			"%s; nobody works on anything, although %s %s alive", detail, count(int64(d.live), "workers"), are(int64(d.live)))}, nil
+			"%s; nobody works on anything, although %s %s alive", detail, humanize.Count(int64(d.live), "workers"), are(int64(d.live)))}, nil
 	default:
-		return ok("%s; %s %s being worked on", detail, count(active, "tasks"), are(active)), nil
+		return ok("%s; %s %s being worked on", detail, humanize.Count(active, "tasks"), are(active)), nil
 	}
-}
-
-func wait(n int64) string {
-	if n == 1 {
-		return "waits"
-	}
-	return "wait"
 }
 
 // paused tells who has paused what, and why.
@@ -76,7 +70,7 @@ func (d *Doctor) paused(ctx context.Context) (out []Finding, err error) {
 	}
 	for _, q := range queues {
 		for _, p := range q.Pauses {
-			out = append(out, warning("when the reason is gone: kooworker queue resume "+q.Name, "%s; %s %s", p, count(q.Pending, "tasks"), wait(q.Pending)))
+			out = append(out, warning("when the reason is gone: kooworker queue resume "+q.Name, "%s; %s %s", p, humanize.Count(q.Pending, "tasks"), wait(q.Pending)))
 		}
 	}
 	if len(out) > 0 {
@@ -111,7 +105,7 @@ func (d *Doctor) unknownQueues(ctx context.Context) (out []Finding, err error) {
 		}
 		if n > 0 {
 			out = append(out, warning("if a producer has misspelt the queue, repair it (docs/producers.md); if another program shares this Redis, all is well; if a newer version made the queue, upgrade the workers",
-				"queue %q has %s, and no kooworker takes from it", name, count(n, "tasks")))
+				"queue %q has %s, and no kooworker takes from it", name, humanize.Count(n, "tasks")))
 		}
 	}
 	if len(out) > 0 {
@@ -134,10 +128,10 @@ func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
 		if why := r.Hint(); why != "" {
 			hint = why + "; then kooworker dead replay --reason " + string(r) + " --canary 50"
 		}
-		out = append(out, warning(hint, "about %s of %d died as %s", count(counts.ByReason[r], "letters"), counts.Total, r))
+		out = append(out, warning(hint, "about %s of %d died as %s", humanize.Count(counts.ByReason[r], "letters"), counts.Total, r))
 	}
 	if len(out) == 0 {
-		out = append(out, warning("kooworker dead stats", "%s", count(counts.Total, "dead letters")))
+		out = append(out, warning("kooworker dead stats", "%s", humanize.Count(counts.Total, "dead letters")))
 	}
 	return out, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/worker/clock"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
@@ -269,7 +270,7 @@ func withReplicas(n int64) string {
 	if n == 0 {
 		return " without replicas"
 	}
-	return " with " + count(n, "replicas") + " in step"
+	return " with " + humanize.Count(n, "replicas") + " in step"
 }
 
 const (
@@ -295,7 +296,7 @@ func (d *Doctor) latency(ctx context.Context) (out []Finding, err error) {
 	}
 	slices.Sort(took)
 	median, longest := took[len(took)/2], took[len(took)-1]
-	detail := fmt.Sprintf("a PING takes %s (median), at most %s", round(median), round(longest))
+	detail := fmt.Sprintf("a PING takes %s (median), at most %s", humanize.Round(median), humanize.Round(longest))
 	if median > maxMedian || longest > maxPing {
 		out = append(out, warning("redis-cli --latency and redis-cli LATENCY DOCTOR say more; look for a slow network, a busy machine, other users of this Redis", "%s: that is slow", detail))
 	}
@@ -333,7 +334,7 @@ func slowest(entries []redis.SlowLog, now time.Time) (Finding, bool) {
 	}
 	name := strings.ToUpper(worst.Args[0]) // the other arguments may be somebody's data
 	return warning("redis-cli SLOWLOG GET shows them; while one runs, everybody waits", "%s took more than %s in the last hour; the slowest, %s, took %s",
-		count(n, "commands"), slowCommand, name, round(worst.Duration)), true
+		humanize.Count(n, "commands"), slowCommand, name, humanize.Round(worst.Duration)), true
 }
 
 // clock compares this machine's clock with Redis' clock.
@@ -346,7 +347,7 @@ func (d *Doctor) clock(ctx context.Context) ([]Finding, error) {
 		return []Finding{wrong("let NTP set the clocks of both machines (timedatectl status); a worker on this machine takes no tasks until then", "this machine's clock is %v", err)}, nil
 	}
 	ahead, within, _ := c.Ahead()
-	return ok("%s, give or take %s", compared(ahead, "Redis' clock"), round(within)), nil
+	return ok("%s, give or take %s", compared(ahead, "Redis' clock"), humanize.Round(within)), nil
 }
 
 // compared says how this machine's clock differs from another.
@@ -355,7 +356,7 @@ func compared(ahead time.Duration, other string) string {
 		return "this machine's clock agrees with " + other
 	}
 	if ahead < 0 {
-		return fmt.Sprintf("this machine's clock is %s behind %s", round(-ahead), other)
+		return fmt.Sprintf("this machine's clock is %s behind %s", humanize.Round(-ahead), other)
 	}
-	return fmt.Sprintf("this machine's clock is %s ahead of %s", round(ahead), other)
+	return fmt.Sprintf("this machine's clock is %s ahead of %s", humanize.Round(ahead), other)
 }

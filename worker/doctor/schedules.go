@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -44,7 +45,7 @@ func (d *Doctor) doubled(ctx context.Context) (out []Finding, err error) {
 		schedules := bySource[source]
 		var texts []string
 		for _, text := range slices.Sorted(maps.Keys(schedules)) {
-			texts = append(texts, fmt.Sprintf("%s (%s)", text, count(schedules[text], "schedulers")))
+			texts = append(texts, fmt.Sprintf("%s (%s)", text, humanize.Count(schedules[text], "schedulers")))
 		}
 		if len(texts) > 1 {
 			out = append(out, warning("give all schedulers the same flags (--sweep-every or --sweep-cron, --sweep-zone, and the limits), and restart those that differ",
@@ -67,7 +68,7 @@ func describe(spec string, s tasks.LockSweep) string {
 	if at, rest, isCron := strings.Cut(spec, " "); isCron && strings.HasPrefix(at, "CRON_TZ=") {
 		spec = rest + " " + strings.TrimPrefix(at, "CRON_TZ=")
 	}
-	text := fmt.Sprintf("%s, at most %d locks and %.0f %%, %s after their expiry", spec, s.Max, 100*s.MaxShare, days(max(s.Grace, time.Second)))
+	text := fmt.Sprintf("%s, at most %d locks and %.0f %%, %s after their expiry", spec, s.Max, 100*s.MaxShare, humanize.Age(max(s.Grace, time.Second)))
 	if s.Force {
 		text += ", forced"
 	}

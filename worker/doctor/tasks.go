@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
@@ -63,7 +64,7 @@ func (d *Doctor) examine(ctx context.Context) ([]Finding, error) {
 	case d.cfg.Quick:
 		return skipped("--quick leaves out what reads every task"), nil
 	default:
-		return ok("%s of asynq were read", count(d.scanned, "keys")), nil
+		return ok("%s of asynq were read", humanize.Count(d.scanned, "keys")), nil
 	}
 }
 
@@ -78,7 +79,7 @@ func (d *Doctor) report(c faultCheck) (out []Finding, err error) {
 		if which != "" {
 			which = " " + which
 		}
-		finding := wrong(fixHint, "queue %s has %s%s%s: %s", f.Queue, count(f.N, text.nouns), which, examples(f), text.so)
+		finding := wrong(fixHint, "queue %s has %s%s%s: %s", f.Queue, humanize.Count(f.N, text.nouns), which, examples(f), text.so)
 		if f.Repair == recovery.Registered {
 			finding.Status = Warning
 		}
@@ -115,7 +116,7 @@ func (d *Doctor) locked(ctx context.Context) (out []Finding, err error) {
 	for _, f := range d.faults {
 		if f.Repair == recovery.Stray {
 			finding := wrong(fixHint, "queue %s has %s done%s whose ID is still taken: a new order for the same device, lock or user is refused as a duplicate",
-				f.Queue, count(f.N, "tasks"), examples(f))
+				f.Queue, humanize.Count(f.N, "tasks"), examples(f))
 			finding.Fixable = true
 			out = append(out, finding)
 		}
@@ -136,7 +137,7 @@ func (d *Doctor) locked(ctx context.Context) (out []Finding, err error) {
 		for _, lane := range tasks.LanesOf(queue) {
 			if n := counts[lane].Val(); n > 0 {
 				out = append(out, warning("let producers enqueue without asynq.Retention (docs/producers.md); what is kept goes by itself when its time is over, or in asynqmon by Delete",
-					"queue %s keeps %s that %s done: until then new orders for the same devices, locks or users are refused as duplicates", lane, count(n, "tasks"), are(n)))
+					"queue %s keeps %s that %s done: until then new orders for the same devices, locks or users are refused as duplicates", lane, humanize.Count(n, "tasks"), are(n)))
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/overview"
@@ -35,7 +36,7 @@ func (d *Doctor) alive(ctx context.Context) (out []Finding, err error) {
 	if len(out) > 0 {
 		return out, nil
 	}
-	return ok("%s %s alive", count(int64(live), "workers"), are(int64(live))), nil
+	return ok("%s %s alive", humanize.Count(int64(live), "workers"), are(int64(live))), nil
 }
 
 // stopped tells which calls no worker makes, each reason once.
@@ -46,7 +47,7 @@ func stopped(reports []fleet.Report) (out []Finding) {
 	})
 	for _, s := range all {
 		n := int64(s.Workers)
-		detail := fmt.Sprintf("%s %s no calls of kind %s, but for probes: %s", count(n, "workers"), makes(n), s.Call, s.Reason)
+		detail := fmt.Sprintf("%s %s no calls of kind %s, but for probes: %s", humanize.Count(n, "workers"), makes(n), s.Call, s.Reason)
 		if s.Reason == tasks.Throttled {
 			out = append(out, warning(s.Reason.Hint(), "%s", detail))
 		} else {
@@ -54,13 +55,6 @@ func stopped(reports []fleet.Report) (out []Finding) {
 		}
 	}
 	return out
-}
-
-func makes(n int64) string {
-	if n == 1 {
-		return "makes"
-	}
-	return "make"
 }
 
 func nameOf(r fleet.Report) string { return fmt.Sprintf("%s:%d", r.Host, r.PID) }
@@ -102,7 +96,7 @@ func (d *Doctor) settings(ctx context.Context) (out []Finding, err error) {
 	case live == 0:
 		return skipped("no worker is alive"), nil
 	case len(reports) < live:
-		return []Finding{warning("upgrade the older workers, or look again in some seconds", "%d of %s say nothing of themselves: they are of an older version, or have just started", live-len(reports), count(int64(live), "workers"))}, nil
+		return []Finding{warning("upgrade the older workers, or look again in some seconds", "%d of %s say nothing of themselves: they are of an older version, or have just started", live-len(reports), humanize.Count(int64(live), "workers"))}, nil
 	case live == 1:
 		return ok("one worker, version %s", reports[0].Version), nil
 	default:

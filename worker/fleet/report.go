@@ -17,6 +17,8 @@ import (
 
 // Report is what a worker says of itself, for people. Times are by the worker's clock.
 type Report struct {
+	// ID is the worker's own, and no other process's ever. ReadReports sets it.
+	ID        string    `json:"-"`
 	Host      string    `json:"host"`
 	PID       int       `json:"pid"`
 	Version   string    `json:"version"`
@@ -34,6 +36,9 @@ type Report struct {
 	// InFlight are the calls under way, and Waiting the tasks that wait for theirs.
 	InFlight int `json:"in_flight"`
 	Waiting  int `json:"waiting"`
+	// Finished are the tasks that have reached an outcome in this worker since it started, as
+	// kooworker_tasks_finished_total counts them. An older version does not say.
+	Finished map[tasks.Outcome]int64 `json:"finished,omitempty"`
 	// Problem says why the worker takes no tasks; "" if it does.
 	Problem string `json:"problem,omitempty"`
 }
@@ -113,9 +118,9 @@ func ReadReports(ctx context.Context, rdb redis.UniversalClient) (reports []Repo
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the reports of the workers: %w", err)
 	}
-	for _, value := range values {
+	for i, value := range values {
 		text, _ := value.(string)
-		var r Report
+		r := Report{ID: ids[i]}
 		if json.Unmarshal([]byte(text), &r) == nil { // otherwise there is none, or a newer version has written it
 			reports = append(reports, r)
 		}

@@ -26,7 +26,7 @@ func TestReadReports(t *testing.T) {
 	want := Report{
 		Host: "a", PID: 2, Version: "v1", StartedAt: since, Settings: map[string]string{"rate": "5"},
 		Stopped: []Stopped{{Call: gate.Unbind, Reason: tasks.Upstream, Since: since}},
-		Calls:   map[gate.Kind]float64{gate.Unbind: 2.5}, InFlight: 1, Waiting: 3, Problem: "the clock",
+		Calls:   map[gate.Kind]float64{gate.Unbind: 2.5}, InFlight: 1, Waiting: 3, Finished: map[tasks.Outcome]int64{tasks.Succeeded: 7}, Problem: "the clock",
 	}
 	reporting, silent := New(rdb, zap.NewNop()), New(rdb, zap.NewNop())
 	running, stop := context.WithCancel(ctx)
@@ -42,6 +42,7 @@ func TestReadReports(t *testing.T) {
 	if live != 2 {
 		t.Errorf("%d live workers; want 2, the silent one included", live)
 	}
+	want.ID = reporting.id
 	if diff := cmp.Diff([]Report{want}, reports); diff != "" {
 		t.Errorf("reports (-want +got):\n%s", diff)
 	}

@@ -254,3 +254,16 @@ func (s *Scheduler) catchUp(ctx context.Context, start bool) error {
 	_, err = s.client.EnqueueContext(ctx, s.task(), append(asynqx.QueueOptions(s.cfg.Sweep.Queue()), s.tickOptions(tick)...)...)
 	return s.recordEnqueued(ctx, now, last, err)
 }
+
+// Enqueue enqueues a sweep that somebody has ordered by hand. It belongs to no tick.
+func Enqueue(ctx context.Context, rdb redis.UniversalClient, sweep tasks.LockSweep) error {
+	payload, err := tasks.Encode(sweep, tasks.Intent{})
+	if err != nil {
+		return err
+	}
+	_, err = asynq.NewClientFromRedisClient(rdb).EnqueueContext(ctx, asynq.NewTask(string(sweep.Kind()), payload), asynqx.QueueOptions(sweep.Queue())...)
+	if err != nil {
+		return fmt.Errorf("enqueue a sweep: %w", err)
+	}
+	return nil
+}

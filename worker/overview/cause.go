@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/enqueue/locks"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
@@ -91,7 +92,7 @@ func (v *Overview) workersIdle() (all []Cause) {
 		return nil
 	}
 	return []Cause{Cause{
-		Text: fmt.Sprintf("%d of %s take no tasks (%s): %s", len(idle), count(int64(v.Workers.Live), "worker"), strings.Join(idle[:min(len(idle), 3)], ", "), problem),
+		Text: fmt.Sprintf("%d of %s take no tasks (%s): %s", len(idle), humanize.Count(v.Workers.Live, "workers"), strings.Join(idle[:min(len(idle), 3)], ", "), problem),
 		Hint: "set the clock there by NTP; kooworker doctor compares the clocks",
 	}.wrong()}
 }
@@ -122,7 +123,7 @@ func (v *Overview) callsStopped() (all []Cause) {
 			c.Text += ", since " + since.Local().Format(time.DateTime)
 		}
 		if workers < v.Workers.Live {
-			c.Text += fmt.Sprintf(", as %d of %s see it", workers, count(int64(v.Workers.Live), "worker"))
+			c.Text += fmt.Sprintf(", as %d of %s see it", workers, humanize.Count(v.Workers.Live, "workers"))
 		}
 		c.Text += fmt.Sprintf(" (reason %s); tasks wait, and none is charged", reason)
 		all = append(all, c)
@@ -188,7 +189,7 @@ func (v *Overview) deadLetters() []Cause {
 		return nil
 	}
 	reasons := MostFrequent(v.Dead.ByReason)
-	c := Cause{Text: count(v.Dead.Total, "dead letter"), Hint: "kooworker dead list shows them"}
+	c := Cause{Text: humanize.Count(v.Dead.Total, "dead letters"), Hint: "kooworker dead list shows them"}
 	var parts []string
 	for _, reason := range reasons[:min(len(reasons), 4)] {
 		parts = append(parts, fmt.Sprintf("%d %s", v.Dead.ByReason[reason], reason))
@@ -207,7 +208,7 @@ func (v *Overview) batchesLate() (all []Cause) {
 	if v.Batches.Late == 0 {
 		return nil
 	}
-	c := Cause{Text: fmt.Sprintf("%s late", count(int64(v.Batches.Late), "batch is", "batches are")), Hint: "kooworker batch list"}
+	c := Cause{Text: fmt.Sprintf("%d %s late", v.Batches.Late, humanize.Plural(v.Batches.Late, "batch is", "batches are")), Hint: "kooworker batch list"}
 	if len(v.Batches.List) > 0 && v.Batches.List[0].Late {
 		b := v.Batches.List[0]
 		c.Text += fmt.Sprintf(": %s was due by %s, and has %d queued", b.ID, b.DueBy.Local().Format(time.DateTime), b.Queued)
@@ -220,7 +221,7 @@ func (v *Overview) sweepsHeldBack() (all []Cause) {
 	for _, s := range v.Locks.Sweeps {
 		if s.HeldBack > 0 {
 			all = append(all, Cause{
-				Text: fmt.Sprintf("the last sweep of the %s held back %d of %s: %s", s.Source, s.HeldBack, count(s.Stale, "stale lock"), s.Why),
+				Text: fmt.Sprintf("the last sweep of the %s held back %d of %s: %s", s.Source, s.HeldBack, humanize.Count(s.Stale, "stale locks"), s.Why),
 				Hint: sweepHint(s),
 			}.wrong())
 		}
@@ -300,16 +301,6 @@ func (v *Overview) isStopped(kind gate.Kind) bool {
 }
 
 // waits says how many tasks wait.
-func waits(n int64) string { return count(n, "task waits", "tasks wait") }
-
-// count writes a number with its noun, whose plural has an s if it is not given.
-func count(n int64, noun string, plural ...string) string {
-	switch {
-	case n == 1:
-	case len(plural) > 0:
-		noun = plural[0]
-	default:
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
+func waits(n int64) string {
+	return fmt.Sprintf("%d %s", n, humanize.Plural(n, "task waits", "tasks wait"))
 }

@@ -7,9 +7,10 @@
 //
 // [Shared] is for the metrics: of all processes over one Redis one reads the overview every
 // ten seconds, and leaves it in Redis for the others. Its [Metrics] are answered from memory,
-// so that a scrape costs Redis nothing.
+// so that a scrape costs Redis nothing. The process that reads it also keeps a [Sample] of it,
+// for charts of the last hour, which [ReadSamples] returns.
 //
-// It owns the keys {kooworker:fleet}:overview and {kooworker:fleet}:overview:turn, and reads
-// those of asynq and of the packages that it imports. Package worker runs it, and commands
-// read it. It changes nothing else, and imports no package that calls KooDrive.
+// It owns the keys {kooworker:fleet}:overview and {kooworker:fleet}:overview:*, and reads those
+// of asynq and of the packages that it imports. Package worker runs it, and commands and the
+// dashboard read it. It changes nothing else, and imports no package that calls KooDrive.
 package overview

@@ -33,6 +33,8 @@ type Overview struct {
 	Redis   Redis                  `json:"redis"`
 	// Unread says what could not be read, and why. It is as if it were not there.
 	Unread []string `json:"unread,omitempty"`
+
+	unread map[string]bool // the names of these parts
 }
 
 // Workers are the workers that have sent a heartbeat in the last few seconds.
@@ -109,6 +111,10 @@ func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, 
 	} {
 		if err := part.read(); err != nil {
 			v.Unread = append(v.Unread, fmt.Sprintf("%s: %v", part.name, err))
+			if v.unread == nil {
+				v.unread = make(map[string]bool)
+			}
+			v.unread[part.name] = true
 		}
 	}
 	return v, nil

@@ -101,6 +101,7 @@ func (s *Shared) refresh(ctx context.Context) error {
 	if len(v.Unread) > 0 {
 		s.cfg.Logger.Warn("parts of the overview for the metrics cannot be read", zap.Strings("unread", v.Unread))
 	}
+	reports := v.Workers.List
 	v.Workers.List = nil // each process has its own metrics
 	next := shared{Overview: v, Asynq: asynqQueues(v.Queues), readAt: time.Now()}
 	text, err := json.Marshal(next)
@@ -111,7 +112,7 @@ func (s *Shared) refresh(ctx context.Context) error {
 	if err := s.cfg.Redis.Set(ctx, overviewKey, text, keepFor).Err(); err != nil {
 		return fmt.Errorf("leave the overview for the others: %w", err)
 	}
-	return nil
+	return keepSample(ctx, s.cfg.Redis, &v, reports)
 }
 
 // adopt takes the overview that another process has left.

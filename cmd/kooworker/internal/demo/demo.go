@@ -9,6 +9,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,14 +20,17 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker"
+	"github.com/kooworker/kooworker/worker/audit"
+	"github.com/kooworker/kooworker/worker/dashboard"
+	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/koodrive"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
@@ -98,7 +102,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		return report, err
 	}
 	fmt.Fprintf(d.out, "Redis      %s\nKooDrive   simulator at %s, which allows %d calls a second of each kind\nWorker     %s at a time, in this process\n\n",
-		d.redis.kind, d.url, allowed, terminal.Count(worker.DefaultConcurrency, "tasks"))
+		d.redis.kind, d.url, allowed, humanize.Count(worker.DefaultConcurrency, "tasks"))
 
 	// The end of ctx ends what the demo plays. The worker and what it needs outlive
 	// it, and are stopped in order.
@@ -119,7 +123,7 @@ func (d *demo) play(ctx context.Context, o Options, unbinds, releases int) error
 	if err := d.enqueue(limited, unbinds, releases); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "Enqueued %s and %s in %.1f s.\n", terminal.Count(unbinds, "unbinds"), terminal.Count(releases, "releases"), time.Since(start).Seconds())
+	fmt.Fprintf(d.out, "Enqueued %s and %s in %.1f s.\n", humanize.Count(unbinds, "unbinds"), humanize.Count(releases, "releases"), time.Since(start).Seconds())
 	if err := d.await(limited, o.Tasks); err != nil {
 		return fmt.Errorf("the demo did not finish: %w", err)
 	}
@@ -127,7 +131,7 @@ func (d *demo) play(ctx context.Context, o Options, unbinds, releases int) error
 		return err
 	}
 	if o.Stay {
-		return d.stay(ctx)
+		return d.stay(ctx, cmp.Or(o.Log, zap.NewNop()))
 	}
 	return nil
 }
@@ -146,13 +150,13 @@ func (d *demo) summarize(ctx context.Context, start time.Time) error {
 		return err
 	}
 	fmt.Fprintf(d.out, "\nThe simulator counted %s and %s. Redis holds %s.\n",
-		terminal.Count(sim.Unbound, "unbound devices"), terminal.Count(sim.Released, "released locks"), terminal.Count(stats.Total, "dead letters"))
+		humanize.Count(sim.Unbound, "unbound devices"), humanize.Count(sim.Released, "released locks"), humanize.Count(stats.Total, "dead letters"))
 	fmt.Fprintf(d.out, "Throttled answers: %d. None of them used up an attempt. Time: %.1f s.\n", sim.Throttled, time.Since(start).Seconds())
 	for l, err := range letters.List(ctx, deadletter.Filter{Limit: 1}) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "\nOne of the dead letters:\n  %s\n  %s (after %s)\n", l.ID, l.Error, terminal.Count(l.Attempts, "attempts"))
+		fmt.Fprintf(d.out, "\nOne of the dead letters:\n  %s\n  %s (after %s)\n", l.ID, l.Error, humanize.Count(l.Attempts, "attempts"))
 	}
 	agree := sim.Unbound+sim.Released == report.count("", tasks.Succeeded) && stats.Total == report.count("", tasks.Dead)
 	for kind, n := range report.Enqueued {
@@ -224,11 +228,18 @@ func (d *demo) idle() bool {
 	return true
 }
 
-// stay serves asynqmon on loopback, says what to try, and waits until ctx ends.
-func (d *demo) stay(ctx context.Context) error {
-	dashboard := asynqmon.New(asynqmon.Options{RedisConnOpt: asynq.RedisClientOpt{Addr: d.redis.addr}})
-	defer func() { _ = dashboard.Close() }()
-	server, err := serve(ctx, dashboard)
+// stay serves the dashboard on loopback, says what to try, and waits until ctx ends.
+func (d *demo) stay(ctx context.Context, log *zap.Logger) error {
+	door, err := access.New(access.Config{Local: "you", Logger: log})
+	if err != nil {
+		return err
+	}
+	pages, err := dashboard.New(dashboard.Config{Redis: d.rdb, Access: door, Logger: log, Audit: audit.New(d.rdb, log)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pages.Close() }()
+	server, err := serve(ctx, pages)
 	if err != nil {
 		return err
 	}
@@ -246,7 +257,7 @@ Try, in another terminal:
 
 Press Ctrl-C to end it.
 `, server.Addr, d.url, d.redis.addr)
-	<-ctx.Done()
+	pages.Run(ctx)
 	fmt.Fprintln(d.out, "Stopped.")
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 // ProgressOptions configure a Progress.
@@ -193,9 +195,9 @@ func (p *Progress) doneShare() (share float64, known bool) {
 func (p *Progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	count := Count(p.done, p.unit)
+	count := humanize.Count(p.done, p.unit)
 	if p.total > 0 {
-		count = fmt.Sprintf("%d of %s", p.done, Count(p.total, p.unit))
+		count = fmt.Sprintf("%d of %s", p.done, humanize.Count(p.total, p.unit))
 	}
 	parts := []string{count}
 	if p.ended.IsZero() {
@@ -217,12 +219,12 @@ const maxETA = 1000 * 3600
 func (p *Progress) current() []string {
 	now := time.Now()
 	rate := p.counts.add(now, float64(p.done))
-	parts := []string{PerSecond(rate)}
+	parts := []string{humanize.PerSecond(rate)}
 	share, known := p.doneShare()
 	var left float64
 	switch {
 	case !known:
-		return append(parts, "after "+HumanDuration(now.Sub(p.started).Seconds()))
+		return append(parts, "after "+humanize.Seconds(now.Sub(p.started).Seconds()))
 	case p.total > 0:
 		left = float64(p.total-p.done) / p.expected(now, rate)
 	default:
@@ -230,7 +232,7 @@ func (p *Progress) current() []string {
 		left = (1 - share) / p.shares.add(now, share)
 	}
 	if left > 0 && left < maxETA { // at a rate of 0 it is infinite, or not a number
-		parts = append(parts, HumanDuration(left)+" left")
+		parts = append(parts, humanize.Seconds(left)+" left")
 	}
 	return parts
 }
@@ -254,7 +256,7 @@ func (p *Progress) expected(now time.Time, measured float64) float64 {
 func (p *Progress) average() (parts []string) {
 	took := p.ended.Sub(p.started).Seconds()
 	if took > 0 {
-		parts = append(parts, PerSecond(max(0, float64(p.done-p.before)/took)))
+		parts = append(parts, humanize.PerSecond(max(0, float64(p.done-p.before)/took)))
 	}
 	return append(parts, fmt.Sprintf("in %.1f s", took))
 }

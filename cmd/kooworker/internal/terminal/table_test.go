@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -111,28 +110,5 @@ func TestTable_LongTables(t *testing.T) {
 	}
 	if err := failing.Close(""); err == nil {
 		t.Error("no error of a writer that fails; want one")
-	}
-}
-
-func TestDuration(t *testing.T) {
-	t.Parallel()
-	for d, want := range map[time.Duration]string{
-		0: "0s", 90 * time.Second: "1m30s", 10 * time.Minute: "10m", 2 * time.Hour: "2h", time.Hour + time.Second: "1h0m1s",
-	} {
-		if got := Duration(d); got != want {
-			t.Errorf("Duration(%d) is %q; want %q", d, got, want)
-		}
-	}
-}
-
-func TestCount(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int]string{0: "0 dead letters", 1: "1 dead letter", 2: "2 dead letters", 11: "11 dead letters", -1: "-1 dead letters"} {
-		if got := Count(n, "dead letters"); got != want {
-			t.Errorf("Count(%d) is %q; want %q", n, got, want)
-		}
-	}
-	if got := Count(int64(1), "done"); got != "1 done" {
-		t.Errorf("%q; want 1 done, which has no plural", got)
 	}
 }

@@ -1,4 +1,10 @@
-package main
+// Package forecast says how long the rest of a batch takes, and why nothing of it runs if
+// that is so: Redis knows KooDrive's quota, the receipts of the last minute, whether a worker
+// runs and what is paused or held. Package draintime below it has the model.
+//
+// The batch commands and the dashboard show it. It only reads, and owns no key in Redis. It
+// must not import package worker, nor what calls KooDrive.
+package forecast
 
 import (
 	"context"
@@ -8,47 +14,48 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/draintime"
-	"github.com/kooworker/kooworker/cmd/kooworker/internal/terminal"
 	"github.com/kooworker/kooworker/enqueue/batch"
 	"github.com/kooworker/kooworker/internal/cancelable"
+	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
+	"github.com/kooworker/kooworker/worker/forecast/draintime"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
-// forecaster says how fast the rest of a batch will be done, as far as Redis knows: it knows
+// Forecaster says how fast the rest of a batch will be done, as far as Redis knows: it knows
 // KooDrive's quota, the receipts of the last minute, and whether a worker runs. It does not
 // know how long calls take.
-type forecaster struct{ rdb redis.UniversalClient }
+type Forecaster struct{ rdb redis.UniversalClient }
 
-func newForecaster(rdb redis.UniversalClient) *forecaster { return &forecaster{rdb} }
+// New returns a Forecaster over a client, which stays the caller's to close.
+func New(rdb redis.UniversalClient) *Forecaster { return &Forecaster{rdb} }
 
-// forecast is how fast the rest of a batch will be done, in tasks a second.
-type forecast struct {
-	rate       float64        // to expect; 0: not known
-	isMeasured bool           // the rate is that of the last minute, and not what the quota allows
-	fastest    float64        // that the quota allows; 0: not known
-	unknown    string         // why the rate is not known, for people; empty: there is nothing to say
-	blocked    overview.Cause // why nothing of the batch runs; its text is empty if something does
+// Forecast is how fast the rest of a batch will be done, in tasks a second.
+type Forecast struct {
+	Rate       float64        // to expect; 0: not known
+	IsMeasured bool           // the rate is that of the last minute, and not what the quota allows
+	Fastest    float64        // that the quota allows; 0: not known
+	Unknown    string         // why the rate is not known, for people; empty: there is nothing to say
+	Blocked    overview.Cause // why nothing of the batch runs; its text is empty if something does
 }
 
-// forecastPatience is how long a command waits for Redis to tell what is beside the point.
-const forecastPatience = time.Second
+// patience is how long a command waits for Redis to tell what is beside the point.
+const patience = time.Second
 
-// of returns the forecast of a batch. What cannot be read counts as not known, and so does
+// Of returns the forecast of a batch. What cannot be read counts as not known, and so does
 // everything if Redis is slow: the command is about the batch, and goes on.
-func (f *forecaster) of(ctx context.Context, id string) forecast {
-	ctx, cancel := context.WithTimeout(ctx, forecastPatience)
+func (f *Forecaster) Of(ctx context.Context, id string) Forecast {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	out, err := cancelable.Call(ctx, func() (forecast, error) {
+	out, err := cancelable.Call(ctx, func() (Forecast, error) {
 		recent, err := batch.NewStore(f.rdb).Recent(ctx, id)
 		if err != nil {
 			recent = batch.Recent{}
 		}
 		if cause, err := f.blockedOf(ctx, id, recent.Kinds); err == nil && cause.Text != "" {
-			return forecast{blocked: cause}, nil
+			return Forecast{Blocked: cause}, nil
 		}
 		quota, err := fleet.ReadQuota(ctx, f.rdb)
 		if err != nil {
@@ -57,25 +64,25 @@ func (f *forecaster) of(ctx context.Context, id string) forecast {
 		return forecastOf(quota, recent), ctx.Err()
 	})
 	if err != nil {
-		return forecast{}
+		return Forecast{}
 	}
 	return out
 }
 
 // forecastOf prefers what was measured to what the model says, and believes no rate that
 // the quota does not allow: the quota may have changed a moment ago.
-func forecastOf(quota fleet.Quota, recent batch.Recent) forecast {
+func forecastOf(quota fleet.Quota, recent batch.Recent) Forecast {
 	if recent.IsStalled {
-		return forecast{unknown: "nothing was done in the last minute"}
+		return Forecast{Unknown: "nothing was done in the last minute"}
 	}
-	out := forecast{fastest: modelOf(quota, recent).Rate()}
-	if out.rate = recent.Rate(); out.rate == 0 {
-		out.rate = out.fastest
+	out := Forecast{Fastest: modelOf(quota, recent).Rate()}
+	if out.Rate = recent.Rate(); out.Rate == 0 {
+		out.Rate = out.Fastest
 		return out
 	}
-	out.isMeasured = true
-	if out.fastest > 0 && out.fastest < out.rate {
-		out.rate, out.isMeasured = out.fastest, false
+	out.IsMeasured = true
+	if out.Fastest > 0 && out.Fastest < out.Rate {
+		out.Rate, out.IsMeasured = out.Fastest, false
 	}
 	return out
 }
@@ -116,8 +123,8 @@ func callOf(kind tasks.Kind) gate.Kind {
 	}
 }
 
-// batchLeft is what is known of a batch.
-type batchLeft struct {
+// Batch is what is known of a batch.
+type Batch struct {
 	tasks.BatchStats
 	// LeftSeconds is about how long the rest takes: at the rate of the last minute or, if
 	// nothing was done yet, if all calls that may be made are made for it. It is 0 if that is
@@ -126,12 +133,12 @@ type batchLeft struct {
 	// Held says that nothing of it runs for now; nil if it may run.
 	Held *batch.Hold `json:"held,omitempty"`
 
-	forecast forecast
+	Forecast Forecast `json:"-"`
 }
 
 // holdOf returns the hold of a batch, if it is held. Nobody knows if Redis is slow.
-func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, forecastPatience)
+func (f *Forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	all, err := cancelable.Call(ctx, func() (*batch.Stops, error) { return batch.NewStore(f.rdb).Stops(ctx, nil) })
 	if err != nil {
@@ -140,21 +147,25 @@ func (f *forecaster) holdOf(ctx context.Context, id string) (h batch.Hold, ok bo
 	return all.HoldNow(id, time.Now())
 }
 
-// heldText says for people that a batch is held.
-func heldText(h batch.Hold) string {
+// HeldText says for people that a batch is held.
+func HeldText(h batch.Hold) string {
 	if h.Ended {
 		return "a release has begun and is not finished; if none is under way, run kooworker batch release " + h.Batch + " again"
 	}
-	text := "until " + untilText(h.Until, "it is released") + ", by " + h.By
+	until := "it is released"
+	if !h.Until.IsZero() {
+		until = h.Until.Format(time.RFC3339)
+	}
+	text := "until " + until + ", by " + h.By
 	if h.Reason != "" {
 		text += ": " + h.Reason
 	}
 	return text
 }
 
-// withTimeLeft adds the time that the rest of a batch takes.
-func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batchLeft {
-	out := batchLeft{BatchStats: b}
+// WithTimeLeft adds the time that the rest of a batch takes.
+func (f *Forecaster) WithTimeLeft(ctx context.Context, b tasks.BatchStats) Batch {
+	out := Batch{BatchStats: b}
 	if b.Queued == 0 {
 		return out
 	}
@@ -162,28 +173,25 @@ func (f *forecaster) withTimeLeft(ctx context.Context, b tasks.BatchStats) batch
 		out.Held = &h
 		return out
 	}
-	if out.forecast = f.of(ctx, b.ID); out.forecast.rate > 0 {
-		out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.forecast.rate))
+	if out.Forecast = f.Of(ctx, b.ID); out.Forecast.Rate > 0 {
+		out.LeftSeconds = int64(math.Ceil(float64(b.Queued) / out.Forecast.Rate))
 	}
 	return out
 }
 
-// timeLeft is for people. It is empty if there is nothing to say.
-func (b batchLeft) timeLeft() string {
-	left, rate := terminal.HumanDuration(float64(b.LeftSeconds)), terminal.PerSecond(b.forecast.rate)
+// TimeLeft is for people. It is empty if there is nothing to say.
+func (b Batch) TimeLeft() string {
+	left, rate := humanize.Seconds(float64(b.LeftSeconds)), humanize.PerSecond(b.Forecast.Rate)
 	switch {
-	case b.LeftSeconds > 0 && b.forecast.isMeasured:
+	case b.LeftSeconds > 0 && b.Forecast.IsMeasured:
 		return fmt.Sprintf("about %s, at the present %s", left, rate)
 	case b.LeftSeconds > 0:
 		return fmt.Sprintf("at least %s, at the %s that the quota or --rate allows", left, rate)
-	case b.forecast.blocked.Text != "":
-		return "unknown: " + b.forecast.blocked.Text
-	case b.forecast.unknown != "":
-		return "unknown: " + b.forecast.unknown
+	case b.Forecast.Blocked.Text != "":
+		return "unknown: " + b.Forecast.Blocked.Text
+	case b.Forecast.Unknown != "":
+		return "unknown: " + b.Forecast.Unknown
 	default:
 		return ""
 	}
 }
-
-// forecastEvery is the time between two forecasts while a command waits for a batch.
-const forecastEvery = 5 * time.Second

@@ -1,5 +1,7 @@
 // Package batches does what concerns a batch in all places at once: it joins the ledger of
-// batches, the queues and the dead letters, none of which knows the others.
+// batches, the queues and the dead letters, none of which knows the others. It owns no key in
+// Redis. Commands and the dashboard call it. It must not import package worker, nor what calls
+// KooDrive.
 //
 // # Cancel
 //

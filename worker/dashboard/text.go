@@ -1,0 +1,124 @@
+package dashboard
+
+import (
+	"fmt"
+	"html/template"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/internal/humanize"
+)
+
+// functions are those of the templates.
+var functions = template.FuncMap{
+	"visible": visible, "printable": printable,
+	"number":       number[int64],
+	"count":        number[int],
+	"share":        share,
+	"time":         clock,
+	"ago":          ago,
+	"seconds":      func(s int64) string { return humanize.Seconds(float64(s)) },
+	"perSec":       humanize.PerSecond,
+	"bytes":        humanize.Bytes,
+	"ended":        ended,
+	"deviceOrLock": deviceOrLock,
+	"tableOf":      func(v view, caption string, rows any) table { return table{v, caption, rows} },
+}
+
+// table is what the template of a table gets.
+type table struct {
+	View    view
+	Caption string
+	Rows    any
+}
+
+// maxShown is how many characters of a text a page shows.
+const maxShown = 200
+
+// visible makes a text from strangers safe to look at: characters that cannot be seen, or that
+// change the direction of what follows, are written by their code, and a long text is cut.
+// html/template escapes it afterwards.
+func visible(text any) string {
+	s := fmt.Sprint(text)
+	if out := []rune(printable(s)); len(out) <= maxShown {
+		return string(out)
+	} else {
+		return string(out[:maxShown]) + "… (" + strconv.Itoa(utf8.RuneCountInString(s)) + " characters)"
+	}
+}
+
+// printable writes what is not printable by its code.
+func printable(s string) string {
+	clean := true
+	for _, r := range s {
+		clean = clean && r != utf8.RuneError && isVisible(r)
+	}
+	if clean {
+		return s
+	}
+	var out strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&out, `\x%02x`, s[0])
+		case isVisible(r):
+			out.WriteRune(r)
+		default:
+			fmt.Fprintf(&out, "[U+%04X]", r)
+		}
+		s = s[size:]
+	}
+	return out.String()
+}
+
+// isVisible reports whether a character can be seen, or is an ordinary blank. Marks that combine
+// with the character before can: they belong to many languages.
+func isVisible(r rune) bool { return unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r) }
+
+// number writes a number with separators of thousands.
+func number[N int | int64](n N) string {
+	digits := strconv.FormatInt(int64(n), 10)
+	sign := ""
+	if n < 0 {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// share writes a part of a whole in percent; empty if there is no whole.
+func share(n, of int64) string {
+	switch percent := 100 * float64(n) / float64(of); {
+	case of == 0:
+		return ""
+	case n > 0 && percent < 0.1:
+		return "<0.1 %"
+	case n < of && percent > 99.9:
+		return ">99.9 %"
+	default:
+		return strconv.FormatFloat(percent, 'f', 1, 64) + " %"
+	}
+}
+
+// clock is the element for a time; empty for none.
+func clock(t time.Time) template.HTML {
+	if t.IsZero() {
+		return ""
+	}
+	t = t.UTC()
+	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.Format(time.RFC3339), t.Format("2006-01-02 15:04:05"))) //nolint:gosec // digits only
+}
+
+// ago writes how long before now a time was.
+func ago(now, t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return humanize.Age(max(now.Sub(t), 0)) + " ago"
+}
