@@ -1,0 +1,100 @@
+//go:build browser
+
+package browsertest
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/koodrive/simulator"
+)
+
+// fill gives the stage what an operator finds on a day with trouble: an hour of history, batches
+// in each state, dead letters, a paused queue, locks with a sweep, jobs and changes. It
+// returns the ID of a job.
+func (s *stage) fill() (job string) {
+	s.t.Helper()
+	s.history()
+	s.startWorker()
+	users := func(from, n, devices int) map[string]int {
+		out := map[string]int{}
+		for i := range n {
+			out[fmt.Sprint("u-", from+i)] = devices
+		}
+		return out
+	}
+	s.fault("forbidden,call=unbind,user=u-102*")
+	s.fault("invalid-parameters,call=unbind,user=u-1031*")
+	s.unbind("deletions-2026-10", users(10100, 90, 3))
+	s.unbind("deletions-2026-09", users(10200, 35, 2))
+	s.unbind("", users(10310, 4, 1))
+	s.awaitLetters(74)
+	s.track("u-10150", 40, 4)
+	s.track("u-10201", 3, 0)
+	s.kooworker("", "locks", "sweep", "--wait-timeout", "1m")
+	redistest.Eventually(s.t, soon, "the locks are released", func() bool { return len(s.koodrive.Locks("u-10150")) == 40 })
+	s.track("u-10151", 0, 2)
+	s.kooworker("", "queue", "pause", "offboard", "--reason", "legal review of the new terms", "--for", "4h")
+
+	quota, err := simulator.ParseQuota("bucket:6/s,burst=6,tell=text")
+	if err == nil {
+		err = s.koodrive.AddQuota(quota)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.unbind("accounts-2026-11", users(10500, 20, 4), "--due-by", time.Now().Add(48*time.Hour).Format(time.RFC3339))
+	s.kooworker("", "batch", "hold", "accounts-2026-11", "--reason", "legal hold 42")
+	s.unbind("deletions-2026-11", users(10600, 300, 3), "--due-by", time.Now().Add(time.Hour).Format(time.RFC3339))
+	s.unbind("wrong-file-2026-11", users(10900, 15, 2))
+	s.kooworker("", "batch", "cancel", "wrong-file-2026-11", "--reason", "wrong file")
+
+	b := s.open("alice")
+	b.see("/dead/discard?user_id=u-10310")
+	b.write("#reason", "the account was closed by hand")
+	b.click("main form button")
+	b.await("#job .state", "done")
+	b.see("/dead/replay?reason=forbidden&user_id=u-10201")
+	b.write("#reason", "the role of u-10201 was granted")
+	b.click("main form button")
+	return strings.TrimPrefix(b.path(), "/jobs/")
+}
+
+// history writes an hour of samples, of which the charts are made, as a dashboard that runs for an
+// hour has them.
+func (s *stage) history() {
+	s.t.Helper()
+	const every = 10 * time.Second
+	begin := time.Now().Add(-time.Hour)
+	var succeeded, gone, dead float64
+	var lines []any
+	for i := range int(time.Hour / every) {
+		at := float64(i)
+		rate := max(0, 28+10*math.Sin(at/35)+3*math.Sin(at*1.7))
+		if i > 200 && i < 230 { // KooDrive is away
+			rate = 0
+		}
+		succeeded, gone, dead = succeeded+rate*9, gone+rate*0.8, dead+rate*0.2
+		backlog := max(0, 9000-at*22+900*math.Sin(at/50))
+		lines = append(lines, fmt.Sprintf(
+			`{"v":1,"at":%d,"backlog":{"unbind":%.0f,"release":%.0f},"dead":%.0f,"workers":3,"calls":{"unbind":{"used":%.2f,"limit":40,"refused":%.2f}},"finished":{"succeeded":%.0f,"already_gone":%.0f,"dead":%.0f}}`,
+			begin.Add(time.Duration(i)*every).UnixMilli(), backlog, backlog/12, 20+dead, rate, max(0, rate-36), succeeded, gone, dead))
+	}
+	if err := s.rdb.RPush(s.t.Context(), "{kooworker:fleet}:overview:samples", lines...).Err(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// letterOf returns a dead letter of a user.
+func (s *stage) letterOf(user string) deadletter.Letter {
+	s.t.Helper()
+	letters := s.letters(deadletter.Filter{UserID: user})
+	if len(letters) == 0 {
+		s.t.Fatalf("%s has no dead letter", user)
+	}
+	return letters[0]
+}
