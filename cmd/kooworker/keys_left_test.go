@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -26,6 +27,7 @@ import (
 	"github.com/kooworker/kooworker/enqueue/locks"
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 	workerlocks "github.com/kooworker/kooworker/worker/locks"
@@ -84,6 +86,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 		"tasks": int64(2*n + sweeps*3), "dead letters": int64(n), "batches": int64(batches), "open batches": int64(batches), "locks": int64(sweeps + fileLocks), "sweeps": 1,
 		"single outcomes": int64(4 * n), "bytes of single users": int64(3 * 4 * n),
 		"stops":                       1 + 1,       // and the number of changes
+		"sets of letters":             int64(3 * n),
 		"devices and locks of a user": devices + 4, // and four fields of the record's own
 	}
 
@@ -108,6 +111,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	k.settle()
 	k.kooworker("dead", "discard", "--all", "--limit", strconv.Itoa(n/20), "--yes")
 	k.deleteByHand(n / 20)
+	k.job()
 	stop(syscall.SIGTERM)
 	k.check(t, "replayed, discarded and deleted")
 
@@ -126,8 +130,8 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 	}
 	redistest.Eventually(t, time.Minute, "what is gone has left the lists", func() bool {
 		entries := 0
-		for _, reason := range tasks.Reasons() {
-			entries += int(rdb.ZCard(t.Context(), "kooworker:{dead-letter}:reason:"+string(reason)).Val())
+		for _, set := range rdb.Keys(t.Context(), "kooworker:{dead-letter}:reason:*").Val() {
+			entries += int(rdb.ZCard(t.Context(), set).Val())
 		}
 		return rdb.ZCard(t.Context(), "asynq:servers").Val() == 1 && rdb.ZCard(t.Context(), "asynq:schedulers").Val() == 0 &&
 			rdb.ZCard(t.Context(), "kooworker:batches").Val() == int64(batches)-1 && entries <= stats.Total &&
@@ -159,9 +163,10 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 		t.Error("no webhook was sent; want one for each batch")
 	}
 	// Only what is there for a moment may be in the table without having been seen. The
-	// record of an off-boarding is there while its unbinds are under way.
+	// record of an off-boarding is there while its unbinds are under way, and a job's canary until the
+	// job ends.
 	for _, key := range k.unseen() {
-		if strings.Contains(key, "brood:") {
+		if strings.Contains(key, "brood:") || strings.Contains(key, "}:canary:") {
 			continue
 		}
 		for _, row := range k.rows {
@@ -372,6 +377,29 @@ func (k *keysLeft) prune() {
 			k.t.Fatal(err)
 		}
 	}
+}
+
+// job replays a dead letter as the dashboard does.
+func (k *keysLeft) job() {
+	k.t.Helper()
+	runner, err := bulk.New(bulk.Config{Redis: k.rdb})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(k.t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { runner.Run(ctx) })
+	jobs := bulk.NewStore(k.rdb)
+	id, err := jobs.Order(ctx, bulk.Order{Kind: bulk.Replay, Filter: deadletter.Filter{Limit: 1}, Canary: 1, By: "test", Reason: "test"})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	redistest.Eventually(k.t, time.Minute, "the job has ended", func() bool {
+		j, err := jobs.Get(ctx, id)
+		return err == nil && j.State == bulk.Done && j.Done == 1
+	})
 }
 
 // deleteByHand deletes dead letters as asynqmon does.

@@ -134,6 +134,45 @@ func TestRunner_OnlyWhatWasDeadThen(t *testing.T) {
 	}
 }
 
+// TestRunner_ShowsItsFirstReasonAgain replays a letter that has died of two reasons. It crashes its
+// worker, and then shows the first reason, whose entry the job has still to come to.
+func TestRunner_ShowsItsFirstReasonAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	twice := letter(t, "twice", "twice", tasks.Intent{})
+	first := true
+	b.work(func(l deadletter.Letter) error {
+		switch {
+		case l.ID != twice.ID:
+			return nil
+		case first:
+			first = false
+			return errors.New("upstream: HTTP 503")
+		default:
+			return errors.New("crashed: 1 workers died while they worked on it")
+		}
+	})
+	const n = 60
+	b.must(b.letters.Park(t.Context(), twice))
+	b.awaitParked(1)
+	for i := range n {
+		b.must(b.letters.Park(t.Context(), letter(t, "u", fmt.Sprint(i), tasks.Intent{})))
+	}
+	b.awaitParked(n + 1)
+	_, err := b.letters.Replay(t.Context(), deadletter.Filter{IDs: []string{twice.ID}}, deadletter.Options{})
+	b.must(err)
+	b.awaitParked(n + 1)
+	id := b.order(bulk.Order{Kind: bulk.Replay, All: true, Rate: 20})
+	b.run()
+	if j := b.awaitEnd(id); j.State != bulk.Done || j.Done != n+1 || j.Looked != n+2 {
+		t.Errorf("%+v; want each of %d letters replayed, and an entry that is passed over", j, n+1)
+	}
+	b.awaitParked(1)
+	if tried := b.replays()[twice.ID]; tried != 2 {
+		t.Errorf("the letter was replayed %d times; want once before the job and once by it", tried)
+	}
+}
+
 // TestRunner_Arriving orders a replay of a letter that no worker has parked yet.
 func TestRunner_Arriving(t *testing.T) {
 	t.Parallel()

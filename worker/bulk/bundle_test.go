@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -52,6 +53,7 @@ func (f failure) Error() string { return f.text }
 type bundle struct {
 	t         *testing.T
 	redis     *redistest.Server
+	idle      *redistest.Server // beside it, for measurements; else nil
 	rdb       *redis.Client
 	letters   *deadletter.Store
 	jobs      *bulk.Store
@@ -99,7 +101,9 @@ func (b *bundle) work(replay func(deadletter.Letter) error) {
 			return b.letters.Unindex(ctx, letter)
 		}
 		reason, _, _ := strings.Cut(err.Error(), ":")
-		letter.Reason, letter.DeadAt = tasks.Reason(reason), time.Now()
+		if letter.DeadAt = time.Now(); tasks.Reason(reason) != tasks.Crashed { // a crash is about the worker
+			letter.Reason = tasks.Reason(reason)
+		}
 		if err := b.letters.IndexDeath(ctx, letter); err != nil {
 			return err
 		}
@@ -115,11 +119,7 @@ func (b *bundle) work(replay func(deadletter.Letter) error) {
 func (b *bundle) replays() map[string]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make(map[string]int, len(b.tried))
-	for id, n := range b.tried {
-		out[id] = n
-	}
-	return out
+	return maps.Clone(b.tried)
 }
 
 func (b *bundle) must(err error) {

@@ -82,6 +82,8 @@ return 1
 // KEYS[1] -> kooworker:{dead-letter}:lease:<job>
 // --
 // ARGV[1] -> token
+//
+// Returns 1 if it was given back, and 0 otherwise.
 var releaseCmd = redis.NewScript(`
 if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) end
 return 0

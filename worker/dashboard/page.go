@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/bulk"
 	"github.com/kooworker/kooworker/worker/dashboard/access"
@@ -135,10 +136,15 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 		status = http.StatusNotFound
 	case isRequest, isField:
 		status = http.StatusBadRequest
-	default:
+	case asynqx.IsUnavailable(err):
 		cause := overview.Unreachable(err)
 		p = problem{Text: cause.Text, Hint: cause.Hint}
 		d.cfg.Logger.Warn("a page cannot be shown", zap.String("path", r.URL.Path), zap.Error(err))
+	default:
+		if !errors.Is(err, errStopping) {
+			status = http.StatusInternalServerError
+		}
+		d.cfg.Logger.Error("a page cannot be shown", zap.String("path", r.URL.Path), zap.Error(err))
 	}
 	d.show(w, r, status, view{Title: "Error", Page: "error.html", User: user, Data: p})
 }

@@ -193,9 +193,9 @@ func (s *Store) change(ctx context.Context, v verb, chunk []match, fence *Fence,
 	case len(results) != len(chunk):
 		return nil, fmt.Errorf("dead letters: %d answers for %d letters", len(results), len(chunk))
 	}
-	for i, n := range results {
-		if n == 1 {
-			done = append(done, chunk[i])
+	for i, m := range chunk {
+		if results[i] == 1 {
+			done = append(done, m)
 		}
 	}
 	return done, nil

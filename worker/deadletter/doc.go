@@ -2,7 +2,7 @@
 // see them, replay them, or discard them. It owns the asynq queue "dead-letter",
 // and the envelope that a dead task's payload has in that queue.
 //
-// Packages worker, pipeline and recovery call it, and so does the command line. It
+// Packages worker, pipeline, recovery and bulk call it, and so does the command line. It
 // imports tasks, asynq, go-redis, internal/asynqx, internal/httpx and internal/zset.
 // It must not import any other package of the worker.
 //
@@ -33,11 +33,12 @@
 // Park is called while the dead task is still active in its own queue. That task
 // is removed only after Park has returned nil. If the worker crashes before that,
 // the task runs again and Park is called again, which finds its own letter and
-// says so. Replay and Discard handle each letter in one atomic step. So if they
-// are interrupted, each letter is either parked or replayed, parked or gone.
+// says so. Replay and Discard handle some letters in one atomic step. So if they
+// are interrupted, each letter is either parked or replayed, parked or gone. With a
+// Fence they go on where they were, in another process.
 //
-// Replay, Discard and List read the letters page by page, in bounded memory. If a
-// filter names reasons they read only an index of these.
+// Replay, Discard, List and Page read the letters page by page, in bounded memory. Where an
+// index has what the filter names, they read only this: see indexPrefix.
 //
 // A repairer that parks a task which has crashed its workers may be stopped in
 // between. If the task is done after all, the worker calls Withdraw.

@@ -2,6 +2,7 @@ package deadletter
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -45,4 +46,34 @@ func (f Filter) matches(l Letter) bool {
 		return false
 	}
 	return true
+}
+
+// mayMatch reports whether a message may be that of a letter which the filter selects. It only
+// looks for the words that such a message has somewhere: this takes a tenth of the time of
+// decoding it.
+func (f Filter) mayMatch(message string) bool {
+	if message == "" {
+		return false
+	}
+	if f.UserID == "" && f.Batch == "" && len(f.Reasons) == 0 {
+		return true
+	}
+	// What is escaped, or encoded, has to be decoded.
+	if strings.Contains(message, `\u`) || strings.Contains(message, `"payload_base64"`) {
+		return true
+	}
+	has := func(word string) bool { return !isPlain(word) || strings.Contains(message, word) }
+	if !has(f.UserID) || !has(f.Batch) {
+		return false
+	}
+	return len(f.Reasons) == 0 || slices.ContainsFunc(f.Reasons, func(r tasks.Reason) bool {
+		return r == tasks.Undecodable || has(string(r)) // what cannot be decoded does not say so
+	})
+}
+
+// isPlain reports whether a text is the same in JSON.
+func isPlain(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return r != '-' && r != '_' && r != '.' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }

@@ -67,8 +67,9 @@ const (
 // unknownReason is the reason of the set for letters whose reason this version does not know.
 const unknownReason tasks.Reason = "unknown"
 
-// maxClockSkew is how far the time that a letter names may be from its score. It is in µs.
-const maxClockSkew = 10 * 60 * 1_000_000
+// maxClockSkew is how far the time that a letter names may be from its score, in µs. The clocks of
+// workers may be wrong by five seconds, see package clock; and storing a letter takes a while.
+const maxClockSkew = 30 * 1_000_000
 
 // slot is one of the sets for reasons and kinds.
 type slot struct {

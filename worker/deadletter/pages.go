@@ -24,7 +24,7 @@ var (
 )
 
 // pageSize is how many letters one script reads: about a millisecond of Redis' time.
-const pageSize = 500
+const pageSize = 200
 
 // parkedAhead is how far ahead a letter must lie to count as parked. A replay that
 // waits for its next try lies minutes ahead, a parked letter ten years.

@@ -120,9 +120,10 @@ func (s *Store) Top(ctx context.Context) (Position, error) {
 // in the retry set ("" if it is not there), the message ("" if the letter is gone), its score in
 // its set, and the set's number, from 0, all in one list.
 var readCmd = redis.NewScript(zset.RankLua + `
+local call = redis.call
 local heads = {}
 for k = 2, #KEYS do
-	local size = redis.call("ZCARD", KEYS[k])
+	local size = call("ZCARD", KEYS[k])
 	if size > 0 then
 		local score, id, least = ARGV[2], ARGV[3], "0"
 		if k < #KEYS then
@@ -130,29 +131,28 @@ for k = 2, #KEYS do
 			if tonumber(ARGV[6]) < tonumber(score) then score, id = ARGV[6], "" end
 		end
 		local first = size - rank(KEYS[k], score, id)
-		if first < size then heads[#heads + 1] = {key = k, next = first, least = tonumber(least), i = 1, buffer = {}} end
+		if first < size then
+			heads[#heads + 1] = {key = KEYS[k], set = tostring(k - 2), next = first, least = tonumber(least), i = -1, buffer = {}}
+		end
 	end
 end
 
 -- Choosing the next of many sets takes longer than reading it.
-local most = math.min(tonumber(ARGV[4]), math.max(50, math.floor(8000 / math.max(#heads, 1))))
+local most = math.min(tonumber(ARGV[4]), math.max(50, math.floor(4000 / math.max(#heads, 1))))
 local step = math.max(8, math.ceil(most / math.max(#heads, 1)))
-local function fill(h)
-	if h.i <= #h.buffer then return h.score ~= nil end
-	h.buffer = redis.call("ZREVRANGE", KEYS[h.key], h.next, h.next + step - 1, "WITHSCORES")
-	h.next, h.i = h.next + step, 1
-	return #h.buffer > 0
-end
-local live = {}
-local function show(h)
-	if not fill(h) then return false end
-	h.id, h.text = h.buffer[h.i], h.buffer[h.i + 1]
-	h.score = tonumber(h.text)
+local function advance(h) -- to the next entry; false if there is none
+	h.i = h.i + 2
+	if h.i > #h.buffer then
+		h.buffer = call("ZREVRANGE", h.key, h.next, h.next + step - 1, "WITHSCORES")
+		h.next, h.i = h.next + step, 1
+		if #h.buffer == 0 then return false end
+	end
+	h.score = tonumber(h.buffer[h.i + 1])
 	return h.score >= h.least
 end
+local live = {}
 for _, h in ipairs(heads) do
-	h.score = 0
-	if show(h) then live[#live + 1] = h end
+	if advance(h) then live[#live + 1] = h end
 end
 
 local out, gone, n = {"1"}, {}, 0
@@ -161,24 +161,19 @@ while #live > 0 do
 		out[1] = "0"
 		break
 	end
-	local at = 1
+	local at, h = 1, live[1]
 	for i = 2, #live do
-		local a, b = live[i], live[at]
-		if a.score > b.score or a.score == b.score and before(b.id, a.id) then at = i end
+		local a = live[i]
+		if a.score > h.score or a.score == h.score and before(h.buffer[h.i], a.buffer[a.i]) then at, h = i, a end
 	end
-	local h = live[at]
-	local message = redis.call("HGET", ARGV[1] .. h.id, "msg")
-	if not message then gone[#gone + 1] = h.key; gone[#gone + 1] = h.id end
-	out[#out + 1] = h.id
-	out[#out + 1] = redis.call("ZSCORE", KEYS[1], h.id) or ""
-	out[#out + 1] = message or ""
-	out[#out + 1] = h.text
-	out[#out + 1] = tostring(h.key - 2)
+	local id, o = h.buffer[h.i], n * 5 + 1
+	local message = call("HGET", ARGV[1] .. id, "msg")
+	if not message then gone[#gone + 1] = {h.key, id} end
+	out[o + 1], out[o + 2], out[o + 3], out[o + 4], out[o + 5] = id, call("ZSCORE", KEYS[1], id) or "", message or "", h.buffer[h.i + 1], h.set
 	n = n + 1
-	h.i = h.i + 2
-	if not show(h) then table.remove(live, at) end
+	if not advance(h) then table.remove(live, at) end
 end
-for i = 1, #gone, 2 do redis.call("ZREM", KEYS[gone[i]], gone[i + 1]) end
+for _, g in ipairs(gone) do call("ZREM", g[1], g[2]) end
 return out
 `)
 
@@ -252,7 +247,7 @@ func (s *Store) readIDs(ctx context.Context, ids []string, at Position, n int) (
 // several sets counts in one of them: in the set of the reason that it shows; and in
 // misdated only if its score is out of the bounds of the others.
 func (src source) selects(f Filter, e entry) (l Letter, ok bool) {
-	if !e.isDead() {
+	if !f.mayMatch(e.message) || !e.isDead() {
 		return l, false
 	}
 	l = e.read()

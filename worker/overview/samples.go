@@ -110,7 +110,7 @@ const maxCounters = 2000
 // ARGV[1] -> the sample in JSON
 // ARGV[2] -> the counters in JSON
 // ARGV[3] -> how many samples are kept
-// ARGV[4] -> for how long both are kept, in ms
+// ARGV[4] -> for how long both are kept, in ms.
 var keepSampleCmd = redis.NewScript(`
 redis.call("RPUSH", KEYS[1], ARGV[1])
 redis.call("LTRIM", KEYS[1], -ARGV[3], -1)
@@ -151,16 +151,16 @@ func keepSample(ctx context.Context, rdb redis.UniversalClient, v *Overview, rep
 func readCounters(ctx context.Context, rdb redis.UniversalClient) (*counters, error) {
 	text, err := rdb.Get(ctx, finishedKey).Bytes()
 	if errors.Is(err, redis.Nil) {
-		return nil, nil //nolint:nilnil // there is none, and that is no error
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read what the workers had finished: %w", err)
 	}
-	var c counters
-	if json.Unmarshal(text, &c) != nil || c.Version != sampleVersion {
-		return nil, nil //nolint:nilnil // the counts begin anew
+	c := new(counters)
+	if json.Unmarshal(text, c) != nil || c.Version != sampleVersion {
+		c = nil
 	}
-	return &c, nil
+	return c, nil
 }
 
 // add returns the counters after c, given what the workers report at a time. A worker that was
@@ -255,23 +255,27 @@ func ReadSamples(ctx context.Context, rdb redis.UniversalClient) ([]Sample, erro
 			At: time.UnixMilli(s.At).UTC(), Backlog: s.Backlog, Dead: s.Dead, Workers: s.Workers,
 			Calls: s.Calls, Shared: s.Shared, Ceiling: s.Ceiling, Stopped: s.Stopped,
 		}
-		if i > 0 {
-			samples[i].setFinished(stored[i-1], s)
+		if i == 0 {
+			continue
+		}
+		if finished, ok := finishedBetween(stored[i-1], s); ok {
+			samples[i].Finished, samples[i].Since = finished, samples[i-1].At
 		}
 	}
 	return samples, nil
 }
 
-// setFinished sets what was finished between two samples.
-func (s *Sample) setFinished(before, now storedSample) {
-	finished := make(map[tasks.Outcome]int64)
+// finishedBetween returns what was finished between two samples. It is not ok if the counts have
+// begun anew.
+func finishedBetween(before, now storedSample) (finished map[tasks.Outcome]int64, ok bool) {
+	finished = make(map[tasks.Outcome]int64)
 	for outcome, n := range now.Finished {
 		finished[outcome] = n - before.Finished[outcome]
 	}
 	for outcome, n := range before.Finished {
 		if now.Finished[outcome] < n {
-			return // the counts have begun anew
+			return nil, false
 		}
 	}
-	s.Finished, s.Since = finished, time.UnixMilli(before.At).UTC()
+	return finished, true
 }

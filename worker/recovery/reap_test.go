@@ -13,6 +13,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -184,6 +185,42 @@ func TestRepark_CrashedReplay(t *testing.T) {
 	}
 	if len(b.parker.ids()) != 0 {
 		t.Errorf("the Parker got %v; want nothing, since it is a dead letter already", b.parker.ids())
+	}
+}
+
+// TestRepark_IndexedFirst indexes a letter before it is parked again. While that fails, the
+// letter stays where it is.
+func TestRepark_IndexedFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cfg.MaxCrashes = 1
+	fails := true
+	var indexed []string
+	b.cfg.IndexDeath = func(_ context.Context, l deadletter.Letter) error {
+		b.wantAt(dead, "letter", "active", "lease", "hash")
+		if fails {
+			return errors.New("the index cannot be written")
+		}
+		indexed = append(indexed, l.ID)
+		return nil
+	}
+	written := ago(60 * time.Second)
+	b.leaveHeartbeat("w", written)
+	b.enqueue(dead, "letter")
+	b.take(dead, "letter", written.Add(30*time.Second))
+	b.callAlone(dead, "letter", "w")
+	r := b.repairer()
+	defer r.ReleaseLock(t.Context())
+	b.passesOf(r, 1)
+	if err := r.Pass(t.Context()); err == nil {
+		t.Error("the pass returns nil although the letter cannot be indexed; want an error")
+	}
+	b.wantAt(dead, "letter", "active", "lease", "hash")
+	fails = false
+	b.passesOf(r, 1)
+	b.wantAt(dead, "letter", "retry", "hash")
+	if !slices.Equal(indexed, []string{"letter"}) {
+		t.Errorf("indexed %q; want the letter, once", indexed)
 	}
 }
 

@@ -288,8 +288,8 @@ func areaPath(tops, bottoms [][]point) string {
 			continue
 		}
 		d.WriteString(linePath([][]point{run}))
-		for j := len(bottoms[i]) - 1; j >= 0; j-- {
-			fmt.Fprintf(&d, "L%d %d", bottoms[i][j].x, bottoms[i][j].y)
+		for _, p := range slices.Backward(bottoms[i]) {
+			fmt.Fprintf(&d, "L%d %d", p.x, p.y)
 		}
 		d.WriteString("Z")
 	}
