@@ -20,7 +20,11 @@ func clickOn(selector string) chromedp.Action[chromedp.Void] {
 // hover moves the mouse over an element.
 func (b *tab) hover(selector string) {
 	b.t.Helper()
-	at := evaluate[[]float64](b, `(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector(`+quote(selector)+`).getBoundingClientRect())`)
+	at := evaluate[[]float64](b, `(e => {
+		e.scrollIntoView({block: "center", inline: "center"});
+		const r = e.getBoundingClientRect();
+		return [r.x + r.width / 2, r.y + r.height / 2];
+	})(document.querySelector(`+quote(selector)+`))`)
 	b.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: input.DispatchMouseEventTypeMouseMoved, X: at[0], Y: at[1]})
 		return err
@@ -40,9 +44,10 @@ func TestBrowser_RunInAsynqmon(t *testing.T) {
 	b.see("/monitoring/queues/dead-letter?status=retry")
 	redistest.Eventually(t, soon, "asynqmon lists the letters", func() bool { return b.count("table tbody tr") == 3 })
 	b.want("main", "forbidden")
+	const run = `table tbody tr button[title="Run"]`
 	b.hover("table tbody tr td:last-child")
-	redistest.Eventually(t, soon, "the row has its buttons", func() bool { return b.count(`table tbody tr [aria-label="Run"]`) > 0 })
-	b.do(clickOn(`table tbody tr [aria-label="Run"]`))
+	redistest.Eventually(t, soon, "the row has its buttons", func() bool { return b.count(run) > 0 })
+	b.do(clickOn(run))
 	redistest.Eventually(t, soon, "the device is gone", func() bool { return s.devices("u-1") == 2 })
 	s.awaitLetters(2)
 	for _, e := range s.changes() {

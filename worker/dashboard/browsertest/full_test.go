@@ -35,10 +35,9 @@ func (s *stage) fill() (job string) {
 	s.awaitLetters(74)
 	s.track("u-10150", 40, 4)
 	s.track("u-10201", 3, 0)
-	s.kooworker("", "locks", "sweep", "--wait-timeout", "1m")
+	s.kooworker("", "locks", "sweep")
 	redistest.Eventually(s.t, soon, "the locks are released", func() bool { return len(s.koodrive.Locks("u-10150")) == 40 })
 	s.track("u-10151", 0, 2)
-	s.kooworker("", "queue", "pause", "offboard", "--reason", "legal review of the new terms", "--for", "4h")
 
 	quota, err := simulator.ParseQuota("bucket:6/s,burst=6,tell=text")
 	if err == nil {
@@ -48,12 +47,19 @@ func (s *stage) fill() (job string) {
 		s.t.Fatal(err)
 	}
 	s.unbind("accounts-2026-11", users(10500, 20, 4), "--due-by", time.Now().Add(48*time.Hour).Format(time.RFC3339))
-	s.kooworker("", "batch", "hold", "accounts-2026-11", "--reason", "legal hold 42")
+	b := s.open("alice")
+	b.see("/batches/accounts-2026-11")
+	b.write("#hold-reason", "legal hold 42")
+	b.click(`form[action$="/hold"] button`)
 	s.unbind("deletions-2026-11", users(10600, 300, 3), "--due-by", time.Now().Add(time.Hour).Format(time.RFC3339))
 	s.unbind("wrong-file-2026-11", users(10900, 15, 2))
 	s.kooworker("", "batch", "cancel", "wrong-file-2026-11", "--reason", "wrong file")
 
-	b := s.open("alice")
+	b.see("/queues")
+	b.choose("#pause-queue", "offboard")
+	b.choose("#pause-for", "4h")
+	b.write("#pause-reason", "legal review of the new terms")
+	b.click(`form[action$="/pause"] button`)
 	b.see("/dead/discard?user_id=u-10310")
 	b.write("#reason", "the account was closed by hand")
 	b.click("main form button")
@@ -73,16 +79,19 @@ func (s *stage) history() {
 	var succeeded, gone, dead float64
 	var lines []any
 	for i := range int(time.Hour / every) {
-		at := float64(i)
-		rate := max(0, 28+10*math.Sin(at/35)+3*math.Sin(at*1.7))
-		if i > 200 && i < 230 { // KooDrive is away
+		at, limit := float64(i), 40.0
+		if i > 280 { // the quota was lowered
+			limit = 6
+		}
+		rate := min(limit, 31+8*math.Sin(at/35)+3*math.Sin(at*1.7))
+		if i > 150 && i < 165 { // KooDrive is away
 			rate = 0
 		}
 		succeeded, gone, dead = succeeded+rate*9, gone+rate*0.8, dead+rate*0.2
-		backlog := max(0, 9000-at*22+900*math.Sin(at/50))
+		backlog := max(900, 9400-succeeded/11)
 		lines = append(lines, fmt.Sprintf(
-			`{"v":1,"at":%d,"backlog":{"unbind":%.0f,"release":%.0f},"dead":%.0f,"workers":3,"calls":{"unbind":{"used":%.2f,"limit":40,"refused":%.2f}},"finished":{"succeeded":%.0f,"already_gone":%.0f,"dead":%.0f}}`,
-			begin.Add(time.Duration(i)*every).UnixMilli(), backlog, backlog/12, 20+dead, rate, max(0, rate-36), succeeded, gone, dead))
+			`{"v":1,"at":%d,"backlog":{"unbind":%.0f,"release":%.0f},"dead":%.0f,"workers":3,"calls":{"unbind":{"used":%.2f,"limit":%.2f,"refused":%.2f}},"finished":{"succeeded":%.0f,"already_gone":%.0f,"dead":%.0f}}`,
+			begin.Add(time.Duration(i)*every).UnixMilli(), backlog, backlog/12, 20+dead, rate, limit, max(0, (rate-37)/4), succeeded, gone, dead))
 	}
 	if err := s.rdb.RPush(s.t.Context(), "{kooworker:fleet}:overview:samples", lines...).Err(); err != nil {
 		s.t.Fatal(err)

@@ -41,8 +41,8 @@ func TestBrowser_Keyboard(t *testing.T) {
 	b.press(kb.Tab)
 	b.press(kb.Enter)
 	b.press(kb.Tab)
-	if got := evaluate[string](b, focused); got != "#reason" {
-		t.Errorf("after the skip link, Tab comes to %q; want the first field of the page", got)
+	if !evaluate[bool](b, `document.activeElement.closest("main") !== null`) {
+		t.Errorf("after the skip link, Tab comes to %q; want something of the page itself", evaluate[string](b, focused))
 	}
 
 	// Every form can be sent by Enter, from its text field.

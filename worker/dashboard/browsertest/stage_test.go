@@ -4,7 +4,6 @@ package browsertest
 
 import (
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -54,7 +53,7 @@ func newStage(t *testing.T) *stage {
 	}
 	server := httptest.NewServer(s.koodrive)
 	t.Cleanup(server.Close)
-	s.env = append(os.Environ(), "REDIS_URL="+s.redis.URL(), "KOODRIVE_URL="+server.URL, "KOODRIVE_TOKEN=t")
+	s.env = append(os.Environ(), "REDIS_URL="+s.redis.URL(), "KOODRIVE_URL="+server.URL, "KOODRIVE_TOKEN=token-of-the-tests")
 	var lines strings.Builder
 	for name, role := range map[string]string{"alice": "operator", "bob": "viewer"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password(name)), bcrypt.MinCost)
@@ -213,5 +212,3 @@ func (s *stage) changes() []audit.Entry {
 
 // devices is how many devices a user still has.
 func (s *stage) devices(user string) int { return len(s.koodrive.Devices(user)) }
-
-var _ io.Writer = (*redistest.Buffer)(nil)
