@@ -5,7 +5,6 @@ package browsertest
 import (
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/chromedp/chromedp/kb"
 )
@@ -13,10 +12,8 @@ import (
 // focused describes what has the focus: its ID, else its text.
 const focused = `(e => e.id ? "#" + e.id : (e.innerText ?? "").trim())(document.activeElement)`
 
-func TestBrowser_Keyboard(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	s.fill()
+func (s *stage) testKeyboard() {
+	t := s.t
 	b := s.open("alice")
 	b.see("/dead")
 	var order []string

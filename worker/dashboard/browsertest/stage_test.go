@@ -69,6 +69,14 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
+// with returns the stage for a part of a test.
+func (s *stage) with(t *testing.T) *stage {
+	t.Helper()
+	part := *s
+	part.t = t
+	return &part
+}
+
 func password(user string) string { return "secret-of-" + user }
 
 var listens = regexp.MustCompile(`listens on (http://[^/\s]+)/`)

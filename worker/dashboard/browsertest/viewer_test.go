@@ -4,7 +4,6 @@ package browsertest
 
 import (
 	"fmt"
-	"testing"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/worker/deadletter"
@@ -17,10 +16,8 @@ func (b *tab) request(method, path, contentType, body string) int {
 	return evaluate[int](b, `fetch(`+quote(path)+`, `+options+`).then(answer => answer.type === "opaqueredirect" ? 303 : answer.status)`)
 }
 
-func TestBrowser_ViewerChangesNothing(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	job := s.fill()
+func (s *stage) testViewer(job string) {
+	t := s.t
 	letter := s.letterOf("u-10205")
 	const letters = 73
 	s.awaitLetters(letters) // those that were replayed are dead again
