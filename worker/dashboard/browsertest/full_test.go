@@ -6,12 +6,23 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
+
+// What needs a stage that is full shares one, because to fill it takes a while.
+func TestBrowser_FullStage(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	job := s.fill()
+	t.Run("Pages", func(t *testing.T) { s.with(t).testPages(job) }) //nolint:tparallel // one after the other, on one stage
+	t.Run("ViewerChangesNothing", func(t *testing.T) { s.with(t).testViewer(job) })
+	t.Run("Keyboard", func(t *testing.T) { s.with(t).testKeyboard() })
+}
 
 // fill gives the stage what an operator finds on a day with trouble: an hour of history, batches
 // in each state, dead letters, a paused queue, locks with a sweep, jobs and changes. It

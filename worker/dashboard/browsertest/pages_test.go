@@ -116,16 +116,6 @@ const (
 	narrow = 390
 )
 
-// What needs a stage that is full shares one, because to fill it takes a while.
-func TestBrowser_FullStage(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	job := s.fill()
-	t.Run("Pages", func(t *testing.T) { s.with(t).testPages(job) }) //nolint:tparallel // one after the other, on one stage
-	t.Run("ViewerChangesNothing", func(t *testing.T) { s.with(t).testViewer(job) })
-	t.Run("Keyboard", func(t *testing.T) { s.with(t).testKeyboard() })
-}
-
 // Every page, in light and dark, wide and narrow: no complaint of the browser (see tab), none of
 // axe that is serious, and no scrolling sideways on a phone.
 func (s *stage) testPages(job string) {
