@@ -85,7 +85,7 @@ func testKeysLeft(t *testing.T, n, deaths, sweeps int, atWork bool) {
 		"queues": int64(len(tasks.QueueWeights())), "servers": int64(4 * (deaths + 2)), "schedulers": 2, "schedules": 1, "workers": int64(deaths + 2),
 		"tasks": int64(2*n + sweeps*3), "dead letters": int64(n), "batches": int64(batches), "open batches": int64(batches), "locks": int64(sweeps + fileLocks), "sweeps": 1,
 		"single outcomes": int64(4 * n), "bytes of single users": int64(3 * 4 * n),
-		"stops":                       1 + 1,       // and the number of changes
+		"stops":                       1 + 1, // and the number of changes
 		"sets of letters":             int64(3 * n),
 		"devices and locks of a user": devices + 4, // and four fields of the record's own
 	}

@@ -250,8 +250,14 @@ func TestRunner_KilledInTheCanary(t *testing.T) {
 	redistest.Eventually(t, time.Minute, "the canary is sent", func() bool { return b.get(id).Done == canary })
 	p.kill()
 	b.run()
-	redistest.Eventually(t, time.Minute, "this process has taken over", func() bool {
-		return b.rdb.Exists(t.Context(), "kooworker:{dead-letter}:lease:"+id).Val() == 1 && b.rdb.PTTL(t.Context(), "kooworker:{dead-letter}:lease:"+id).Val() > 500*time.Millisecond
+	lease, renewals, last := "kooworker:{dead-letter}:lease:"+id, 0, time.Duration(0)
+	redistest.Eventually(t, time.Minute, "this process has taken over, and renews its lease", func() bool {
+		left := b.rdb.PTTL(t.Context(), lease).Val()
+		if left > last {
+			renewals++
+		}
+		last = left
+		return renewals > 3
 	})
 	if j := b.get(id); j.State != bulk.Canary || j.Done != canary {
 		t.Errorf("%+v; want it waiting for the canary", j)
