@@ -9,30 +9,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/koodrive/simulator"
 )
 
 // What needs a stage that is full shares one, because to fill it takes a while.
-func TestBrowser_FullStage(t *testing.T) {
+func TestBrowser_FullStage(t *testing.T) { //nolint:tparallel // one part after the other, on one stage
 	t.Parallel()
 	s := newStage(t)
 	job := s.fill()
-	t.Run("Pages", func(t *testing.T) { s.with(t).testPages(job) }) //nolint:tparallel // one after the other, on one stage
+	t.Run("Pages", func(t *testing.T) { s.with(t).testPages(job) })
 	t.Run("ViewerChangesNothing", func(t *testing.T) { s.with(t).testViewer(job) })
 	t.Run("Keyboard", func(t *testing.T) { s.with(t).testKeyboard() })
 }
 
 // fullLetters is how many dead letters a stage has that is full.
-const fullLetters = 73
+const fullLetters = 59
 
 // fill gives the stage what an operator finds on a day with trouble: an hour of history, batches
 // in each state, dead letters, a paused queue, locks with a sweep, jobs and changes. It
 // returns the ID of a job.
 func (s *stage) fill() (job string) {
 	s.t.Helper()
-	s.history()
 	s.startWorker()
 	users := func(from, n, devices int) map[string]int {
 		out := map[string]int{}
@@ -43,8 +44,8 @@ func (s *stage) fill() (job string) {
 	}
 	s.fault("forbidden,call=unbind,user=u-102*")
 	s.fault("invalid-parameters,call=unbind,user=u-1031*")
-	s.unbind("deletions-2026-10", users(10100, 90, 3))
-	s.unbind("deletions-2026-09", users(10200, 35, 2))
+	s.unbind("deletions-2026-10", users(10100, 30, 2))
+	s.unbind("deletions-2026-09", users(10200, 28, 2))
 	s.unbind("", users(10310, 4, 1))
 	s.awaitLetters(fullLetters + 1)
 	s.track("u-10150", 40, 4)
@@ -84,11 +85,12 @@ func (s *stage) fill() (job string) {
 	b.choose("#pause-for", "4h")
 	b.write("#pause-reason", "legal review of the new terms")
 	b.click(`form[action$="/pause"] button`)
+	s.history()
 	return job
 }
 
 // history writes an hour of samples, of which the charts are made, as a dashboard that runs for an
-// hour has them.
+// hour has them. They end with what the stage is like when it is full.
 func (s *stage) history() {
 	s.t.Helper()
 	const every = 10 * time.Second
@@ -110,7 +112,13 @@ func (s *stage) history() {
 			`{"v":1,"at":%d,"backlog":{"unbind":%.0f,"release":%.0f},"dead":%.0f,"workers":3,"calls":{"unbind":{"used":%.2f,"limit":%.2f,"refused":%.2f}},"finished":{"succeeded":%.0f,"already_gone":%.0f,"dead":%.0f}}`,
 			begin.Add(time.Duration(i)*every).UnixMilli(), backlog, backlog/12, 20+dead, rate, limit, max(0, (rate-37)/4), succeeded, gone, dead))
 	}
-	if err := s.rdb.RPush(s.t.Context(), "{kooworker:fleet}:overview:samples", lines...).Err(); err != nil {
+	const key = "{kooworker:fleet}:overview:samples"
+	_, err := s.rdb.TxPipelined(s.t.Context(), func(pipe redis.Pipeliner) error {
+		pipe.Del(s.t.Context(), key)
+		pipe.RPush(s.t.Context(), key, lines...)
+		return nil
+	})
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }

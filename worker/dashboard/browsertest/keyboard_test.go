@@ -64,5 +64,4 @@ func (s *stage) testKeyboard() {
 			t.Errorf("Enter in %s of %s leads to %s, status %d; want %s", f.field, f.page, b.path(), status, f.leadsTo)
 		}
 	}
-
 }

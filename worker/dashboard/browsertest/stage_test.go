@@ -105,9 +105,9 @@ func (s *stage) restartDashboard() {
 }
 
 // startWorker starts a worker that tries a task twice.
-func (s *stage) startWorker() *process {
+func (s *stage) startWorker() {
 	s.t.Helper()
-	return s.start("worker", "--max-attempts", "2", "--backoff-first", "1s")
+	s.start("worker", "--max-attempts", "2", "--backoff-first", "1s")
 }
 
 // process is a kooworker that runs.
@@ -119,7 +119,7 @@ type process struct {
 
 func (s *stage) start(args ...string) *process {
 	s.t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})} //nolint:gosec,noctx // the binary that is tested; it is killed below
+	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})} //nolint:noctx // the binary that is tested; it is killed below
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = s.env, &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -143,7 +143,7 @@ func (p *process) kill() {
 // kooworker runs a command to its end.
 func (s *stage) kooworker(stdin string, args ...string) {
 	s.t.Helper()
-	cmd := exec.CommandContext(s.t.Context(), binary, args...) //nolint:gosec // the binary that is tested
+	cmd := exec.CommandContext(s.t.Context(), binary, args...)
 	cmd.Env = s.env
 	if stdin != "" {
 		cmd.Stdin = strings.NewReader(stdin)
