@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 // waitTogether lets twice as many tests run at a time as there are processors, unless -parallel
 // says otherwise: most of them wait for the processes that they have started.
 func waitTogether() {
-	flag.Parse()
+	flag.Parse() //nolint:revive // TestMain calls this, which is the main of tests
 	isSet := false
 	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == "test.parallel" })
 	if !isSet {

@@ -31,13 +31,14 @@ import (
 const (
 	key = "kooworker:audit"
 
-	// Most is about how many entries are kept, and Keep for how long.
+	// Most is about how many entries are kept.
 	Most = 10_000
+	// Keep is for how long they are kept at most.
 	Keep = 90 * 24 * time.Hour
 
 	// timeout bounds how long Record waits for Redis.
 	timeout = 2 * time.Second
-	// most characters of a text in an entry
+	// maxDetail is how many characters a text of an entry has at most.
 	maxDetail = 1000
 )
 

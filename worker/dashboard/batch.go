@@ -115,7 +115,7 @@ const soon = 3 * time.Second
 // ends up in the audit log.
 func (d *Dashboard) changeBatch(r *http.Request, user access.User, action, done string, change func(ctx context.Context, id, reason string) (int64, error)) (reply, error) {
 	id := r.PathValue("id")
-	reason, err := reasonOf(r, maxReason)
+	reason, err := reasonOf(r)
 	if err != nil {
 		return reply{}, err
 	}

@@ -51,7 +51,7 @@ var titles = map[bulk.Kind]string{bulk.Replay: "Replay dead letters", bulk.Disca
 // order orders a job. It goes on without the browser.
 func (d *Dashboard) order(kind bulk.Kind) handler {
 	return func(r *http.Request, user access.User) (reply, error) {
-		reason, err := reasonOf(r, maxReason)
+		reason, err := reasonOf(r)
 		if err != nil {
 			return reply{}, err
 		}
@@ -148,7 +148,7 @@ func formOf(f deadletter.Filter) letterFilter {
 
 func (d *Dashboard) stopJob(r *http.Request, user access.User) (reply, error) {
 	id := r.PathValue("id")
-	reason, err := reasonOf(r, maxReason)
+	reason, err := reasonOf(r)
 	if err != nil {
 		return reply{}, err
 	}

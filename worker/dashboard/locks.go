@@ -84,7 +84,7 @@ func (d *Dashboard) sweepNow(r *http.Request, user access.User) (reply, error) {
 	if !slices.Contains(tasks.Sources(), source) {
 		return reply{}, badRequest("source: %q; want one of %v", printable(string(source)), tasks.Sources())
 	}
-	reason, err := reasonOf(r, maxReason)
+	reason, err := reasonOf(r)
 	if err != nil {
 		return reply{}, err
 	}

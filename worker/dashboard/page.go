@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -188,14 +187,15 @@ func (d *Dashboard) parse() (map[string]*template.Template, error) {
 
 // Path returns the path of a page, such as Path "batches" .ID. Its parts are escaped.
 func (v view) Path(parts ...string) string {
-	out := v.d.prefix
-	for _, part := range parts {
-		out += "/" + url.PathEscape(part)
-	}
 	if len(parts) == 0 {
-		return out + "/"
+		return v.d.prefix + "/"
 	}
-	return out
+	var out strings.Builder
+	out.WriteString(v.d.prefix)
+	for _, part := range parts {
+		out.WriteString("/" + url.PathEscape(part))
+	}
+	return out.String()
 }
 
 // Link returns the path of a page with a query of names and values.
@@ -268,7 +268,7 @@ func (d *Dashboard) asset(w http.ResponseWriter, r *http.Request, _ access.User)
 	}
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Cache-Control", "no-cache")
-	_, _ = w.Write(data) // fails if the browser has gone
+	_, _ = w.Write(data) //nolint:gosec // a file of ours; it fails if the browser has gone
 }
 
 // formText returns a field of a form: one line, without blanks around it.
@@ -282,6 +282,3 @@ func formText(r *http.Request, name string, most int) (string, error) {
 	}
 	return text, nil
 }
-
-// sorted returns the keys of a map in order; templates see them as a list.
-func sorted[K ~string, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -52,8 +52,8 @@ func queuesOf(r *http.Request) ([]string, error) {
 }
 
 // reasonOf returns the reason that a form gives; a change needs one.
-func reasonOf(r *http.Request, most int) (string, error) {
-	reason, err := formText(r, "why", most)
+func reasonOf(r *http.Request) (string, error) {
+	reason, err := formText(r, "why", maxReason)
 	if err == nil && reason == "" {
 		err = badRequest("why: it is empty; want a line that tells others why")
 	}
@@ -65,7 +65,7 @@ func (d *Dashboard) pauseQueues(r *http.Request, user access.User) (reply, error
 	if err != nil {
 		return reply{}, err
 	}
-	reason, err := reasonOf(r, pauses.MaxReason)
+	reason, err := reasonOf(r)
 	if err != nil {
 		return reply{}, err
 	}
@@ -85,7 +85,7 @@ func (d *Dashboard) resumeQueues(r *http.Request, user access.User) (reply, erro
 	if err != nil {
 		return reply{}, err
 	}
-	reason, err := formText(r, "why", pauses.MaxReason)
+	reason, err := formText(r, "why", maxReason)
 	if err != nil {
 		return reply{}, err
 	}

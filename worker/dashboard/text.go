@@ -43,11 +43,11 @@ const maxShown = 200
 // html/template escapes it afterwards.
 func visible(text any) string {
 	s := fmt.Sprint(text)
-	if out := []rune(printable(s)); len(out) <= maxShown {
+	out := []rune(printable(s))
+	if len(out) <= maxShown {
 		return string(out)
-	} else {
-		return string(out[:maxShown]) + "… (" + strconv.Itoa(utf8.RuneCountInString(s)) + " characters)"
 	}
+	return string(out[:maxShown]) + "… (" + strconv.Itoa(utf8.RuneCountInString(s)) + " characters)"
 }
 
 // printable writes what is not printable by its code.

@@ -159,7 +159,7 @@ func (s *Store) Reindex(ctx context.Context, at *ReindexPosition) (added int64, 
 const indexVersion = "2"
 
 // EnsureIndex makes sure that letters which an earlier version has parked are in the index.
-// It does so once for a Redis: a million letters take a minute. Afterwards it reads
+// It does so once for a Redis: a million letters take one or two minutes. Afterwards it reads
 // one key, and the same Store does not even read that. If several processes do it at once,
 // or one dies, the others go on: an entry is added once.
 func (s *Store) EnsureIndex(ctx context.Context) error {
