@@ -52,7 +52,7 @@ test: ## Run the tests, against real servers, with the race detector
 test-browser: $(AXE_CORE) ## Use the dashboard in a headless Chromium; writes bin/screenshots/
 	@.ci/need redis-server chromium
 	AXE_CORE='$(CURDIR)/$(AXE_CORE)' SCREENSHOTS='$(CURDIR)/bin/screenshots' \
-	  go test -tags browser -count=1 -timeout 10m $(TESTFLAGS) ./worker/dashboard/browsertest
+	  go test -tags browser -count=1 -timeout 10m -parallel 4 $(TESTFLAGS) ./worker/dashboard/browsertest
 
 .PHONY: chaos
 chaos: ## Kill, freeze and starve what the worker depends on; takes half an hour

@@ -135,6 +135,15 @@ var examples = map[string][]string{
 		"kooworker doctor --fix  # repairs orphans, archived tasks and their like",
 		"kooworker doctor --json | jq '.checks[] | select(.status == \"error\")'",
 	},
+	"dashboard": {
+		"kooworker dashboard  # on this machine only: http://127.0.0.1:8090",
+		"kooworker dashboard --addr 0.0.0.0 --users-file users --tls-cert tls.crt --tls-key tls.key",
+		"kooworker dashboard --addr 0.0.0.0 --trusted-proxy 10.1.2.3 --operator-group sre",
+	},
+	"hash-password": {
+		"kooworker hash-password bob >> users",
+		"kooworker hash-password alice --role operator >> users",
+	},
 	"simulator": {
 		"kooworker simulator --users 100",
 		"kooworker simulator --users 100 --quota 'bucket:200/s,burst=20' --fault throttled,rate=0.1",

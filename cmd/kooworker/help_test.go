@@ -152,7 +152,7 @@ func testExample(t *testing.T, name, example string) {
 			continue
 		}
 		switch parsed.Selected().Name {
-		case "worker", "demo", "simulator", "scheduler": // would listen, or wait for Redis
+		case "worker", "demo", "simulator", "scheduler", "dashboard": // would listen, or wait for Redis
 			continue
 		}
 		ctx, cancel := context.WithCancel(t.Context())

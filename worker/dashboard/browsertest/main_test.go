@@ -44,9 +44,9 @@ func run(m *testing.M) int {
 	)
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	defer stop()
-	var cancel context.CancelFunc
-	chromium, cancel = chromedp.NewContext(allocator)
+	browser, cancel := chromedp.NewContext(allocator)
 	defer cancel()
+	chromium = browser
 	if err := chromedp.Do(chromium); err != nil {
 		return report(fmt.Errorf("start %s: %w", path, err))
 	}

@@ -4,7 +4,6 @@ package browsertest
 
 import (
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -54,7 +53,7 @@ func newStage(t *testing.T) *stage {
 	}
 	server := httptest.NewServer(s.koodrive)
 	t.Cleanup(server.Close)
-	s.env = append(os.Environ(), "REDIS_URL="+s.redis.URL(), "KOODRIVE_URL="+server.URL, "KOODRIVE_TOKEN=t")
+	s.env = append(os.Environ(), "REDIS_URL="+s.redis.URL(), "KOODRIVE_URL="+server.URL, "KOODRIVE_TOKEN=token-of-the-tests")
 	var lines strings.Builder
 	for name, role := range map[string]string{"alice": "operator", "bob": "viewer"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password(name)), bcrypt.MinCost)
@@ -68,6 +67,14 @@ func newStage(t *testing.T) *stage {
 	}
 	s.startDashboard("127.0.0.1:0")
 	return s
+}
+
+// with returns the stage for a part of a test.
+func (s *stage) with(t *testing.T) *stage {
+	t.Helper()
+	part := *s
+	part.t = t
+	return &part
 }
 
 func password(user string) string { return "secret-of-" + user }
@@ -98,9 +105,9 @@ func (s *stage) restartDashboard() {
 }
 
 // startWorker starts a worker that tries a task twice.
-func (s *stage) startWorker() *process {
+func (s *stage) startWorker() {
 	s.t.Helper()
-	return s.start("worker", "--max-attempts", "2", "--backoff-first", "1s")
+	s.start("worker", "--max-attempts", "2", "--backoff-first", "1s")
 }
 
 // process is a kooworker that runs.
@@ -112,7 +119,7 @@ type process struct {
 
 func (s *stage) start(args ...string) *process {
 	s.t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})} //nolint:gosec,noctx // the binary that is tested; it is killed below
+	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})} //nolint:noctx // the binary that is tested; it is killed below
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = s.env, &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -136,7 +143,7 @@ func (p *process) kill() {
 // kooworker runs a command to its end.
 func (s *stage) kooworker(stdin string, args ...string) {
 	s.t.Helper()
-	cmd := exec.CommandContext(s.t.Context(), binary, args...) //nolint:gosec // the binary that is tested
+	cmd := exec.CommandContext(s.t.Context(), binary, args...)
 	cmd.Env = s.env
 	if stdin != "" {
 		cmd.Stdin = strings.NewReader(stdin)
@@ -213,5 +220,3 @@ func (s *stage) changes() []audit.Entry {
 
 // devices is how many devices a user still has.
 func (s *stage) devices(user string) int { return len(s.koodrive.Devices(user)) }
-
-var _ io.Writer = (*redistest.Buffer)(nil)

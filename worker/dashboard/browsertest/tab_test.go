@@ -66,10 +66,11 @@ func (s *stage) openWith(user, password string) *tab {
 	})
 	b.resize(1280, 900)
 	s.t.Cleanup(func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, problem := range b.problems {
+		for _, problem := range b.forgive() {
 			s.t.Errorf("in the browser of %s: %s", user, problem)
+		}
+		if s.t.Failed() && b.ctx.Err() == nil {
+			b.screenshot("failed-" + strings.ReplaceAll(s.t.Name(), "/", "-") + "-" + user)
 		}
 	})
 	return b
@@ -275,7 +276,10 @@ func (b *tab) want(selector, text string) {
 }
 
 // path is the path and the query of the page.
-func (b *tab) path() string { b.t.Helper(); return evaluate[string](b, `location.pathname + location.search`) }
+func (b *tab) path() string {
+	b.t.Helper()
+	return evaluate[string](b, `location.pathname + location.search`)
+}
 
 // mark marks the page, so that loading it again can be seen.
 func (b *tab) mark() { b.t.Helper(); evaluate[bool](b, `window.marked = true`) }

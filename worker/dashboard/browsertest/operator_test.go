@@ -53,7 +53,7 @@ func TestBrowser_ReplayWhatMatches(t *testing.T) {
 	s := newStage(t)
 	s.startWorker()
 	s.deadLetters("", map[string]int{"u-1": 4, "u-2": 3})
-	s.fault("invalid,call=unbind,user=u-1")
+	s.fault("invalid-parameters,call=unbind,user=u-1")
 	s.unbind("", map[string]int{"u-1": 2})
 	s.awaitLetters(9)
 	s.koodrive.ClearFaults()
