@@ -46,7 +46,7 @@ func run(m *testing.M) int {
 	defer stop()
 	browser, cancel := chromedp.NewContext(allocator)
 	defer cancel()
-	chromium = browser
+	chromium = browser //nolint:fatcontext // all tests share it
 	if err := chromedp.Do(chromium); err != nil {
 		return report(fmt.Errorf("start %s: %w", path, err))
 	}

@@ -119,7 +119,7 @@ type process struct {
 
 func (s *stage) start(args ...string) *process {
 	s.t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})} //nolint:noctx // the binary that is tested; it is killed below
+	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = s.env, &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		s.t.Fatal(err)
