@@ -2,12 +2,10 @@ package dashboard
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/kooworker/kooworker/enqueue/history"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/bulk"
-	"github.com/kooworker/kooworker/worker/dashboard/access"
 	"github.com/kooworker/kooworker/worker/dashboard/monitoring"
 	"github.com/kooworker/kooworker/worker/deadletter"
 )
@@ -27,17 +25,4 @@ func (d *Dashboard) newMonitoring() (*monitoring.Handler, error) {
 			return res.Done, err
 		},
 	})
-}
-
-// monitoring serves asynqmon. Its handler wants the path as the browser has it, and a proxy
-// may have taken the prefix off.
-func (d *Dashboard) monitoring(w http.ResponseWriter, r *http.Request, user access.User) {
-	u := *r.URL
-	u.Path = d.prefix + u.Path
-	if u.RawPath != "" {
-		u.RawPath = d.prefix + u.RawPath
-	}
-	whole := r.WithContext(r.Context())
-	whole.URL = &u
-	d.asynqmon.Serve(w, whole, user)
 }

@@ -147,8 +147,8 @@ func (d *Dashboard) routes() http.Handler {
 		guarded(pattern, d.page(handler))
 	}
 	guarded("GET /assets/{name}", d.asset)
-	guarded("/monitoring", d.monitoring)
-	guarded("/monitoring/", d.monitoring)
+	guarded("/monitoring", d.asynqmon.Serve)
+	guarded("/monitoring/", d.asynqmon.Serve)
 	if d.prefix == "" {
 		return mux
 	}

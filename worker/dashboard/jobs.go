@@ -21,7 +21,7 @@ type orderPage struct {
 	All    bool // the filter selects everything
 }
 
-const countBudget = 2 * time.Second
+const countBudget = 5 * time.Second
 
 // confirm shows how many letters match, and asks why.
 func (d *Dashboard) confirm(kind bulk.Kind) handler {
