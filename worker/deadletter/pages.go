@@ -23,8 +23,8 @@ var (
 	taskPrefix = asynqx.TaskKeyPrefix(tasks.QueueDeadLetter)
 )
 
-// pageSize is how many letters one script reads: about a millisecond of Redis' time.
-const pageSize = 200
+// pageSize is how many letters one script reads: one or two milliseconds of Redis' time.
+const pageSize = 100
 
 // parkedAhead is how far ahead a letter must lie to count as parked. A replay that
 // waits for its next try lies minutes ahead, a parked letter ten years.
