@@ -91,6 +91,9 @@ func (c *dashboardCmd) Run(e *env) error {
 	if door.IsOpen() {
 		log.Warn("the dashboard asks nobody who they are: whoever can log in to this machine is an operator; --users-file or --trusted-proxy change that")
 	}
+	if certificate == nil && external == nil && c.UsersFile != "" && !access.IsLoopback(c.Addr) {
+		log.Warn("passwords travel in clear: --tls-cert and --tls-key change that, or a proxy with TLS and --external-url")
+	}
 	log.Info("dashboard listens", zap.String("url", at))
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -132,6 +135,9 @@ func (c *dashboardCmd) access(external *url.URL, e *env) (*access.Access, error)
 		}
 		if err != nil {
 			return nil, usagef("--trusted-proxy: %q; want an address or a network, such as 10.1.2.3 or 10.1.0.0/16", text)
+		}
+		if prefix.Bits() == 0 {
+			return nil, usagef("--trusted-proxy: %q is every address, so that everybody could say who they are; want the address of the proxy", text)
 		}
 		cfg.Proxy.From = append(cfg.Proxy.From, prefix.Masked())
 	}

@@ -84,6 +84,19 @@ func (all *Stops) Cancelled(ref tasks.BatchRef, t tasks.Task) (c Cancellation, o
 	return c, false
 }
 
+// Whole returns the cancellation of a whole batch, if there is one.
+func (all *Stops) Whole(id string) (c Cancellation, ok bool) {
+	if all == nil {
+		return c, false
+	}
+	for _, c := range all.cancelled[id] {
+		if c.IsWhole() {
+			return c, true
+		}
+	}
+	return c, false
+}
+
 // Held returns the hold of a task's batch, if it is held at that time.
 func (all *Stops) Held(ref tasks.BatchRef, now time.Time) (h Hold, ok bool) {
 	if all == nil || !ref.IsSet() {

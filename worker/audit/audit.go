@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -158,12 +159,15 @@ type Page struct {
 	Next string
 }
 
+// ErrPosition is returned by List for a position that no page has named.
+var ErrPosition = errors.New("there is no such position in the audit log; want one that an earlier page has named")
+
 // List returns n entries from a position on: that of an earlier page, or "" for the latest.
 func (l *Log) List(ctx context.Context, position string, n int) (Page, error) {
 	from := "+"
 	if position != "" {
 		if timeOf(position).IsZero() {
-			return Page{}, fmt.Errorf("%q is no position in the audit log; want one that an earlier page has named", httpx.OneLine(position))
+			return Page{}, fmt.Errorf("%w: %q", ErrPosition, httpx.OneLine(position))
 		}
 		from = "(" + position
 	}

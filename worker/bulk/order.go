@@ -46,6 +46,8 @@ const (
 	MaxIDs    = 1000 // letters that a filter names
 	MaxCanary = 1000 // letters
 
+	minRate = 0.01 // letters a second
+
 	maxText = 512 // bytes of a user's or a batch's ID
 )
 
@@ -76,8 +78,8 @@ func (o Order) validate() (Order, error) {
 		return invalid("filter", "it names %d letters; want at most %d", len(f.IDs), MaxIDs)
 	case len(f.UserID) > maxText || len(f.Batch) > maxText:
 		return invalid("filter", "a user or batch of more than %d bytes; want the ID of one", maxText)
-	case !(o.Rate >= 0) || math.IsInf(o.Rate, 0):
-		return invalid("rate", "%g; want a number of letters a second, or 0 for no limit", o.Rate)
+	case !(o.Rate >= 0) || math.IsInf(o.Rate, 0) || o.Rate > 0 && o.Rate < minRate:
+		return invalid("rate", "%g; want a number of letters a second, at least %g, or 0 for no limit", o.Rate, minRate)
 	case o.Canary < 0 || o.Canary > MaxCanary:
 		return invalid("canary", "%d; want 0 to %d letters", o.Canary, MaxCanary)
 	case o.Canary > 0 && o.Kind == Discard:

@@ -31,6 +31,9 @@ type Config struct {
 	// LeaseTTL is how long a job stands still after the process that runs it has died.
 	// At least 100 ms. Default 4 s.
 	LeaseTTL time.Duration
+	// OnEnd is called when a job has ended in this process, and that is written down. If the
+	// process dies in between, it is not called. Default: nothing.
+	OnEnd func(ctx context.Context, j Job)
 	// Logger receives a line when a job begins, goes on and ends. Default: none.
 	Logger *zap.Logger
 }
@@ -199,9 +202,12 @@ func (r *Runner) logEnd(ctx context.Context, log *zap.Logger, id string, err err
 	}
 	if err != nil && !errors.Is(err, deadletter.ErrStopped) {
 		log.Error("the job has failed", append(fields, zap.Error(err))...)
-		return
+	} else {
+		log.Info("the job has ended", fields...)
 	}
-	log.Info("the job has ended", fields...)
+	if r.cfg.OnEnd != nil {
+		r.cfg.OnEnd(ctx, j)
+	}
 }
 
 // work does what the job has still to do.

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/kooworker/kooworker/worker/audit"
@@ -12,6 +13,9 @@ const auditRows = 100 // on a page
 // auditLog shows who changed what.
 func (d *Dashboard) auditLog(r *http.Request, _ access.User) (reply, error) {
 	page, err := d.cfg.Audit.List(r.Context(), r.URL.Query().Get("before"), auditRows)
+	if errors.Is(err, audit.ErrPosition) {
+		return reply{}, badRequest("before: %v", err)
+	}
 	if err != nil {
 		return reply{}, err
 	}

@@ -19,6 +19,8 @@ type batchPage struct {
 	forecast.Batch
 	States []stateRow
 	Late   bool
+	// Cancelled says that the whole batch is cancelled, also if tasks still wait; nil if it is not.
+	Cancelled *batch.Cancellation
 }
 
 // stateRow is how many tasks of a batch are in a state.
@@ -27,6 +29,9 @@ type stateRow struct {
 	Count int64
 	Class string // of the bar
 }
+
+// Failures is how many of its tasks were given up.
+func (p batchPage) Failures() int64 { return p.Dead + p.Discarded + p.Rejected }
 
 const batchReload = 2 * time.Second
 
@@ -50,6 +55,13 @@ func (d *Dashboard) readBatch(ctx context.Context, id string) (p batchPage, err 
 	p.Batch = d.forecasts.WithTimeLeft(ctx, stats)
 	p.Late = p.IsLate(time.Now())
 	p.States = statesOf(stats)
+	stops, err := d.batches.Stops(ctx, nil)
+	if err != nil {
+		return p, err
+	}
+	if c, ok := stops.Whole(id); ok {
+		p.Cancelled = &c
+	}
 	return p, nil
 }
 
@@ -73,6 +85,9 @@ func ended(b tasks.BatchStats) int64 { return b.Total - b.Queued }
 // cancelPage asks whether a batch should be cancelled.
 type cancelPage struct{ tasks.BatchStats }
 
+// Open is how many tasks would be cancelled.
+func (p cancelPage) Open() int64 { return p.Queued + p.Dead }
+
 func (d *Dashboard) confirmCancel(r *http.Request, user access.User) (reply, error) {
 	if !user.IsOperator() {
 		return reply{}, errViewer
@@ -82,13 +97,51 @@ func (d *Dashboard) confirmCancel(r *http.Request, user access.User) (reply, err
 }
 
 // cancelBatch cancels what waits of a batch. Workers learn of it within a second or two; taking the
-// tasks out of their queues goes on without the browser. If the dashboard dies meanwhile,
-// workers cancel each task when they come to it, and cancelling again does the rest.
+// tasks out of their queues goes on without the browser. If the dashboard dies meanwhile, the
+// audit log has the order, workers cancel each task when they come to it, and
+// finishCancelling does the rest when a dashboard starts.
 func (d *Dashboard) cancelBatch(r *http.Request, user access.User) (reply, error) {
+	id := r.PathValue("id")
+	b, err := d.batches.Show(r.Context(), id)
+	if err != nil {
+		return reply{}, err
+	}
+	if b.Done && b.Queued+b.Dead == 0 {
+		return reply{}, badRequest("batch %s is done: there is nothing to cancel", id)
+	}
+	if reason, err := reasonOf(r); err == nil {
+		d.audit(r, user, audit.Entry{Action: "cancelling of a batch ordered", Subject: "batch " + id, Reason: reason}, nil)
+	}
 	return d.changeBatch(r, user, "batch cancelled", "cancelled", func(ctx context.Context, id, reason string) (int64, error) {
 		res, err := batches.Cancel(ctx, d.cfg.Redis, batch.Cancellation{Batch: id, Reason: reason, By: user.Name}, func(int64) {})
 		return res.Cancelled, err
 	})
+}
+
+// finishCancelling finishes the cancelling of whole batches that a process has begun which has died
+// since. It does no harm if that process is alive.
+func (d *Dashboard) finishCancelling(ctx context.Context) error {
+	ongoing, err := d.batches.Ongoing(ctx)
+	if err != nil {
+		return err
+	}
+	stops, err := d.batches.Stops(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, b := range ongoing {
+		c, ok := stops.Whole(b.ID)
+		if !ok {
+			continue
+		}
+		res, err := batches.Cancel(ctx, d.cfg.Redis, c, func(int64) {})
+		e := audit.Entry{By: c.By, Via: audit.Dashboard, Action: "cancelling of a batch finished", Subject: "batch " + b.ID, Count: res.Cancelled, Reason: c.Reason}
+		if err != nil {
+			e.Error = err.Error()
+		}
+		d.cfg.Audit.Record(ctx, e)
+	}
+	return nil
 }
 
 // holdBatch holds a batch until it is released.

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -86,7 +87,7 @@ func New(cfg Config) (*Dashboard, error) {
 	if d.pages, err = d.parse(); err != nil {
 		return nil, err
 	}
-	if d.runner, err = bulk.New(bulk.Config{Redis: cfg.Redis, Logger: cfg.Logger.Named("jobs")}); err != nil {
+	if d.runner, err = bulk.New(bulk.Config{Redis: cfg.Redis, Logger: cfg.Logger.Named("jobs"), OnEnd: d.auditJob}); err != nil {
 		return nil, err
 	}
 	if d.asynqmon, err = d.newMonitoring(); err != nil {
@@ -106,6 +107,11 @@ func (d *Dashboard) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { d.runner.Run(ctx) })
 	running.Go(func() { d.shared.Run(ctx) })
+	running.Go(func() {
+		if err := d.finishCancelling(ctx); err != nil && ctx.Err() == nil {
+			d.cfg.Logger.Warn("cannot look for batches whose cancelling is not finished; cancelling one again finishes it", zap.Error(err))
+		}
+	})
 	d.beside.wait(ctx)
 	running.Wait()
 }
@@ -149,18 +155,30 @@ func (d *Dashboard) routes() http.Handler {
 	guarded("GET /assets/{name}", d.asset)
 	guarded("/monitoring", d.asynqmon.Serve)
 	guarded("/monitoring/", d.asynqmon.Serve)
-	if d.prefix == "" {
-		return mux
+	// The mux would answer a path such as //dead with a redirect of its own, to a path without
+	// the prefix, and before anybody is asked who they are.
+	notFound := d.cfg.Access.Guard(d.page(func(*http.Request, access.User) (reply, error) { return reply{}, errNotFound }))
+	clean := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if p := r.URL.Path; p == "" || path.Clean(p) != p && path.Clean(p)+"/" != p {
+				notFound.ServeHTTP(w, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
 	}
-	stripped := http.StripPrefix(d.prefix, mux)
+	if d.prefix == "" {
+		return clean(mux)
+	}
+	stripped := http.StripPrefix(d.prefix, clean(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.EscapedPath(); {
-		case path == d.prefix:
+		switch at := r.URL.EscapedPath(); {
+		case at == d.prefix:
 			http.Redirect(w, r, d.prefix+"/", http.StatusMovedPermanently)
-		case strings.HasPrefix(path, d.prefix+"/"):
+		case strings.HasPrefix(at, d.prefix+"/"):
 			stripped.ServeHTTP(w, r)
 		default:
-			mux.ServeHTTP(w, r)
+			clean(mux).ServeHTTP(w, r)
 		}
 	})
 }

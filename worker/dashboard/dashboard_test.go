@@ -39,6 +39,11 @@ type site struct {
 
 func serve(t *testing.T, external string) *site {
 	t.Helper()
+	return serveOver(t, external, redistest.Start(t))
+}
+
+func serveOver(t *testing.T, external string, server *redistest.Server) *site {
+	t.Helper()
 	var lines strings.Builder
 	for name, role := range map[string]string{"alice": "operator", "bob": "viewer"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte("pw-"+name), bcrypt.MinCost)
@@ -65,7 +70,7 @@ func serve(t *testing.T, external string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, redis: redistest.Start(t)}
+	s := &site{t: t, redis: server}
 	s.audit = audit.New(s.redis.Client(), zap.NewNop())
 	d, err := dashboard.New(dashboard.Config{Redis: s.redis.Client(), Access: door, External: outside, Version: "v1.2.3", Logger: zap.NewNop(), Audit: s.audit})
 	if err != nil {
@@ -183,6 +188,14 @@ func TestDashboard_PagesOfAViewer(t *testing.T) {
 	}
 	if paused, err := pauses.Read(t.Context(), s.redis.Client()); err != nil || len(paused) > 0 || len(s.changes()) > 0 {
 		t.Errorf("%d lanes are paused, %d changes, %v; want none", len(paused), len(s.changes()), err)
+	}
+	for _, path := range []string{"//queues/pause", "/queues/../queues/pause", "//monitoring/api/queues/unbind:pause"} {
+		if a := s.do("bob", "POST", path, nil); a.code != http.StatusForbidden || a.header.Get("Location") != "" {
+			t.Errorf("%s as a viewer: %d to %q; want 403", path, a.code, a.header.Get("Location"))
+		}
+	}
+	if a := s.do("", "GET", "//evil.example/", nil); a.code != http.StatusUnauthorized || a.header.Get("X-Frame-Options") != "DENY" {
+		t.Errorf("an unclean path without a login: %d; want 401, with the headers of all answers", a.code)
 	}
 	if a := s.get("/nothing"); a.code != http.StatusNotFound || !strings.Contains(a.body, "there is no such page") {
 		t.Errorf("a page that does not exist: %d; want 404, and a page that says so", a.code)

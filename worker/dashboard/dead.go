@@ -111,7 +111,7 @@ func (f letterFilter) fixed(now time.Time) (letterFilter, error) {
 		if err != nil || d <= 0 {
 			return f, badRequest("%s: %q; want a time such as 24h", age.name, printable(*age.relative))
 		}
-		*age.into, *age.relative = now.Add(-d).UTC().Format(time.RFC3339Nano), ""
+		*age.into, *age.relative = now.Add(-d).UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano), ""
 	}
 	return f, nil
 }

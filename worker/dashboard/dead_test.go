@@ -2,6 +2,7 @@ package dashboard_test
 
 import (
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"path"
@@ -123,7 +124,33 @@ func TestDead_Orders(t *testing.T) {
 	if err != nil || counts.Total != 3 {
 		t.Errorf("%d letters are left, %v; want the 3 that did not match", counts.Total, err)
 	}
-	if all := s.changes(); len(all) != 1 || all[0].Action != "discard of dead letters ordered" || all[0].Subject != "reason forbidden" || all[0].Reason != "INC-17" {
-		t.Errorf("the audit log has %+v; want the order", all)
+	redistest.Eventually(t, 20*time.Second, "the audit log has the order and the end", func() bool {
+		all := s.changes()
+		return len(all) == 2 && all[1].Action == "discard of dead letters ordered" && all[1].Subject == "reason forbidden" && all[1].Reason == "INC-17" &&
+			all[0].Action == "discard of dead letters done" && all[0].Count == 5 && all[0].By == "alice"
+	})
+}
+
+// What dies while somebody reads the confirmation is not discarded.
+func TestDead_OnlyWhatWasConfirmed(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "")
+	s.park(tasks.Forbidden, "u-1", 5)
+	body := s.do("alice", "GET", "/dead/discard?reason=forbidden", nil).body
+	form := url.Values{"why": {"INC-17"}}
+	for _, part := range strings.Split(body, `<input type="hidden" name="`)[1:] {
+		name, rest, _ := strings.Cut(part, `" value="`)
+		value, _, _ := strings.Cut(rest, `"`)
+		form.Set(name, html.UnescapeString(value))
+	}
+	s.park(tasks.Forbidden, "u-2", 4)
+	id := path.Base(s.do("alice", "POST", "/dead/discard", form).header.Get("Location"))
+	jobs := bulk.NewStore(s.redis.Client())
+	redistest.Eventually(t, 20*time.Second, "the job is done", func() bool {
+		j, err := jobs.Get(t.Context(), id)
+		return err == nil && j.State == bulk.Done
+	})
+	if j, err := jobs.Get(t.Context(), id); err != nil || j.Done != 5 {
+		t.Errorf("%d letters were discarded, %v; want the 5 that were confirmed", j.Done, err)
 	}
 }

@@ -1,7 +1,9 @@
 package dashboard
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -38,7 +40,13 @@ func (d *Dashboard) confirm(kind bulk.Kind) handler {
 		if err != nil {
 			return reply{}, err
 		}
-		p.Fields, p.All = p.Filter.fields(), filter.Empty()
+		// What dies after this is not what is confirmed.
+		p.All = filter.Empty()
+		if p.Filter.DeadBefore == "" {
+			filter.DeadBefore = time.Now().Truncate(time.Millisecond)
+			p.Filter.DeadBefore = filter.DeadBefore.UTC().Format(time.RFC3339Nano)
+		}
+		p.Fields = p.Filter.fields()
 		if p.Count, err = d.letters.Count(r.Context(), filter, deadletter.Position{}, countBudget); err != nil {
 			return reply{}, err
 		}
@@ -82,6 +90,14 @@ func (d *Dashboard) order(kind bulk.Kind) handler {
 		d.audit(r, user, audit.Entry{Action: string(kind) + " of dead letters ordered", Subject: form.String(), Reason: reason}, err)
 		return reply{redirect: "/jobs/" + id}, err
 	}
+}
+
+// auditJob records how a job has ended.
+func (d *Dashboard) auditJob(ctx context.Context, j bulk.Job) {
+	d.cfg.Audit.Record(ctx, audit.Entry{
+		By: j.By, Via: audit.Dashboard, Action: fmt.Sprintf("%s of dead letters %s", j.Kind, j.State), Subject: "job " + j.ID + ", " + formOf(j.Order.Filter).String(),
+		Count: j.Done, Reason: j.Order.Reason, Error: j.Error,
+	})
 }
 
 // formNumber returns a number of a form; an empty field is 0.

@@ -35,8 +35,11 @@ const shownLocks = 100
 
 func (d *Dashboard) lockList(r *http.Request, _ access.User) (reply, error) {
 	ctx, query := r.Context(), r.URL.Query()
-	p := locksPage{Sources: tasks.Sources(), UserID: query.Get("user_id"), Grace: humanize.Duration(d.cfg.Grace)}
+	p := locksPage{UserID: query.Get("user_id"), Grace: humanize.Duration(d.cfg.Grace)}
 	var err error
+	if p.Sources, err = d.sources(ctx); err != nil {
+		return reply{}, err
+	}
 	if p.Counts, err = d.locks.Counts(ctx, d.cfg.Grace); err != nil {
 		return reply{}, err
 	}
@@ -78,11 +81,31 @@ func (d *Dashboard) dryRun(ctx context.Context) (*dryRun, error) {
 	return out, err
 }
 
+// sources are those that a worker can sweep: the ledger, and those that a running worker knows.
+func (d *Dashboard) sources(ctx context.Context) (known []tasks.SourceKind, err error) {
+	for _, source := range tasks.Sources() {
+		has := source == tasks.SourceLedger
+		if !has {
+			if has, err = locks.NewSweptStore(d.cfg.Redis, source).HasWorker(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if has {
+			known = append(known, source)
+		}
+	}
+	return known, nil
+}
+
 // sweepNow enqueues a sweep, which a worker carries out within the usual limits.
 func (d *Dashboard) sweepNow(r *http.Request, user access.User) (reply, error) {
 	source := tasks.SourceKind(r.PostFormValue("source"))
-	if !slices.Contains(tasks.Sources(), source) {
-		return reply{}, badRequest("source: %q; want one of %v", printable(string(source)), tasks.Sources())
+	sources, err := d.sources(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	if !slices.Contains(sources, source) {
+		return reply{}, badRequest("source: %q; want one that a running worker knows: %v", printable(string(source)), sources)
 	}
 	reason, err := reasonOf(r)
 	if err != nil {

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"fmt"
 	"html/template"
 	"net/http"
 	"slices"
@@ -51,8 +52,8 @@ const (
 
 func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 	v, err := d.overview(r.Context())
-	if err != nil {
-		return reply{}, err
+	if err != nil { // it reports only that Redis does not answer
+		return reply{}, fmt.Errorf("%w: %w", errAway, err)
 	}
 	p := nowPage{Overview: v, Waiting: v.Waiting(), Causes: v.Causes(), Dead: d.deadRows(v.Dead.ByReason), Retry: reasonRows(v.Retries)}
 	samples, err := overview.ReadSamples(r.Context(), d.cfg.Redis)

@@ -64,18 +64,24 @@ const (
 // page makes an access.Handler of a handler.
 func (d *Dashboard) page(h handler) access.Handler {
 	return func(w http.ResponseWriter, r *http.Request, user access.User) {
-		ctx, cancel := context.WithTimeoutCause(r.Context(), pageTimeout, fmt.Errorf("no answer within %s", pageTimeout))
+		whole := r.Context() // of the request; a page has less time
+		ctx, cancel := context.WithTimeoutCause(whole, pageTimeout, fmt.Errorf("no answer within %s", pageTimeout))
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		out, err := h(r.WithContext(ctx), user)
+		r = r.WithContext(ctx)
+		if err := r.ParseForm(); err != nil {
+			d.showError(w, r, user, badRequest("the form cannot be read: %v", err))
+			return
+		}
+		out, err := h(r, user)
 		switch {
-		case r.Context().Err() != nil: // the browser has gone
+		case whole.Err() != nil: // the browser has gone
 		case err != nil:
 			d.showError(w, r, user, err)
 		case out.redirect != "":
 			http.Redirect(w, r, d.prefix+out.redirect, http.StatusSeeOther)
 		case out.download != nil:
-			if err := out.download(r.Context(), w); err != nil {
+			if err := out.download(whole, w); err != nil {
 				d.cfg.Logger.Warn("a download has ended early", zap.String("path", r.URL.Path), zap.Error(err))
 				panic(http.ErrAbortHandler) // so that the browser knows that it is not complete
 			}
@@ -107,6 +113,9 @@ type problem struct {
 // errNotFound is for a page, or a thing, that does not exist.
 var errNotFound = errors.New("there is no such page")
 
+// errAway is for a Redis that does not answer.
+var errAway = errors.New("Redis does not answer")
+
 // errViewer is for a page on which one changes something.
 var errViewer = errors.New("you are a viewer, and only an operator may change something")
 
@@ -135,8 +144,8 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 		status = http.StatusNotFound
 	case isRequest, isField:
 		status = http.StatusBadRequest
-	case asynqx.IsUnavailable(err):
-		cause := overview.Unreachable(err)
+	case errors.Is(err, errAway), asynqx.IsUnavailable(err):
+		cause := overview.Unreachable(errors.New(strings.TrimPrefix(err.Error(), errAway.Error()+": ")))
 		p = problem{Text: cause.Text, Hint: cause.Hint}
 		d.cfg.Logger.Warn("a page cannot be shown", zap.String("path", r.URL.Path), zap.Error(err))
 	default:

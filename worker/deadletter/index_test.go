@@ -184,7 +184,7 @@ func TestPruneIndex_DeletedByHand(t *testing.T) {
 		}
 		removed, pages = removed+got, pages+1
 	}
-	if removed != n || pages < 2 || pages > 6 {
+	if removed != n || pages < 2 || pages > 12 {
 		t.Errorf("%d entries are removed in %d pages; want %d, of a reason and a user, in a few", removed, pages, n)
 	}
 	for reason, want := range map[tasks.Reason]int{tasks.Forbidden: n / 2 * 3 / 4, tasks.Upstream: n / 2 / 4} {

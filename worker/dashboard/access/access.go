@@ -119,6 +119,12 @@ func (a *Access) CheckAddr(addr string) error {
 	}
 }
 
+// IsLoopback reports whether an address, with its port, is one of this machine's loopback.
+func IsLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && isLoopback(host)
+}
+
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
