@@ -114,7 +114,7 @@ type problem struct {
 var errNotFound = errors.New("there is no such page")
 
 // errAway is for a Redis that does not answer.
-var errAway = errors.New("Redis does not answer")
+var errAway = errors.New("Redis does not answer") //nolint:staticcheck // Redis is a name
 
 // errViewer is for a page on which one changes something.
 var errViewer = errors.New("you are a viewer, and only an operator may change something")
