@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
 	"time"
 
@@ -278,7 +277,7 @@ type batchReceiptsCmd struct {
 
 // Run implements the command.
 func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
-	receipts := ofUser(c.UserID, store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow}))
+	receipts := store.Receipts(e.ctx, c.ID, batch.ReceiptOptions{History: c.History, Follow: c.Follow, UserID: c.UserID})
 	return writeJSONLines(e.stdout, c.Follow, receipts, func(r tasks.Receipt) any { return r }, func(err error) error {
 		if e.ctx.Err() != nil {
 			return errors.New("interrupted: not all receipts were written; the same command writes all of them")
@@ -288,17 +287,6 @@ func (c *batchReceiptsCmd) Run(e *env, store *batch.Store) error {
 		}
 		return redisError(err)
 	})
-}
-
-// ofUser leaves out the receipts of other users, unless the user is empty.
-func ofUser(user string, receipts iter.Seq2[tasks.Receipt, error]) iter.Seq2[tasks.Receipt, error] {
-	return func(yield func(tasks.Receipt, error) bool) {
-		for r, err := range receipts {
-			if wanted := err != nil || user == "" || r.UserID == user; wanted && !yield(r, err) {
-				return
-			}
-		}
-	}
 }
 
 type batchDeleteCmd struct {

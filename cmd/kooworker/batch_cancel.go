@@ -123,10 +123,7 @@ func (e *env) audit(rdb redis.UniversalClient, entry audit.Entry, err error) {
 	log := e.flags.Log
 	log.LogLevel = "info"
 	entry.By, entry.Via = operator(), audit.Command
-	if err != nil {
-		entry.Error = err.Error()
-	}
-	audit.New(rdb, log.logger(e.stderr)).Record(e.ctx, entry)
+	audit.New(rdb, log.logger(e.stderr)).Record(e.ctx, entry.With(err))
 }
 
 // subject writes names and values for the audit log, without the values that are empty.

@@ -88,17 +88,12 @@ type status struct {
 	overview.Overview
 }
 
-const (
-	statusBatches = 10 // that are shown
-	statusRetries = 50 // tasks of each lane whose reason is read
-)
-
 // readStatus looks at everything.
 func readStatus(ctx context.Context, rdb redis.UniversalClient) status {
 	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("no answer within "+statusTimeout.String()))
 	defer cancel()
 	v, err := cancelable.Call(ctx, func() (overview.Overview, error) {
-		return overview.Read(ctx, rdb, overview.Options{Grace: locks.DefaultGrace, BatchRates: statusBatches, SampleRetries: statusRetries})
+		return overview.Read(ctx, rdb, overview.ForScreen(locks.DefaultGrace))
 	})
 	return newStatus(v, err)
 }

@@ -30,6 +30,8 @@ type ReceiptOptions struct {
 	// Follow: wait for new receipts until the batch is done. A task whose outcome a
 	// replay revises then occurs again.
 	Follow bool
+	// UserID: only the receipts of this user. Empty: those of all users.
+	UserID string
 }
 
 const (
@@ -51,7 +53,7 @@ func (s *Store) Receipts(ctx context.Context, id string, o ReceiptOptions) iter.
 				return
 			}
 			for _, r := range page {
-				if !yield(r, nil) {
+				if wanted := o.UserID == "" || r.UserID == o.UserID; wanted && !yield(r, nil) {
 					return
 				}
 			}

@@ -70,6 +70,14 @@ type Entry struct {
 	Error string `json:"error,omitempty"`
 }
 
+// With returns the entry with the error of the change. nil: it succeeded.
+func (e Entry) With(err error) Entry {
+	if err != nil {
+		e.Error = err.Error()
+	}
+	return e
+}
+
 // Log keeps the entries of one Redis. It is safe for concurrent use.
 type Log struct {
 	rdb redis.UniversalClient

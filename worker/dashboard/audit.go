@@ -25,8 +25,5 @@ func (d *Dashboard) auditLog(r *http.Request, _ access.User) (reply, error) {
 // audit records a change. err is why it failed, if it did.
 func (d *Dashboard) audit(r *http.Request, user access.User, e audit.Entry, err error) {
 	e.By, e.Via = user.Name, audit.Dashboard
-	if err != nil {
-		e.Error = err.Error()
-	}
-	d.cfg.Audit.Record(r.Context(), e)
+	d.cfg.Audit.Record(r.Context(), e.With(err))
 }

@@ -27,7 +27,6 @@ type batchPage struct {
 type stateRow struct {
 	Name  string
 	Count int64
-	Class string // of the bar
 }
 
 // Failures is how many of its tasks were given up.
@@ -68,9 +67,9 @@ func (d *Dashboard) readBatch(ctx context.Context, id string) (p batchPage, err 
 // statesOf returns the states that a batch has tasks in.
 func statesOf(b tasks.BatchStats) (rows []stateRow) {
 	for _, row := range []stateRow{
-		{"queued", b.Queued, "wait"}, {"succeeded", b.Succeeded, "good"}, {"already gone", b.AlreadyGone, "good"},
-		{"superseded", b.Superseded, "other"}, {"cancelled", b.Cancelled, "other"}, {"duplicate", b.Duplicate, "other"},
-		{"dead", b.Dead, "bad"}, {"discarded", b.Discarded, "bad"}, {"rejected", b.Rejected, "bad"},
+		{"queued", b.Queued}, {"succeeded", b.Succeeded}, {"already gone", b.AlreadyGone},
+		{"superseded", b.Superseded}, {"cancelled", b.Cancelled}, {"duplicate", b.Duplicate},
+		{"dead", b.Dead}, {"discarded", b.Discarded}, {"rejected", b.Rejected},
 	} {
 		if row.Count > 0 {
 			rows = append(rows, row)
@@ -109,10 +108,8 @@ func (d *Dashboard) cancelBatch(r *http.Request, user access.User) (reply, error
 	if b.Done && b.Queued+b.Dead == 0 {
 		return reply{}, badRequest("batch %s is done: there is nothing to cancel", id)
 	}
-	if reason, err := reasonOf(r); err == nil {
-		d.audit(r, user, audit.Entry{Action: "cancelling of a batch ordered", Subject: "batch " + id, Reason: reason}, nil)
-	}
 	return d.changeBatch(r, user, "batch cancelled", "cancelled", func(ctx context.Context, id, reason string) (int64, error) {
+		d.audit(r, user, audit.Entry{Action: "cancelling of a batch ordered", Subject: "batch " + id, Reason: reason}, nil)
 		res, err := batches.Cancel(ctx, d.cfg.Redis, batch.Cancellation{Batch: id, Reason: reason, By: user.Name}, func(int64) {})
 		return res.Cancelled, err
 	})
@@ -136,10 +133,7 @@ func (d *Dashboard) finishCancelling(ctx context.Context) error {
 		}
 		res, err := batches.Cancel(ctx, d.cfg.Redis, c, func(int64) {})
 		e := audit.Entry{By: c.By, Via: audit.Dashboard, Action: "cancelling of a batch finished", Subject: "batch " + b.ID, Count: res.Cancelled, Reason: c.Reason}
-		if err != nil {
-			e.Error = err.Error()
-		}
-		d.cfg.Audit.Record(ctx, e)
+		d.cfg.Audit.Record(ctx, e.With(err))
 	}
 	return nil
 }

@@ -114,19 +114,8 @@ func (d *Dashboard) receipts(r *http.Request, _ access.User) (reply, error) {
 	return reply{download: func(ctx context.Context, w http.ResponseWriter) error {
 		w.Header().Set("Content-Type", map[string]string{"jsonl": "application/jsonl", "csv": "text/csv"}[kind]+"; charset=utf-8")
 		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", "receipts-"+id+"."+kind))
-		return write(w, ofUser(userID, d.batches.Receipts(ctx, id, batch.ReceiptOptions{})))
+		return write(w, d.batches.Receipts(ctx, id, batch.ReceiptOptions{UserID: userID}))
 	}}, nil
-}
-
-// ofUser leaves out the receipts of other users, unless the user is empty.
-func ofUser(userID string, receipts iter.Seq2[tasks.Receipt, error]) iter.Seq2[tasks.Receipt, error] {
-	return func(yield func(tasks.Receipt, error) bool) {
-		for r, err := range receipts {
-			if (err != nil || userID == "" || r.UserID == userID) && !yield(r, err) {
-				return
-			}
-		}
-	}
 }
 
 func writeJSONLines(w http.ResponseWriter, receipts iter.Seq2[tasks.Receipt, error]) error {

@@ -148,29 +148,28 @@ func (d *Dashboard) routes() http.Handler {
 		"GET /locks":                 d.lockList,
 		"POST /locks/sweep":          d.sweepNow,
 		"GET /audit":                 d.auditLog,
-		"/":                          func(*http.Request, access.User) (reply, error) { return reply{}, errNotFound },
 	} {
 		guarded(pattern, d.page(handler))
 	}
+	notFound := d.page(func(*http.Request, access.User) (reply, error) { return reply{}, errNotFound })
+	guarded("/", notFound)
 	guarded("GET /assets/{name}", d.asset)
 	guarded("/monitoring", d.asynqmon.Serve)
 	guarded("/monitoring/", d.asynqmon.Serve)
 	// The mux would answer a path such as //dead with a redirect of its own, to a path without
 	// the prefix, and before anybody is asked who they are.
-	notFound := d.cfg.Access.Guard(d.page(func(*http.Request, access.User) (reply, error) { return reply{}, errNotFound }))
-	clean := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if p := r.URL.Path; p == "" || path.Clean(p) != p && path.Clean(p)+"/" != p {
-				notFound.ServeHTTP(w, r)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
+	refuse := d.cfg.Access.Guard(notFound)
+	site := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; p == "" || path.Clean(p) != p && path.Clean(p)+"/" != p {
+			refuse.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 	if d.prefix == "" {
-		return clean(mux)
+		return site
 	}
-	stripped := http.StripPrefix(d.prefix, clean(mux))
+	stripped := http.StripPrefix(d.prefix, site)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch at := r.URL.EscapedPath(); {
 		case at == d.prefix:
@@ -178,7 +177,7 @@ func (d *Dashboard) routes() http.Handler {
 		case strings.HasPrefix(at, d.prefix+"/"):
 			stripped.ServeHTTP(w, r)
 		default:
-			clean(mux).ServeHTTP(w, r)
+			site.ServeHTTP(w, r)
 		}
 	})
 }

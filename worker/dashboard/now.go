@@ -44,11 +44,7 @@ type reasonRow struct {
 	Href   string // where the tasks are; empty if no page shows them
 }
 
-const (
-	nowReload = 2 * time.Second
-	nowRates  = 10 // batches that are shown with their rate
-	nowSample = 50 // tasks of each lane whose reason to wait is read
-)
+const nowReload = 2 * time.Second
 
 func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 	v, err := d.overview(r.Context())
@@ -81,7 +77,7 @@ func (d *Dashboard) now(r *http.Request, _ access.User) (reply, error) {
 // overview reads the overview. It gives up when ctx ends, also if Redis hangs.
 func (d *Dashboard) overview(ctx context.Context) (overview.Overview, error) {
 	return cancelable.Call(ctx, func() (overview.Overview, error) {
-		return overview.Read(ctx, d.cfg.Redis, overview.Options{Grace: d.cfg.Grace, BatchRates: nowRates, SampleRetries: nowSample})
+		return overview.Read(ctx, d.cfg.Redis, overview.ForScreen(d.cfg.Grace))
 	})
 }
 

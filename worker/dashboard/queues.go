@@ -17,13 +17,11 @@ import (
 type queuesPage struct {
 	Queues []overview.Queue
 	Paused []pauses.Group
-	For    []pauseTime
+	For    []choice
 }
 
-// pauseTime is a time after which a pause ends by itself.
-type pauseTime struct{ Value, Name string }
-
-var pauseTimes = []pauseTime{{"", "until somebody resumes it"}, {"15m", "15 minutes"}, {"1h", "1 hour"}, {"4h", "4 hours"}, {"24h", "1 day"}, {"168h", "1 week"}}
+// pauseTimes are the times after which a pause ends by itself.
+var pauseTimes = []choice{{"", "until somebody resumes it"}, {"15m", "15 minutes"}, {"1h", "1 hour"}, {"4h", "4 hours"}, {"24h", "1 day"}, {"168h", "1 week"}}
 
 const listReload = 5 * time.Second
 

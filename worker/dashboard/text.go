@@ -19,7 +19,6 @@ var functions = template.FuncMap{
 	"count":        number[int],
 	"share":        share,
 	"time":         clock,
-	"ago":          ago,
 	"seconds":      func(s int64) string { return humanize.Seconds(float64(s)) },
 	"perSec":       humanize.PerSecond,
 	"bytes":        humanize.Bytes,
@@ -50,11 +49,12 @@ func visible(text any) string {
 	return string(out[:maxShown]) + "… (" + strconv.Itoa(utf8.RuneCountInString(s)) + " characters)"
 }
 
-// printable writes what is not printable by its code.
+// printable writes by its code what cannot be seen and is no ordinary blank. Marks that combine
+// with the character before stay: they belong to many languages.
 func printable(s string) string {
 	clean := true
 	for _, r := range s {
-		clean = clean && r != utf8.RuneError && isVisible(r)
+		clean = clean && r != utf8.RuneError && unicode.IsPrint(r)
 	}
 	if clean {
 		return s
@@ -65,7 +65,7 @@ func printable(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&out, `\x%02x`, s[0])
-		case isVisible(r):
+		case unicode.IsPrint(r):
 			out.WriteRune(r)
 		default:
 			fmt.Fprintf(&out, "[U+%04X]", r)
@@ -74,10 +74,6 @@ func printable(s string) string {
 	}
 	return out.String()
 }
-
-// isVisible reports whether a character can be seen, or is an ordinary blank. Marks that combine
-// with the character before can: they belong to many languages.
-func isVisible(r rune) bool { return unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r) }
 
 // number writes a number with separators of thousands.
 func number[N int | int64](n N) string {
@@ -113,12 +109,4 @@ func clock(t time.Time) template.HTML {
 	}
 	t = t.UTC()
 	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.Format(time.RFC3339), t.Format("2006-01-02 15:04:05"))) //nolint:gosec // digits only
-}
-
-// ago writes how long before now a time was.
-func ago(now, t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return humanize.Age(max(now.Sub(t), 0)) + " ago"
 }

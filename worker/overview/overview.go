@@ -88,6 +88,12 @@ type Options struct {
 	SampleRetries int
 }
 
+// ForScreen are the options of a screen that shows everything: the rates of ten batches, and the
+// reasons of fifty tasks of each lane.
+func ForScreen(grace time.Duration) Options {
+	return Options{Grace: grace, BatchRates: 10, SampleRetries: 50}
+}
+
 // Read reads an overview. It returns an error only if Redis does not answer a ping. What
 // cannot be read later is named in Unread.
 func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, error) {

@@ -257,10 +257,7 @@ func (h *Handler) remaining(ctx context.Context, shown []string) (map[string]boo
 // audit records a change.
 func (h *Handler) audit(ctx context.Context, user access.User, action string, count int, subject string, err error) {
 	e := audit.Entry{By: user.Name, Via: audit.Asynqmon, Action: action, Subject: subject, Count: int64(count)}
-	if err != nil {
-		e.Error = err.Error()
-	}
-	h.cfg.Audit(ctx, e)
+	h.cfg.Audit(ctx, e.With(err))
 }
 
 // listed returns the first of some IDs, and how many more there are.
