@@ -1,6 +1,6 @@
 // Package humanize writes numbers for people: counts with their nouns, durations, sizes and
-// rates. The command line, causes, findings and pages use it, so that they say the same in the
-// same words. It imports no other package of this module.
+// rates; and texts from strangers, made harmless. The command line, causes, findings and pages
+// use it, so that they say the same in the same words. It imports no other package of this module.
 package humanize
 
 import (

@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/kooworker/kooworker/internal/humanize"
 )
@@ -37,43 +34,12 @@ type table struct {
 // maxShown is how many characters of a text a page shows.
 const maxShown = 200
 
-// visible makes a text from strangers safe to look at: characters that cannot be seen, or that
-// change the direction of what follows, are written by their code, and a long text is cut.
+// visible makes a text from strangers harmless to look at, on one line, and cuts it.
 // html/template escapes it afterwards.
-func visible(text any) string {
-	s := fmt.Sprint(text)
-	out := []rune(printable(s))
-	if len(out) <= maxShown {
-		return string(out)
-	}
-	return string(out[:maxShown]) + "… (" + strconv.Itoa(utf8.RuneCountInString(s)) + " characters)"
-}
+func visible(text any) string { return printable(humanize.Cut(fmt.Sprint(text), maxShown)) }
 
-// printable writes by its code what cannot be seen and is no ordinary blank. Marks that combine
-// with the character before stay: they belong to many languages.
-func printable(s string) string {
-	clean := true
-	for _, r := range s {
-		clean = clean && r != utf8.RuneError && unicode.IsPrint(r)
-	}
-	if clean {
-		return s
-	}
-	var out strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&out, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			out.WriteRune(r)
-		default:
-			fmt.Fprintf(&out, "[U+%04X]", r)
-		}
-		s = s[size:]
-	}
-	return out.String()
-}
+// printable writes by its code what cannot be seen.
+func printable(text string) string { return humanize.Visible(text, "") }
 
 // number writes a number with separators of thousands.
 func number[N int | int64](n N) string {

@@ -5,7 +5,6 @@ import (
 	"path"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )
@@ -38,29 +37,4 @@ func TestEncodeID_KeepsPlainOnes(t *testing.T) {
 			t.Errorf("%q is shown as %q; want it as it is", id, text)
 		}
 	}
-}
-
-// What is shown has no character that is not seen, and is not much longer than allowed.
-func FuzzVisible(f *testing.F) {
-	for _, text := range []string{"", "plain", "a\u202eb\u200bc\x00\x1b[31m\ufeff", "\xff\xfe", "line\r\nline\rline\n\ttab", strings.Repeat("x", 300), strings.Repeat("\u202e", 300), "\ufffd", "\u2028"} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		const most = 100
-		out := visible(text, most)
-		if bad := strings.IndexFunc(strings.ReplaceAll(out, "\r\n", ""), isUnseen); bad >= 0 || !utf8.ValidString(out) {
-			t.Errorf("%q is shown as %q", text, out)
-		}
-		if n := utf8.RuneCountInString(out); n > most*len("[U+10FFFF]")+40 {
-			t.Errorf("%d characters are shown as %d", utf8.RuneCountInString(text), n)
-		}
-		if n := utf8.RuneCountInString(text); n > most != strings.HasSuffix(out, " more characters]") && !strings.Contains(text, "more characters") {
-			t.Errorf("%d characters: %q", n, out)
-		}
-	})
-}
-
-func isUnseen(r rune) bool {
-	return r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == '\u00ad' || r >= '\u200b' && r <= '\u200f' || r >= '\u2028' && r <= '\u202e' ||
-		r >= '\u2060' && r <= '\u206f' || r == '\ufeff'
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 // maxID is how long an ID is at most that can be used here, in bytes. Ours have up to 300.
@@ -16,42 +18,9 @@ const maxID = 1000
 // maxText is how many characters of a text are shown.
 const maxText = 2000
 
-// visible makes a text from a stranger harmless to look at: characters that have no shape of
-// their own (control characters, marks that turn the direction of what follows, those of no
-// width) become "[U+202E]". Line breaks and tabs stay. What exceeds a number of characters is
-// cut off, and the end says how much.
+// visible makes a text from a stranger harmless to look at, in its lines, and cuts it.
 func visible(text string, most int) string {
-	if isPlain(text) && len(text) <= most {
-		return text
-	}
-	var out strings.Builder
-	shown := 0
-	for i, r := range text {
-		if shown == most {
-			fmt.Fprintf(&out, "… [%d more characters]", utf8.RuneCountInString(text[i:]))
-			break
-		}
-		shown++
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"):
-			fmt.Fprintf(&out, "[0x%02X]", text[i]) // a byte that is not UTF-8
-		case unicode.IsPrint(r), r == '\n', r == '\t', r == '\r' && strings.HasPrefix(text[i+1:], "\n"):
-			out.WriteRune(r)
-		default:
-			fmt.Fprintf(&out, "[U+%04X]", r)
-		}
-	}
-	return out.String()
-}
-
-// isPlain reports whether a text is printable ASCII.
-func isPlain(text string) bool {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] > '~' {
-			return false
-		}
-	}
-	return true
+	return humanize.Visible(humanize.Cut(strings.ReplaceAll(text, "\r\n", "\n"), most), "\n\t")
 }
 
 // encodeID returns the form of a task's ID that the UI gets, shows, and sends back.

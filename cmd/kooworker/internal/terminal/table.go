@@ -9,11 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/rivo/uniseg"
 	"golang.org/x/term"
+
+	"github.com/kooworker/kooworker/internal/humanize"
 )
 
 const (
@@ -111,15 +112,8 @@ func (t *Table) Row(cells ...any) {
 	t.rows = append(t.rows, row)
 }
 
-// printable replaces what a terminal would obey instead of showing it.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsGraphic(r) {
-			return r
-		}
-		return '?'
-	}, text)
-}
+// printable writes by its code what a terminal would obey instead of showing it.
+func printable(text string) string { return humanize.Visible(text, "\u00a0\u3000") }
 
 func (c cell) isEmpty() bool { return c.text == "" || c.isNumber && c.text == "0" }
 

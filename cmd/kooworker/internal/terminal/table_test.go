@@ -35,7 +35,7 @@ func TestTable(t *testing.T) {
 		"optional columns that do not fit":  {20, []any{"ID", Optional("DEAD"), Optional("LOCK")}, [][]any{{"a", 0, "01234567890"}, {"b", 7, ""}}, "id: a\nlock: 01234567890\n\nid: b\ndead: 7\n"},
 		"a list":                            {30, nil, [][]any{{"batch", ID("b-1")}, {"already gone", 3}}, "batch         b-1\nalready gone  3\n"},
 		"a list that is wider":              {24, nil, [][]any{{"batch", ID("b-123456789012345")}, {"already gone", 3}}, "batch: b-123456789012345\nalready gone: 3\n"},
-		"what a terminal would obey":        {20, []any{"ID"}, [][]any{{"a\x1b[2J\n\u202eb"}}, "ID\na?[2J??b\n"},
+		"what a terminal would obey":        {60, []any{"ID"}, [][]any{{"a\x1b[2J\n\u202eb"}}, "ID\na[U+001B][2J[U+000A][U+202E]b\n"},
 		"no rows":                           {20, []any{"ID"}, nil, "Nothing.\n"},
 		"columns without a name, as a card": {20, []any{"", "UNBINDS", "RELEASES", "TOTAL"}, [][]any{{"sum", 1, 2, 3}}, "sum\nunbinds: 1\nreleases: 2\ntotal: 3\n"},
 	} {
