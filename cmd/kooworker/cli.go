@@ -82,7 +82,7 @@ func newParser(flags *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong
 			{Key: "orders", Title: "Which orders:"},
 			{Key: "access", Title: "Who has access:"},
 		}),
-		defaults(),
+		kong.PostBuild(fillDefaults),
 		durations(),
 		instants(),
 		kong.BindToProvider(storeOf(func(rdb redis.UniversalClient) redis.UniversalClient { return rdb })),

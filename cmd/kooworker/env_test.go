@@ -11,7 +11,7 @@ import (
 
 // Compose files and charts set a variable to nothing where nothing is wanted.
 func TestRun_EmptyVariableIsNotSet(t *testing.T) {
-	parser, err := kong.New(new(cli), kong.DefaultEnvars("KOOWORKER"), defaults(), durations(), instants())
+	parser, err := kong.New(new(cli), kong.DefaultEnvars("KOOWORKER"), kong.PostBuild(fillDefaults), durations(), instants())
 	if err != nil {
 		t.Fatal(err)
 	}
