@@ -28,8 +28,8 @@ func TestBulk_StopsInTimeAtItsEnd(t *testing.T) {
 				time.AfterFunc(500*time.Millisecond, func() { stopped = time.Now(); cancel() })
 			}
 		}})
-		if took := time.Since(stopped); !errors.Is(err, context.Canceled) || res.Total != n || took > time.Second {
-			t.Errorf("%s: %+v, %v after %s; want %d items, and the context's error within 1s", name, res, err, took, n)
+		if took := time.Since(stopped); !errors.Is(err, context.Canceled) || res.Total != n || took > 2500*time.Millisecond {
+			t.Errorf("%s: %+v, %v after %s; want %d items, and the context's error before a call to Redis times out", name, res, err, took, n)
 		}
 		b.redis.Thaw()
 	}

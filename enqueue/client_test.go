@@ -327,7 +327,7 @@ func TestEnqueue_RedisHangs(t *testing.T) {
 			if _, err := client.Unbind(ctx, unbind); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v; want the context's deadline", err)
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 2500*time.Millisecond {
 				t.Errorf("the call took %s; want about 300ms", took)
 			}
 		})

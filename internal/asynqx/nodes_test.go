@@ -46,7 +46,7 @@ func TestGuardNodes_SilentNode(t *testing.T) {
 		t.Errorf("the first call to a node that hangs: %v after %s; want an error when it has timed out", err, took)
 	}
 	for range 3 {
-		if took, err := get(bad); !errors.Is(err, ErrNodeSilent) || !IsUnavailable(err) || took > time.Second {
+		if took, err := get(bad); !errors.Is(err, ErrNodeSilent) || !IsUnavailable(err) || took > 2500*time.Millisecond {
 			t.Errorf("further calls: %v after %s; want ErrNodeSilent at once", err, took)
 		}
 	}
@@ -59,7 +59,7 @@ func TestGuardNodes_SilentNode(t *testing.T) {
 		replies[0], replies[1] = p.Exists(t.Context(), bad), p.Exists(t.Context(), good)
 		return nil
 	})
-	if !errors.Is(replies[0].Err(), ErrNodeSilent) || replies[1].Err() != nil || time.Since(began) > time.Second {
+	if !errors.Is(replies[0].Err(), ErrNodeSilent) || replies[1].Err() != nil || time.Since(began) > 2500*time.Millisecond {
 		t.Errorf("a pipeline: %v and %v after %s; want ErrNodeSilent and no error at once", replies[0].Err(), replies[1].Err(), time.Since(began))
 	}
 	c.Masters[0].Thaw()
@@ -129,7 +129,7 @@ func TestHooks_OneMasterHangs(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 2500*time.Millisecond {
 		t.Errorf("ten scripts for the other master took %s; want milliseconds", took)
 	}
 	for _, queue := range []string{bad, good} {
@@ -138,7 +138,7 @@ func TestHooks_OneMasterHangs(t *testing.T) {
 	if want := []string{ScheduledKey(good)}; !slices.Equal(asked, want) {
 		t.Errorf("asked for what is due in %q; want %q", asked, want)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("all of it took %s; want about a second", took)
 	}
 }

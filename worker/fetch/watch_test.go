@@ -50,11 +50,12 @@ func TestWatch_BeginsAtOnce(t *testing.T) {
 	t.Parallel()
 	b, trips := watched(t)
 	b.run()
-	if l := b.latency("a"); l > 25*time.Millisecond {
-		t.Errorf("a task of the watched queue begins after %s; want a few milliseconds", l)
+	watched, other := b.latency("a"), b.latency("b")
+	if watched > 25*time.Millisecond && watched > other*2/3 { // a busy machine delays both
+		t.Errorf("a task of the watched queue begins after %s, and one of the other queue after %s; want a few milliseconds", watched, other)
 	}
-	if l := b.latency("b"); l > 2*seldom {
-		t.Errorf("a task of the other queue begins after %s; want at most %s", l, seldom)
+	if other > 2*seldom {
+		t.Errorf("a task of the other queue begins after %s; want at most %s", other, seldom)
 	}
 	before := trips.Load()
 	time.Sleep(10 * seldom) //nolint:forbidigo // nothing to do
