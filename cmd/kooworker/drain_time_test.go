@@ -32,17 +32,17 @@ func TestDrainTime(t *testing.T) { //nolint:tparallel // see above
 		missed float64
 	}{
 		"the quota limits": {
-			n: 300, quota: "bucket:50/s,burst=5,tell=text", args: []string{"--concurrency", "64"},
+			n: 600, quota: "bucket:50/s,burst=5,tell=text", args: []string{"--concurrency", "64"},
 			model: draintime.Model{Quota: 50, Slots: 64, Latency: 2 * time.Millisecond}, missed: 0.2,
 		},
 		"the latency limits": {
-			n: 240, faults: []string{"slow,delay=500ms"}, args: []string{"--concurrency", "20"},
+			n: 480, faults: []string{"slow,delay=500ms"}, args: []string{"--concurrency", "20"},
 			model: draintime.Model{Slots: 20, Latency: 500 * time.Millisecond}, missed: 0.2,
 		},
 		// One attempt at every other device fails: three attempts do two tasks.
 		// The repeated attempts come after all others, so that the second half goes faster.
 		"attempts fail": {
-			n: 325, quota: "bucket:50/s,burst=5,tell=text", faults: []string{"status=503,call=unbind,target=*[02468],times=1,per-target"},
+			n: 650, quota: "bucket:50/s,burst=5,tell=text", faults: []string{"status=503,call=unbind,target=*[02468],times=1,per-target"},
 			args:  []string{"--concurrency", "64"},
 			model: draintime.Model{Quota: 50, Slots: 64, Latency: 2 * time.Millisecond, FailureShare: 1. / 3}, missed: 0.4,
 		},

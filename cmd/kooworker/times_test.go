@@ -154,3 +154,23 @@ func TestEnqueueFile_RunAt(t *testing.T) {
 		}
 	}
 }
+
+// Who looks at a batch whose tasks all wait for their time is told so, and no rate.
+func TestBatch_SaysThatNothingIsDue(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	_, url := startSimulator(t)
+	startWorker(t, server, url)
+	file := "user_id,device_id,run_at\nu,d1,2099-12-01T00:00:00Z\nu,d2,2099-12-03T00:00:00Z\n"
+	if r := kooworker(t, file, "enqueue", "unbind", "--file", "-", "--batch", "b", "--redis-url", server.URL()); r.code != exitDone {
+		t.Fatalf("%+v; want exit 0", r)
+	}
+	const want = "none of its tasks is due before 2099-12-01T00:00:00Z"
+	redistest.Eventually(t, 20*time.Second, "batch show says it", func() bool { // as soon as the worker has reported
+		return strings.Contains(kooworker(t, "", "batch", "show", "b", "--redis-url", server.URL()).stdout, want)
+	})
+	r := kooworker(t, "", "batch", "wait", "b", "--timeout", "4s", "--redis-url", server.URL())
+	if r.code != exitTimeout || !strings.Contains(r.stderr, want) || !strings.Contains(r.stderr, "kooworker batch cancel b") {
+		t.Errorf("%+v; want exit 3 with %q", r, want)
+	}
+}

@@ -65,7 +65,47 @@ func (f *Forecaster) blockedOf(ctx context.Context, id string, kinds []tasks.Kin
 	if len(texts) > 0 {
 		return overview.Cause{Text: strings.Join(texts, "; "), Hint: strings.Join(hints, "; ")}, nil
 	}
-	return overview.Standstill(ctx, f.rdb, calls)
+	if cause, err := overview.Standstill(ctx, f.rdb, calls); err != nil || cause.Text != "" {
+		return cause, err
+	}
+	return f.notDue(ctx, id, queues, lane)
+}
+
+// soon is how long nobody is told that tasks are not due: the wait for a second attempt is
+// mostly shorter.
+const soon = time.Minute
+
+// notDue says so if all tasks that some queues have in the lane of a batch are for later: a
+// run time was given, or they wait for another attempt.
+func (f *Forecaster) notDue(ctx context.Context, id string, queues []string, lane tasks.Lane) (overview.Cause, error) {
+	var ready []*redis.IntCmd
+	var first []*redis.ZSliceCmd
+	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, queue := range queues {
+			name := lane.Of(queue)
+			ready = append(ready, p.Exists(ctx, asynqx.PendingKey(name), asynqx.ActiveKey(name)))
+			first = append(first, p.ZRangeWithScores(ctx, asynqx.ScheduledKey(name), 0, 0), p.ZRangeWithScores(ctx, asynqx.RetryKey(name), 0, 0))
+		}
+		return nil
+	})
+	if err != nil || slices.ContainsFunc(ready, func(n *redis.IntCmd) bool { return n.Val() > 0 }) {
+		return overview.Cause{}, err
+	}
+	var due time.Time
+	for _, task := range first {
+		for _, z := range task.Val() {
+			if at := time.Unix(int64(z.Score), 0).UTC(); due.IsZero() || at.Before(due) {
+				due = at
+			}
+		}
+	}
+	if time.Until(due) < soon {
+		return overview.Cause{}, nil
+	}
+	return overview.Cause{
+		Text: "none of its tasks is due before " + due.Format(time.RFC3339),
+		Hint: "there is nothing to mend; kooworker batch cancel " + id + " cancels it",
+	}, nil
 }
 
 // kindOf is the kind of the tasks of a queue.
