@@ -200,7 +200,7 @@ func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, reason := range gate.OpenReasons() {
 		open := 0.0
 		for _, b := range s.Breakers {
-			if b.State != gate.Closed && b.Reason == reason {
+			if b.State != gate.Closed && b.Reason == reason && !b.Untested {
 				open = 1
 			}
 		}
@@ -213,7 +213,7 @@ func (m *gateMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.probes, s.Probes)
 	for _, kind := range gate.Kinds() {
 		q, usedUp := s.Quotas[kind], 0.0
-		if q.Phase == quota.Closed {
+		if q.Phase == quota.Closed && !q.Untested {
 			usedUp = 1
 		}
 		counter(m.calls, q.Calls, string(kind))

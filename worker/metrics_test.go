@@ -3,11 +3,13 @@ package worker
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/gate/quota"
 	"github.com/kooworker/kooworker/worker/pipeline"
@@ -18,7 +20,9 @@ func TestMetrics_Quota(t *testing.T) {
 	status := gate.Status{Shared: 300, Quotas: map[gate.Kind]gate.QuotaStatus{
 		gate.Unbind:  {Rate: 198.4, IsTold: true, Phase: quota.Following, Granted: 66.5, Calls: 1000, OverQuota: 3},
 		gate.Release: {Rate: 1, Phase: quota.Closed, Calls: 50, OverQuota: 20},
-		gate.List:    {Calls: 7},
+		gate.List:    {Phase: quota.Closed, Untested: true, Calls: 7},
+	}, Breakers: map[gate.Kind]gate.BreakerStatus{
+		gate.Unbind: {State: gate.Open, Reason: tasks.Misrouted}, gate.Release: {State: gate.Open, Reason: tasks.Unauthorized, Untested: true},
 	}}
 	registry := prometheus.NewRegistry()
 	if _, err := newMetrics(Config{Registry: registry}, func() gate.Status { return status }, func() int { return 3 }); err != nil {
@@ -35,7 +39,7 @@ func TestMetrics_Quota(t *testing.T) {
 			for _, label := range metric.GetLabel() { // in the order of their names
 				labels += " " + label.GetName() + "=" + label.GetValue()
 			}
-			if name := family.GetName(); strings.Contains(labels, "call=") || name == "kooworker_workers_wanted" {
+			if name := family.GetName(); strings.Contains(labels, "call=") || labels == " reason=unauthorized" || labels == " reason=misrouted" || name == "kooworker_workers_wanted" {
 				got[strings.TrimPrefix(name, "kooworker_")+labels] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 			}
 		}
@@ -58,6 +62,9 @@ func TestMetrics_Quota(t *testing.T) {
 		"gate_quota_used_up call=release": 1,
 		"gate_quota_used_up call=list":    0,
 
+		"gate_open reason=misrouted":    1,
+		"gate_open reason=unauthorized": 0, // no task has come since that could try
+
 		"gate_granted_calls_per_second call=unbind":  66.5,
 		"gate_granted_calls_per_second call=release": 0,
 		"gate_granted_calls_per_second call=list":    0,
@@ -66,6 +73,27 @@ func TestMetrics_Quota(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// What was found long ago is told apart from what is so now.
+func TestStoppedCalls(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 28, 1, 2, 3, 0, time.UTC)
+	stopped, untested := stoppedCalls(gate.Status{
+		Breakers: map[gate.Kind]gate.BreakerStatus{
+			gate.Unbind: {State: gate.HalfOpen, Reason: tasks.Upstream, Since: at}, gate.Release: {State: gate.Open, Reason: tasks.Unauthorized, Since: at, Untested: true},
+		},
+		Quotas: map[gate.Kind]gate.QuotaStatus{gate.Unbind: {Phase: quota.Closed}, gate.List: {Phase: quota.Closed, Untested: true}},
+	})
+	if diff := cmp.Diff([]fleet.Stopped{{Call: gate.Unbind, Reason: tasks.Upstream, Since: at}}, stopped); diff != "" {
+		t.Errorf("stopped (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]fleet.Stopped{{Call: gate.Release, Reason: tasks.Unauthorized, Since: at}, {Call: gate.List, Reason: tasks.Throttled}}, untested); diff != "" {
+		t.Errorf("untested (-want +got):\n%s", diff)
+	}
+	if stopped, untested = stoppedCalls(gate.Status{Quotas: map[gate.Kind]gate.QuotaStatus{gate.List: {Phase: quota.Closed}}}); len(stopped) != 1 || len(untested) != 0 {
+		t.Errorf("%+v, %+v; want that a quota is used up", stopped, untested)
 	}
 }
 

@@ -55,9 +55,10 @@ func (c Config) settings() map[string]string {
 // report returns the report of this moment. Only one goroutine calls it.
 func (r *reporter) report() fleet.Report {
 	now, s := time.Now(), r.w.gate.Status()
+	stopped, untested := stoppedCalls(s)
 	out := fleet.Report{
 		Host: r.host, PID: os.Getpid(), Version: r.w.cfg.Version, StartedAt: r.started.UTC(), Settings: r.settings,
-		Stopped: stoppedCalls(s), InFlight: s.InFlight, Waiting: s.Waiting, Finished: r.w.metrics.finishedTasks(),
+		Stopped: stopped, Untested: untested, InFlight: s.InFlight, Waiting: s.Waiting, Finished: r.w.metrics.finishedTasks(),
 	}
 	if err := r.w.clock.Check(context.Background()); err != nil {
 		out.Problem = fmt.Sprintf("the clock: %v", err)
@@ -73,15 +74,25 @@ func (r *reporter) report() fleet.Report {
 	return out
 }
 
-// stoppedCalls returns the kinds of calls that are not made, in the order of gate.Kinds.
-func stoppedCalls(s gate.Status) (out []fleet.Stopped) {
+// stoppedCalls returns the kinds of calls that are not made, in the order of gate.Kinds, and
+// apart from them those of which that was long ago.
+func stoppedCalls(s gate.Status) (stopped, untested []fleet.Stopped) {
 	for _, kind := range gate.Kinds() {
-		switch b := s.Breakers[kind]; {
+		var found fleet.Stopped
+		var isOld bool
+		switch b, q := s.Breakers[kind], s.Quotas[kind]; {
 		case b.State != gate.Closed:
-			out = append(out, fleet.Stopped{Call: kind, Reason: b.Reason, Since: b.Since.UTC()})
-		case s.Quotas[kind].Phase == quota.Closed:
-			out = append(out, fleet.Stopped{Call: kind, Reason: tasks.Throttled})
+			found, isOld = fleet.Stopped{Call: kind, Reason: b.Reason, Since: b.Since.UTC()}, b.Untested
+		case q.Phase == quota.Closed:
+			found, isOld = fleet.Stopped{Call: kind, Reason: tasks.Throttled}, q.Untested
+		default:
+			continue
+		}
+		if isOld {
+			untested = append(untested, found)
+		} else {
+			stopped = append(stopped, found)
 		}
 	}
-	return out
+	return stopped, untested
 }

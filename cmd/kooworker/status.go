@@ -217,6 +217,11 @@ func (s status) callsText(kind gate.Kind) string {
 	if len(reasons) > 0 {
 		text += "; stopped: " + strings.Join(reasons, ", ")
 	}
+	for _, old := range s.Gate.Untested {
+		if old.Call == kind {
+			text += fmt.Sprintf("; the next task of %s tries whether they pass (%s when the last one came)", humanize.Count(old.Workers, "workers"), old.Reason)
+		}
+	}
 	return text
 }
 

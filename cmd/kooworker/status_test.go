@@ -160,6 +160,8 @@ func TestTables_GoldenStatus(t *testing.T) {
 		Gate: overview.Gate{Stopped: []overview.Stopped{
 			{Stopped: fleet.Stopped{Call: gate.Unbind, Reason: tasks.Unauthorized, Since: at}, Workers: 2},
 			{Stopped: fleet.Stopped{Call: gate.Release, Reason: tasks.Throttled}, Workers: 3},
+		}, Untested: []overview.Stopped{
+			{Stopped: fleet.Stopped{Call: gate.List, Reason: tasks.Upstream, Since: at}, Workers: 1},
 		}},
 		Quota: overview.Quota{Calls: map[gate.Kind]overview.CallQuota{
 			gate.Unbind: {Limit: 200, Used: 198, Refused: 1.5}, gate.Release: {Used: 3}, gate.List: {},

@@ -29,6 +29,9 @@ type Report struct {
 
 	// Stopped are the kinds of calls that the worker does not make, but for probes.
 	Stopped []Stopped `json:"stopped,omitempty"`
+	// Untested are the kinds of calls that were stopped when a task came last, long ago: nobody
+	// knows whether they pass now, and the next task tries. They are not in Stopped.
+	Untested []Stopped `json:"untested,omitempty"`
 	// Calls are the calls a second that the worker has made since its last report, and
 	// Refused those of them that KooDrive has answered with 429.
 	Calls   map[gate.Kind]float64 `json:"calls,omitempty"`

@@ -100,6 +100,10 @@
 // not wait because those of known users have failed again and again. Tasks of known
 // users give way to others after a moment.
 //
+// If no task comes, there is no probe, and the breaker stays open. After a minute or so its
+// status says that nobody knows whether calls pass (BreakerStatus.Untested): the tasks have
+// gone elsewhere, and an outage that nothing waits for is not told of.
+//
 // A success closes the breaker, and brings the next probe of the other workers forward.
 // If the breaker is open for upstream trouble, for a refused credential or for misrouted
 // answers, it is closed by a refusal of KooDrive's own (invalid, forbidden) as well.

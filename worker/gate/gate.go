@@ -25,11 +25,13 @@ type Gate struct {
 	timer     *time.Timer
 	waiting   map[Kind]int  // of waiters
 	wake      chan struct{} // wakes Pace
-	users     *refusedUsers
-	inFlight  int
-	stopped   bool
-	calls     map[Kind]*calls
-	refused   map[Cause]uint64 // tasks
+	// expectedBy is when the last of the tasks that were put back comes again.
+	expectedBy map[Kind]time.Time
+	users      *refusedUsers
+	inFlight   int
+	stopped    bool
+	calls      map[Kind]*calls
+	refused    map[Cause]uint64 // tasks
 }
 
 // New checks a configuration and returns a Gate. Nothing runs until it is used.
@@ -41,10 +43,11 @@ func New(cfg Config) (*Gate, error) {
 	_, isSolo := cfg.Fleet.(solo)
 	g := &Gate{
 		cfg: cfg, pacer: newPacer(cfg.Rate, isSolo), live: 1, breakers: make(map[Kind]*breaker), users: newRefusedUsers(),
-		waiting: make(map[Kind]int), wake: make(chan struct{}, 1), calls: make(map[Kind]*calls), refused: make(map[Cause]uint64),
+		waiting: make(map[Kind]int), expectedBy: make(map[Kind]time.Time), wake: make(chan struct{}, 1), calls: make(map[Kind]*calls), refused: make(map[Cause]uint64),
 	}
 	for _, kind := range Kinds() {
 		g.breakers[kind], g.calls[kind] = newBreaker(g, kind), &calls{}
+		g.expect(kind, time.Now()) // a quota may have been used up before this process began
 	}
 	return g, nil
 }
@@ -58,11 +61,11 @@ func (g *Gate) Acquire(ctx context.Context, call Call) (*Permit, *Refusal) {
 	g.mu.Lock()
 	if ctx.Err() != nil {
 		defer g.mu.Unlock()
-		return nil, g.refuse(start, g.interrupted(call))
+		return nil, g.refuse(start, call.Kind, g.interrupted(call))
 	}
 	if until, held := g.users.held(start, call); held {
 		defer g.mu.Unlock()
-		return nil, g.refuse(start, blocker{cause: ByThrottle, kind: call.Kind, reason: tasks.Throttled, until: until})
+		return nil, g.refuse(start, call.Kind, blocker{cause: ByThrottle, kind: call.Kind, reason: tasks.Throttled, until: until})
 	}
 	wait := g.maxWait(call)
 	w.deadline = start.Add(wait)

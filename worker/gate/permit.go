@@ -41,7 +41,7 @@ func (p *Permit) Report(ctx context.Context, a Answer) *Refusal {
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
-	return p.gate.refuse(time.Now(), p.blocker(a.Reason))
+	return p.gate.refuse(time.Now(), p.call.Kind, p.blocker(a.Reason))
 }
 
 // Cancel ends a permit without a call. Another task may call instead. The breaker
@@ -78,9 +78,9 @@ func (p *Permit) report(ctx context.Context, a Answer) (refusal *Refusal, d *dou
 	about, d := b.report(now, p, reason, a.NotSent)
 	switch {
 	case reason == tasks.Throttled:
-		refusal = g.refuse(now, blocker{cause: ByThrottle, kind: p.call.Kind, reason: reason, until: now.Add(g.throttled(now, p, a))})
+		refusal = g.refuse(now, p.call.Kind, blocker{cause: ByThrottle, kind: p.call.Kind, reason: reason, until: now.Add(g.throttled(now, p, a))})
 	case about == anOutage:
-		refusal = g.refuse(now, p.blocker(reason))
+		refusal = g.refuse(now, p.call.Kind, p.blocker(reason))
 	}
 	if passes(a) {
 		g.users.pass(p.call)

@@ -46,8 +46,8 @@ const interruptedDelay = time.Second
 // doubtDelay gives other calls the time to show what a failure was about.
 const doubtDelay = 10 * time.Second
 
-// refuse makes a refusal of what blocks the next call.
-func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
+// refuse makes a refusal of what blocks the next call of a kind.
+func (g *Gate) refuse(now time.Time, kind Kind, b blocker) *Refusal {
 	r := &Refusal{Cause: b.cause, Reason: b.reason, Delay: interruptedDelay}
 	switch b.cause {
 	case ByInterrupt:
@@ -58,6 +58,7 @@ func (g *Gate) refuse(now time.Time, b blocker) *Refusal {
 	}
 	r.Message, r.Hint = g.explain(b)
 	g.refused[b.cause]++
+	g.expect(kind, now.Add(r.Delay))
 	return r
 }
 

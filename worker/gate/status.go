@@ -35,6 +35,10 @@ type QuotaStatus struct {
 	Phase   quota.Phase // Closed if the quota is used up
 	Granted float64     // calls a second that this worker got in the last second or so; 0 if there is no limit
 
+	// Untested says that the quota was used up when a task came last, and that this is long
+	// ago, as with a breaker.
+	Untested bool
+
 	Lately CallTimes
 
 	// As in Status.
@@ -46,6 +50,9 @@ type BreakerStatus struct {
 	State  State
 	Reason tasks.Reason // why it is not Closed; "" if it is
 	Since  time.Time    // when it closed last, or stopped being closed
+	// Untested says that it is not Closed only because no task has come for long that could
+	// try a call. Nobody knows whether calls pass, and no task waits for that.
+	Untested bool
 }
 
 // Status returns the gate's state and counters.
@@ -60,12 +67,14 @@ func (g *Gate) Status() Status {
 		InFlight: g.inFlight, Waiting: len(g.waiters), Refused: maps.Clone(g.refused),
 	}
 	for kind, b := range g.breakers {
-		s.Breakers[kind] = BreakerStatus{State: b.state, Reason: b.reason, Since: b.since}
+		untested := g.isUntested(now, kind)
+		s.Breakers[kind] = BreakerStatus{State: b.state, Reason: b.reason, Since: b.since, Untested: b.state != Closed && untested}
 		s.Probes += b.probes
 		k, c := g.pacer.kinds[kind], g.calls[kind]
 		s.Calls += c.ended
 		s.OverQuota += c.overQuota
 		q := QuotaStatus{Rate: k.granted.Quota, IsTold: k.granted.IsTold, Phase: k.granted.Phase, Lately: c.lately, Calls: c.ended, OverQuota: c.overQuota}
+		q.Untested = q.Phase == quota.Closed && untested
 		if now.Sub(g.pacer.heardAt) <= deaf {
 			q.Granted = k.got
 		}

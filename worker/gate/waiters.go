@@ -35,7 +35,7 @@ func (g *Gate) admit() {
 	g.refresh(now)
 	for len(g.waiters) > 0 {
 		if g.stopped {
-			g.decide(0, nil, g.refuse(now, g.interrupted(g.waiters[0].call)))
+			g.decide(0, nil, g.refuse(now, g.waiters[0].call.Kind, g.interrupted(g.waiters[0].call)))
 			continue
 		}
 		i, b := g.next(now)
@@ -184,10 +184,10 @@ func (g *Gate) endWait(ctx context.Context, w *waiter, now time.Time) (*Permit, 
 		g.waiters = slices.DeleteFunc(g.waiters, func(other *waiter) bool { return other == w })
 		g.waiting[w.call.Kind]--
 		if ctx.Err() == nil {
-			return nil, g.refuse(now, g.blockerOf(now, w.call))
+			return nil, g.refuse(now, w.call.Kind, g.blockerOf(now, w.call))
 		}
 	}
-	return nil, g.refuse(now, g.interrupted(w.call))
+	return nil, g.refuse(now, w.call.Kind, g.interrupted(w.call))
 }
 
 // blockerOf returns what blocks a call. If nothing else does, it is the rate.

@@ -67,7 +67,7 @@ func Standstill(ctx context.Context, rdb redis.UniversalClient, calls []gate.Kin
 	if err := v.readWorkers(ctx, rdb); err != nil {
 		return Cause{}, err
 	}
-	v.Gate.Stopped = slices.DeleteFunc(v.Gate.Stopped, func(s Stopped) bool { return !slices.Contains(calls, s.Call) || s.Workers < len(v.Workers.List) })
+	v.Gate.Stopped = slices.DeleteFunc(v.Gate.Stopped, func(s Stopped) bool { return !slices.Contains(calls, s.Call) || !makeNone(v.Workers.List, s.Call) })
 	all := v.noWorkers()
 	if !slices.ContainsFunc(v.Workers.List, func(r fleet.Report) bool { return r.Problem == "" }) {
 		all = append(all, v.workersIdle()...)

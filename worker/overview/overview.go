@@ -46,12 +46,15 @@ type Workers struct {
 // Gate says which calls are not made.
 type Gate struct {
 	Stopped []Stopped `json:"stopped"`
+	// Untested are those that some workers did not make when a task came last, long ago. Nobody
+	// knows whether they pass, and nothing waits for that.
+	Untested []Stopped `json:"untested,omitempty"`
 }
 
 // Stopped is a kind of calls that some workers do not make.
 type Stopped struct {
 	fleet.Stopped     // the earliest that a worker reports
-	Workers       int `json:"workers"` // how many report it
+	Workers       int `json:"workers"` // how many report it, or reported it when a task came last
 }
 
 // Quota is how KooDrive limits the calls, and how many are made, by kind of call.
@@ -129,26 +132,68 @@ func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, 
 // readWorkers reads the reports of the workers, and what they say of the gate.
 func (v *Overview) readWorkers(ctx context.Context, rdb redis.UniversalClient) (err error) {
 	v.Workers.List, v.Workers.Live, err = fleet.ReadReports(ctx, rdb)
-	v.Gate.Stopped = MergeStopped(v.Workers.List)
+	v.setStopped()
 	return err
 }
 
-// MergeStopped returns which calls some workers do not make, by kind and reason.
+// setStopped says which calls are not made, by the reports of the workers.
+func (v *Overview) setStopped() {
+	v.Gate = Gate{Stopped: MergeStopped(v.Workers.List), Untested: mergeUntested(v.Workers.List)}
+}
+
+// MergeStopped returns which calls some workers do not make, by kind and reason. A worker that
+// found the same when a task came last, and has had none since, counts: a few tasks that wait
+// are in one worker at a time.
 func MergeStopped(reports []fleet.Report) (all []Stopped) {
 	for _, r := range reports {
-		for _, s := range r.Stopped {
-			i := slices.IndexFunc(all, func(other Stopped) bool { return other.Call == s.Call && other.Reason == s.Reason })
-			if i < 0 {
-				all = append(all, Stopped{Stopped: s, Workers: 1})
-				continue
-			}
-			all[i].Workers++
-			if s.Since.Before(all[i].Since) {
-				all[i].Since = s.Since
+		all = merge(all, r.Stopped)
+	}
+	for _, r := range reports {
+		for _, s := range r.Untested {
+			if i := indexOf(all, s); i >= 0 {
+				all[i].Workers++
 			}
 		}
 	}
 	return all
+}
+
+// mergeUntested returns what some workers found when a task came last, long ago, and no worker
+// finds now.
+func mergeUntested(reports []fleet.Report) (all []Stopped) {
+	for _, r := range reports {
+		all = merge(all, r.Untested)
+	}
+	known := MergeStopped(reports)
+	return slices.DeleteFunc(all, func(s Stopped) bool { return indexOf(known, s.Stopped) >= 0 })
+}
+
+// merge adds what one worker reports.
+func merge(all []Stopped, reported []fleet.Stopped) []Stopped {
+	for _, s := range reported {
+		i := indexOf(all, s)
+		if i < 0 {
+			all = append(all, Stopped{Stopped: s, Workers: 1})
+			continue
+		}
+		all[i].Workers++
+		if s.Since.Before(all[i].Since) {
+			all[i].Since = s.Since
+		}
+	}
+	return all
+}
+
+func indexOf(all []Stopped, s fleet.Stopped) int {
+	return slices.IndexFunc(all, func(other Stopped) bool { return other.Call == s.Call && other.Reason == s.Reason })
+}
+
+// makeNone reports whether none of the workers makes calls of a kind, as far as they know.
+func makeNone(reports []fleet.Report, kind gate.Kind) bool {
+	isIt := func(s fleet.Stopped) bool { return s.Call == kind }
+	return !slices.ContainsFunc(reports, func(r fleet.Report) bool {
+		return !slices.ContainsFunc(r.Stopped, isIt) && !slices.ContainsFunc(r.Untested, isIt)
+	})
 }
 
 func (v *Overview) readQuota(ctx context.Context, rdb redis.UniversalClient) error {
