@@ -16,6 +16,8 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/forecast"
+	"github.com/kooworker/kooworker/worker/outage"
+	"github.com/kooworker/kooworker/worker/overview"
 )
 
 type batchCmd struct {
@@ -164,7 +166,11 @@ func (c *batchWaitCmd) Run(e *env, store *batch.Store, forecasts *forecast.Forec
 		return err
 	}
 	var notice blockedNotice
-	b, err := waitForBatch(e, store, c.ID, c.Timeout, func(b tasks.BatchStats) { notice.look(e, forecasts, b) })
+	away := awayNotice{id: c.ID, out: e.stderr}
+	b, err := waitForBatch(e, store, c.ID, c.Timeout, batch.Observer{
+		Counts: func(b tasks.BatchStats) { away.back(); notice.look(e, forecasts, b) },
+		Away:   func(why error, since time.Time) { notice.said = overview.Cause{}; away.tell(why, since) },
+	})
 	return printWaited(e, b, c.JSON, cmp.Or(explain(err, notice.said), tooManyGone(b, c.MaxGone)))
 }
 
@@ -218,7 +224,13 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecast.Forecaster, id s
 	started := false
 	var forecastAt time.Time
 	var next forecast.Forecast
-	b, err := waitForBatch(e, store, id, timeout, func(b tasks.BatchStats) {
+	away := awayNotice{id: id, out: progress}
+	counts := func(b tasks.BatchStats) {
+		if away.back() {
+			forecastAt = time.Time{} // what was foreseen before says nothing
+			progress.Set(b.Total - b.Queued)
+			progress.Halt("")
+		}
 		if b.Queued > 0 && time.Since(forecastAt) >= forecastEvery {
 			next = forecasts.Of(e.ctx, b.ID)
 			progress.SetSpeed(next.Rate, next.Fastest)
@@ -231,6 +243,10 @@ func watchBatch(e *env, store *batch.Store, forecasts *forecast.Forecaster, id s
 		progress.SetTotal(b.Total)
 		progress.Set(b.Total - b.Queued)
 		progress.SetDetail(watchDetail(b, next.Blocked.Text))
+	}
+	b, err := waitForBatch(e, store, id, timeout, batch.Observer{
+		Counts: counts,
+		Away:   func(why error, since time.Time) { next = forecast.Forecast{}; progress.Halt(away.tell(why, since)) },
 	})
 	return b, explain(err, next.Blocked)
 }
@@ -247,15 +263,20 @@ func watchDetail(b tasks.BatchStats, blocked string) string {
 	return strings.Join(parts, ", ")
 }
 
-// waitForBatch waits until a batch is done, and calls each with its counts from time
-// to time. Redis may fail meanwhile. A timeout of 0 is none.
-func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, each func(tasks.BatchStats)) (tasks.BatchStats, error) {
+// waitForBatch waits until a batch is done, and tells from time to time how that gets on.
+// Redis may fail meanwhile. A timeout of 0 is none.
+func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, o batch.Observer) (tasks.BatchStats, error) {
 	ctx, cancel := e.ctx, context.CancelFunc(func() {})
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(e.ctx, timeout)
 	}
 	defer cancel()
-	b, err := store.Wait(ctx, id, each)
+	var away error
+	var since time.Time
+	next := o
+	next.Counts = func(b tasks.BatchStats) { away = nil; o.Counts(b) }
+	next.Away = func(why error, at time.Time) { away, since = why, at; o.Away(why, at) }
+	b, err := store.WaitObserved(ctx, id, next)
 	switch {
 	case err == nil:
 		return b, nil
@@ -263,7 +284,14 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 		return b, fmt.Errorf("interrupted; the batch itself continues, and kooworker batch watch %s continues waiting", id)
 	case ctx.Err() != nil:
 		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, humanize.Duration(timeout), b.Queued, humanize.Count(b.Total, "tasks"), humanize.Plural(b.Queued, "is", "are"))
-		return b, commandError{err, exitTimeout, "check that a worker runs; kooworker batch watch " + b.ID + " continues waiting"}
+		hint := "check that a worker runs"
+		if away != nil {
+			hint = awayText(away, since) + ": " + outage.Hint(away)
+		}
+		return b, commandError{err, exitTimeout, hint + "; kooworker batch watch " + id + " continues waiting"}
+	case away != nil:
+		hint := outage.Hint(err) + "; the batch itself goes on when Redis is back, and kooworker batch watch " + id + " continues waiting"
+		return b, commandError{fmt.Errorf("stopped waiting for batch %s: %s", id, awayText(away, since)), exitFailed, hint}
 	}
 	return b, redisError(err)
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/forecast"
+	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -46,4 +49,35 @@ func explain(err error, cause overview.Cause) error {
 	}
 	timedOut.hint = fmt.Sprintf("%s: %s", cause.Text, cause.Hint)
 	return timedOut
+}
+
+// awayNotice tells those who wait for a batch that Redis does not answer, once each time.
+type awayNotice struct {
+	id     string
+	out    io.Writer
+	isAway bool
+}
+
+// tell returns what it says, which may change while Redis is away.
+func (n *awayNotice) tell(why error, since time.Time) string {
+	text := awayText(why, since)
+	if !n.isAway {
+		n.isAway = true
+		fmt.Fprintf(n.out, "batch %s: %s\nhint: %s\n", n.id, text, outage.Hint(why))
+	}
+	return text
+}
+
+// back says that Redis is back, and reports whether it was away.
+func (n *awayNotice) back() (wasAway bool) {
+	if wasAway = n.isAway; wasAway {
+		n.isAway = false
+		fmt.Fprintf(n.out, "batch %s: Redis answers again\n", n.id)
+	}
+	return wasAway
+}
+
+// awayText says that Redis does not answer, as kooworker status does.
+func awayText(why error, since time.Time) string {
+	return strings.TrimSuffix(overview.Unreachable(why).Text, ".") + ", since " + since.Local().Format(time.DateTime)
 }

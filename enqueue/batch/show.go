@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,25 +158,41 @@ func (s *Store) unlist(ctx context.Context, expired []string) error {
 
 const (
 	waitInterval = 200 * time.Millisecond // between two reads of Wait
-	maxOutage    = 30 * time.Second       // for which Redis may fail while Wait waits
+	maxOutage    = time.Minute            // for which Redis may fail while Wait waits
+	readTimeout  = 2 * time.Second        // of one such read after the first
 )
+
+// Observer is told how a wait gets on. Each field may be nil.
+type Observer struct {
+	// Counts gets each reading of the counts.
+	Counts func(tasks.BatchStats)
+	// Away gets why Redis did not answer a reading, and when it answered last. It is called
+	// for each reading that fails, every few seconds at most. The next call of Counts says that
+	// Redis is back.
+	Away func(why error, since time.Time)
+}
 
 // Wait waits until the batch is done or ctx ends. It calls observe, unless that is
 // nil, with each reading of the counts. Once it has read the counts it keeps
 // trying while Redis fails, for up to maxOutage.
 func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchStats)) (tasks.BatchStats, error) {
+	return s.WaitObserved(ctx, id, Observer{Counts: observe})
+}
+
+// WaitObserved is Wait, and also tells of a Redis that fails.
+func (s *Store) WaitObserved(ctx context.Context, id string, o Observer) (tasks.BatchStats, error) {
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	var last tasks.BatchStats
 	readAt := time.Now()
 	for {
-		stats, err := cancelable.Call(ctx, func() (tasks.BatchStats, error) { return s.Show(ctx, id) })
-		_, missing := errors.AsType[*NotFoundError](err)
+		stats, why := s.read(ctx, id, last.ID != "")
+		_, missing := errors.AsType[*NotFoundError](why)
 		switch {
-		case err == nil:
+		case why == nil:
 			last, readAt = stats, time.Now()
-			if observe != nil {
-				observe(last)
+			if o.Counts != nil {
+				o.Counts(last)
 			}
 			if last.Done {
 				return last, nil
@@ -183,7 +200,9 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 		case ctx.Err() != nil:
 			return last, ctx.Err()
 		case missing || last.ID == "" || time.Since(readAt) > maxOutage:
-			return last, err
+			return last, why
+		case o.Away != nil:
+			o.Away(cmp.Or(errors.Unwrap(why), why), readAt)
 		}
 		select {
 		case <-ctx.Done():
@@ -191,4 +210,19 @@ func (s *Store) Wait(ctx context.Context, id string, observe func(tasks.BatchSta
 		case <-tick.C:
 		}
 	}
+}
+
+// read reads the counts for Wait. It is bounded in time, so that a Redis that hangs is known as
+// such soon: go-redis would try several times. The first reading may have to connect first.
+func (s *Store) read(ctx context.Context, id string, isBounded bool) (tasks.BatchStats, error) {
+	if !isBounded {
+		return cancelable.Call(ctx, func() (tasks.BatchStats, error) { return s.Show(ctx, id) })
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errors.New("no answer within "+readTimeout.String()))
+	defer cancel()
+	stats, err := cancelable.Call(ctx, func() (tasks.BatchStats, error) { return s.Show(ctx, id) })
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("read batch %s: %w", id, context.Cause(ctx))
+	}
+	return stats, err
 }

@@ -41,6 +41,7 @@ type Progress struct {
 	foreseen float64 // the speed to expect before one is measured, per second; 0: not known
 	fastest  float64 // the speed that is possible, per second; 0: not known
 	detail   string
+	halted   string // why nothing is known of what is done now; empty: something is
 	started  time.Time
 	ended    time.Time // zero until Finish
 	counts   speed     // of done
@@ -95,6 +96,19 @@ func (p *Progress) SetSpeed(expected, fastest float64) {
 
 // SetDetail sets the text at the end of the line, such as "12 rejected".
 func (p *Progress) SetDetail(text string) { p.update(func() { p.detail = text }) }
+
+// Halt says why nothing is known of what is done now: until it is called with an empty text, no
+// speed and no remaining time are shown, since both would sink without end.
+func (p *Progress) Halt(why string) {
+	p.update(func() {
+		if p.halted != "" && why == "" {
+			p.counts, p.shares = speed{}, speed{} // what was done meanwhile came at once
+			p.counts.add(time.Now(), float64(p.done))
+			p.shares.add(time.Now(), p.share)
+		}
+		p.halted = why
+	})
+}
 
 func (p *Progress) update(change func()) {
 	p.mu.Lock()
@@ -200,9 +214,12 @@ func (p *Progress) line() string {
 		count = fmt.Sprintf("%d of %s", p.done, humanize.Count(p.total, p.unit))
 	}
 	parts := []string{count}
-	if p.ended.IsZero() {
+	switch {
+	case p.halted != "":
+		return count + ", " + p.halted
+	case p.ended.IsZero():
 		parts = append(parts, p.current()...)
-	} else {
+	default:
 		parts = append(parts, p.average()...)
 	}
 	if p.detail != "" {

@@ -52,6 +52,25 @@ func TestProgress_Lines(t *testing.T) {
 			"594750 of 1000000 tasks, 59475/s, 7 s left",
 			"762500 of 1000000 tasks, 61000/s, in 12.5 s",
 		}},
+		"halted": {ProgressOptions{Unit: "tasks", Total: 1_000}, func(p *Progress) {
+			during(9*time.Second, steadily(p, 10))
+			p.Halt("Redis does not answer")
+			wait(30 * time.Second)
+			p.Set(300)
+			p.Halt("")
+			during(9*time.Second, func(elapsed time.Duration) { p.Set(300 + int64(20*elapsed.Seconds())) })
+		}, []string{
+			"47 of 1000 tasks, 9.4/s, 101 s left",
+			"90 of 1000 tasks, Redis does not answer",
+			"90 of 1000 tasks, Redis does not answer",
+			"90 of 1000 tasks, Redis does not answer",
+			"90 of 1000 tasks, Redis does not answer",
+			"90 of 1000 tasks, Redis does not answer",
+			"90 of 1000 tasks, Redis does not answer",
+			"315 of 1000 tasks, 15/s, 46 s left",
+			"415 of 1000 tasks, 19/s, 31 s left",
+			"480 of 1000 tasks, 10/s, in 48.0 s",
+		}},
 		"with a share": {ProgressOptions{Unit: "lines", Every: 20 * time.Second}, func(p *Progress) {
 			during(61*time.Second, func(elapsed time.Duration) {
 				p.Set(int64(elapsed / time.Second))
