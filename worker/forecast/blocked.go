@@ -60,7 +60,7 @@ func (f *Forecaster) blockedOf(ctx context.Context, id string, kinds []tasks.Kin
 			texts = append(texts, pause.Of(queue)) // not of the lane: all tasks of the batch are in that one
 			hints = append(hints, "kooworker queue resume "+queue)
 		}
-		calls = append(calls, callOf(kindOf[queue]))
+		calls = append(calls, overview.CallOf(kindOf[queue]))
 	}
 	if len(texts) > 0 {
 		return overview.Cause{Text: strings.Join(texts, "; "), Hint: strings.Join(hints, "; ")}, nil

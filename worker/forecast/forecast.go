@@ -19,8 +19,6 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
-	"github.com/kooworker/kooworker/worker/forecast/draintime"
-	"github.com/kooworker/kooworker/worker/gate"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -75,7 +73,7 @@ func forecastOf(quota fleet.Quota, recent batch.Recent) Forecast {
 	if recent.IsStalled {
 		return Forecast{Unknown: "nothing was done in the last minute"}
 	}
-	out := Forecast{Fastest: modelOf(quota, recent).Rate()}
+	out := Forecast{Fastest: overview.ModelOf(quota, recent).Rate()}
 	if out.Rate = recent.Rate(); out.Rate == 0 {
 		out.Rate = out.Fastest
 		return out
@@ -85,42 +83,6 @@ func forecastOf(quota fleet.Quota, recent batch.Recent) Forecast {
 		out.Rate, out.IsMeasured = out.Fastest, false
 	}
 	return out
-}
-
-// modelOf returns the model of a batch. The latest receipts say which calls its tasks make,
-// and how many.
-func modelOf(quota fleet.Quota, recent batch.Recent) draintime.Model {
-	var calls []gate.Kind
-	for _, kind := range recent.Kinds {
-		if call := callOf(kind); call != "" {
-			calls = append(calls, call)
-		}
-	}
-	m := draintime.Model{Quota: quota.Limit(calls...)}
-	switch attempts, ended := float64(recent.Attempts), float64(recent.Tasks); {
-	case ended == 0: // each task counts as one call
-	case attempts == 0:
-		m.Quota = 0 // these tasks need no calls, so the quota does not limit them
-	case attempts > ended:
-		m.FailureShare = 1 - ended/attempts
-	default:
-		m.CallsPerAttempt = attempts / ended
-	}
-	return m
-}
-
-// callOf returns the call that a task makes once at least, "" if it need not make any.
-func callOf(kind tasks.Kind) gate.Kind {
-	switch kind {
-	case tasks.KindDeviceUnbind:
-		return gate.Unbind
-	case tasks.KindLockRelease:
-		return gate.Release
-	case tasks.KindUserOffboard:
-		return gate.List
-	default:
-		return ""
-	}
 }
 
 // Batch is what is known of a batch.

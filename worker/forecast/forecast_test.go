@@ -85,7 +85,7 @@ func TestModelOf(t *testing.T) {
 		{[]tasks.Kind{tasks.KindLockRelease, tasks.KindDeviceUnbind}, 0},
 		{[]tasks.Kind{tasks.KindLockSweep, tasks.KindDeviceUnbind}, 200}, // a sweep makes no calls
 	} {
-		if got := modelOf(quota, batch.Recent{Kinds: tc.kinds}).Quota; got != tc.want {
+		if got := overview.ModelOf(quota, batch.Recent{Kinds: tc.kinds}).Quota; got != tc.want {
 			t.Errorf("%v: %g calls a second; want %g", tc.kinds, got, tc.want)
 		}
 	}
@@ -124,7 +124,7 @@ func TestCallOf(t *testing.T) {
 	t.Parallel()
 	calls := map[gate.Kind]bool{}
 	for _, kind := range tasks.Kinds() {
-		if call := callOf(kind); call != "" {
+		if call := overview.CallOf(kind); call != "" {
 			calls[call] = true
 		}
 	}

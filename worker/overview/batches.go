@@ -3,9 +3,7 @@ package overview
 import (
 	"cmp"
 	"context"
-	"math"
 	"slices"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -27,7 +25,8 @@ type Batches struct {
 type Batch struct {
 	tasks.BatchStats
 	Late bool `json:"late"`
-	// Rate is how many of its tasks have ended a second lately, 0 if that is not known.
+	// Rate is how many of its tasks have ended a second lately, and not more than the quota
+	// allows; 0 if that is not known, or if their calls are not made.
 	Rate float64 `json:"rate"`
 	// LeftSeconds is about how long the rest takes at this rate, 0 if that is not known.
 	LeftSeconds int64 `json:"left_seconds"`
@@ -35,8 +34,10 @@ type Batch struct {
 	Held *batch.Hold `json:"held,omitempty"`
 }
 
-// readBatches reads the open batches, and of some how they get on.
-func readBatches(ctx context.Context, rdb redis.UniversalClient, now time.Time, rates int) (Batches, error) {
+// readBatches reads the open batches, and of some how they get on. The workers and the quota
+// must have been read before.
+func (v *Overview) readBatches(ctx context.Context, rdb redis.UniversalClient, rates int) (Batches, error) {
+	now := v.At
 	store := batch.NewStore(rdb)
 	ongoing, err := store.Ongoing(ctx)
 	out := Batches{Open: len(ongoing), Tasks: make(map[string]int64)}
@@ -76,9 +77,7 @@ func readBatches(ctx context.Context, rdb redis.UniversalClient, now time.Time, 
 		if err != nil {
 			return out, err
 		}
-		if b.Rate = recent.Rate(); b.Rate > 0 && b.Queued > 0 {
-			b.LeftSeconds = int64(math.Ceil(float64(b.Queued) / b.Rate))
-		}
+		v.setRate(b, recent)
 	}
 	return out, nil
 }

@@ -67,16 +67,26 @@ func Standstill(ctx context.Context, rdb redis.UniversalClient, calls []gate.Kin
 	if err := v.readWorkers(ctx, rdb); err != nil {
 		return Cause{}, err
 	}
-	v.Gate.Stopped = slices.DeleteFunc(v.Gate.Stopped, func(s Stopped) bool { return !slices.Contains(calls, s.Call) || !makeNone(v.Workers.List, s.Call) })
-	all := v.noWorkers()
+	return v.standstill(calls), nil
+}
+
+// standstill is Standstill of the workers that were read.
+func (v *Overview) standstill(calls []gate.Kind) Cause {
+	only := Overview{Workers: v.Workers}
+	for _, s := range v.Gate.Stopped {
+		if slices.Contains(calls, s.Call) && makeNone(v.Workers.List, s.Call) {
+			only.Gate.Stopped = append(only.Gate.Stopped, s)
+		}
+	}
+	all := only.noWorkers()
 	if !slices.ContainsFunc(v.Workers.List, func(r fleet.Report) bool { return r.Problem == "" }) {
-		all = append(all, v.workersIdle()...)
+		all = append(all, only.workersIdle()...)
 	}
-	all = append(all, v.callsStopped()...)
+	all = append(all, only.callsStopped()...)
 	if len(all) == 0 {
-		return Cause{}, nil
+		return Cause{}
 	}
-	return all[0], nil
+	return all[0]
 }
 
 // workersIdle are workers that take no tasks.

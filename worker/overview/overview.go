@@ -35,6 +35,7 @@ type Overview struct {
 	Unread []string `json:"unread,omitempty"`
 
 	unread map[string]bool // the names of these parts
+	limits fleet.Quota
 }
 
 // Workers are the workers that have sent a heartbeat in the last few seconds.
@@ -115,7 +116,7 @@ func Read(ctx context.Context, rdb redis.UniversalClient, o Options) (Overview, 
 		{"queues", func() (err error) { v.Queues, err = ReadQueues(ctx, rdb, false); return err }},
 		{"retries", func() (err error) { v.Retries, err = readRetries(ctx, rdb, o.SampleRetries); return err }},
 		{"dead", func() (err error) { v.Dead, err = deadletter.NewStore(rdb).Counts(ctx); return err }},
-		{"batches", func() (err error) { v.Batches, err = readBatches(ctx, rdb, v.At, o.BatchRates); return err }},
+		{"batches", func() (err error) { v.Batches, err = v.readBatches(ctx, rdb, o.BatchRates); return err }},
 		{"locks", func() error { return v.readLocks(ctx, rdb, o.Grace) }},
 	} {
 		if err := part.read(); err != nil {
@@ -188,8 +189,12 @@ func indexOf(all []Stopped, s fleet.Stopped) int {
 	return slices.IndexFunc(all, func(other Stopped) bool { return other.Call == s.Call && other.Reason == s.Reason })
 }
 
-// makeNone reports whether none of the workers makes calls of a kind, as far as they know.
+// makeNone reports whether none of the workers makes calls of a kind, as far as they know. A
+// quota is that of all workers: if one has seen that it is used up, the others see it soon.
 func makeNone(reports []fleet.Report, kind gate.Kind) bool {
+	if indexOf(MergeStopped(reports), fleet.Stopped{Call: kind, Reason: tasks.Throttled}) >= 0 {
+		return true
+	}
 	isIt := func(s fleet.Stopped) bool { return s.Call == kind }
 	return !slices.ContainsFunc(reports, func(r fleet.Report) bool {
 		return !slices.ContainsFunc(r.Stopped, isIt) && !slices.ContainsFunc(r.Untested, isIt)
@@ -199,7 +204,7 @@ func makeNone(reports []fleet.Report, kind gate.Kind) bool {
 func (v *Overview) readQuota(ctx context.Context, rdb redis.UniversalClient) error {
 	v.Quota.Calls = make(map[gate.Kind]CallQuota)
 	limits, err := fleet.ReadQuota(ctx, rdb)
-	v.Quota.Shared, v.Quota.Ceiling = limits.Shared, limits.Ceiling
+	v.limits, v.Quota.Shared, v.Quota.Ceiling = limits, limits.Shared, limits.Ceiling
 	for _, kind := range gate.Kinds() {
 		q := CallQuota{Limit: limits.Kinds[kind]}
 		for _, r := range v.Workers.List {
