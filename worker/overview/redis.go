@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
@@ -41,10 +42,10 @@ func readRedis(ctx context.Context, rdb redis.UniversalClient) (Redis, error) {
 	r := Redis{Up: true, Seconds: time.Since(began).Seconds(), at: at.UTC()}
 	r.Problems, _ = redischeck.Find(ctx, rdb)
 	var memory, server *redis.StringCmd
-	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each answer has its error
+	asynqx.EachReply(rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		memory, server = p.Info(ctx, "memory"), p.Info(ctx, "server")
 		return nil
-	})
+	}))
 	inMemory := redischeck.ParseInfo(memory.Val())
 	r.UsedBytes, _ = strconv.ParseInt(inMemory["used_memory"], 10, 64)
 	r.MaxBytes, _ = strconv.ParseInt(inMemory["maxmemory"], 10, 64)
