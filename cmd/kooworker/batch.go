@@ -16,7 +16,6 @@ import (
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/forecast"
-	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -286,11 +285,11 @@ func waitForBatch(e *env, store *batch.Store, id string, timeout time.Duration, 
 		err = fmt.Errorf("batch %s is not done after %s: %d of %s %s queued", b.ID, humanize.Duration(timeout), b.Queued, humanize.Count(b.Total, "tasks"), humanize.Plural(b.Queued, "is", "are"))
 		hint := "check that a worker runs"
 		if away != nil {
-			hint = awayText(away, since) + ": " + outage.Hint(away)
+			hint = awayText(away, since) + ": " + overview.Unreachable(away).Hint
 		}
 		return b, commandError{err, exitTimeout, hint + "; kooworker batch watch " + id + " continues waiting"}
 	case away != nil:
-		hint := outage.Hint(err) + "; the batch itself goes on when Redis is back, and kooworker batch watch " + id + " continues waiting"
+		hint := overview.Unreachable(away).Hint + "; kooworker batch watch " + id + " continues waiting"
 		return b, commandError{fmt.Errorf("stopped waiting for batch %s: %s", id, awayText(away, since)), exitFailed, hint}
 	}
 	return b, redisError(err)

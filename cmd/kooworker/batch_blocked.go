@@ -9,7 +9,6 @@ import (
 
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/forecast"
-	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/overview"
 )
 
@@ -63,7 +62,7 @@ func (n *awayNotice) tell(why error, since time.Time) string {
 	text := awayText(why, since)
 	if !n.isAway {
 		n.isAway = true
-		fmt.Fprintf(n.out, "batch %s: %s\nhint: %s\n", n.id, text, outage.Hint(why))
+		fmt.Fprintf(n.out, "batch %s: %s\nhint: %s\n", n.id, text, overview.Unreachable(why).Hint)
 	}
 	return text
 }

@@ -217,12 +217,13 @@ func (s status) callsText(kind gate.Kind) string {
 	if len(reasons) > 0 {
 		text += "; stopped: " + strings.Join(reasons, ", ")
 	}
+	parts := []string{text}
 	for _, old := range s.Gate.Untested {
 		if old.Call == kind {
-			text += fmt.Sprintf("; the next task of %s tries whether they pass (%s when the last one came)", humanize.Count(old.Workers, "workers"), old.Reason)
+			parts = append(parts, fmt.Sprintf("the next task of %s tries whether they pass (%s when the last one came)", humanize.Count(old.Workers, "workers"), old.Reason))
 		}
 	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 func (s status) redisText() string {
