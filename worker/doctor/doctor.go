@@ -49,7 +49,7 @@ type Config struct {
 	Missing func(ctx context.Context, batch string) ([]batch.Missing, error)
 	// Quick leaves out what reads every task.
 	Quick bool
-	// OnScan is called with how many keys were read so far. Default: nothing is called.
+	// OnScan is called with how many keys and waiting IDs were read so far. Default: nothing is called.
 	OnScan func(read int64)
 	// Logger receives what Fix does. Default: none.
 	Logger *zap.Logger
