@@ -1,8 +1,11 @@
 package doctor_test
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
@@ -38,4 +41,31 @@ func TestTasks_PendingWithoutATask(t *testing.T) {
 	b.waitSince(tasks.QueueUnbind, "another", time.Second)
 	b.cfg.Quick = false
 	b.run().want("tasks.leaked", doctor.OK, "no ID lacks its task")
+}
+
+// A lease of an ID that has no task, and an active task without a lease: one call of Fix repairs both,
+// and says when the task is put back.
+func TestFix_LeaseOfNoTask(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.enqueue(tasks.QueueUnbind, "x")
+	b.must(b.rdb.RPopLPush(t.Context(), asynqx.PendingKey(tasks.QueueUnbind), asynqx.ActiveKey(tasks.QueueUnbind)).Err())
+	b.must(b.rdb.HSet(t.Context(), asynqx.TaskKey(tasks.QueueUnbind, "x"), "state", "active").Err())
+	b.must(b.rdb.ZAdd(t.Context(), asynqx.LeaseKey(tasks.QueueUnbind), redis.Z{Score: float64(time.Now().Add(-time.Hour).Unix()), Member: "ghost"}).Err())
+	d, err := doctor.New(b.cfg)
+	b.must(err)
+	d.Run(t.Context())
+	fixed, err := d.Fix(t.Context())
+	b.must(err)
+	var texts []string
+	for _, f := range fixed {
+		texts = append(texts, f.Text)
+	}
+	text := strings.Join(texts, "\n")
+	for _, want := range []string{"gave a lease to 1 active task without one; if its worker is dead", "in two minutes", "removed 1 ID without a task"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("Fix says %q; want %q", text, want)
+		}
+	}
+	b.run().want("tasks.active", doctor.OK)
 }

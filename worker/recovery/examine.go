@@ -165,13 +165,13 @@ func (x *examination) look(ctx context.Context) error {
 func (x *examination) lookInto(ctx context.Context, q queue, now time.Time, isListed bool) error {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	var pending, active, scheduled, retry, archived, leases *redis.IntCmd
+	var pending, active, scheduled, retry, archived *redis.IntCmd
 	var firstArchived *redis.StringSliceCmd
 	var expired *redis.ZSliceCmd
 	_, err := x.r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 		pending, active = p.LLen(limited, asynqx.PendingKey(q.name)), p.LLen(limited, asynqx.ActiveKey(q.name))
 		scheduled, retry = p.ZCard(limited, asynqx.ScheduledKey(q.name)), p.ZCard(limited, asynqx.RetryKey(q.name))
-		archived, leases = p.ZCard(limited, asynqx.ArchivedKey(q.name)), p.ZCard(limited, asynqx.LeaseKey(q.name))
+		archived = p.ZCard(limited, asynqx.ArchivedKey(q.name))
 		firstArchived = p.ZRange(limited, asynqx.ArchivedKey(q.name), 0, maxFaultIDs-1)
 		expired = p.ZRangeByScoreWithScores(limited, asynqx.LeaseKey(q.name), &redis.ZRangeBy{
 			Min: "-inf", Max: strconv.FormatInt(now.Add(-overdue).Unix(), 10), Count: mostFetched,
@@ -194,9 +194,7 @@ func (x *examination) lookInto(ctx context.Context, q queue, now time.Time, isLi
 		return err
 	}
 	x.addItems(q, Requeued, items)
-	if active.Val() == leases.Val() {
-		return nil
-	}
+	// A lease without a task may even out a task without a lease, so the numbers do not tell.
 	for first := int64(0); first < active.Val(); first += orphanChunk {
 		ids, err := x.r.run(ctx, unleasedCmd, []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}, first, first+orphanChunk-1).StringSlice()
 		if err != nil {
