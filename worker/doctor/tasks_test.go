@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/deadletter"
 	"github.com/kooworker/kooworker/worker/doctor"
 	"github.com/kooworker/kooworker/worker/fleet"
 )
@@ -68,4 +70,32 @@ func TestFix_LeaseOfNoTask(t *testing.T) {
 		}
 	}
 	b.run().want("tasks.active", doctor.OK)
+}
+
+// What Fix has made a dead letter of waits for a worker that parks it, and is a dead letter all
+// the same.
+func TestFix_ArchivedIsADeadLetter(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, id := range []string{"a", "b"} {
+		b.enqueue(tasks.QueueUnbind, id)
+		b.must(asynq.NewInspectorFromRedisClient(b.rdb).ArchiveTask(tasks.QueueUnbind, id))
+	}
+	d, err := doctor.New(b.cfg)
+	b.must(err)
+	d.Run(t.Context())
+	_, err = d.Fix(t.Context())
+	b.must(err)
+	stats, err := deadletter.NewStore(b.rdb).Stats(t.Context(), deadletter.Filter{})
+	b.must(err)
+	if stats.Total != 2 {
+		t.Fatalf("dead stats counts %d; want 2", stats.Total)
+	}
+	f := b.run()
+	f.want("dead.letters", doctor.Warning, "2 letters of 2 died as")
+	f.want("dead.letters", doctor.Warning, "2 dead letters wait for a worker, which puts them away", "kooworker worker")
+	b.aWorker("w", fleet.Report{Host: "w", Version: "v1"})
+	if f := b.run(); len(f.byName["dead.letters"]) != 1 {
+		t.Errorf("with a worker: %+v; want one finding, since the worker is about to take them", f.byName["dead.letters"])
+	}
 }
