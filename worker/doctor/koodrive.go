@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,8 @@ func (k *KooDrive) reached(p koodrive.Probe) Finding {
 func (k *KooDrive) tls(p koodrive.Probe, now time.Time) Finding {
 	isPlain := strings.HasPrefix(strings.ToLower(k.Client.BaseURL), "http:")
 	switch {
+	case p.WrongHost:
+		return wrong(hostHint(p.CertificateNames), "the certificate of KooDrive is refused: %s", p.CertificateProblem)
 	case p.CertificateProblem != "":
 		return wrong("if the authority is your own, add its certificate to this machine and to the workers' image (SSL_CERT_FILE, or update-ca-certificates); otherwise have the certificate renewed",
 			"the certificate of KooDrive is refused: %s", p.CertificateProblem)
@@ -136,6 +139,23 @@ func (k *KooDrive) tls(p koodrive.Probe, now time.Time) Finding {
 	default:
 		return Finding{Status: OK, Detail: detail}
 	}
+}
+
+// mostNames is how many names of a certificate are told.
+const mostNames = 5
+
+// hostHint is for a certificate that does not name the host of the URL.
+func hostHint(names []string) string {
+	const check = "check the host in --koodrive-url: "
+	named := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" })
+	if len(named) == 0 {
+		return check + "the certificate names no host (Subject Alternative Name); if the host is right, have one issued that names it"
+	}
+	text := strings.Join(named[:min(len(named), mostNames)], ", ")
+	if more := len(named) - mostNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return check + "the certificate is for " + text + "; if the host is right, another server answers there, or the certificate lacks its name"
 }
 
 // url says whether the answer is KooDrive's.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kooworker/kooworker/internal/httpx"
 	"github.com/kooworker/kooworker/tasks"
 )
 
@@ -21,6 +22,10 @@ type Probe struct { //nolint:errname // it is an Answer, of which the same is sa
 	TLSVersion string
 	// CertificateProblem says why the server's certificate was refused; "" if it was not.
 	CertificateProblem string
+	// WrongHost reports whether the problem is that the certificate does not name the host of the
+	// URL. CertificateNames are the names and addresses that it has.
+	WrongHost        bool
+	CertificateNames []string
 	// Dated reports whether the answer had a Date.
 	Dated bool
 	// Ahead is by how much this machine's clock is before the server's clock, give or take
@@ -50,7 +55,16 @@ func probe(sent, now time.Time, resp *http.Response, err error) Probe {
 	p := Probe{RoundTrip: now.Sub(sent)}
 	if err != nil {
 		if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-			p.CertificateProblem = refused.Err.Error()
+			p.CertificateProblem = httpx.OneLine(refused.Err.Error())
+		}
+		if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+			p.WrongHost = true
+			for _, name := range wrong.Certificate.DNSNames {
+				p.CertificateNames = append(p.CertificateNames, httpx.OneLine(name))
+			}
+			for _, ip := range wrong.Certificate.IPAddresses {
+				p.CertificateNames = append(p.CertificateNames, ip.String())
+			}
 		}
 		return p
 	}
