@@ -24,7 +24,7 @@ func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane
 	lanes := tasks.BatchLanes()
 	waiting := make([][]*redis.IntCmd, len(lanes))
 	var turn *redis.IntCmd
-	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	cmds, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		turn = p.Incr(ctx, lanesKey)
 		for i, l := range lanes {
 			for _, queue := range tasks.QueuesIn(l) {
@@ -33,6 +33,7 @@ func (c *Client) laneOfBatch(ctx context.Context, wanted tasks.Lane) (tasks.Lane
 		}
 		return nil
 	})
+	asynqx.EachReply(cmds, err)
 	best, fewest := -1, int64(0)
 	for i := range lanes {
 		at := int(turn.Val()+int64(i)) % len(lanes)

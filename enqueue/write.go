@@ -238,7 +238,7 @@ func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues 
 	x := exchange{bundles: w.capture.Bundle(scripts)}
 	var written []redis.Cmder
 	var wait *redis.Cmd
-	_, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	cmds, err := w.client.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.SAdd(ctx, asynqx.AllQueuesKey, queues...)
 		for _, bundle := range x.bundles {
 			bundle.EvalSha(ctx, p)
@@ -255,6 +255,7 @@ func (w *chunkWriter) send(ctx context.Context, scripts []asynqx.Script, queues 
 		}
 		return nil
 	})
+	asynqx.EachReply(cmds, err)
 	for _, cmd := range written {
 		if cmd.Err() != nil {
 			return exchange{}, cmd.Err()

@@ -32,7 +32,7 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Hint says what to do about it.
 func (e *UnreachableError) Hint() string {
-	return "check --redis-url, and that the server runs and can be reached from here (redis-cli PING); --startup-timeout waits longer"
+	return outage.Hint(e.Err) + "; --startup-timeout waits longer"
 }
 
 // awaitRedis pings Redis until it answers, with growing pauses.

@@ -29,6 +29,20 @@ func outages(t *testing.T) map[string]func(*redistest.Server) (comeBack func()) 
 		"frozen": func(s *redistest.Server) func() { s.Freeze(); return s.Thaw },
 		"killed": func(s *redistest.Server) func() { s.Kill(); return s.Restart },
 		"full":   func(s *redistest.Server) func() { setMaxMemory(t, s, "1"); return func() { setMaxMemory(t, s, "0") } },
+		// Redis answers to the worker's login with an error.
+		"password changed": func(s *redistest.Server) func() {
+			rdb := s.Client()
+			give := func(password string) {
+				if err := rdb.Do(t.Context(), "ACL", "SETUSER", "w", "resetpass", ">"+password).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			give("new")
+			if err := rdb.ClientKillByFilter(t.Context(), "USER", "w").Err(); err != nil {
+				t.Fatal(err)
+			}
+			return func() { give("old") }
+		},
 	}
 }
 
@@ -46,11 +60,11 @@ const maxOutageLines = 20
 // until all that it had in flight is done.
 func testLogOfOutage(t *testing.T, leave func(*redistest.Server) (comeBack func()), outage time.Duration) {
 	t.Helper()
-	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always", "--user", "w", "on", ">old", "~*", "&*", "+@all")
 	api := newFakeAPI(t, 50*time.Millisecond)
 	rdb := server.Client()
 	p := newProducer(t, rdb)
-	worker := startWorker(t, server, api.URL, "--concurrency", "16", "--log-successes=false")
+	worker := startWorker(t, server, api.URL, "--concurrency", "16", "--log-successes=false", "--redis-url", "redis://w:old@"+server.Addr())
 	logOf(t, worker)
 	p.enqueueMany(t, 1000)
 	stop := p.stream(t.Context(), 50)

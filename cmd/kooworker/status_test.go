@@ -43,6 +43,8 @@ func TestStatus_NamesTheCause(t *testing.T) {
 		"dead letters": {act: parkThree, cause: "3 dead letters: 1 forbidden, 1 invalid, 1 rejected", hint: "kooworker dead replay --reason forbidden"},
 		"Redis is down": {act: kill,
 			cause: "Redis does not answer: ", hint: "redis-cli PING", code: exitFailed},
+		"Redis is full": {act: func(t *testing.T, server *redistest.Server) { t.Helper(); setMaxMemory(t, server, "1") },
+			cause: "Redis refuses to serve: OOM", hint: "Redis is full"},
 		"Redis hangs": {act: freeze,
 			cause: "Redis does not answer: no answer within 2s", hint: "redis-cli PING", code: exitFailed},
 	} {

@@ -94,7 +94,7 @@ func (c coalescer) roundTrip(ctx context.Context, _ route, batch []sending) ([]s
 	if p.Len() > 0 {
 		ctx, cancel := context.WithDeadline(ctx, until)
 		defer cancel()
-		_, _ = p.Exec(ctx)
+		EachReply(p.Exec(ctx))
 	}
 	return nil, nil
 }

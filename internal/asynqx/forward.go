@@ -74,12 +74,12 @@ func (f *forwardLook) look(ctx context.Context) {
 	var mu sync.Mutex
 	EachMaster(ctx, f.rdb, f.keys, func(key string) string { return key }, func(keys []string) {
 		replies := make([]*redis.IntCmd, len(keys))
-		_, _ = f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each reply has its error
+		EachReply(f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, key := range keys {
 				replies[i] = p.Exists(ctx, key)
 			}
 			return nil
-		})
+		}))
 		mu.Lock()
 		defer mu.Unlock()
 		for i, reply := range replies {

@@ -59,9 +59,12 @@ func syncerHook(next redis.ProcessHook) redis.ProcessHook {
 }
 
 // serverErrors are the beginnings of the errors of a Redis that answers but cannot
-// serve.
+// serve, or not us: somebody may be about to change the password.
+//
+//nolint:gosec // G101: these are Redis' error codes, not credentials
 var serverErrors = []string{
 	"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN ",
+	"NOAUTH ", "WRONGPASS ", "ERR Protocol error: unauthenticated ", // of a command with many arguments
 	"ERR Script attempted to access a non local key", // in a cluster, while a slot moves
 }
 

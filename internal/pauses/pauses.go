@@ -109,10 +109,10 @@ func Read(ctx context.Context, rdb redis.UniversalClient) (Lanes, error) {
 func read(ctx context.Context, rdb redis.UniversalClient) (Lanes, time.Time, error) {
 	var answers func() (Lanes, error)
 	var now *redis.TimeCmd
-	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each answer has its error
+	asynqx.EachReply(rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		answers, now = ReadIn(ctx, p), p.Time(ctx)
 		return nil
-	})
+	}))
 	lanes, err := answers()
 	if err == nil {
 		err = now.Err()

@@ -145,7 +145,7 @@ func (d *Dashboard) showError(w http.ResponseWriter, r *http.Request, user acces
 	case isRequest, isField:
 		status = http.StatusBadRequest
 	case errors.Is(err, errAway), asynqx.IsUnavailable(err):
-		cause := overview.Unreachable(errors.New(strings.TrimPrefix(err.Error(), errAway.Error()+": ")))
+		cause := overview.Unreachable(err)
 		p = problem{Text: cause.Text, Hint: cause.Hint}
 		d.cfg.Logger.Warn("a page cannot be shown", zap.String("path", r.URL.Path), zap.Error(err))
 	default:

@@ -130,7 +130,7 @@ func runAll(ctx context.Context, rdb redis.UniversalClient, script *redis.Script
 		asynqx.SendOnce(ctx, p, isCluster, replies[i])
 	}
 	others(p)
-	_, _ = p.Exec(ctx) // each reply has its error
+	asynqx.EachReply(p.Exec(ctx))
 	var first error
 	for i, c := range calls {
 		if asynqx.IsNoScript(replies[i].Err()) {

@@ -24,10 +24,10 @@ func Keys(queues []string) []string {
 	return keys
 }
 
-// ask asks each master that has one of the keys for a write that changes nothing: it would
+// Ask asks each master that has one of the keys for a write that changes nothing: it would
 // only update a member of a sorted set that is not there. An error that is not about Redis,
-// such as a missing permission, is an answer too.
-func ask(ctx context.Context, rdb redis.UniversalClient, keys []string) error {
+// such as a missing permission, is an answer too. The error has all those of Redis.
+func Ask(ctx context.Context, rdb redis.UniversalClient, keys []string) error {
 	var mu sync.Mutex
 	var failed []error
 	asynqx.EachMaster(ctx, rdb, keys, func(key string) string { return key }, func(keys []string) {

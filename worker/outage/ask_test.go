@@ -18,7 +18,7 @@ func TestAsk_RedisThatCannotServe(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	rdb := server.Client()
-	if err := ask(t.Context(), rdb, Keys([]string{"unbind", "release"})); err != nil {
+	if err := Ask(t.Context(), rdb, Keys([]string{"unbind", "release"})); err != nil {
 		t.Errorf("%v; want an answer", err)
 	}
 	if n := rdb.DBSize(t.Context()).Val(); n != 0 {
@@ -35,13 +35,13 @@ func TestAsk_RedisThatCannotServe(t *testing.T) {
 		"read-only": {{"REPLICAOF", "127.0.0.1", "1"}, {"REPLICAOF", "NO", "ONE"}},
 	} {
 		do(trouble[0]...)
-		err := ask(t.Context(), rdb, Keys([]string{"unbind"}))
+		err := Ask(t.Context(), rdb, Keys([]string{"unbind"}))
 		if err == nil || strings.HasPrefix(Hint(err), "check --redis-url") {
 			t.Errorf("%s: %v; want an error with a hint of its own", name, err)
 		}
 		do(trouble[1]...)
 	}
-	if err := ask(t.Context(), rdb, Keys([]string{"unbind"})); err != nil {
+	if err := Ask(t.Context(), rdb, Keys([]string{"unbind"})); err != nil {
 		t.Errorf("%v; want an answer again", err)
 	}
 }
@@ -60,7 +60,7 @@ func TestAsk_MissingPermissionIsAnAnswer(t *testing.T) {
 	if err := rdb.ZAddXX(t.Context(), "k", redis.Z{Member: "m"}).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
 		t.Fatalf("%v; want NOPERM", err)
 	}
-	if err := ask(t.Context(), rdb, Keys([]string{"unbind"})); err != nil {
+	if err := Ask(t.Context(), rdb, Keys([]string{"unbind"})); err != nil {
 		t.Errorf("%v; want an answer", err)
 	}
 }
@@ -72,11 +72,11 @@ func TestAsk_RedisAway(t *testing.T) {
 	server.Freeze()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := ask(ctx, rdb, Keys([]string{"unbind"})); err == nil || reason(err) != "no answer within 2s" {
+	if err := Ask(ctx, rdb, Keys([]string{"unbind"})); err == nil || reason(err) != "no answer within 2s" {
 		t.Errorf("frozen: %v; want no answer within 2s", err)
 	}
 	server.Kill()
-	err := ask(t.Context(), rdb, Keys([]string{"unbind"}))
+	err := Ask(t.Context(), rdb, Keys([]string{"unbind"}))
 	if err == nil || !strings.Contains(reason(err), "connection refused") || !strings.Contains(Hint(err), "redis-cli PING") {
 		t.Errorf("killed: %v; want connection refused, and a hint", err)
 	}
@@ -91,11 +91,11 @@ func TestAsk_EachMasterOfACluster(t *testing.T) {
 	for i := range 100 {
 		queues = append(queues, fmt.Sprint("q-", i))
 	}
-	if err := ask(t.Context(), rdb, Keys(queues)); err != nil {
+	if err := Ask(t.Context(), rdb, Keys(queues)); err != nil {
 		t.Fatalf("%v; want an answer", err)
 	}
 	c.Masters[1].Kill()
-	err := ask(t.Context(), rdb, Keys(queues))
+	err := Ask(t.Context(), rdb, Keys(queues))
 	if err == nil || !strings.Contains(reason(err), c.Masters[1].Addr()) || strings.Contains(reason(err), c.Masters[0].Addr()) {
 		t.Errorf("%v; want an error that names %s alone", err, c.Masters[1].Addr())
 	}

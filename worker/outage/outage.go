@@ -102,7 +102,7 @@ func (l line) write() {
 // that matters, so that each master of a cluster that has one of them is asked. Until Run
 // is called, all lines are written.
 func New(rdb redis.UniversalClient, keys []string, log *zap.Logger) *Watch {
-	return newWatch(func(ctx context.Context) error { return ask(ctx, rdb, keys) }, log)
+	return newWatch(func(ctx context.Context) error { return Ask(ctx, rdb, keys) }, log)
 }
 
 func newWatch(ask func(ctx context.Context) error, log *zap.Logger) *Watch {

@@ -2,6 +2,7 @@ package overview
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/fleet"
 	"github.com/kooworker/kooworker/worker/gate"
+	"github.com/kooworker/kooworker/worker/outage"
 )
 
 // Cause is one thing that stands in the way, in words for people.
@@ -26,12 +28,17 @@ type Cause struct {
 	Wrong bool `json:"wrong"`
 }
 
-// Unreachable is the cause if Redis does not answer.
+// Unreachable is the cause if Redis does not answer, or with an error only.
 func Unreachable(err error) Cause {
-	return Cause{
-		Text: "Redis does not answer: " + strings.TrimPrefix(err.Error(), "Redis does not answer: "),
-		Hint: "check --redis-url, and that the server runs and can be reached from here (redis-cli PING); workers go on by themselves when it is back",
-	}.wrong()
+	const silent = "Redis does not answer: " // those who return the error may have said so
+	c := Cause{
+		Text: silent + strings.ReplaceAll(err.Error(), silent, ""),
+		Hint: outage.Hint(err) + "; workers go on by themselves when it is back",
+	}
+	if reply, ok := errors.AsType[redis.Error](err); ok {
+		c.Text = "Redis refuses to serve: " + reply.Error()
+	}
+	return c.wrong()
 }
 
 func (c Cause) wrong() Cause { c.Wrong = true; return c }
@@ -40,7 +47,7 @@ func (c Cause) wrong() Cause { c.Wrong = true; return c }
 // some of it, what is lost or late, and last what only slows the work down.
 func (v *Overview) Causes() (all []Cause) {
 	for _, find := range []func() []Cause{
-		v.noWorkers, v.callsStopped, v.workersIdle, v.queuesPaused, v.redisUnfit, v.deadLetters, v.batchesLate, v.sweepsHeldBack, v.failing,
+		v.redisRefuses, v.noWorkers, v.callsStopped, v.workersIdle, v.queuesPaused, v.redisUnfit, v.deadLetters, v.batchesLate, v.sweepsHeldBack, v.failing,
 		v.batchesHeld, v.quotaReached,
 	} {
 		all = append(all, find()...)
@@ -48,8 +55,17 @@ func (v *Overview) Causes() (all []Cause) {
 	return all
 }
 
+// redisRefuses is for a Redis that can be read, and not written to.
+func (v *Overview) redisRefuses() []Cause {
+	if v.Redis.refused == nil {
+		return nil
+	}
+	return []Cause{Unreachable(v.Redis.refused)}
+}
+
+// noWorkers says nothing of a Redis that refuses what is written: workers report there.
 func (v *Overview) noWorkers() []Cause {
-	if v.Workers.Live > 0 {
+	if v.Workers.Live > 0 || v.Redis.refused != nil {
 		return nil
 	}
 	c := Cause{Text: "no worker runs", Hint: "start one with kooworker worker; if one should run, look at its log"}
@@ -61,14 +77,17 @@ func (v *Overview) noWorkers() []Cause {
 
 // Standstill returns why none of some kinds of calls is made: no worker runs, all of them are
 // idle, or they have stopped these calls. The text is empty if that is not so. It takes two
-// round trips.
+// round trips, and a third one if no worker runs.
 func Standstill(ctx context.Context, rdb redis.UniversalClient, calls []gate.Kind) (Cause, error) {
 	var v Overview
 	if err := v.readWorkers(ctx, rdb); err != nil {
 		return Cause{}, err
 	}
 	v.Gate.Stopped = slices.DeleteFunc(v.Gate.Stopped, func(s Stopped) bool { return !slices.Contains(calls, s.Call) || s.Workers < len(v.Workers.List) })
-	all := v.noWorkers()
+	if v.Workers.Live == 0 {
+		v.Redis.refused = outage.Ask(ctx, rdb, outage.Keys(tasks.Queues()))
+	}
+	all := append(v.redisRefuses(), v.noWorkers()...)
 	if !slices.ContainsFunc(v.Workers.List, func(r fleet.Report) bool { return r.Problem == "" }) {
 		all = append(all, v.workersIdle()...)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/kooworker/kooworker/internal/redistest"
 	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/deadletter"
+	"github.com/kooworker/kooworker/worker/gate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -240,5 +242,49 @@ func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	if got := Unreachable(fmt.Errorf("Redis does not answer: %w", errors.New("refused"))); got.Text != "Redis does not answer: refused" || !got.Wrong || got.Hint == "" {
 		t.Errorf("%+v; want the cause once, and a hint", got)
+	}
+}
+
+// Redis answers, and refuses what is written. So no worker can report, and none is missed.
+func TestRead_RedisRefuses(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		spoil      func(*redistest.Server) error
+		text, hint string
+	}{
+		"full": {
+			func(s *redistest.Server) error { return s.Client().ConfigSet(t.Context(), "maxmemory", "1").Err() },
+			"Redis refuses to serve: OOM command not allowed", "Redis is full",
+		},
+		"replica": {
+			func(s *redistest.Server) error { return s.Client().SlaveOf(t.Context(), "127.0.0.1", "1").Err() },
+			"Redis refuses to serve: READONLY", "this Redis is a replica",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			rdb := server.Client()
+			fill(t, rdb)
+			if err := tc.spoil(server); err != nil {
+				t.Fatal(err)
+			}
+			v, err := Read(t.Context(), rdb, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocked, err := Standstill(t.Context(), rdb, []gate.Kind{gate.Unbind})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []Cause{v.Causes()[0], blocked} {
+				if !strings.HasPrefix(c.Text, tc.text) || !strings.Contains(c.Hint, tc.hint) || !c.Wrong {
+					t.Errorf("%+v; want %s, and the hint %s", c, tc.text, tc.hint)
+				}
+			}
+			if slices.ContainsFunc(v.Causes(), func(c Cause) bool { return strings.Contains(c.Text, "no worker runs") }) {
+				t.Errorf("%+v; want nothing said of workers, which cannot report", v.Causes())
+			}
+		})
 	}
 }

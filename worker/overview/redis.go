@@ -8,6 +8,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
+	"github.com/kooworker/kooworker/tasks"
+	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
@@ -23,6 +26,11 @@ type Redis struct {
 	Problems  []redischeck.Problem `json:"problems"`
 	// Error says why Redis does not answer.
 	Error string `json:"error,omitempty"`
+	// Refused says why Redis refuses what workers write, though it answers: it is full, for
+	// example, or a replica. Then workers cannot tell that they run.
+	Refused string `json:"refused,omitempty"`
+
+	refused error
 
 	at time.Time
 }
@@ -39,12 +47,15 @@ func readRedis(ctx context.Context, rdb redis.UniversalClient) (Redis, error) {
 		return Redis{Error: err.Error()}, fmt.Errorf("Redis does not tell its time: %w", err)
 	}
 	r := Redis{Up: true, Seconds: time.Since(began).Seconds(), at: at.UTC()}
+	if r.refused = outage.Ask(ctx, rdb, outage.Keys(tasks.Queues())); r.refused != nil {
+		r.Refused = r.refused.Error()
+	}
 	r.Problems, _ = redischeck.Find(ctx, rdb)
 	var memory, server *redis.StringCmd
-	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each answer has its error
+	asynqx.EachReply(rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		memory, server = p.Info(ctx, "memory"), p.Info(ctx, "server")
 		return nil
-	})
+	}))
 	inMemory := redischeck.ParseInfo(memory.Val())
 	r.UsedBytes, _ = strconv.ParseInt(inMemory["used_memory"], 10, 64)
 	r.MaxBytes, _ = strconv.ParseInt(inMemory["maxmemory"], 10, 64)

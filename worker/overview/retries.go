@@ -77,7 +77,8 @@ func reasonOf(text string) tasks.Reason {
 
 // pipelined sends commands in one round trip. That a key does not exist is no error.
 func pipelined(ctx context.Context, rdb redis.UniversalClient, add func(redis.Pipeliner)) error {
-	cmds, _ := rdb.Pipelined(ctx, func(p redis.Pipeliner) error { add(p); return nil }) // its error is the first, which may be redis.Nil
+	cmds, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error { add(p); return nil }) // its error is the first, which may be redis.Nil
+	asynqx.EachReply(cmds, err)
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
 			return err

@@ -49,14 +49,14 @@ func (r *Repairer) read(ctx context.Context, q queue, in setIndex, seen []redis.
 	out, cmds := make([]item, len(seen)), make([]*redis.SliceCmd, len(seen))
 	// The pipeline's error is that of one command, and may concern that
 	// command's key only. So each command is asked for its own.
-	_, _ = r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+	asynqx.EachReply(r.cfg.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, z := range seen {
 			id, _ := z.Member.(string)
 			out[i] = item{id: id, in: in, score: z.Score}
 			cmds[i] = p.HMGet(ctx, asynqx.TaskKey(q.name, id), asynqx.FieldMsg, asynqx.FieldState, hashAlone, hashCrashesAlone, hashCrashesCalm)
 		}
 		return nil
-	})
+	}))
 	for i, cmd := range cmds {
 		fields, err := cmd.Result()
 		if redis.HasErrorPrefix(err, "WRONGTYPE") {

@@ -47,12 +47,12 @@ func (r *Repairer) look(ctx context.Context) (map[string]sight, error) {
 		questions = append(questions, question{asynqx.LeaseKey(q.name), func(p redis.Pipeliner) { seen[i] = r.ask(limited, p, q) }})
 	}
 	asynqx.EachMaster(limited, r.cfg.Redis, questions, question.keyOf, func(questions []question) {
-		_, _ = r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error { // each reply has its error
+		asynqx.EachReply(r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 			for _, q := range questions {
 				q.ask(p)
 			}
 			return nil
-		})
+		}))
 	})
 	if err := listed.Err(); err != nil && !r.isSilent(err) {
 		return nil, fmt.Errorf("look into the queues: %w", err)

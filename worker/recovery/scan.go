@@ -204,12 +204,12 @@ func (r *Repairer) withoutMessage(ctx context.Context, q queue, in setIndex, at 
 	}
 	has := make([]*redis.BoolCmd, len(pairs)/2)
 	// Each command is asked for its own error: a key that is no hash has no message.
-	_, _ = r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
+	asynqx.EachReply(r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 		for i := range has {
 			has[i] = p.HExists(limited, asynqx.TaskKey(q.name, pairs[2*i]), asynqx.FieldMsg)
 		}
 		return nil
-	})
+	}))
 	var suspects []redis.Z
 	for i, cmd := range has {
 		ok, err := cmd.Result()
