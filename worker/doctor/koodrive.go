@@ -103,12 +103,27 @@ func (k *KooDrive) reached(p koodrive.Probe) Finding {
 		return Finding{Status: Skipped, Detail: "there is no credential to call with: see " + credentialName}
 	case p.CertificateProblem != "":
 		return Finding{Status: Skipped, Detail: "the certificate is refused: see " + tlsName}
+	case p.Status == 0 && p.Connected != "":
+		return wrong(connectedHint(p), "KooDrive does not answer: %s; the connection to %s was made", p.Detail(), p.Connected)
 	case p.Status == 0:
 		return wrong(tasks.Network.Hint(), "KooDrive does not answer: %s", p.Detail())
 	case p.Reason == tasks.Upstream || p.Reason == tasks.TimedOut:
 		return wrong(p.Reason.Hint(), "KooDrive, or a server in front of it, is in trouble: %s", p.Detail())
 	default:
 		return Finding{Status: OK, Detail: fmt.Sprintf("a server answers at that URL, in %s", humanize.Round(p.RoundTrip))}
+	}
+}
+
+// connectedHint is for a call that came as far as a connection. So it has nothing to say of names
+// and firewalls.
+func connectedHint(p koodrive.Probe) string {
+	switch {
+	case !p.Sent:
+		return "TLS was not agreed on: check the port in --koodrive-url, whether what listens there speaks TLS, and what a proxy on the way lets through (HTTPS_PROXY, NO_PROXY)"
+	case p.Reason == tasks.TimedOut:
+		return "what listens there takes the request and answers nothing: tell the operators of KooDrive, or of the proxy or load balancer at that address; if it is only slow, raise --call-timeout"
+	default:
+		return "what listens there closes the connection without an answer: check the port in --koodrive-url, and look at the log of that server, proxy or load balancer"
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -243,4 +244,61 @@ func TestKooDrive_CertificateOfAnotherHost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Something accepts the connection, and that is all. So neither the name nor a firewall is wrong, and
+// the hint says how far the call came.
+func TestKooDrive_ConnectedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		scheme string
+		serve  func(net.Conn)
+		detail string
+		hint   string
+	}{
+		"hangs":        {"http", hang, "no complete answer within", "answers nothing: tell the operators of KooDrive, or of the proxy or load balancer"},
+		"hangs up":     {"http", func(net.Conn) {}, "closed", "closes the connection without an answer"},
+		"hangs in TLS": {"https", hang, "no complete answer within", "TLS was not agreed on: check the port in --koodrive-url"},
+		"no TLS":       {"https", func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, "TLS", "TLS was not agreed on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			addr := b.listen(tc.serve)
+			b.cfg.KooDrive = b.koodriveAt(tc.scheme + "://" + addr)
+			b.cfg.KooDrive.Client.CallTimeout = time.Second
+			f := b.run()
+			f.want("koodrive.reachable", doctor.Error, tc.detail, "the connection to "+addr+" was made", tc.hint)
+			for _, got := range f.byName["koodrive.reachable"] {
+				if strings.Contains(got.Hint, "name resolution") || strings.Contains(got.Hint, "firewall") || strings.Contains(got.Hint, "server's certificate") {
+					t.Errorf("%+v; want no word of name resolution, firewall and certificate", got)
+				}
+			}
+		})
+	}
+}
+
+// hang reads until the client hangs up.
+func hang(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// listen hands every connection to a function, and closes it after that.
+func (b *bundle) listen(serve func(net.Conn)) (addr string) {
+	b.t.Helper()
+	ln, err := (&net.ListenConfig{}).Listen(b.t.Context(), "tcp", "127.0.0.1:0")
+	b.must(err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				serve(conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	b.t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
+	return ln.Addr().String()
 }

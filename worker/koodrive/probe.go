@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
+	"sync"
 	"time"
 
 	"github.com/kooworker/kooworker/internal/httpx"
@@ -26,6 +28,10 @@ type Probe struct { //nolint:errname // it is an Answer, of which the same is sa
 	// URL. CertificateNames are the names and addresses that it has.
 	WrongHost        bool
 	CertificateNames []string
+	// Connected is the address of KooDrive, or of the proxy, to which there was a connection; "" if
+	// there was none. Sent reports whether it could take the request: with https, TLS was agreed on.
+	Connected string
+	Sent      bool
 	// Dated reports whether the answer had a Date.
 	Dated bool
 	// Ahead is by how much this machine's clock is before the server's clock, give or take
@@ -42,12 +48,46 @@ func (c *Client) Probe(ctx context.Context, userID string) Probe {
 		return Probe{Answer: a}
 	}
 	var p Probe
+	var way way
 	p.Answer = c.do(ctx, call{
 		name: "list", method: http.MethodGet, path: "/device", route: "/device", userID: userID, limit: maxList,
+		trace:   way.trace(),
 		observe: func(sent time.Time, resp *http.Response, err error) { p = probe(sent, time.Now(), resp, err) },
 		read:    func(json.RawMessage) error { return nil },
 	})
+	p.Connected, p.Sent = way.reached()
 	return p
+}
+
+// way is how far an exchange has come. A connection may still be made when the exchange has ended.
+type way struct {
+	mu        sync.Mutex
+	connected string
+	sent      bool
+}
+
+func (w *way) set(connected string, sent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.connected, w.sent = connected, sent
+}
+
+func (w *way) reached() (connected string, sent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.connected, w.sent
+}
+
+func (w *way) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GetConn: func(string) { w.set("", false) },
+		ConnectDone: func(_, addr string, err error) {
+			if _, sent := w.reached(); err == nil && !sent {
+				w.set(addr, false)
+			}
+		},
+		GotConn: func(info httptrace.GotConnInfo) { w.set(info.Conn.RemoteAddr().String(), true) },
+	}
 }
 
 // probe describes an exchange.
