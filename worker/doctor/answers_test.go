@@ -7,9 +7,22 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/internal/redistest"
+	"github.com/kooworker/kooworker/tasks"
 	"github.com/kooworker/kooworker/worker/doctor"
 )
+
+// The key of another type is named, with what it is and what it should be.
+func TestQueues_KeyOfAnotherType(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.must(b.rdb.Set(t.Context(), asynqx.PendingKey(tasks.QueueRelease), "x", 0).Err())
+	f := b.run()
+	for _, name := range []string{"queues.stuck", "queues.paused", "tasks.scan"} {
+		f.want(name, doctor.Error, "the key asynq:{release}:pending is a string; want a list", "TYPE", "DEL")
+	}
+}
 
 // A Redis that answers with an error was reached: what it says decides about the hint.
 func TestRedis_AnswersWithAnError(t *testing.T) {
