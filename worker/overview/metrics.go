@@ -57,7 +57,7 @@ var (
 	usedDesc        = desc("kooworker_redis_memory_used_bytes", "Memory that Redis uses.")
 	maxDesc         = desc("kooworker_redis_memory_max_bytes", "Memory that Redis may use; 0 is no limit.")
 	readAtDesc      = desc("kooworker_overview_timestamp_seconds", "When these figures of all workers together were read.")
-	redisUpDesc     = desc("kooworker_redis_up", "1 if Redis has answered this process in the last ten seconds or so.")
+	redisUpDesc     = desc("kooworker_redis_up", "1 if Redis has served this process in the last ten seconds or so: it answers, and takes what is written.")
 	redisSecondDesc = desc("kooworker_redis_latency_seconds", "How long Redis took for the latest answer to this process.")
 )
 
