@@ -9,7 +9,7 @@ import (
 
 // Letters that no worker has parked yet count as arriving, and as dead in Stats. Replays that
 // wait in the same list count in neither.
-func TestArriving_LettersAndNoReplays(t *testing.T) {
+func TestArriving_LettersAndNoReplays(t *testing.T) { //nolint:tparallel // the worker of the subtest ends before what follows
 	t.Parallel()
 	b := setup(t)
 	park := func(devices ...string) {
@@ -35,7 +35,7 @@ func TestArriving_LettersAndNoReplays(t *testing.T) {
 	if stats, err := b.store.Stats(t.Context(), deadletter.Filter{}); err != nil || stats.Total != 3 {
 		t.Errorf("Stats: %+v, %v; want 3 letters", stats, err)
 	}
-	t.Run("a worker parks them", func(t *testing.T) { //nolint:paralleltest // its worker ends before what follows
+	t.Run("a worker parks them", func(t *testing.T) { //nolint:paralleltest // as above
 		b.work(t, func(deadletter.Letter) error { return nil })
 		b.awaitParked(t, 3)
 	})

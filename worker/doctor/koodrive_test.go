@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
-	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/worker/doctor"
 	"github.com/kooworker/kooworker/worker/koodrive"
@@ -230,7 +231,7 @@ func TestKooDrive_CertificateOfAnotherHost(t *testing.T) {
 			own, pool := certificate(t, 90*24*time.Hour, tc.names...)
 			server := httptest.NewUnstartedServer(b.api(simulator.Config{}))
 			server.TLS = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}
-			server.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshakes fail on purpose
+			server.Config.ErrorLog = zap.NewStdLog(zap.NewNop()) // the handshakes fail on purpose
 			server.StartTLS()
 			t.Cleanup(server.Close)
 			b.cfg.KooDrive = b.koodriveAt(server.URL)

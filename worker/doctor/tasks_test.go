@@ -51,7 +51,7 @@ func TestFix_LeaseOfNoTask(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.enqueue(tasks.QueueUnbind, "x")
-	b.must(b.rdb.RPopLPush(t.Context(), asynqx.PendingKey(tasks.QueueUnbind), asynqx.ActiveKey(tasks.QueueUnbind)).Err())
+	b.must(b.rdb.LMove(t.Context(), asynqx.PendingKey(tasks.QueueUnbind), asynqx.ActiveKey(tasks.QueueUnbind), "RIGHT", "LEFT").Err())
 	b.must(b.rdb.HSet(t.Context(), asynqx.TaskKey(tasks.QueueUnbind, "x"), "state", "active").Err())
 	b.must(b.rdb.ZAdd(t.Context(), asynqx.LeaseKey(tasks.QueueUnbind), redis.Z{Score: float64(time.Now().Add(-time.Hour).Unix()), Member: "ghost"}).Err())
 	d, err := doctor.New(b.cfg)

@@ -12,7 +12,7 @@ import (
 
 // pendingPage is how many pending IDs one script reads, with their messages: less than a
 // millisecond of Redis' time, and some more the further the page is from both ends of the list.
-const pendingPage = 250
+const pendingPage = 100
 
 // pendingCmd reads a page of a pending list, with the messages. It is atomic, and so is every
 // script that puts an ID there. So an ID without a message has none.
