@@ -258,7 +258,7 @@ func TestKooDrive_ConnectedWithoutAnAnswer(t *testing.T) {
 		hint   string
 	}{
 		"hangs":        {"http", hang, "no complete answer within", "answers nothing: tell the operators of KooDrive, or of the proxy or load balancer"},
-		"hangs up":     {"http", func(net.Conn) {}, "closed", "closes the connection without an answer"},
+		"hangs up":     {"http", func(net.Conn) {}, "KooDrive does not answer", "closes the connection without an answer"},
 		"hangs in TLS": {"https", hang, "no complete answer within", "TLS was not agreed on: check the port in --koodrive-url"},
 		"no TLS":       {"https", func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, "TLS", "TLS was not agreed on"},
 	} {

@@ -135,7 +135,7 @@ func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
 			atLeast = "at least "
 		}
 		out = append(out, warning("start a worker: kooworker worker; kooworker dead list shows them already",
-			"%s%s %s for a worker, which puts them away", atLeast, humanize.Count(arriving.Total, "dead letters"), wait(int64(arriving.Total))))
+			"%s%s %s for a worker to put %s away", atLeast, humanize.Count(arriving.Total, "dead letters"), wait(int64(arriving.Total)), humanize.Plural(arriving.Total, "it", "them")))
 	}
 	if counts.Total == 0 {
 		return ok("there are no dead letters"), nil

@@ -161,7 +161,7 @@ func TestFix_RepairsWhatRunFinds(t *testing.T) {
 	if fmt.Sprint(texts) != fmt.Sprint(want) {
 		t.Errorf("fixed %q; want %q", texts, want)
 	}
-	b.run().wantOnly("workers.alive", "redis.latency")
+	b.run().wantOnly("workers.alive", "dead.letters", "redis.latency")
 }
 
 // With --quick, what needs a scan is left out, and said to be.

@@ -93,7 +93,7 @@ func TestFix_ArchivedIsADeadLetter(t *testing.T) {
 	}
 	f := b.run()
 	f.want("dead.letters", doctor.Warning, "2 letters of 2 died as")
-	f.want("dead.letters", doctor.Warning, "2 dead letters wait for a worker, which puts them away", "kooworker worker")
+	f.want("dead.letters", doctor.Warning, "2 dead letters wait for a worker to put them away", "kooworker worker")
 	b.aWorker("w", fleet.Report{Host: "w", Version: "v1"})
 	if f := b.run(); len(f.byName["dead.letters"]) != 1 {
 		t.Errorf("with a worker: %+v; want one finding, since the worker is about to take them", f.byName["dead.letters"])
