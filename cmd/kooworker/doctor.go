@@ -118,7 +118,7 @@ func (c *doctorCmd) koodrive() *doctor.KooDrive {
 
 // fixProblem is the finding that --fix has not done all.
 func fixProblem(err error) doctor.Finding {
-	f := doctor.Finding{Name: "fix", Status: doctor.Error, Detail: "not everything was repaired: " + err.Error(), Hint: "run kooworker doctor --fix again"}
+	f := doctor.Finding{Name: "fix", Status: doctor.Error, Detail: "not everything was repaired: " + err.Error(), Hint: "repair what the other findings name, and run kooworker doctor --fix again"}
 	if errors.Is(err, recovery.ErrLocked) {
 		f.Status, f.Hint = doctor.Warning, "run kooworker doctor in a minute; if it finds the same, the worker's log says why"
 	}

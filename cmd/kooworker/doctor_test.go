@@ -133,8 +133,9 @@ func TestDoctor_FindsAndFixes(t *testing.T) {
 		return strings.Contains(rdb.Info(t.Context(), "persistence").Val(), "aof_rewrite_in_progress:0")
 	})
 	wantErrors("at the end", doctor(koodrive.URL, "--json"), exitDone)
-	if r := doctor(koodrive.URL); r.code != exitDone || !strings.Contains(r.stdout, "\n1 warning, 1 skipped, ") {
-		t.Errorf("%+v; want exit 0, and the one warning that no worker is alive", r)
+	if r := doctor(koodrive.URL); r.code != exitDone || !strings.Contains(r.stdout, "\n3 warnings, 1 skipped, ") ||
+		!strings.Contains(r.stdout, "dead.letters: 1 dead letter waits for a worker") || strings.Contains(r.stdout, "there are no dead letters") {
+		t.Errorf("%+v; want exit 0, and warnings that no worker is alive, and of the dead letter", r)
 	}
 }
 

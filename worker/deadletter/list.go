@@ -45,11 +45,15 @@ func (s *Store) Stats(ctx context.Context, f Filter) (Stats, error) {
 		if err != nil {
 			return Stats{}, err
 		}
-		stats.Total++
-		stats.ByReason[l.Reason]++
-		stats.ByKind[l.Kind]++
+		stats.add(l)
 	}
 	return stats, nil
+}
+
+func (s *Stats) add(l Letter) {
+	s.Total++
+	s.ByReason[l.Reason]++
+	s.ByKind[l.Kind]++
 }
 
 // Page is some letters that match a filter, the latest death first.

@@ -158,6 +158,28 @@ func (s *Store) matches(ctx context.Context, f Filter) iter.Seq2[[]match, error]
 func (s *Store) allPages(ctx context.Context) iter.Seq2[[]entry, error] {
 	return func(yield func([]entry, error) bool) {
 		seen := make(map[string]bool)
+		for page, err := range s.arrivingPages(ctx, seen) {
+			if !yield(page, err) || err != nil {
+				return
+			}
+		}
+		for page, err := range s.setPages(ctx) {
+			end := slices.IndexFunc(page, func(e entry) bool { return !isParked(e.score) })
+			if end >= 0 { // the replays that wait for their next try come after it
+				page = page[:end]
+			}
+			page = slices.DeleteFunc(page, func(e entry) bool { return !e.isDead() || seen[e.id] })
+			if !yield(page, err) || end >= 0 {
+				return
+			}
+		}
+	}
+}
+
+// arrivingPages yields the letters that no worker has parked yet, each once, and adds them to seen.
+// A page may be empty.
+func (s *Store) arrivingPages(ctx context.Context, seen map[string]bool) iter.Seq2[[]entry, error] {
+	return func(yield func([]entry, error) bool) {
 		for _, key := range []string{pendingKey, activeKey} {
 			for page, err := range s.listPages(ctx, key) {
 				var arriving []entry
@@ -170,16 +192,6 @@ func (s *Store) allPages(ctx context.Context) iter.Seq2[[]entry, error] {
 				if !yield(arriving, err) || err != nil {
 					return
 				}
-			}
-		}
-		for page, err := range s.setPages(ctx) {
-			end := slices.IndexFunc(page, func(e entry) bool { return !isParked(e.score) })
-			if end >= 0 { // the replays that wait for their next try come after it
-				page = page[:end]
-			}
-			page = slices.DeleteFunc(page, func(e entry) bool { return !e.isDead() || seen[e.id] })
-			if !yield(page, err) || end >= 0 {
-				return
 			}
 		}
 	}

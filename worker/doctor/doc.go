@@ -3,8 +3,8 @@
 // is looked at, when it is wrong, and the hint with the command that mends it. It owns no keys.
 //
 // The command kooworker doctor calls it and prints. The package imports what knows each
-// subject: redischeck and clock, koodrive, recovery, deadletter and fleet, the ledger of batches
-// and the pauses. It must not import package worker, nor print.
+// subject: redischeck, outage and clock, koodrive, recovery, deadletter and fleet, the ledger of
+// batches and the pauses. It must not import package worker, nor print.
 //
 // # How it looks
 //

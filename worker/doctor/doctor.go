@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/enqueue/batch"
-	"github.com/kooworker/kooworker/internal/asynqx"
 	"github.com/kooworker/kooworker/worker/recovery"
 )
 
@@ -49,7 +48,7 @@ type Config struct {
 	Missing func(ctx context.Context, batch string) ([]batch.Missing, error)
 	// Quick leaves out what reads every task.
 	Quick bool
-	// OnScan is called with how many keys were read so far. Default: nothing is called.
+	// OnScan is called with how many keys and waiting IDs were read so far. Default: nothing is called.
 	OnScan func(read int64)
 	// Logger receives what Fix does. Default: none.
 	Logger *zap.Logger
@@ -60,7 +59,7 @@ type Doctor struct {
 	cfg Config
 
 	// What the checks of a Run have learned so far.
-	redisAway string // why Redis is taken for away; "" if it is not
+	redisAway string // why no more is asked of Redis; "" if it serves
 	nodes     []*node
 	faults    []recovery.Fault
 	faultsErr error
@@ -133,27 +132,6 @@ func (d *Doctor) lookAtRedis(ctx context.Context, c check) []Finding {
 		return findings
 	}
 	return append(findings, d.unknown(ctx, c, err))
-}
-
-// unknown is the finding of a check that could not look.
-func (d *Doctor) unknown(ctx context.Context, c check, err error) Finding {
-	f := Finding{Name: c.name, Status: Error, Detail: "cannot be checked: " + err.Error()}
-	switch {
-	case ctx.Err() != nil:
-		return Finding{Name: c.name, Status: Skipped, Detail: "interrupted"}
-	case redis.HasErrorPrefix(err, "NOPERM"):
-		f.Status, f.Hint = Warning, "let the user of --redis-url run that command; redis.permissions lists what workers need"
-	case asynqx.IsUnavailable(err):
-		limited, cancel := context.WithTimeout(ctx, pingLimit)
-		defer cancel()
-		if pingErr := d.cfg.Redis.Ping(limited).Err(); pingErr != nil {
-			d.redisAway = "Redis does not answer any more"
-		}
-		f.Hint = reachHint
-	case errors.Is(err, context.DeadlineExceeded):
-		f.Detail, f.Hint = fmt.Sprintf("cannot be checked: no answer within %s", c.limit), "redis.latency says how fast Redis answers; try again"
-	}
-	return f
 }
 
 func ok(format string, args ...any) []Finding {

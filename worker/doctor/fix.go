@@ -42,6 +42,10 @@ var repairTexts = map[recovery.Repair]struct{ done, nouns, rest string }{
 	recovery.Refused:     {"could not make dead letters of", "tasks", ", which stay where they are"},
 }
 
+// again is for leases that nobody may extend: a task is put back a minute after its lease has
+// expired. Before that, its worker may live, and show that by extending the lease.
+const again = "; if its worker is dead, a new worker puts such a task back when the lease has expired, and so does kooworker doctor --fix in two minutes"
+
 // Fix repairs once what a worker repairs all the time. It returns what it has done, also if it
 // ends with an error. The error is [recovery.ErrLocked] if a worker is at it.
 func (d *Doctor) Fix(ctx context.Context) ([]Fixed, error) {
@@ -74,6 +78,9 @@ func (d *Doctor) Fix(ctx context.Context) ([]Fixed, error) {
 	for i := range fixed {
 		fixed[i].Tasks = done[fixed[i]]
 		fixed[i].Text = fixed[i].sentence()
+		if fixed[i].Repair == string(recovery.Leased) && d.live == 0 {
+			fixed[i].Text += again
+		}
 	}
 	return fixed, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,8 @@ func (k *KooDrive) reached(p koodrive.Probe) Finding {
 		return Finding{Status: Skipped, Detail: "there is no credential to call with: see " + credentialName}
 	case p.CertificateProblem != "":
 		return Finding{Status: Skipped, Detail: "the certificate is refused: see " + tlsName}
+	case p.Status == 0 && p.Connected != "":
+		return wrong(connectedHint(p), "KooDrive does not answer: %s; the connection to %s was made", p.Detail(), p.Connected)
 	case p.Status == 0:
 		return wrong(tasks.Network.Hint(), "KooDrive does not answer: %s", p.Detail())
 	case p.Reason == tasks.Upstream || p.Reason == tasks.TimedOut:
@@ -111,10 +114,25 @@ func (k *KooDrive) reached(p koodrive.Probe) Finding {
 	}
 }
 
+// connectedHint is for a call that came as far as a connection. So it has nothing to say of names
+// and firewalls.
+func connectedHint(p koodrive.Probe) string {
+	switch {
+	case !p.Sent:
+		return "TLS was not agreed on: check the port in --koodrive-url, whether what listens there speaks TLS, and what a proxy on the way lets through (HTTPS_PROXY, NO_PROXY)"
+	case p.Reason == tasks.TimedOut:
+		return "what listens there takes the request and answers nothing: tell the operators of KooDrive, or of the proxy or load balancer at that address; if it is only slow, raise --call-timeout"
+	default:
+		return "what listens there closes the connection without an answer: check the port in --koodrive-url, and look at the log of that server, proxy or load balancer"
+	}
+}
+
 // tls judges the certificate.
 func (k *KooDrive) tls(p koodrive.Probe, now time.Time) Finding {
 	isPlain := strings.HasPrefix(strings.ToLower(k.Client.BaseURL), "http:")
 	switch {
+	case p.WrongHost:
+		return wrong(hostHint(p.CertificateNames), "the certificate of KooDrive is refused: %s", p.CertificateProblem)
 	case p.CertificateProblem != "":
 		return wrong("if the authority is your own, add its certificate to this machine and to the workers' image (SSL_CERT_FILE, or update-ca-certificates); otherwise have the certificate renewed",
 			"the certificate of KooDrive is refused: %s", p.CertificateProblem)
@@ -136,6 +154,23 @@ func (k *KooDrive) tls(p koodrive.Probe, now time.Time) Finding {
 	default:
 		return Finding{Status: OK, Detail: detail}
 	}
+}
+
+// mostNames is how many names of a certificate are told.
+const mostNames = 5
+
+// hostHint is for a certificate that does not name the host of the URL.
+func hostHint(names []string) string {
+	const check = "check the host in --koodrive-url: "
+	named := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" })
+	if len(named) == 0 {
+		return check + "the certificate names no host (Subject Alternative Name); if the host is right, have one issued that names it"
+	}
+	text := strings.Join(named[:min(len(named), mostNames)], ", ")
+	if more := len(named) - mostNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return check + "the certificate is for " + text + "; if the host is right, another server answers there, or the certificate lacks its name"
 }
 
 // url says whether the answer is KooDrive's.

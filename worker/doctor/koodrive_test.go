@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -13,8 +14,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/kooworker/kooworker/worker/doctor"
 	"github.com/kooworker/kooworker/worker/koodrive"
@@ -144,8 +148,9 @@ func TestKooDrive_NoCredential(t *testing.T) {
 	b.run().want("koodrive.credential", doctor.Error, "there is no credential to call with", "which cannot be read")
 }
 
-// certificate makes a certificate of this machine that ends after some time.
-func certificate(t *testing.T, left time.Duration) (tls.Certificate, *x509.CertPool) {
+// certificate makes a certificate of this machine that ends after some time. If there are names, it is
+// for these instead.
+func certificate(t *testing.T, left time.Duration, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -153,7 +158,10 @@ func certificate(t *testing.T, left time.Duration) (tls.Certificate, *x509.CertP
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(left),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		DNSNames: names, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	if len(names) == 0 {
+		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -202,4 +210,96 @@ func TestKooDrive_Certificate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A host that the certificate does not name: neither its authority nor its age is wrong.
+func TestKooDrive_CertificateOfAnotherHost(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		names []string
+		hint  string
+	}{
+		"one name":     {[]string{"koodrive.example.com"}, "the certificate is for koodrive.example.com"},
+		"two names":    {[]string{"a.example", "*.b.example"}, "the certificate is for a.example, *.b.example"},
+		"many names":   {[]string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example"}, "d.example, e.example and 2 more"},
+		"rude name":    {[]string{"a.example\x1b[31m"}, "the certificate is for a.example [31m"},
+		"no name (IP)": {[]string{""}, "names no host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			own, pool := certificate(t, 90*24*time.Hour, tc.names...)
+			server := httptest.NewUnstartedServer(b.api(simulator.Config{}))
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}
+			server.Config.ErrorLog = zap.NewStdLog(zap.NewNop()) // the handshakes fail on purpose
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			b.cfg.KooDrive = b.koodriveAt(server.URL)
+			b.cfg.KooDrive.Client.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+			f := b.run()
+			f.want("koodrive.tls", doctor.Error, "127.0.0.1", "check the host in --koodrive-url", tc.hint)
+			for _, got := range f.byName["koodrive.tls"] {
+				if strings.Contains(got.Hint, "authority") || strings.Contains(got.Hint, "renewed") || strings.Contains(got.Detail+got.Hint, "\x1b") {
+					t.Errorf("%+v; want no word of the authority, nor of a renewal, nor an escape sequence", got)
+				}
+			}
+		})
+	}
+}
+
+// Something accepts the connection, and that is all. So neither the name nor a firewall is wrong, and
+// the hint says how far the call came.
+func TestKooDrive_ConnectedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		scheme string
+		serve  func(net.Conn)
+		detail string
+		hint   string
+	}{
+		"hangs":        {"http", hang, "no complete answer within", "answers nothing: tell the operators of KooDrive, or of the proxy or load balancer"},
+		"hangs up":     {"http", func(net.Conn) {}, "KooDrive does not answer", "closes the connection without an answer"},
+		"hangs in TLS": {"https", hang, "no complete answer within", "TLS was not agreed on: check the port in --koodrive-url"},
+		"no TLS":       {"https", func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, "TLS", "TLS was not agreed on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			addr := b.listen(tc.serve)
+			b.cfg.KooDrive = b.koodriveAt(tc.scheme + "://" + addr)
+			b.cfg.KooDrive.Client.CallTimeout = time.Second
+			f := b.run()
+			f.want("koodrive.reachable", doctor.Error, tc.detail, "the connection to "+addr+" was made", tc.hint)
+			for _, got := range f.byName["koodrive.reachable"] {
+				if strings.Contains(got.Hint, "name resolution") || strings.Contains(got.Hint, "firewall") || strings.Contains(got.Hint, "server's certificate") {
+					t.Errorf("%+v; want no word of name resolution, firewall and certificate", got)
+				}
+			}
+		})
+	}
+}
+
+// hang reads until the client hangs up.
+func hang(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// listen hands every connection to a function, and closes it after that.
+func (b *bundle) listen(serve func(net.Conn)) (addr string) {
+	b.t.Helper()
+	ln, err := (&net.ListenConfig{}).Listen(b.t.Context(), "tcp", "127.0.0.1:0")
+	b.must(err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				serve(conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	b.t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
+	return ln.Addr().String()
 }

@@ -114,11 +114,28 @@ func (d *Doctor) unknownQueues(ctx context.Context) (out []Finding, err error) {
 	return ok("all queues with tasks are kooworker's"), nil
 }
 
-// deadLetters counts them by reason.
+// deadLetters counts them by reason, those that no worker has parked yet included.
 func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
-	counts, err := deadletter.NewStore(d.cfg.Redis).Counts(ctx)
+	letters := deadletter.NewStore(d.cfg.Redis)
+	counts, err := letters.Counts(ctx)
 	if err != nil {
 		return nil, err
+	}
+	arriving, isAll, err := letters.Arriving(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts.Total += int64(arriving.Total)
+	for r, n := range arriving.ByReason { // the index may have them already, or not yet
+		counts.ByReason[r] = max(counts.ByReason[r], int64(n))
+	}
+	if arriving.Total > 0 && d.live == 0 {
+		atLeast := ""
+		if !isAll {
+			atLeast = "at least "
+		}
+		out = append(out, warning("start a worker: kooworker worker; kooworker dead list shows them already",
+			"%s%s %s for a worker to put %s away", atLeast, humanize.Count(arriving.Total, "dead letters"), wait(int64(arriving.Total)), humanize.Plural(arriving.Total, "it", "them")))
 	}
 	if counts.Total == 0 {
 		return ok("there are no dead letters"), nil
@@ -130,7 +147,7 @@ func (d *Doctor) deadLetters(ctx context.Context) (out []Finding, err error) {
 		}
 		out = append(out, warning(hint, "about %s of %d died as %s", humanize.Count(counts.ByReason[r], "letters"), counts.Total, r))
 	}
-	if len(out) == 0 {
+	if len(counts.ByReason) == 0 { // of kinds or reasons that this version does not know
 		out = append(out, warning("kooworker dead stats", "%s", humanize.Count(counts.Total, "dead letters")))
 	}
 	return out, nil

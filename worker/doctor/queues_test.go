@@ -155,13 +155,13 @@ func TestFix_RepairsWhatRunFinds(t *testing.T) {
 	}
 	want := []string{
 		"queue release: removed 1 ID without a task", "queue release: added it to asynq's list of queues",
-		"queue unbind: made dead letters of 1 archived task", "queue unbind: gave a lease to 1 active task without one",
+		"queue unbind: made dead letters of 1 archived task", "queue unbind: gave a lease to 1 active task without one; if its worker is dead, a new worker puts such a task back when the lease has expired, and so does kooworker doctor --fix in two minutes",
 		"queue unbind: added it to asynq's list of queues", "queue unbind: put back 1 orphan", "queue unbind: freed 1 ID of tasks that are done, or in another set",
 	}
 	if fmt.Sprint(texts) != fmt.Sprint(want) {
 		t.Errorf("fixed %q; want %q", texts, want)
 	}
-	b.run().wantOnly("workers.alive", "redis.latency")
+	b.run().wantOnly("workers.alive", "dead.letters", "redis.latency")
 }
 
 // With --quick, what needs a scan is left out, and said to be.

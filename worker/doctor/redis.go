@@ -14,6 +14,7 @@ import (
 
 	"github.com/kooworker/kooworker/internal/humanize"
 	"github.com/kooworker/kooworker/worker/clock"
+	"github.com/kooworker/kooworker/worker/outage"
 	"github.com/kooworker/kooworker/worker/redischeck"
 )
 
@@ -42,8 +43,6 @@ func (n *node) number(field string) int64 {
 	return v
 }
 
-const reachHint = "check --redis-url, and that the server runs and can be reached from here (redis-cli PING)"
-
 func (d *Doctor) redisChecks() []check {
 	return []check{
 		{"redis.reachable", pingLimit, d.reachable},
@@ -60,13 +59,22 @@ func (d *Doctor) redisChecks() []check {
 
 // reachable pings Redis, or each master of a cluster, and reads what it says of itself.
 func (d *Doctor) reachable(ctx context.Context) ([]Finding, error) {
-	if err := d.findNodes(ctx); err != nil {
+	pingErr := d.findNodes(ctx)
+	switch {
+	case redis.HasErrorPrefix(pingErr, "NOPERM"): // the others tell what else is not allowed
+	case isReply(pingErr):
+		d.redisAway = "Redis refuses to serve"
+		return []Finding{wrong(outage.Hint(pingErr), "Redis answers, and refuses to serve: %v", pingErr)}, nil
+	case pingErr != nil:
 		d.redisAway = "Redis cannot be reached"
-		return []Finding{wrong(reachHint, "Redis cannot be reached: %v", err)}, nil
+		return []Finding{wrong(outage.Hint(pingErr), "Redis cannot be reached: %v", pingErr)}, nil
 	}
 	for _, n := range d.nodes {
 		text, err := n.Info(ctx).Result()
 		n.err, n.info = err, redischeck.ParseInfo(text)
+	}
+	if pingErr != nil {
+		return []Finding{wrong("redis-cli ACL SETUSER NAME +ping; redis.permissions says what else is missing", "Redis answers, and refuses a PING: %v", pingErr)}, nil
 	}
 	if _, isCluster := d.cfg.Redis.(*redis.ClusterClient); !isCluster {
 		return ok("Redis answers"), nil
@@ -87,10 +95,13 @@ func (d *Doctor) findNodes(ctx context.Context) error {
 	found := make(chan *node, 1000)
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		addr := master.Options().Addr
-		if err := master.Ping(ctx).Err(); err != nil {
+		err := master.Ping(ctx).Err()
+		if err == nil || redis.HasErrorPrefix(err, "NOPERM") {
+			found <- &node{UniversalClient: master, addr: addr}
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", addr, err)
 		}
-		found <- &node{UniversalClient: master, addr: addr}
 		return nil
 	})
 	close(found)
@@ -222,7 +233,13 @@ func memory(n *node) []Finding {
 	share := float64(used) / float64(limit)
 	detail := fmt.Sprintf("Redis uses %d of %d MiB, %.0f %% %s", used/mebibyte, limit/mebibyte, 100*share, what)
 	const hint = "give Redis more memory (redis-cli CONFIG SET maxmemory SIZE, and in redis.conf), or let more workers make room; kooworker queue list and kooworker batch list show what is stored"
+	// What Redis goes by: the buffers of replicas and of the append-only file do not count.
+	isFull := n.number("maxmemory") > 0 && used-n.number("mem_not_counted_for_evict") > n.number("maxmemory")
 	switch {
+	case isFull && n.info["maxmemory_policy"] == "noeviction":
+		return []Finding{wrong(hint, "%s; it is full: it refuses new tasks now", detail)}
+	case isFull:
+		return []Finding{wrong(hint, "%s; it is full: it deletes keys to make room, or refuses new tasks", detail)}
 	case share >= memoryError:
 		return []Finding{wrong(hint, "%s: soon it refuses new tasks", detail)}
 	case share >= memoryWarning:

@@ -25,6 +25,33 @@ type faultCheck struct {
 // faultText makes a sentence: queue unbind has 2 <nouns> <which> (IDs): <so>.
 type faultText struct{ nouns, which, so string }
 
+// pendingTexts are for faults in the pending list. A worker that takes such an ID has it in its
+// active list until the lease expires, and then the repairer acts. Nothing else removes it.
+var pendingTexts = map[recovery.Repair]struct {
+	faultText
+
+	hint string
+}{
+	recovery.Lost: {
+		faultText{"IDs", "without a task in its pending list", "the task itself is lost and never runs; a new order with the ID may be refused as a duplicate"},
+		"when a worker takes such an ID in its turn, it removes it within a minute, and its log names it as lost; enqueue the task again if it is still wanted",
+	},
+	recovery.Quarantined: {
+		faultText{"unreadable tasks", "in its pending list", "nobody can run such a task, and a new order with its ID is refused"},
+		"when a worker takes such a task in its turn, it makes a dead letter of it within a minute (kooworker dead list --reason undecodable)",
+	},
+}
+
+// pendingFault tells of a fault in the pending list.
+func (d *Doctor) pendingFault(f recovery.Fault) Finding {
+	text := pendingTexts[f.Repair]
+	hint := text.hint
+	if d.live == 0 {
+		hint = "start a worker: kooworker worker; " + hint
+	}
+	return wrong(hint, "queue %s has %s %s%s: %s", f.Queue, humanize.Count(f.N, text.nouns), text.which, examples(f), text.so)
+}
+
 var faultChecks = []faultCheck{
 	{"tasks.archived", false, "no task is archived", map[recovery.Repair]faultText{
 		recovery.Collected: {"archived tasks", "", "nobody runs such a task, a new order with its ID is refused as a duplicate, and asynq deletes it some day"},
@@ -64,7 +91,7 @@ func (d *Doctor) examine(ctx context.Context) ([]Finding, error) {
 	case d.cfg.Quick:
 		return skipped("--quick leaves out what reads every task"), nil
 	default:
-		return ok("%s of asynq were read", humanize.Count(d.scanned, "keys")), nil
+		return ok("%d keys and waiting IDs of asynq were read", d.scanned), nil
 	}
 }
 
@@ -72,7 +99,11 @@ func (d *Doctor) examine(ctx context.Context) ([]Finding, error) {
 func (d *Doctor) report(c faultCheck) (out []Finding, err error) {
 	for _, f := range d.faults {
 		text, isOurs := c.of[f.Repair]
-		if !isOurs {
+		switch {
+		case !isOurs:
+			continue
+		case f.IsPending:
+			out = append(out, d.pendingFault(f))
 			continue
 		}
 		which := text.which

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -56,6 +57,8 @@ type call struct {
 	// observe, if it is not nil, is called with the outcome of each exchange of the call, before
 	// the answer is read: when the request was sent, and what came back.
 	observe func(sent time.Time, resp *http.Response, err error)
+	// trace, if it is not nil, is called on the way of each exchange of the call.
+	trace *httptrace.ClientTrace
 	// read takes the data of a success, nil if there is none. An error says why
 	// the call is no success after all.
 	read func(data json.RawMessage) error

@@ -63,7 +63,11 @@ func (c *Client) exchange(ctx context.Context, call call) Answer {
 		GetConn: func(string) { connected = false }, // again if an idle connection turns out to be closed
 		GotConn: func(httptrace.GotConnInfo) { connected = true },
 	}
-	req = req.WithContext(httptrace.WithClientTrace(limited, trace))
+	traced := httptrace.WithClientTrace(limited, trace)
+	if call.trace != nil {
+		traced = httptrace.WithClientTrace(traced, call.trace)
+	}
+	req = req.WithContext(traced)
 	span := c.startSpan(ctx, req, call)
 	// RoundTrip, not a Client: nothing follows a redirect, and no error text
 	// holds the URL.

@@ -71,12 +71,17 @@ func flatten(err error) []error {
 //
 //nolint:gosec // G101: these are Redis' error codes, not credentials
 var hints = map[string]string{
-	"OOM ":       "Redis is full: give it more memory (maxmemory), or let workers make room",
-	"READONLY ":  "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
-	"LOADING ":   "Redis is still loading its data: try again in a moment",
-	"NOAUTH ":    "Redis wants a password: give it in --redis-url",
-	"WRONGPASS ": "Redis refuses the user or password of --redis-url",
-	"MISCONF ":   "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
+	"OOM ":                          "Redis is full: give it more memory (maxmemory), or let workers make room",
+	"READONLY ":                     "this Redis is a replica: name the primary, or the sentinels, in --redis-url",
+	"MASTERDOWN ":                   "this Redis is a replica without its primary: name the primary, or the sentinels, in --redis-url",
+	"CLUSTERDOWN ":                  "slots of the cluster have no master: redis-cli CLUSTER NODES says which nodes failed",
+	"NOREPLICAS ":                   "bring a replica back: Redis wants more that acknowledge (min-replicas-to-write)",
+	"max number of clients reached": "Redis serves as many clients as it allows: let fewer connect, or raise its maxclients",
+	"LOADING ":                      "Redis is still loading its data: try again in a moment",
+	"NOAUTH ":                       "Redis wants a password: give it in --redis-url",
+	"WRONGPASS ":                    "Redis refuses the user or password of --redis-url",
+	"NOPERM ":                       "let the user of --redis-url run that command on that key (ACL): kooworker doctor lists what is missing",
+	"MISCONF ":                      "Redis cannot persist its data and refuses writes until it can: look at its log and its disk",
 }
 
 // Hint says what an operator can do about an error of Redis.

@@ -57,8 +57,8 @@ func TestAsk_MissingPermissionIsAnAnswer(t *testing.T) {
 	o.Username, o.Password = "limited", "pw"
 	rdb := redis.NewClient(o)
 	defer func() { _ = rdb.Close() }()
-	if err := rdb.ZAddXX(t.Context(), "k", redis.Z{Member: "m"}).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
-		t.Fatalf("%v; want NOPERM", err)
+	if err := rdb.ZAddXX(t.Context(), "k", redis.Z{Member: "m"}).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") || !strings.Contains(Hint(err), "ACL") {
+		t.Fatalf("%v; want NOPERM, with a hint of its own", err)
 	}
 	if err := Ask(t.Context(), rdb, Keys([]string{"unbind"})); err != nil {
 		t.Errorf("%v; want an answer", err)

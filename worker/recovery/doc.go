@@ -25,6 +25,7 @@
 //	a task in no set, state archived        Parker, then removed
 //	a task in no set, any other state       requeued
 //	scheduled or retry, no message          removed, and reported
+//	pending, no message, or unreadable      nothing, until a worker has taken it
 //	paused                                  counted; the pause stays
 //	not in asynq:queues                     registered; a lane only if it has tasks
 //

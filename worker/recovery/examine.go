@@ -21,10 +21,21 @@ type Fault struct {
 	Queue string
 	// Repair is what a Repairer does about it.
 	Repair Repair
+	// IsPending: the IDs wait in the pending list. There a Repairer leaves them alone. A worker
+	// takes them in their turn, and when their lease has expired, the Repairer acts.
+	IsPending bool
 	// N is how many tasks it concerns; of a queue that is not registered how many wait there.
 	N int64
 	// IDs are the first of them, up to maxFaultIDs.
 	IDs []string
+}
+
+// place is where a fault is among those of its queue and kind.
+func (f Fault) place() int {
+	if f.IsPending {
+		return 1
+	}
+	return 0
 }
 
 // maxFaultIDs is how many IDs a Fault has at most.
@@ -34,9 +45,10 @@ const maxFaultIDs = 3
 type ExamineOptions struct {
 	// Queues are the queues to examine. Default: those of tasks.QueueWeights.
 	Queues []string
-	// Scan reads every task as well: only so are tasks found that are in no set.
+	// Scan reads every task as well: only so are tasks found that are in no set, and IDs
+	// without a readable task.
 	Scan bool
-	// OnScan is called with the number of keys that were read so far. May be nil.
+	// OnScan is called with the number of keys and pending IDs that were read so far. May be nil.
 	OnScan func(read int64)
 }
 
@@ -62,14 +74,15 @@ func Examine(ctx context.Context, rdb redis.UniversalClient, o ExamineOptions) (
 	}
 	err := x.look(ctx)
 	if err == nil && o.Scan {
-		err = errors.Join(x.scanKeys(ctx), x.scanSets(ctx))
+		err = errors.Join(x.scanKeys(ctx), x.scanSets(ctx), x.scanPending(ctx))
 	}
 	return x.list(), err
 }
 
 type faultKey struct {
-	queue  string
-	repair Repair
+	queue     string
+	repair    Repair
+	isPending bool
 }
 
 // examination is one call of Examine.
@@ -81,26 +94,29 @@ type examination struct {
 }
 
 func (x *examination) add(q queue, repair Repair, n int64, ids ...string) {
+	x.addTo(faultKey{q.name, repair, false}, n, ids...)
+}
+
+func (x *examination) addTo(key faultKey, n int64, ids ...string) {
 	if n == 0 {
 		return
 	}
-	key := faultKey{q.name, repair}
 	f := x.faults[key]
 	if f == nil {
-		f = &Fault{Queue: q.name, Repair: repair}
+		f = &Fault{Queue: key.queue, Repair: key.repair, IsPending: key.isPending}
 		x.faults[key] = f
 	}
 	f.N += n
 	f.IDs = append(f.IDs, ids[:min(len(ids), maxFaultIDs-len(f.IDs))]...)
 }
 
-// list returns the faults by queue, and within a queue by kind.
+// list returns the faults by queue, and within a queue by kind, those of pending IDs last.
 func (x *examination) list() (out []Fault) {
 	for _, f := range x.faults {
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Repair, b.Repair))
+		return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Repair, b.Repair), cmp.Compare(a.place(), b.place()))
 	})
 	return out
 }
@@ -149,13 +165,13 @@ func (x *examination) look(ctx context.Context) error {
 func (x *examination) lookInto(ctx context.Context, q queue, now time.Time, isListed bool) error {
 	limited, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	var pending, active, scheduled, retry, archived, leases *redis.IntCmd
+	var pending, active, scheduled, retry, archived *redis.IntCmd
 	var firstArchived *redis.StringSliceCmd
 	var expired *redis.ZSliceCmd
 	_, err := x.r.cfg.Redis.Pipelined(limited, func(p redis.Pipeliner) error {
 		pending, active = p.LLen(limited, asynqx.PendingKey(q.name)), p.LLen(limited, asynqx.ActiveKey(q.name))
 		scheduled, retry = p.ZCard(limited, asynqx.ScheduledKey(q.name)), p.ZCard(limited, asynqx.RetryKey(q.name))
-		archived, leases = p.ZCard(limited, asynqx.ArchivedKey(q.name)), p.ZCard(limited, asynqx.LeaseKey(q.name))
+		archived = p.ZCard(limited, asynqx.ArchivedKey(q.name))
 		firstArchived = p.ZRange(limited, asynqx.ArchivedKey(q.name), 0, maxFaultIDs-1)
 		expired = p.ZRangeByScoreWithScores(limited, asynqx.LeaseKey(q.name), &redis.ZRangeBy{
 			Min: "-inf", Max: strconv.FormatInt(now.Add(-overdue).Unix(), 10), Count: mostFetched,
@@ -178,9 +194,7 @@ func (x *examination) lookInto(ctx context.Context, q queue, now time.Time, isLi
 		return err
 	}
 	x.addItems(q, Requeued, items)
-	if active.Val() == leases.Val() {
-		return nil
-	}
+	// A lease without a task may even out a task without a lease, so the numbers do not tell.
 	for first := int64(0); first < active.Val(); first += orphanChunk {
 		ids, err := x.r.run(ctx, unleasedCmd, []string{asynqx.ActiveKey(q.name), asynqx.LeaseKey(q.name)}, first, first+orphanChunk-1).StringSlice()
 		if err != nil {

@@ -84,6 +84,11 @@ func (q queue) describe(it item, fields []any) item {
 	if !ok {
 		return it
 	}
+	return q.withMessage(it, raw)
+}
+
+// withMessage adds a message to an item.
+func (q queue) withMessage(it item, raw string) item {
 	it.raw = &raw
 	if it.msg, it.err = asynqx.ParseMessage([]byte(raw)); it.err != nil {
 		return it

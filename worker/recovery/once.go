@@ -21,7 +21,7 @@ var ErrLocked = errors.New("another process holds the lock of the repairer: a wo
 // returns ErrLocked. It must not be called while Run runs.
 func (r *Repairer) RunOnce(ctx context.Context) error {
 	defer r.releaseLock(ctx)
-	r.scanShare = onceScanShare
+	r.scanShare, r.isOnce = onceScanShare, true
 	scans, began := r.scans, time.Now()
 	failures := 0
 	for {

@@ -56,9 +56,10 @@ return 1
 // active for ever. It is not requeued at once, since its owner may live. Then the
 // owner's heartbeats extend the fresh lease; otherwise it expires like any other.
 //
-// The IDs are compared only if active and lease differ in length. Should an
+// In a worker, the IDs are compared only if active and lease differ in length. Should an
 // orphan and a lease without a task make the lengths equal, they differ again
-// when that lease has expired and is removed.
+// when that lease has expired and is removed. RunOnce has no later pass that would see it,
+// so it always compares.
 //
 // It also shortens leases that end too late: their owner's clock is ahead. If that
 // owner is dead, the tasks would wait until the fleet's clock is there too. If it
@@ -82,7 +83,7 @@ func (r *Repairer) leaseOrphans(ctx context.Context, q queue) error {
 			return fmt.Errorf("shorten leases: %w", err)
 		}
 	}
-	if active.Val() == leases.Val() {
+	if active.Val() == leases.Val() && !r.isOnce {
 		return nil
 	}
 	for first := int64(0); first < active.Val(); first += orphanChunk {

@@ -46,6 +46,7 @@ type Repairer struct {
 	scans    int // that have reached their end
 	// scanShare is the part of its time that the repairer scans.
 	scanShare float64
+	isOnce    bool      // RunOnce is at work, and not Run
 	pruned    time.Time // when asynq's lists of processes were last pruned
 
 	repaired      int       // tasks, so far
@@ -163,7 +164,7 @@ func (r *Repairer) repair(ctx context.Context, q queue, s sight) error {
 	for _, step := range []struct {
 		isNeeded bool
 		do       func(context.Context, queue) error
-	}{{s.hasExpired, r.reap}, {s.hasOrphans, r.leaseOrphans}, {s.hasArchived, r.collect}, {s.isUnlisted, r.register}} {
+	}{{s.hasExpired, r.reap}, {s.hasOrphans || r.isOnce, r.leaseOrphans}, {s.hasArchived, r.collect}, {s.isUnlisted, r.register}} {
 		if !step.isNeeded {
 			continue
 		}
