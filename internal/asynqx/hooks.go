@@ -60,8 +60,6 @@ func syncerHook(next redis.ProcessHook) redis.ProcessHook {
 
 // serverErrors are the beginnings of the errors of a Redis that answers but cannot
 // serve, or not us: somebody may be about to change the password.
-//
-//nolint:gosec // G101: these are Redis' error codes, not credentials
 var serverErrors = []string{
 	"OOM ", "READONLY ", "LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "MISCONF ", "BUSY ", "TRYAGAIN ",
 	"NOAUTH ", "WRONGPASS ", "ERR Protocol error: unauthenticated ", // of a command with many arguments

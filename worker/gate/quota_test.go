@@ -298,6 +298,7 @@ func TestQuota_Table(t *testing.T) { //nolint:tparallel // two rows are measured
 				// runs the answers look as if the quota had changed. A row counts as missed if
 				// it is missed twice.
 				measure := func(t *testing.T, seed uint64, missed func(string, ...any)) {
+					t.Helper()
 					from, to := cmp.Or(r.from, 30*s), cmp.Or(r.to, 90*s)
 					// Sixty-four callers of twenty workers are more than any of these
 					// quotas needs.

@@ -257,7 +257,9 @@ func TestRead_RedisRefuses(t *testing.T) {
 			"Redis refuses to serve: OOM command not allowed", "Redis is full",
 		},
 		"replica": {
-			func(s *redistest.Server) error { return s.Client().SlaveOf(t.Context(), "127.0.0.1", "1").Err() },
+			func(s *redistest.Server) error {
+				return s.Client().Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err()
+			},
 			"Redis refuses to serve: READONLY", "this Redis is a replica",
 		},
 	} {
