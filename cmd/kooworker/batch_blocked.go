@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/kooworker/kooworker/tasks"
@@ -78,5 +77,5 @@ func (n *awayNotice) back() (wasAway bool) {
 
 // awayText says that Redis does not answer, as kooworker status does.
 func awayText(why error, since time.Time) string {
-	return strings.TrimSuffix(overview.Unreachable(why).Text, ".") + ", since " + since.Local().Format(time.DateTime)
+	return overview.Unreachable(why).Text + ", since " + since.Local().Format(time.DateTime)
 }

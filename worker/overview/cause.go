@@ -36,7 +36,7 @@ func Unreachable(err error) Cause {
 		Hint: outage.Hint(err) + "; workers go on by themselves when it is back",
 	}
 	if reply, ok := errors.AsType[redis.Error](err); ok {
-		c.Text = "Redis refuses to serve: " + reply.Error()
+		c.Text = "Redis refuses to serve: " + strings.TrimSuffix(reply.Error(), ".")
 	}
 	return c.wrong()
 }
