@@ -50,6 +50,20 @@ func (b *bundle) must(err error) {
 	}
 }
 
+// fix finds what is wrong, repairs it, and returns what it says of that.
+func (b *bundle) fix() (texts []string) {
+	b.t.Helper()
+	d, err := doctor.New(b.cfg)
+	b.must(err)
+	d.Run(b.t.Context())
+	fixed, err := d.Fix(b.t.Context())
+	b.must(err)
+	for _, f := range fixed {
+		texts = append(texts, f.Text)
+	}
+	return texts
+}
+
 // run returns the findings by check.
 func (b *bundle) run() findings {
 	b.t.Helper()

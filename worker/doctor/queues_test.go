@@ -144,15 +144,7 @@ func TestFix_RepairsWhatRunFinds(t *testing.T) {
 	f.want("tasks.locked", doctor.Error, "(done)")
 	f.want("queues.registered", doctor.Warning, "queue unbind")
 
-	d, err := doctor.New(b.cfg)
-	b.must(err)
-	d.Run(t.Context())
-	fixed, err := d.Fix(t.Context())
-	b.must(err)
-	var texts []string
-	for _, x := range fixed {
-		texts = append(texts, x.Text)
-	}
+	texts := b.fix()
 	want := []string{
 		"queue release: removed 1 ID without a task", "queue release: added it to asynq's list of queues",
 		"queue unbind: made dead letters of 1 archived task", "queue unbind: gave a lease to 1 active task without one; if its worker is dead, a new worker puts such a task back when the lease has expired, and so does kooworker doctor --fix in two minutes",

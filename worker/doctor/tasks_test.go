@@ -54,16 +54,7 @@ func TestFix_LeaseOfNoTask(t *testing.T) {
 	b.must(b.rdb.LMove(t.Context(), asynqx.PendingKey(tasks.QueueUnbind), asynqx.ActiveKey(tasks.QueueUnbind), "RIGHT", "LEFT").Err())
 	b.must(b.rdb.HSet(t.Context(), asynqx.TaskKey(tasks.QueueUnbind, "x"), "state", "active").Err())
 	b.must(b.rdb.ZAdd(t.Context(), asynqx.LeaseKey(tasks.QueueUnbind), redis.Z{Score: float64(time.Now().Add(-time.Hour).Unix()), Member: "ghost"}).Err())
-	d, err := doctor.New(b.cfg)
-	b.must(err)
-	d.Run(t.Context())
-	fixed, err := d.Fix(t.Context())
-	b.must(err)
-	var texts []string
-	for _, f := range fixed {
-		texts = append(texts, f.Text)
-	}
-	text := strings.Join(texts, "\n")
+	text := strings.Join(b.fix(), "\n")
 	for _, want := range []string{"gave a lease to 1 active task without one; if its worker is dead", "in two minutes", "removed 1 ID without a task"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("Fix says %q; want %q", text, want)
@@ -81,11 +72,7 @@ func TestFix_ArchivedIsADeadLetter(t *testing.T) {
 		b.enqueue(tasks.QueueUnbind, id)
 		b.must(asynq.NewInspectorFromRedisClient(b.rdb).ArchiveTask(tasks.QueueUnbind, id))
 	}
-	d, err := doctor.New(b.cfg)
-	b.must(err)
-	d.Run(t.Context())
-	_, err = d.Fix(t.Context())
-	b.must(err)
+	b.fix()
 	stats, err := deadletter.NewStore(b.rdb).Stats(t.Context(), deadletter.Filter{})
 	b.must(err)
 	if stats.Total != 2 {
