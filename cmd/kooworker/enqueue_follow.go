@@ -108,7 +108,10 @@ type pipe struct {
 	waiting  []slot     // the lines without an answer, in their order
 	first    int64      // the number of waiting's first line as an item of the bulk
 	resendAt int        // the line from which to send again after an error
-	later    runTimes
+	// open has the tasks of lines without an answer; a channel is closed with the answer. It is
+	// nil in a batch, whose ledger may need further lines before it can answer one.
+	open  map[string]chan struct{}
+	later runTimes
 }
 
 func newPipe(ctx context.Context) *pipe {
@@ -130,6 +133,7 @@ type pipeLine struct {
 type slot struct {
 	answer
 	known bool
+	task  string // its identity; empty: none
 }
 
 // read reads the lines until the input or the pipe ends. If the input blocks then, this
@@ -163,6 +167,7 @@ func (p *pipe) enqueue(c *enqueueFlags, e *env, client *enqueue.Client) (sum bul
 		res, err := client.Bulk(p.ctx, p.input(nil, nil), o)
 		return sum.plus(res), err
 	}
+	p.open = make(map[string]chan struct{})
 	for {
 		select {
 		case line, more := <-p.lines:
@@ -209,10 +214,31 @@ func (p *pipe) input(first *pipeLine, until <-chan time.Time) iter.Seq2[tasks.Ta
 	}
 }
 
-// pass yields what a line holds, after it has kept a slot for the answer.
+// pass yields what a line holds, after it has kept a slot for the answer. A line with the task
+// of an earlier one waits for the answer to that one: the two might reach Redis in the other
+// order, and the first one would be the duplicate.
 func (p *pipe) pass(line pipeLine, yield func(tasks.Task, error) bool) bool {
-	p.mu.Lock()
-	p.waiting = append(p.waiting, slot{answer: line.answer})
+	s := slot{answer: line.answer}
+	if line.err == nil {
+		s.task = tasks.Identity(line.task)
+	}
+	for {
+		p.mu.Lock()
+		twin := p.open[s.task]
+		if twin == nil {
+			break
+		}
+		p.mu.Unlock()
+		select {
+		case <-twin:
+		case <-p.ctx.Done():
+			return false
+		}
+	}
+	if p.open != nil && s.task != "" {
+		p.open[s.task] = make(chan struct{})
+	}
+	p.waiting = append(p.waiting, s)
 	p.mu.Unlock()
 	return yield(line.task, line.err)
 }
@@ -223,6 +249,10 @@ func (p *pipe) report(item enqueue.Item) {
 	defer p.mu.Unlock()
 	s := &p.waiting[item.Number-p.first]
 	s.known, s.ID, s.Status = true, item.ID, item.Status
+	if answered := p.open[s.task]; answered != nil {
+		close(answered)
+		delete(p.open, s.task)
+	}
 	if bad, ok := errors.AsType[*records.LineError](item.Err); ok {
 		s.Error = bad.Err.Error() // without the number of the line
 	} else if item.Err != nil {

@@ -217,6 +217,28 @@ func TestFollow_ClosesTheBatchAtTheEnd(t *testing.T) {
 	again.end(exitUsage, "resuming batch b\n", "batch b was begun with another input: this one is longer", "to resume, send all lines again with --batch b")
 }
 
+// Of two lines with the same task the first one is stored, and the second one is the duplicate,
+// however close they follow each other.
+func TestFollow_FirstOfTwins(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	f := follow(t, server)
+	const n = 300
+	var lines []string
+	for i := range n {
+		lines = append(lines, deviceLine(i), deviceLine(i))
+	}
+	f.send(lines...)
+	for i := range n {
+		first, second := f.answer(), f.answer()
+		if first.Status != enqueue.Enqueued || second.Status != enqueue.Duplicate || first.ID != second.ID {
+			t.Fatalf("pair %d: %+v and %+v; want the first enqueued, and the second a duplicate", i, first, second)
+		}
+	}
+	_ = f.in.Close()
+	f.end(exitDone, "600 lines: 300 enqueued, 300 duplicate")
+}
+
 // Redis is away for a while: the line waits.
 func TestFollow_WaitsForRedis(t *testing.T) {
 	t.Parallel()
