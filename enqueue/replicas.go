@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kooworker/kooworker/internal/asynqx"
 )
 
 // NotReplicatedError means that Redis has stored the task, but that too few
@@ -61,13 +63,10 @@ func (r replicaWaiter) EvalSha(ctx context.Context, sha string, keys []string, a
 func (r replicaWaiter) withWait(ctx context.Context, command func(redis.Pipeliner) *redis.Cmd) *redis.Cmd {
 	var cmd *redis.Cmd
 	var wait *redis.Cmd
-	_, err := r.Pipelined(ctx, func(p redis.Pipeliner) error {
+	asynqx.EachReply(r.Pipelined(ctx, func(p redis.Pipeliner) error {
 		cmd, wait = command(p), r.addWait(ctx, p)
 		return nil
-	})
-	if err != nil && cmd.Err() == nil && wait.Err() == nil {
-		cmd.SetErr(err)
-	}
+	}))
 	if acks, ok := ctx.Value(replicaAcksKey{}).(*replicaAcks); ok {
 		acks.count, _ = wait.Int() // 0 if WAIT failed
 	}
